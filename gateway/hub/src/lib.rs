@@ -1,0 +1,1 @@
+//! The cloud half for operators who host their own, holdfast-hub

@@ -1,0 +1,1 @@
+//! Durable, hash-chained record store: sled with group commit, fdatasync and a witness

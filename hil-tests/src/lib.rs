@@ -1,0 +1,1 @@
+//! The bench: twins, demo, scenarios, cloud faults

@@ -1,0 +1,1 @@
+//! The contract between devices, gateway and hub: messages, topics, seals, money, tariffs
