@@ -1,0 +1,241 @@
+//! Gateway to hub: HCP, our own protocol over any MQTT broker. Everything but [`Trouble`] travels sealed under the
+//! gateway's link secret (see [`crate::seal`]), so that whatever stands between the two can delay and drop, but not
+//! answer, acknowledge or order.
+
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
+    message::{Stamp, StopReason},
+    money::{Money, Units},
+    tariff::Bill,
+    trust::ArtifactKind,
+    wire::wire_enum,
+};
+
+/// Largest sealed frame on the link, in bytes: the smallest message limit among brokers and clouds (Huawei, AWS: 128
+/// KiB) with a wide margin.
+pub const LINK_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Most records in one [`Upload`].
+pub const UPLOAD_RECORDS_MAX: usize = 128;
+/// Largest part of an artifact, in bytes.
+pub const PART_BYTES_MAX: usize = 32 * 1024;
+
+/// Gateway to hub, first after every connect. Answered by [`Welcome`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkHello {
+    /// Lowest protocol version spoken.
+    pub version_min: u8,
+    /// Highest protocol version spoken.
+    pub version_max: u8,
+    /// Epoch of the gateway's journal: grows with every restore from a backup.
+    pub epoch: u32,
+    /// Number of this boot.
+    pub boot: u32,
+    /// Sequence of the newest ledger record.
+    pub head: u64,
+    /// Sequence of the last record with a receipt.
+    pub cursor: u64,
+    /// Revision of the adopted list; 0: none.
+    pub list_revision: u64,
+    /// Revision of the adopted revocations; 0: none.
+    pub revocations_revision: u64,
+    /// Revision of the adopted tariffs; 0: none.
+    pub tariffs_revision: u64,
+    /// Highest counter accepted from the hub.
+    pub down_counter: u64,
+}
+
+/// Hub to gateway: where the hub stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The protocol version to speak; 0: none in common.
+    pub version: u8,
+    /// Epoch the hub expects; above the gateway's: the gateway is a restored copy and is fenced.
+    pub epoch: u32,
+    /// The last record the hub has committed.
+    pub upto: u64,
+    /// Chain hash at `upto`.
+    pub hash: Hash,
+    /// Seconds since 1970 UTC by the hub's clock.
+    pub wall_s: u64,
+}
+
+/// Gateway to hub: may this token draw? Answered by [`Answer`], or by nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Number of the question, unique within the gateway's boot.
+    pub ask: u64,
+    /// For which session; zero: a canary, nothing will be drawn.
+    pub session: SessionId,
+    /// Who.
+    pub token: TokenHash,
+    /// What for.
+    pub kind: Kind,
+    /// The hold that the gateway would place.
+    pub amount: Money,
+}
+
+wire_enum! {
+    /// The hub's word on a token.
+    Verdict {
+        /// A verdict of a newer version; treated as no answer.
+        Other = 0,
+        /// Yes.
+        Accept = 1,
+        /// No.
+        Deny = 2,
+    } else Other
+}
+
+/// Hub to gateway: the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Which question.
+    pub ask: u64,
+    /// For which session.
+    pub session: SessionId,
+    /// About whom.
+    pub token: TokenHash,
+    /// Yes or no.
+    pub verdict: Verdict,
+    /// Revision of the token's credential at the hub. A `Deny` is authority only if this is newer than the gateway's.
+    pub credential_revision: u64,
+    /// Whose account.
+    pub account: AccountId,
+    /// Most the hub lets this session cost.
+    pub money_max: Money,
+}
+
+wire_enum! {
+    /// What a ledger record states.
+    RecordKind {
+        /// A statement of a newer version; kept, not booked.
+        Other = 0,
+        /// Money was set aside: a grant.
+        Hold = 1,
+        /// The start is proven.
+        Started = 2,
+        /// Delivery is charged.
+        Capture = 3,
+        /// The hold is released: nothing was delivered.
+        Void = 4,
+        /// The device is silent; the hold stays.
+        Indeterminate = 5,
+    } else Other
+}
+
+/// One fact about money, in the order of the gateway's journal. The unit of upload, of receipt and of comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRecord {
+    /// 1, 2, 3 ... without a gap, within (gateway, epoch).
+    pub sequence: u64,
+    /// What it states.
+    pub kind: RecordKind,
+    /// Which session.
+    pub session: SessionId,
+    /// At which device.
+    pub device: DeviceId,
+    /// At which outlet.
+    pub outlet: OutletId,
+    /// What the device dispenses.
+    pub device_kind: Kind,
+    /// Who.
+    pub token: TokenHash,
+    /// Whose account.
+    pub account: AccountId,
+    /// The hold, the charge, or the amount released.
+    pub amount: Money,
+    /// Register at the start of the session.
+    pub register_start: Units,
+    /// Register now or at the end.
+    pub register_end: Units,
+    /// Quantities per price element.
+    pub bill: Bill,
+    /// [`crate::tariff::Tariff::hash`] of the granted price.
+    pub tariff_hash: Hash,
+    /// Why the session ended; `Other` while it runs.
+    pub stop_reason: StopReason,
+    /// The rule that granted (step of the decision order, 1 to 10).
+    pub rule: u8,
+    /// Whether the cloud had accepted this session before the grant.
+    pub online: bool,
+    /// When, on the gateway's clocks.
+    pub at: Stamp,
+    /// Number of the gateway's boot.
+    pub boot: u32,
+}
+
+/// Gateway to hub: records `first ..`, each as the bytes that are chained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// Epoch of the sequence.
+    pub epoch: u32,
+    /// Sequence of the first record.
+    pub first: u64,
+    /// Encoded [`LedgerRecord`]s, 1 to [`UPLOAD_RECORDS_MAX`].
+    pub records: Vec<ByteBuf>,
+}
+
+/// Hub to gateway: everything up to `upto` is committed. The only thing that retires records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerReceipt {
+    /// Epoch of the sequence.
+    pub epoch: u32,
+    /// Last committed record.
+    pub upto: u64,
+    /// Chain hash at `upto`: the gateway compares it with its own.
+    pub hash: Hash,
+}
+
+/// There and back: proof that the operator's backend itself is alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// Returned as it was sent.
+    pub nonce: u64,
+}
+
+/// Hub to gateway: one part of a signed artifact, retained by the broker or sent after a hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactPart {
+    /// What it is about.
+    pub kind: ArtifactKind,
+    /// Its revision.
+    pub revision: u64,
+    /// Number of this part: 0 is the signed envelope, 1 .. the chunks it names.
+    pub part: u32,
+    /// Number of parts.
+    pub parts: u32,
+    /// At most [`PART_BYTES_MAX`].
+    pub bytes: ByteBuf,
+}
+
+/// Cloud to gateway, unauthenticated: an error in the cloud's own words. Evidence, never authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Which question; 0: none in particular.
+    pub ask: u64,
+    /// As in HTTP: 401, 403, 404, 429, 5xx.
+    pub code: u16,
+    /// At most [`TROUBLE_TEXT_BYTES_MAX`] are kept.
+    pub text: String,
+}
+
+/// Longest text of a [`Trouble`] that is kept, in bytes.
+pub const TROUBLE_TEXT_BYTES_MAX: usize = 160;
+
+/// The chain over uploaded records: `h(n) = SHA-256(h(n-1) | bytes(n))`, `h(0)` all zero.
+#[must_use]
+pub fn chain(previous: &Hash, record: &[u8]) -> Hash {
+    Hash(
+        Sha256::new()
+            .chain_update(previous.0)
+            .chain_update(record)
+            .finalize()
+            .into(),
+    )
+}
