@@ -235,6 +235,10 @@ impl Gateway {
         (self.risk.attempts(&request.token, at) >= limit).then_some(RefusalReason::Rate)
     }
 
+    #[expect(
+        clippy::result_large_err,
+        reason = "one call per request; a box would cost an allocation"
+    )]
     /// Steps 4 to 10: on whose word, and for how much at most.
     fn basis(&self, now: &Now, request: &Request, word: Word) -> Result<Basis, Outcome> {
         let refuse = |rule, reason| {

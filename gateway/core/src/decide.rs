@@ -429,8 +429,9 @@ impl<'a> Draft<'a> {
         register_start.max(billed)
     }
 
-    fn open(&self, id: &SessionId) -> Result<&'_ Session, Ignored> {
-        self.gateway
+    fn open(&self, id: &SessionId) -> Result<&'a Session, Ignored> {
+        let gateway: &'a Gateway = self.gateway;
+        gateway
             .sessions
             .get(id)
             .filter(|session| session.is_open())

@@ -51,7 +51,6 @@ pub use crate::{
 
 /// Something from outside. Whatever could be wrong with its form was found before it became an `Input`.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "passed once, by reference")]
 pub enum Input {
     /// The shell started; journal and clocks are ready. The first input of every boot.
     Boot {
@@ -132,6 +131,7 @@ pub enum Said {
 
 /// Something the shell must do, after the events of the same decision are durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "grants are what is sent most")]
 pub enum Effect {
     /// Tell a device.
     Send {

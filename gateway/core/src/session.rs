@@ -18,13 +18,13 @@ use crate::{authorize::Rule, time::Instant};
 
 /// A granted device that has proven nothing this long after its own deadline is silent, in ms: its retries of `stop`
 /// take up to this long on a bad link.
-pub const START_GRACE_MS: u64 = 30_000;
+pub(crate) const START_GRACE_MS: u64 = 30_000;
 /// So many missed meter messages make a device silent.
-pub const METERS_MISSED_MAX: u64 = 3;
+pub(crate) const METERS_MISSED_MAX: u64 = 3;
 /// After this long without a word the last evidenced reading is captured, in ms: 7 days.
-pub const INDETERMINATE_MS: u64 = 7 * 24 * 3600 * 1000;
+pub(crate) const INDETERMINATE_MS: u64 = 7 * 24 * 3600 * 1000;
 /// Ended sessions remembered per device, so that a repeated request or stop gets the same answer.
-pub const ENDED_PER_DEVICE_MAX: usize = 32;
+pub(crate) const ENDED_PER_DEVICE_MAX: usize = 32;
 
 /// A request to draw, as the device sent it; the token only as its hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,7 +190,7 @@ pub struct Reading {
 
 /// What the register of a kind counts.
 #[must_use]
-pub const fn register_dimension(kind: Kind) -> Dimension {
+pub(crate) const fn register_dimension(kind: Kind) -> Dimension {
     match kind {
         Kind::Charger => Dimension::Energy,
         Kind::Washer => Dimension::Cycle,

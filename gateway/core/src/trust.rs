@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A list that is smaller than the active one by more than this many hundredths is set aside.
-pub const LIST_SHRINK_PERCENT_MAX: usize = 5;
+pub(crate) const LIST_SHRINK_PERCENT_MAX: usize = 5;
 
 /// What the cloud said of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
