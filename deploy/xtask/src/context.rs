@@ -104,6 +104,11 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 /// Prints the command, runs it with our output, and fails with its name if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
+    run_as(command, &shown)
+}
+
+/// As [`run`], under a description that says more to a reader than the command itself.
+pub(crate) fn run_as(command: &mut Command, shown: &str) -> Result<()> {
     println!("$ {shown}");
     let status = command
         .status()

@@ -59,16 +59,22 @@ impl Entry {
     }
 }
 
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Entry {
+    fn line(&self, remark: &str) -> String {
         let line = format!(
-            "{:<12} {:<12} {:>9}  {}",
+            "{:<12} {:<12} {:>9}  {remark}",
             self.name,
             self.word(),
-            show(self.duration),
-            self.remark()
+            show(self.duration)
         );
-        f.write_str(line.trim_end())
+        line.trim_end().to_owned()
+    }
+}
+
+/// With the whole remark, as it is printed when the step ends; the table has room for a remark's first line.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line(self.remark()))
     }
 }
 
@@ -112,7 +118,8 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         for entry in &self.entries {
-            text.push_str(&format!("{entry}\n"));
+            let first_line = entry.remark().lines().next().unwrap_or_default();
+            text.push_str(&format!("{}\n", entry.line(first_line)));
         }
         let total: Duration = self.entries.iter().map(|entry| entry.duration).sum();
         text.push_str(&format!("{:<12} {:<12} {:>9}\n\n", "total", "", show(total)));
@@ -153,11 +160,15 @@ mod tests {
         let mut report = Report::default();
         report.time("fmt", || Ok(Verdict::Passed));
         report.time("advisories", || Ok(Verdict::NotChecked("no database".into())));
-        report.time("tests", || Err(anyhow!("inner").context("outer")));
+        let entry = report.time("tests", || Err(anyhow!("inner\nsecond line").context("outer")));
+        assert!(entry.to_string().ends_with("outer: inner\nsecond line"), "{entry}");
         report.not_run("demo", "setup failed");
         let table = report.table();
         assert!(table.contains("advisories   NOT CHECKED"), "{table}");
-        assert!(table.contains("outer: inner"), "{table}");
+        assert!(
+            table.contains("outer: inner\n") && !table.contains("second line"),
+            "{table}"
+        );
         assert!(table.contains("failed: tests "), "{table}");
         assert_eq!(table.lines().last(), Some("1 passed, 1 failed"));
         assert_eq!(report.failed(), 1);

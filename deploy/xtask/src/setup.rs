@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::context::{Context, THUMB_TARGET, find_program, output_of, run};
+use crate::context::{Context, THUMB_TARGET, find_program, output_of, run, run_as};
 use crate::report::Verdict;
 
 /// The advisory and licence checker; its diagnostics and configuration change between versions.
@@ -78,12 +78,17 @@ fn packages(context: &Context) -> Result<()> {
     if context.offline || !is_root() || find_program("apt-get").is_none() {
         bail!("{}", what_to_type(&missing));
     }
-    run(context
-        .program("sh")
-        .args(["-c", APT_INSTALL, "apt-install"])
-        .args(&missing))?;
+    let mut install = context.program("sh");
+    install.args(["-c", APT_INSTALL, "apt-install"]).args(&missing);
+    run_as(
+        &mut install,
+        &format!("apt-get install {} (without starting any service)", missing.join(" ")),
+    )?;
     if missing.contains(&"mosquitto") {
-        run(context.program("sh").args(["-c", DISABLE_BROKER]))?;
+        run_as(
+            context.program("sh").args(["-c", DISABLE_BROKER]),
+            "disable mosquitto.service (the tests start their own brokers)",
+        )?;
     }
     let still = missing_packages(context);
     if !still.is_empty() {

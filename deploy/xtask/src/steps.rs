@@ -279,7 +279,7 @@ fn kill(context: &Context) -> Result<Verdict> {
 fn demo(context: &Context) -> Result<Verdict> {
     let result = context.root.join("target/demo.json");
     forget(&result)?;
-    run(context.cargo().args(["demo", "--json"]).arg(&result))?;
+    run(context.cargo().args(["demo", "--", "--json"]).arg(&result))?;
     if !result.is_file() {
         bail!("the demo exited with success and wrote no {}", result.display());
     }
