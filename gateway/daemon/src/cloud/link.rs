@@ -240,11 +240,12 @@ impl Link {
 
     async fn receipt(&self, state: &mut Uploads, receipt: LedgerReceipt) -> Result<(), Gone> {
         let upto = receipt.upto;
+        let head = self.position.borrow().head;
         let own_hash = match state.ends.get(&upto) {
             Some(hash) => *hash,
             None => {
                 // Not the end of an upload of ours: the hub stands elsewhere. Go on from where it stands.
-                *state = self.uploads_from(upto.min(self.position.borrow().head)).await?;
+                *state = self.uploads_from(upto.min(head)).await?;
                 state.chain
             }
         };
