@@ -122,8 +122,8 @@ async fn refusal_is_told_to_mqtt_5_and_settles_the_message_in_both() {
 async fn a_dropped_ack_closes_the_connection_and_the_message_comes_again() {
     let mut rig = Rig::new().await;
     for protocol in BOTH {
-        for flags in [QOS1, QOS2] {
-            let mut client = rig.client(&persistent(protocol, "device")).await;
+        for (flags, client_id) in [(QOS1, format!("one-{protocol:?}")), (QOS2, format!("two-{protocol:?}"))] {
+            let mut client = rig.client(&persistent(protocol, &client_id)).await;
             client.send(&publish(protocol, flags, "up/a", 3, "first")).await;
             client.send(&publish(protocol, flags, "up/a", 4, "second")).await;
             let (first, second) = (rig.message().await.2, rig.message().await.2);
@@ -131,9 +131,9 @@ async fn a_dropped_ack_closes_the_connection_and_the_message_comes_again() {
             second.accept();
             drop(first);
             client.closed_with(protocol, 0x83).await;
-            assert_eq!(rig.departure().await, ("device".into(), DisconnectReason::AckDropped));
+            assert_eq!(rig.departure().await, (client_id.clone(), DisconnectReason::AckDropped));
 
-            let mut again = rig.client(&persistent(protocol, "device")).await;
+            let mut again = rig.client(&persistent(protocol, &client_id)).await;
             for (id, text) in [(3, "first"), (4, "second")] {
                 again.send(&publish(protocol, flags | DUP, "up/a", id, text)).await;
                 let (payload, dup, promise) = rig.message().await;
