@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::chain::Head;
 
-/// Why a journal was not opened. Nothing was changed on disk unless the variant says so.
+/// Why a journal was not opened. No record was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file or directory operation failed.
@@ -85,9 +85,9 @@ pub enum OpenError {
 
 /// Why an append, or another write, did not become durable.
 ///
-/// `Rejected*`-like variants (`RecordTooLarge`, `TooManyRecords`, `MetaTooLarge`) write nothing and leave the journal
-/// usable. After `Sync` and `Engine` the outcome is unknown: the records may be there at the next open, and the journal
-/// is poisoned.
+/// After a limit (`RecordTooLarge`, `TooManyRecords`, `MetaTooLarge`) nothing was written and the journal is usable.
+/// After `Sync` and `Engine` the outcome is unknown, for the records may be there at the next open, and the journal is
+/// poisoned.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// One record is too large; nothing was written.
@@ -243,9 +243,9 @@ pub enum SnapshotError {
         /// [`crate::SNAPSHOT_CHUNK_BYTES_MAX`].
         bytes_max: usize,
     },
-    /// The record to anchor the snapshot at could not be read.
-    #[error("anchoring the snapshot: {0}")]
-    Anchor(#[from] ReadError),
+    /// What the snapshot builds on could not be read: the record it is anchored at, or earlier snapshots.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] AppendError),
