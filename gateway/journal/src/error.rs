@@ -235,6 +235,14 @@ pub enum SnapshotError {
     /// Another snapshot is being written.
     #[error("another snapshot is being written")]
     InProgress,
+    /// A newer snapshot is kept already; records below it may be pruned, so an older one would be of no use.
+    #[error("a snapshot at record {at_sequence} is older than the one at {newest}")]
+    Older {
+        /// Asked for.
+        at_sequence: u64,
+        /// Where the newest retained snapshot stands.
+        newest: u64,
+    },
     /// One chunk is too large; the writer stays usable.
     #[error("a snapshot chunk of {bytes} bytes; the limit is {bytes_max}")]
     ChunkTooLarge {
