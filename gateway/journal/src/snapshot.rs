@@ -76,16 +76,26 @@ impl Trailer {
 }
 
 impl Journal {
-    /// Begins a snapshot of the caller's state as it is after record `at_sequence` (at most the head).
+    /// Begins a snapshot of the caller's state as it is after record `at_sequence`: from the newest snapshot's to the
+    /// head's.
     ///
     /// # Errors
-    /// Another writer lives, or the chain hash at `at_sequence` is not available.
+    /// Another writer lives, a newer snapshot exists, or the chain hash at `at_sequence` is not available.
     pub fn begin_snapshot(&mut self, at_sequence: u64) -> Result<SnapshotWriter, SnapshotError> {
         let shared = Arc::clone(&self.reader.shared);
         let at = Head {
             sequence: at_sequence,
             hash: self.reader.chain_hash_at(at_sequence)?,
         };
+        let newest = self
+            .reader
+            .snapshot_positions()?
+            .into_iter()
+            .map(|(_, at_sequence)| at_sequence)
+            .max();
+        if let Some(newest) = newest.filter(|newest| *newest > at_sequence) {
+            return Err(SnapshotError::Older { at_sequence, newest });
+        }
         if shared.snapshot_open.swap(true, Ordering::AcqRel) {
             return Err(SnapshotError::InProgress);
         }
