@@ -7,7 +7,7 @@ mod bench;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bench::{Bench, Said, WALL_S, config, grant, token};
-use device::{Effect, Input, RecordKey, Sense, Stored};
+use device::{Effect, Input, RecordKey, Sense};
 use proto::{
     id::{Kind, OutletId, SessionId},
     message::*,
@@ -63,6 +63,8 @@ struct Chaos {
     grants: BTreeMap<SessionId, Grant>,
     asked: BTreeSet<SessionId>,
     closed: BTreeSet<SessionId>,
+    /// Where each session says it started.
+    starts: BTreeMap<SessionId, Units>,
     command: u64,
     wall_base_s: u64,
 }
@@ -77,6 +79,7 @@ impl Chaos {
             grants: BTreeMap::new(),
             asked: BTreeSet::new(),
             closed: BTreeSet::new(),
+            starts: BTreeMap::new(),
             command: 0,
             wall_base_s: WALL_S,
         }
@@ -252,8 +255,14 @@ impl Chaos {
                 let grant = self.grants.entry(session).or_insert(grant).clone();
                 self.send(Down::Grant, &grant);
             }
-            Said::Started(_) => marks.hit("started"),
-            Said::Meter(meter) => assert!(self.grants.contains_key(&meter.session)),
+            Said::Started(started) => {
+                marks.hit("started");
+                self.same_start(started.session, started.register_start);
+            }
+            Said::Meter(meter) => {
+                assert!(self.grants.contains_key(&meter.session));
+                self.same_start(meter.session, meter.register_start);
+            }
             Said::Stop(stop) => {
                 self.judge(stop, marks);
                 let receipt = Receipt {
@@ -279,8 +288,18 @@ impl Chaos {
         }
     }
 
+    /// A session that moved its start would hide what it delivered before.
+    fn same_start(&mut self, session: SessionId, register: Units) {
+        assert_eq!(
+            *self.starts.entry(session).or_insert(register),
+            register,
+            "the start moved"
+        );
+    }
+
     fn judge(&mut self, stop: &Stop, marks: &mut Marks) {
         self.closed.insert(stop.session);
+        self.same_start(stop.session, stop.register_start);
         assert!(stop.register_end >= stop.register_start, "{stop:?}");
         let hold = self.grants.get(&stop.session).map_or(Money::ZERO, |g| g.money_max);
         assert!(stop.shown <= hold, "{stop:?} shows more than the hold {hold}");
@@ -320,12 +339,10 @@ impl Chaos {
             if !on {
                 continue;
             }
-            let mut stored = Stored::new();
-            for (key, bytes) in &self.bench.flash {
-                stored.load(*key, bytes).unwrap();
-            }
-            let (session, granted) = stored.open(*outlet).expect("an output is on without a stored session");
-            assert!(granted, "an output is on without a stored grant");
+            let session = self
+                .bench
+                .stored_grant(*outlet)
+                .expect("an output is on without a stored grant");
             let grant = &self.grants[&session];
             if self.bench.effects_left == Some(0) {
                 continue; // Dead: nothing can switch off now.

@@ -174,6 +174,17 @@ impl Bench {
         }
     }
 
+    /// The granted session that is stored for an outlet.
+    pub fn stored_grant(&self, outlet: OutletId) -> Option<SessionId> {
+        let key = RecordKey::Outlet(outlet);
+        let mut stored = Stored::new();
+        stored.load(key, self.flash.get(&key)?).unwrap();
+        stored
+            .open(outlet)
+            .filter(|(_, granted)| *granted)
+            .map(|(session, _)| session)
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Switch { outlet, on } => {
@@ -194,6 +205,13 @@ impl Bench {
                 self.said.push(open(word, opened.body));
             }
             Effect::Show { outlet, screen } => self.screens.push((outlet, screen)),
+        }
+        // The power may fail here: whatever is on must be covered by what is stored, after every single effect.
+        for (outlet, on) in &self.outputs {
+            assert!(
+                !on || self.stored_grant(*outlet).is_some(),
+                "outlet {outlet} is on without a stored grant"
+            );
         }
     }
 
