@@ -1,1 +1,406 @@
-//! Pure decisions of the gateway: authorize, session, ledger, outbox
+//! The gateway's decisions.
+//!
+//! [`Gateway::decide`] reads, [`Gateway::apply`] alone changes, and what was decided is a list of [`Event`]s that the
+//! shell makes durable before any [`Effect`] leaves. Recovery is replaying the events. There is no clock, no I/O, no
+//! random number and no unordered map here, so the same inputs give the same state, in a test, in a simulation of a
+//! thousand evenings and after a crash.
+#![no_std]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+extern crate alloc;
+
+mod apply;
+mod authorize;
+pub mod config;
+mod decide;
+pub mod event;
+mod health;
+mod outbox;
+mod risk;
+mod session;
+mod snapshot;
+mod time;
+mod trust;
+
+use alloc::{collections::BTreeMap, vec::Vec};
+
+use proto::{
+    artifact::{Revocations, TariffTable, VerifiedList},
+    book::Book,
+    id::{DeviceId, Hash, OutletId, SessionId, TokenHash},
+    link::{Answer, Ask, LedgerReceipt, Welcome},
+    message::{
+        Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status,
+        Stop, Verb,
+    },
+    money::Units,
+    trust::ArtifactKind,
+};
+
+pub use crate::{
+    authorize::Rule,
+    config::Config,
+    event::Event,
+    health::{Health, Mode},
+    outbox::Outbox,
+    risk::{Risk, Tally},
+    session::{Request, Session, Sessions, Terms},
+    time::{Instant, Now, Timeline},
+    trust::{Confirmation, Stale, Trust},
+};
+
+/// Something from outside. Whatever could be wrong with its form was found before it became an `Input`.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The shell started; journal and clocks are ready. The first input of every boot.
+    Boot {
+        /// Number of this boot, above every earlier one.
+        boot: u32,
+        /// Epoch of the journal.
+        epoch: u32,
+    },
+    /// A device said something; its seal fits.
+    Device {
+        /// Who.
+        device: DeviceId,
+        /// The counter under the seal.
+        counter: u64,
+        /// What.
+        said: Said,
+    },
+    /// The hub answered; its seal fits.
+    Answer(Answer),
+    /// Something between us and the hub reported an error. Anybody may have said it.
+    Trouble {
+        /// Which question; 0: none in particular.
+        ask: u64,
+        /// As in HTTP.
+        code: u16,
+    },
+    /// A list passed every check of its form.
+    List(VerifiedList),
+    /// Signed revocations.
+    Revocations(Revocations),
+    /// Signed prices.
+    Tariffs(TariffTable),
+    /// The hub's answer to our hello.
+    Welcome(Welcome),
+    /// The hub has committed records.
+    Receipt {
+        /// Its word.
+        receipt: LedgerReceipt,
+        /// The chain hash at `receipt.upto` as the uploader computed it from the journal.
+        own_hash: Hash,
+    },
+    /// The operator, or the cloud on his behalf, wants a device to do something.
+    Command {
+        /// Who.
+        device: DeviceId,
+        /// What.
+        verb: Verb,
+        /// Where.
+        outlet: OutletId,
+        /// Which session; zero: none.
+        session: SessionId,
+        /// Not after this time (seconds since 1970 UTC); 0: no limit.
+        not_after_s: u64,
+    },
+    /// [`Gateway::next_deadline`] has passed. Does one thing; call again while it is still due.
+    Tick,
+}
+
+/// What a device said.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each variant is named after its message")]
+pub enum Said {
+    Hello(Hello),
+    /// `authorize`, with the token replaced by its hash.
+    Authorize {
+        session: SessionId,
+        outlet: OutletId,
+        token: TokenHash,
+        units_wished: Units,
+        register: Units,
+    },
+    Started(Started),
+    Meter(Meter),
+    Stop(Stop),
+    Status(Status),
+    CommandAnswer(CommandAnswer),
+}
+
+/// Something the shell must do, after the events of the same decision are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "grants are what is sent most")]
+pub enum Effect {
+    /// Tell a device.
+    Send {
+        /// Whom.
+        device: DeviceId,
+        /// What.
+        message: Told,
+    },
+    /// Its counter as the device remembers it: seal above it from now on.
+    RaiseCounter {
+        /// Whose.
+        device: DeviceId,
+        /// Highest counter the device accepted.
+        last: u64,
+    },
+    /// Ask the hub. No answer in time is an answer too: the core keeps the deadline.
+    Ask(Ask),
+    /// Tell the operator.
+    Alarm(Alarm),
+}
+
+/// What a device is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is named after its message")]
+#[expect(clippy::large_enum_variant, reason = "grants are what is sent most")]
+pub enum Told {
+    Clock(Clock),
+    Grant(Grant),
+    Refusal(Refusal),
+    Receipt(Receipt),
+    Command(Command),
+}
+
+/// What an operator must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Alarm {
+    /// The hub's chain differs from ours at a record that both have.
+    #[error("the hub's books differ from ours at record {upto}")]
+    Diverged {
+        /// Which record.
+        upto: u64,
+    },
+    /// A genuine artifact looks wrong.
+    #[error("{} revision {revision} is set aside: {found} entries instead of {active}", kind.word())]
+    Quarantined {
+        /// What it is about.
+        kind: ArtifactKind,
+        /// Its revision.
+        revision: u64,
+        /// Entries it has.
+        found: u32,
+        /// Entries the active one has.
+        active: u32,
+    },
+    /// The hub knows less than it had acknowledged.
+    #[error("the hub has lost records {} to {cursor}; they are sent again", upto + 1)]
+    HubRegressed {
+        /// The last record it knows.
+        upto: u64,
+        /// The last record it had acknowledged.
+        cursor: u64,
+    },
+    /// The hub expects another epoch: this journal is a copy.
+    #[error("the hub expects epoch {expected}, this journal has {found}: it is a copy, or the hub is another one")]
+    Epoch {
+        /// The hub's.
+        expected: u32,
+        /// Ours.
+        found: u32,
+    },
+    /// A device reports a fault.
+    #[error("{device} outlet {outlet}: fault {fault:?}")]
+    DeviceFault {
+        /// Who.
+        device: DeviceId,
+        /// Where.
+        outlet: OutletId,
+        /// What.
+        fault: Fault,
+    },
+    /// A register ran backwards, or an interval was reported twice.
+    #[error("{device} outlet {outlet}: the register stands at {found}, {billed} is billed already")]
+    Register {
+        /// Who.
+        device: DeviceId,
+        /// Where.
+        outlet: OutletId,
+        /// The reading.
+        found: u64,
+        /// Billed up to.
+        billed: u64,
+    },
+}
+
+/// Why an input changed nothing. Not an error of ours; worth counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ignored {
+    /// Not one of the site's devices.
+    #[error("{0} is not a device of this site")]
+    UnknownDevice(DeviceId),
+    /// A counter that was accepted before.
+    #[error("{device} repeats counter {found}, {last} was accepted: a replay, or a late duplicate")]
+    Replayed {
+        /// Who.
+        device: DeviceId,
+        /// The counter.
+        found: u64,
+        /// The highest accepted.
+        last: u64,
+    },
+    /// The device is configured as another kind, or with fewer outlets.
+    #[error("{0} says it is another kind of device than the configuration says")]
+    Kind(DeviceId),
+    /// A reading for a session that is not open here.
+    #[error("session {0} is not open")]
+    NotOpen(SessionId),
+    /// An answer that nobody waits for.
+    #[error("question {0} is not open")]
+    NotAsked(u64),
+    /// An artifact that is not newer.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// A receipt that changes nothing: it repeats an earlier one.
+    #[error("receipt up to {upto}, the cursor is at {cursor}")]
+    OldReceipt {
+        /// Its word.
+        upto: u64,
+        /// Ours.
+        cursor: u64,
+    },
+    /// A receipt for records that do not exist, or of another epoch.
+    #[error("receipt up to {upto} of epoch {epoch} for records that this journal does not have")]
+    ForeignReceipt {
+        /// Its word.
+        upto: u64,
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// Nothing is due.
+    #[error("nothing is due")]
+    NotDue,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// To be made durable, then applied, in order.
+    pub events: Vec<Event>,
+    /// To be carried out after that, in order.
+    pub effects: Vec<Effect>,
+    /// Why there is nothing to do.
+    pub ignored: Option<Ignored>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Device {
+    counter: u64,
+    boot: u32,
+    command: u64,
+    outlets: BTreeMap<OutletId, Outlet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Outlet {
+    state: OutletState,
+    fault: Fault,
+    /// Everything up to this register is billed; no interval is billed twice.
+    billed: Units,
+}
+
+impl Default for Outlet {
+    fn default() -> Self {
+        Self {
+            state: OutletState::Free,
+            fault: Fault::None,
+            billed: Units::ZERO,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Probe {
+    ask: u64,
+    token: TokenHash,
+    until: Instant,
+}
+
+/// The whole state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    config: Config,
+    time: Timeline,
+    devices: BTreeMap<DeviceId, Device>,
+    trust: Trust,
+    risk: Risk,
+    sessions: Sessions,
+    book: Book,
+    outbox: Outbox,
+    health: Health,
+    probe: Option<Probe>,
+    /// Token of the last probe, so that probes go round the list.
+    probed: TokenHash,
+    /// Number of the last question to the cloud in this boot.
+    ask: u64,
+}
+
+impl Gateway {
+    /// A gateway that has seen nothing.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            ..Self::default()
+        }
+    }
+
+    /// When [`Input::Tick`] is due, on this boot's monotonic clock; `None`: never.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let probe = self.probe.map(|probe| probe.until).or(self.health.probe_at);
+        let at = self.sessions.next_timer().into_iter().chain(probe).min()?;
+        Some(self.time.mono_ms(at))
+    }
+
+    /// Where we are in time.
+    #[must_use]
+    pub const fn timeline(&self) -> &Timeline {
+        &self.time
+    }
+
+    /// The sessions.
+    #[must_use]
+    pub const fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The book.
+    #[must_use]
+    pub const fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// The outbox.
+    #[must_use]
+    pub const fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// What is trusted.
+    #[must_use]
+    pub const fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Money at risk.
+    #[must_use]
+    pub const fn risk(&self) -> &Risk {
+        &self.risk
+    }
+
+    /// What is known of the cloud.
+    #[must_use]
+    pub const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+}

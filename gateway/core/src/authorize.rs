@@ -1,0 +1,385 @@
+//! Who may draw: the decision order. The first rule that decides wins; every rule reads local state only. The cloud's
+//! word comes in as an argument, so that the local verdict is the same function without it.
+
+use proto::{
+    artifact::Whitelist,
+    id::{AccountId, TokenHash},
+    link::{Answer, Verdict},
+    message::{OutletState, RefusalReason},
+    money::{Money, Units},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Gateway,
+    config::KindLimits,
+    session::{Request, Terms, register_dimension},
+    time::{Instant, Now},
+    trust::Age,
+};
+
+/// Seconds after which a device may ask again when something passes by itself.
+const RETRY_SOON_S: u16 = 5;
+/// Seconds after which an exhausted limit may have recovered.
+const RETRY_LATER_S: u16 = 300;
+
+/// The step of the decision order that decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+pub enum Rule {
+    /// 0: the device or the outlet cannot serve.
+    Device,
+    /// 2: the revocation set.
+    Revoked,
+    /// 3: attempts, concurrency.
+    Rate,
+    /// 4: a self-proving instrument.
+    Instrument,
+    /// 5: the cloud's answer.
+    Cloud,
+    /// 6: a lease.
+    Lease,
+    /// 7: the list.
+    List,
+    /// 8: a cached accept.
+    CachedAccept,
+    /// 9: policy NEVER and no answer.
+    Never,
+    /// 10: unknown.
+    Unknown,
+}
+
+impl Rule {
+    /// Its number in the decision order.
+    #[must_use]
+    pub const fn step(self) -> u8 {
+        match self {
+            Self::Device => 0,
+            Self::Revoked => 2,
+            Self::Rate => 3,
+            Self::Instrument => 4,
+            Self::Cloud => 5,
+            Self::Lease => 6,
+            Self::List => 7,
+            Self::CachedAccept => 8,
+            Self::Never => 9,
+            Self::Unknown => 10,
+        }
+    }
+
+    /// In plain words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Device => "the device or outlet cannot serve",
+            Self::Revoked => "the token is revoked",
+            Self::Rate => "too many attempts, or a session is open",
+            Self::Instrument => "a self-proving instrument",
+            Self::Cloud => "the cloud answered",
+            Self::Lease => "a lease covers it",
+            Self::List => "the local list",
+            Self::CachedAccept => "the cloud accepted this token before",
+            Self::Never => "this token needs the cloud's answer",
+            Self::Unknown => "the token was never seen",
+        }
+    }
+}
+
+impl From<Rule> for u8 {
+    fn from(rule: Rule) -> Self {
+        rule.step()
+    }
+}
+
+impl From<u8> for Rule {
+    fn from(step: u8) -> Self {
+        match step {
+            2 => Self::Revoked,
+            3 => Self::Rate,
+            4 => Self::Instrument,
+            5 => Self::Cloud,
+            6 => Self::Lease,
+            7 => Self::List,
+            8 => Self::CachedAccept,
+            9 => Self::Never,
+            10 => Self::Unknown,
+            _ => Self::Device,
+        }
+    }
+}
+
+/// What the cloud has to say about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It was not asked yet.
+    NotAsked,
+    /// It was asked and there is no credible answer: silence, an error, a denial that nothing backs.
+    None,
+    /// Yes.
+    Accept {
+        account: AccountId,
+        money_max: Money,
+        credential_revision: u64,
+    },
+    /// No, and it is credible.
+    Deny,
+}
+
+/// The outcome for a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "short-lived, one per request")]
+pub(crate) enum Outcome {
+    Grant {
+        terms: Terms,
+        rule: Rule,
+        credential_revision: u64,
+    },
+    Refuse {
+        reason: RefusalReason,
+        rule: Rule,
+        retry_after_s: u16,
+    },
+    Ask {
+        amount: Money,
+    },
+}
+
+struct Basis {
+    rule: Rule,
+    account: AccountId,
+    credential_revision: u64,
+    money_max: Money,
+    half: bool,
+    unsecured: bool,
+}
+
+impl Gateway {
+    /// Whether an authenticated answer may be followed. A denial counts only if it shows a newer credential than ours,
+    /// or if we have no reason of our own to trust the token.
+    pub(crate) fn word(&self, answer: &Answer) -> Word {
+        match answer.verdict {
+            Verdict::Accept => Word::Accept {
+                account: answer.account,
+                money_max: answer.money_max,
+                credential_revision: answer.credential_revision,
+            },
+            Verdict::Deny if answer.credential_revision > self.trust.credential_revision(&answer.token) => Word::Deny,
+            Verdict::Deny if !self.is_known_good(&answer.token) => Word::Deny,
+            Verdict::Deny | Verdict::Other => Word::None,
+        }
+    }
+
+    /// Whether we have a reason of our own to trust a token.
+    pub(crate) fn is_known_good(&self, token: &TokenHash) -> bool {
+        let listed = self.trust.entry(token).map(|entry| entry.valid);
+        let good = listed.unwrap_or_else(|| self.trust.confirmed.contains_key(token));
+        good && !self.trust.is_revoked(token) && !self.trust.is_denied(token)
+    }
+
+    /// Walks the decision order.
+    pub(crate) fn evaluate(&self, now: &Now, request: &Request, word: Word) -> Outcome {
+        let at = self.time.at(now);
+        let refuse = |rule, reason, retry_after_s| Outcome::Refuse {
+            reason,
+            rule,
+            retry_after_s,
+        };
+        let Some(limits) = self.config.limits.of(request.kind) else {
+            return refuse(Rule::Device, RefusalReason::DeviceState, 0);
+        };
+        if !self.outlet_serves(request) {
+            return refuse(Rule::Device, RefusalReason::DeviceState, RETRY_SOON_S);
+        }
+        if self.trust.is_revoked(&request.token) {
+            return refuse(Rule::Revoked, RefusalReason::Revoked, 0);
+        }
+        if let Some(reason) = self.rate(request, at) {
+            return refuse(Rule::Rate, reason, RETRY_SOON_S);
+        }
+        if self.trust.tariff(request.kind).is_none() {
+            return refuse(Rule::Device, RefusalReason::NoTariff, RETRY_LATER_S);
+        }
+        match self.basis(now, request, word) {
+            Ok(basis) => self.grant(request, limits, &basis),
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn outlet_serves(&self, request: &Request) -> bool {
+        let Some(config) = self.config.devices.get(&request.device) else {
+            return false;
+        };
+        let reported = self
+            .devices
+            .get(&request.device)
+            .and_then(|device| device.outlets.get(&request.outlet));
+        request.outlet < config.outlets
+            && reported.is_none_or(|outlet| match outlet.state {
+                OutletState::Free | OutletState::Preparing | OutletState::Busy => true,
+                OutletState::Faulted | OutletState::Updating | OutletState::Other => false,
+            })
+    }
+
+    fn rate(&self, request: &Request, at: Instant) -> Option<RefusalReason> {
+        // A device asks for an outlet only when nothing runs there, so an older session at the same outlet is over,
+        // even if its stop is still on the way.
+        let elsewhere = |other: &Request| (other.device, other.outlet) != (request.device, request.outlet);
+        let concurrent = self
+            .sessions
+            .active_of(&request.token, request.kind)
+            .any(|session| session.request.session != request.session && elsewhere(&session.request));
+        if concurrent {
+            return Some(RefusalReason::Concurrent);
+        }
+        let limit = self.config.limits.attempts_a_minute_max;
+        (self.risk.attempts(&request.token, at) >= limit).then_some(RefusalReason::Rate)
+    }
+
+    #[expect(
+        clippy::result_large_err,
+        reason = "one call per request; a box would cost an allocation"
+    )]
+    /// Steps 4 to 10: on whose word, and for how much at most.
+    fn basis(&self, now: &Now, request: &Request, word: Word) -> Result<Basis, Outcome> {
+        let refuse = |rule, reason| {
+            Err(Outcome::Refuse {
+                reason,
+                rule,
+                retry_after_s: 0,
+            })
+        };
+        let at = self.time.at(now);
+        let token = &request.token;
+        let entry = self.trust.entry(token);
+        let expired =
+            entry.is_some_and(|e| e.not_after_s > 0 && now.wall().is_some_and(|wall_s| wall_s > e.not_after_s));
+        let policy = entry.map(|e| e.whitelist);
+        let asks = match policy {
+            Some(Whitelist::Always | Whitelist::Allowed) => false,
+            Some(Whitelist::AllowedOffline | Whitelist::Never) | None => true,
+        };
+        match word {
+            Word::NotAsked if asks && self.health.mode.asks() => {
+                let amount = self
+                    .config
+                    .limits
+                    .of(request.kind)
+                    .map_or(Money::ZERO, |limits| limits.money_max);
+                return Err(Outcome::Ask { amount });
+            }
+            Word::Accept {
+                account,
+                money_max,
+                credential_revision,
+            } => {
+                let rule = Rule::Cloud;
+                return Ok(Basis {
+                    rule,
+                    account,
+                    credential_revision,
+                    money_max,
+                    half: false,
+                    unsecured: false,
+                });
+            }
+            Word::Deny => return refuse(Rule::Cloud, RefusalReason::Denied),
+            Word::NotAsked | Word::None => {}
+        }
+        if self.trust.is_denied(token) {
+            return refuse(Rule::Cloud, RefusalReason::Denied);
+        }
+        match entry {
+            Some(e) if !e.valid || expired => refuse(Rule::List, RefusalReason::Invalid),
+            Some(e) if e.whitelist == Whitelist::Never => refuse(Rule::Never, RefusalReason::OnlineRequired),
+            Some(e) => {
+                let limits = &self.config.limits;
+                let half = match self.trust.list_age(at, limits.list_full_s, limits.list_half_s) {
+                    Age::Full => false,
+                    Age::Half => true,
+                    Age::Expired => return refuse(Rule::List, RefusalReason::ListExpired),
+                };
+                Ok(Basis {
+                    rule: Rule::List,
+                    account: e.account,
+                    credential_revision: e.credential_revision,
+                    money_max: e.balance.saturating_sub(self.risk.spent(e.account)),
+                    half,
+                    unsecured: true,
+                })
+            }
+            None => match self.trust.confirmed.get(token) {
+                Some(known) if at.since_ms(known.at) / 1000 <= self.config.limits.confirmation_s => Ok(Basis {
+                    rule: Rule::CachedAccept,
+                    account: known.account,
+                    credential_revision: known.credential_revision,
+                    money_max: Money(i64::MAX),
+                    half: true,
+                    unsecured: true,
+                }),
+                Some(_) | None => refuse(Rule::Unknown, RefusalReason::Unknown),
+            },
+        }
+    }
+
+    fn grant(&self, request: &Request, limits: &KindLimits, basis: &Basis) -> Outcome {
+        let tariff = self
+            .trust
+            .tariff(request.kind)
+            .expect("checked before any basis is sought");
+        let refuse = |reason, retry_after_s| Outcome::Refuse {
+            reason,
+            rule: basis.rule,
+            retry_after_s,
+        };
+        let mut money_max = if basis.half {
+            limits.money_max.half()
+        } else {
+            limits.money_max
+        };
+        money_max = money_max.min(basis.money_max);
+        if basis.unsecured {
+            if !self.health.mode.asks() {
+                let tally = self.risk.tally(&request.token, request.kind);
+                if tally.count >= limits.outage_count_max {
+                    return refuse(RefusalReason::Rate, RETRY_LATER_S);
+                }
+                money_max = money_max.min(limits.outage_money_max.saturating_sub(tally.money));
+            }
+            money_max = money_max.min(self.config.limits.site_budget.saturating_sub(self.risk.exposure()));
+        }
+        let least = tariff.start_fee.max(tariff.minimum).max(Money(1));
+        if money_max < least {
+            return refuse(RefusalReason::NoCredit, RETRY_LATER_S);
+        }
+        let mut units_max = if basis.half && limits.units_max.0 > 1 {
+            Units(limits.units_max.0 / 2)
+        } else {
+            limits.units_max
+        };
+        if request.units_wished.0 > 0 {
+            units_max = units_max.min(request.units_wished);
+        }
+        if let Some(affordable) = tariff.units_within(register_dimension(request.kind), money_max) {
+            units_max = units_max.min(affordable);
+        }
+        if units_max == Units::ZERO {
+            return refuse(RefusalReason::NoCredit, RETRY_LATER_S);
+        }
+        let terms = Terms {
+            account: basis.account,
+            units_max,
+            money_max,
+            duration_max_s: limits.duration_max_s,
+            start_within_s: limits.start_within_s,
+            meter_every_s: limits.meter_every_s,
+            tariff_hash: tariff.hash(),
+            tariff: tariff.clone(),
+            unsecured: basis.unsecured,
+        };
+        Outcome::Grant {
+            terms,
+            rule: basis.rule,
+            credential_revision: basis.credential_revision,
+        }
+    }
+}

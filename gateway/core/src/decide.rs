@@ -1,0 +1,766 @@
+//! From an input to events and effects. Reads the state, changes nothing.
+
+use alloc::vec::Vec;
+
+use proto::{
+    VERSION,
+    id::{DeviceId, Hash, OutletId, SessionId, TokenHash},
+    link::{Answer, Ask, LedgerReceipt, LedgerRecord, RecordKind, Verdict, Welcome},
+    message::{
+        Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, Started,
+        Status, Stop, StopReason, Verb,
+    },
+    money::{Money, Units},
+    tariff::Bill,
+};
+
+use crate::{
+    Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
+    authorize::{Outcome, Rule, Word},
+    event::{
+        Asked, Booted, Closed, CommandAnswered, Commanded, Confirmed, Denied, Event, Granted, Greeted, Heard, Metered,
+        Probed, Receipted, Refused, Reported, Rewound, Silent, Started as StartedEvent,
+    },
+    session::{Reading, Request, Session, Terms},
+    time::{Instant, Now},
+};
+
+/// Code of a cloud that asks us to slow down. It says nothing about trust.
+const CODE_THROTTLED: u16 = 429;
+
+/// A decision in the making.
+struct Draft<'a> {
+    gateway: &'a Gateway,
+    now: &'a Now,
+    at: Instant,
+    out: Decision,
+    sequence: u64,
+}
+
+impl Gateway {
+    /// What to do about an input. Pure: the same state, time and input give the same decision.
+    #[must_use]
+    pub fn decide(&self, now: &Now, input: &Input) -> Decision {
+        let at = self.time.at(now);
+        let mut draft = Draft {
+            gateway: self,
+            now,
+            at,
+            out: Decision::default(),
+            sequence: self.outbox.head(),
+        };
+        let ignored = match input {
+            Input::Boot { boot, epoch } => {
+                draft.event(Event::Booted(Booted {
+                    boot: *boot,
+                    epoch: *epoch,
+                }));
+                Ok(())
+            }
+            Input::Device { device, counter, said } => draft.device(device, *counter, said),
+            Input::Answer(answer) => draft.answer(answer),
+            Input::Trouble { ask, code } => draft.trouble(*ask, *code),
+            Input::List(list) => {
+                let manifest = list.manifest();
+                let events = self
+                    .trust
+                    .decide_list(manifest.revision, manifest.issued_s, list.entries());
+                draft.adopt(events)
+            }
+            Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set.revision, &set.entries)),
+            Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
+            Input::Welcome(welcome) => draft.welcome(welcome),
+            Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
+            Input::Command {
+                device,
+                verb,
+                outlet,
+                session,
+                not_after_s,
+            } => draft.command(device, *verb, *outlet, *session, *not_after_s),
+            Input::Tick => draft.tick(),
+        };
+        draft.out.ignored = ignored.err();
+        draft.out
+    }
+}
+
+impl<'a> Draft<'a> {
+    fn event(&mut self, event: Event) {
+        self.out.events.push(event);
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        self.out.effects.push(Effect::Alarm(alarm));
+    }
+
+    fn send(&mut self, device: &DeviceId, message: Told) {
+        self.out.effects.push(Effect::Send {
+            device: *device,
+            message,
+        });
+    }
+
+    fn adopt(&mut self, events: Result<Vec<Event>, crate::Stale>) -> Result<(), Ignored> {
+        for event in events? {
+            if let Event::Quarantined(q) = &event {
+                let alarm = Alarm::Quarantined {
+                    kind: q.kind,
+                    revision: q.revision,
+                    found: q.found,
+                    active: q.active,
+                };
+                self.alarm(alarm);
+            }
+            self.event(event);
+        }
+        Ok(())
+    }
+
+    fn device(&mut self, device: &DeviceId, counter: u64, said: &Said) -> Result<(), Ignored> {
+        let config = self
+            .gateway
+            .config
+            .devices
+            .get(device)
+            .ok_or(Ignored::UnknownDevice(*device))?;
+        let last = self.gateway.devices.get(device).map_or(0, |known| known.counter);
+        if counter <= last {
+            return Err(Ignored::Replayed {
+                device: *device,
+                found: counter,
+                last,
+            });
+        }
+        self.event(Event::Heard(Heard {
+            device: *device,
+            counter,
+        }));
+        match said {
+            Said::Hello(hello) => self.hello(device, hello),
+            Said::Authorize {
+                session,
+                outlet,
+                token,
+                units_wished,
+                register,
+            } => {
+                let request = Request {
+                    session: *session,
+                    device: *device,
+                    kind: config.kind,
+                    outlet: *outlet,
+                    token: *token,
+                    units_wished: *units_wished,
+                    register: *register,
+                };
+                self.authorize(request);
+                Ok(())
+            }
+            Said::Started(started) => self.started(started),
+            Said::Meter(meter) => self.meter(device, meter),
+            Said::Stop(stop) => {
+                self.stop(device, stop);
+                Ok(())
+            }
+            Said::Status(status) => {
+                self.status(device, status);
+                Ok(())
+            }
+            Said::CommandAnswer(CommandAnswer { id, outcome, .. }) => {
+                self.event(Event::CommandAnswered(CommandAnswered {
+                    device: *device,
+                    id: *id,
+                    outcome: *outcome,
+                }));
+                Ok(())
+            }
+        }
+    }
+
+    fn hello(&mut self, device: &DeviceId, hello: &Hello) -> Result<(), Ignored> {
+        self.out.effects.push(Effect::RaiseCounter {
+            device: *device,
+            last: hello.down_counter,
+        });
+        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+            let refusal = Refusal {
+                session: SessionId::ZERO,
+                reason: RefusalReason::Version,
+                retry_after_s: 0,
+            };
+            self.send(device, Told::Refusal(refusal));
+            return Ok(());
+        }
+        let config = &self.gateway.config.devices[device];
+        if hello.kind != config.kind || hello.outlets < config.outlets {
+            return Err(Ignored::Kind(*device));
+        }
+        let (boot, outlets, firmware) = (hello.boot, hello.outlets, hello.firmware.clone());
+        self.event(Event::Greeted(Greeted {
+            device: *device,
+            boot,
+            outlets,
+            firmware,
+        }));
+        let clock = Clock {
+            version: VERSION,
+            boot,
+            wall_s: self.now.wall().unwrap_or(0),
+            quality: self.now.quality,
+            offset_min: self.gateway.config.offset_min,
+        };
+        self.send(device, Told::Clock(clock));
+        Ok(())
+    }
+
+    fn authorize(&mut self, request: Request) {
+        if let Some(known) = self.gateway.sessions.get(&request.session) {
+            return self.answer_again(known);
+        }
+        let outcome = self.gateway.evaluate(self.now, &request, Word::NotAsked);
+        self.conclude(request, outcome);
+    }
+
+    /// A request that was decided before gets the same answer.
+    fn answer_again(&mut self, session: &Session) {
+        let request = &session.request;
+        let message = match (&session.terms, session.refused, session.closing) {
+            (_, _, Some(_)) => Told::Receipt(receipt_of(session)),
+            (Some(terms), _, None) => Told::Grant(grant_of(request, terms, session.decision)),
+            (None, Some(reason), None) => Told::Refusal(Refusal {
+                session: request.session,
+                reason,
+                retry_after_s: 0,
+            }),
+            (None, None, None) => return,
+        };
+        self.send(&request.device, message);
+    }
+
+    fn conclude(&mut self, request: Request, outcome: Outcome) {
+        match outcome {
+            Outcome::Ask { amount } => {
+                let ask = self.gateway.ask + 1;
+                let until = self.at.plus_ms(self.gateway.config.limits.ask_ms);
+                let question = Ask {
+                    ask,
+                    session: request.session,
+                    token: request.token,
+                    kind: request.kind,
+                    amount,
+                };
+                self.event(Event::Asked(Asked { request, ask, until }));
+                self.out.effects.push(Effect::Ask(question));
+            }
+            Outcome::Refuse {
+                reason,
+                rule,
+                retry_after_s,
+            } => {
+                let refusal = Refusal {
+                    session: request.session,
+                    reason,
+                    retry_after_s,
+                };
+                let device = request.device;
+                self.event(Event::Refused(Refused {
+                    request,
+                    reason,
+                    rule,
+                    mode: self.gateway.health.mode,
+                }));
+                self.send(&device, Told::Refusal(refusal));
+            }
+            Outcome::Grant {
+                terms,
+                rule,
+                credential_revision,
+            } => self.grant(request, terms, rule, credential_revision),
+        }
+    }
+
+    fn grant(&mut self, request: Request, terms: Terms, rule: Rule, credential_revision: u64) {
+        let mut session = Session::new(request.clone(), self.at);
+        session.rule = Some(rule);
+        session.online = rule == Rule::Cloud;
+        session.terms = Some(terms.clone());
+        let record = self.record(RecordKind::Hold, &session, terms.money_max);
+        let grant = grant_of(&request, &terms, record.sequence);
+        let at_risk = if terms.unsecured { terms.money_max } else { Money::ZERO };
+        let (list_revision, _, tariffs_revision) = self.gateway.trust.revisions();
+        let device = request.device;
+        self.event(Event::Granted(Granted {
+            request,
+            terms,
+            rule,
+            mode: self.gateway.health.mode,
+            credential_revision,
+            list_revision,
+            tariffs_revision,
+            exposure: self.gateway.risk.exposure().saturating_add(at_risk),
+            record,
+        }));
+        self.send(&device, Told::Grant(grant));
+    }
+
+    fn answer(&mut self, answer: &Answer) -> Result<(), Ignored> {
+        let limits = &self.gateway.config.limits;
+        if let Some(probe) = self.gateway.probe.filter(|probe| probe.ask == answer.ask) {
+            let good = answer.verdict == Verdict::Accept || probe.token == TokenHash::ZERO;
+            let events = self.gateway.health.decide(self.at, good, true, limits);
+            self.out.events.extend(events);
+            if good && answer.verdict == Verdict::Accept {
+                self.confirm(answer, SessionId::ZERO);
+            }
+            return Ok(());
+        }
+        let Some(session) = self.gateway.sessions.by_ask(answer.ask) else {
+            return self.late_answer(answer);
+        };
+        if answer.token != session.request.token {
+            return Err(Ignored::NotAsked(answer.ask));
+        }
+        let word = self.gateway.word(answer);
+        let credible = word != Word::None;
+        let events = self.gateway.health.decide(self.at, credible, false, limits);
+        self.out.events.extend(events);
+        match word {
+            Word::Accept { .. } => self.confirm(answer, SessionId::ZERO),
+            Word::Deny => self.deny(answer),
+            Word::None | Word::NotAsked => {}
+        }
+        let outcome = self.gateway.evaluate(self.now, &session.request, word);
+        self.conclude(session.request.clone(), outcome);
+        Ok(())
+    }
+
+    /// Too late for the verdict, in time for the books: an accept secures the session, a newer denial is kept.
+    fn late_answer(&mut self, answer: &Answer) -> Result<(), Ignored> {
+        let session = self
+            .gateway
+            .sessions
+            .get(&answer.session)
+            .filter(|s| s.request.token == answer.token);
+        match (self.gateway.word(answer), session) {
+            (Word::Accept { .. }, Some(session)) if session.is_open() && !session.online => {
+                self.confirm(answer, answer.session);
+                Ok(())
+            }
+            (Word::Deny, Some(_)) => {
+                self.deny(answer);
+                Ok(())
+            }
+            _ => Err(Ignored::NotAsked(answer.ask)),
+        }
+    }
+
+    fn confirm(&mut self, answer: &Answer, session: SessionId) {
+        self.event(Event::Confirmed(Confirmed {
+            token: answer.token,
+            account: answer.account,
+            credential_revision: answer.credential_revision,
+            session,
+        }));
+    }
+
+    fn deny(&mut self, answer: &Answer) {
+        if answer.credential_revision > self.gateway.trust.credential_revision(&answer.token) {
+            let credential_revision = answer.credential_revision;
+            self.event(Event::Denied(Denied {
+                token: answer.token,
+                credential_revision,
+            }));
+        }
+    }
+
+    /// An unsigned error. It can end the waiting for an answer; it cannot refuse anybody.
+    fn trouble(&mut self, ask: u64, code: u16) -> Result<(), Ignored> {
+        let limits = &self.gateway.config.limits;
+        let probing = self.gateway.probe.is_some_and(|probe| probe.ask == ask);
+        if probing {
+            let events = self.gateway.health.decide(self.at, false, true, limits);
+            self.out.events.extend(events);
+            return Ok(());
+        }
+        let session = self.gateway.sessions.by_ask(ask).ok_or(Ignored::NotAsked(ask))?;
+        if code != CODE_THROTTLED {
+            let events = self.gateway.health.decide(self.at, false, false, limits);
+            self.out.events.extend(events);
+        }
+        let outcome = self.gateway.evaluate(self.now, &session.request, Word::None);
+        self.conclude(session.request.clone(), outcome);
+        Ok(())
+    }
+
+    fn started(&mut self, started: &Started) -> Result<(), Ignored> {
+        let session = self.open(&started.session)?;
+        if !session.started {
+            self.prove_start(session, started.register_start);
+        }
+        Ok(())
+    }
+
+    fn prove_start(&mut self, session: &Session, register_start: Units) {
+        let mut proven = session.clone();
+        proven.register_start = self.billable_from(session, register_start);
+        proven.register_last = proven.register_start;
+        let record = self.record(RecordKind::Started, &proven, Money::ZERO);
+        let (session, register_start) = (session.request.session, proven.register_start);
+        self.event(Event::Started(StartedEvent {
+            session,
+            register_start,
+            record,
+        }));
+    }
+
+    /// The register from which a session may be billed: never below what is billed already.
+    fn billable_from(&mut self, session: &Session, register_start: Units) -> Units {
+        let (device, outlet) = (session.request.device, session.request.outlet);
+        let billed = self.gateway.billed(&device, outlet);
+        if register_start < billed {
+            self.alarm(Alarm::Register {
+                device,
+                outlet,
+                found: register_start.0,
+                billed: billed.0,
+            });
+        }
+        register_start.max(billed)
+    }
+
+    fn open(&self, id: &SessionId) -> Result<&'a Session, Ignored> {
+        let gateway: &'a Gateway = self.gateway;
+        gateway
+            .sessions
+            .get(id)
+            .filter(|session| session.is_open())
+            .ok_or(Ignored::NotOpen(*id))
+    }
+
+    fn meter(&mut self, device: &DeviceId, meter: &Meter) -> Result<(), Ignored> {
+        let Some(session) = self
+            .gateway
+            .sessions
+            .get(&meter.session)
+            .filter(|s| s.request.device == *device)
+        else {
+            return Err(Ignored::NotOpen(meter.session));
+        };
+        if !session.is_open() {
+            // The device repeats what it knows after a boot: it gets the answer that it has missed.
+            self.answer_again(session);
+            return Ok(());
+        }
+        if !session.started {
+            self.prove_start(session, meter.register_start);
+        }
+        self.event(Event::Metered(Metered {
+            session: meter.session,
+            register: meter.register,
+            elapsed_s: meter.elapsed_s,
+            idle_s: meter.idle_s,
+            power_w: meter.power_w,
+            second_of_day: self.now.second_of_day(self.gateway.config.offset_min),
+        }));
+        Ok(())
+    }
+
+    fn stop(&mut self, device: &DeviceId, stop: &Stop) {
+        let session = self
+            .gateway
+            .sessions
+            .get(&stop.session)
+            .filter(|s| s.request.device == *device);
+        let Some(session) = session else {
+            return self.receipt_unknown(device, stop.session);
+        };
+        let Some(terms) = session.terms.as_ref().filter(|_| session.is_open()) else {
+            if session.is_asking() {
+                // Nobody waits any more; nothing was granted.
+                let request = session.request.clone();
+                let outcome = Outcome::Refuse {
+                    reason: RefusalReason::Other,
+                    rule: Rule::Device,
+                    retry_after_s: 0,
+                };
+                self.conclude(request, outcome);
+                return self.receipt_unknown(device, stop.session);
+            }
+            if session.refused.is_some() {
+                return self.receipt_unknown(device, stop.session);
+            }
+            return self.answer_again(session);
+        };
+        let mut session = session.clone();
+        let delivered = stop.register_end > stop.register_start;
+        if (stop.started || delivered) && !session.started {
+            self.prove_start(&session, stop.register_start);
+            session.started = true;
+            session.register_start = self.billable_from(&session, stop.register_start);
+            session.register_last = session.register_start;
+        }
+        let reading = Reading {
+            register: stop.register_end.max(session.register_last),
+            elapsed_s: stop.elapsed_s,
+            idle_s: stop.idle_s,
+            power_w: 0,
+        };
+        self.close(&session, terms, &reading, Some(stop.shown), stop.reason);
+    }
+
+    /// Captures what is evidenced, or voids a session of which the device says that nothing happened.
+    fn close(&mut self, session: &Session, terms: &Terms, reading: &Reading, shown: Option<Money>, reason: StopReason) {
+        let mut ended = session.clone();
+        ended.register_last = reading.register;
+        let (kind, closing, amount) = if session.started {
+            ended.bill = session.bill_at(terms, reading);
+            let charge = ended.bill.total(&terms.tariff).min(terms.money_max);
+            (
+                RecordKind::Capture,
+                Closing::Captured,
+                shown.map_or(charge, |shown| charge.min(shown.max(Money::ZERO))),
+            )
+        } else {
+            (RecordKind::Void, Closing::Voided, Money::ZERO)
+        };
+        ended.amount = amount;
+        ended.closing = Some(closing);
+        let delivered = reading.register.since(session.register_start);
+        ended.units = if session.started {
+            delivered.min(terms.units_max)
+        } else {
+            Units::ZERO
+        };
+        let booked = if kind == RecordKind::Void {
+            terms.money_max
+        } else {
+            amount
+        };
+        let mut record = self.record(kind, &ended, booked);
+        record.stop_reason = reason;
+        self.event(Event::Closed(Closed {
+            session: session.request.session,
+            closing,
+            amount,
+            units: ended.units,
+            register_end: reading.register,
+            record,
+        }));
+        self.send(&session.request.device, Told::Receipt(receipt_of(&ended)));
+    }
+
+    fn receipt_unknown(&mut self, device: &DeviceId, session: SessionId) {
+        let receipt = Receipt {
+            session,
+            closing: Closing::Unknown,
+            amount: Money::ZERO,
+            units: Units::ZERO,
+        };
+        self.send(device, Told::Receipt(receipt));
+    }
+
+    fn status(&mut self, device: &DeviceId, status: &Status) {
+        if status.fault != Fault::None {
+            self.alarm(Alarm::DeviceFault {
+                device: *device,
+                outlet: status.outlet,
+                fault: status.fault,
+            });
+        }
+        self.event(Event::Reported(Reported {
+            device: *device,
+            outlet: status.outlet,
+            state: status.state,
+            fault: status.fault,
+            register: status.register,
+        }));
+    }
+
+    fn welcome(&mut self, welcome: &Welcome) -> Result<(), Ignored> {
+        let (epoch, cursor) = (self.gateway.time.epoch, self.gateway.outbox.cursor());
+        if welcome.epoch != epoch {
+            self.alarm(Alarm::Epoch {
+                expected: welcome.epoch,
+                found: epoch,
+            });
+            return Err(Ignored::ForeignReceipt {
+                upto: welcome.upto,
+                epoch: welcome.epoch,
+            });
+        }
+        if welcome.upto < cursor {
+            self.alarm(Alarm::HubRegressed {
+                upto: welcome.upto,
+                cursor,
+            });
+            self.event(Event::Rewound(Rewound { upto: welcome.upto }));
+        }
+        Ok(())
+    }
+
+    fn receipt(&mut self, receipt: &LedgerReceipt, own_hash: &Hash) -> Result<(), Ignored> {
+        let LedgerReceipt { epoch, upto, hash } = *receipt;
+        if epoch != self.gateway.time.epoch || upto > self.gateway.outbox.head() {
+            return Err(Ignored::ForeignReceipt { upto, epoch });
+        }
+        if hash != *own_hash {
+            self.alarm(Alarm::Diverged { upto });
+            return Ok(());
+        }
+        let cursor = self.gateway.outbox.cursor();
+        if upto <= cursor {
+            return Err(Ignored::OldReceipt { upto, cursor });
+        }
+        self.event(Event::Receipted(Receipted { upto }));
+        Ok(())
+    }
+
+    fn command(
+        &mut self,
+        device: &DeviceId,
+        verb: Verb,
+        outlet: OutletId,
+        session: SessionId,
+        not_after_s: u64,
+    ) -> Result<(), Ignored> {
+        if !self.gateway.config.devices.contains_key(device) {
+            return Err(Ignored::UnknownDevice(*device));
+        }
+        let id = self.gateway.devices.get(device).map_or(0, |known| known.command) + 1;
+        self.event(Event::Commanded(Commanded {
+            device: *device,
+            id,
+            verb,
+            session,
+        }));
+        self.send(
+            device,
+            Told::Command(Command {
+                id,
+                verb,
+                outlet,
+                session,
+                not_after_s,
+                token: None,
+            }),
+        );
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), Ignored> {
+        let gateway = self.gateway;
+        if let Some(probe) = gateway.probe {
+            if probe.until <= self.at {
+                let events = gateway.health.decide(self.at, false, true, &gateway.config.limits);
+                self.out.events.extend(events);
+                return Ok(());
+            }
+        } else if gateway.health.probe_at.is_some_and(|due| due <= self.at) {
+            self.start_probe();
+            return Ok(());
+        }
+        let session = gateway.sessions.due(self.at).next().ok_or(Ignored::NotDue)?;
+        if session.is_asking() {
+            let events = gateway.health.decide(self.at, false, false, &gateway.config.limits);
+            self.out.events.extend(events);
+            let outcome = gateway.evaluate(self.now, &session.request, Word::None);
+            self.conclude(session.request.clone(), outcome);
+            return Ok(());
+        }
+        let terms = session
+            .terms
+            .as_ref()
+            .expect("only asking and open sessions have a deadline");
+        if session.indeterminate {
+            let reading = Reading {
+                register: session.register_last,
+                elapsed_s: session.elapsed_s,
+                idle_s: session.idle_s,
+                power_w: 0,
+            };
+            let mut evidenced = session.clone();
+            evidenced.started = true; // What was evidenced is captured, be it nothing; a timeout never voids.
+            let shown = (!session.started).then_some(Money::ZERO);
+            self.close(&evidenced, terms, &reading, shown, StopReason::Other);
+        } else {
+            let record = self.record(RecordKind::Indeterminate, session, terms.money_max);
+            self.event(Event::Silent(Silent {
+                session: session.request.session,
+                record,
+            }));
+        }
+        Ok(())
+    }
+
+    fn start_probe(&mut self) {
+        let token = self
+            .gateway
+            .trust
+            .known_good(&self.gateway.probed)
+            .unwrap_or(TokenHash::ZERO);
+        let ask = self.gateway.ask + 1;
+        let until = self.at.plus_ms(self.gateway.config.limits.ask_ms);
+        self.event(Event::Probed(Probed { token, ask, until }));
+        let question = Ask {
+            ask,
+            session: SessionId::ZERO,
+            token,
+            kind: proto::id::Kind::Charger,
+            amount: Money::ZERO,
+        };
+        self.out.effects.push(Effect::Ask(question));
+    }
+
+    fn record(&mut self, kind: RecordKind, session: &Session, amount: Money) -> LedgerRecord {
+        self.sequence += 1;
+        let terms = session
+            .terms
+            .as_ref()
+            .expect("ledger records are about granted sessions");
+        let metered = kind == RecordKind::Capture;
+        LedgerRecord {
+            sequence: self.sequence,
+            kind,
+            session: session.request.session,
+            device: session.request.device,
+            outlet: session.request.outlet,
+            device_kind: session.request.kind,
+            token: session.request.token,
+            account: terms.account,
+            amount,
+            register_start: session.register_start,
+            register_end: session.register_last,
+            bill: if metered { session.bill } else { Bill::default() },
+            tariff_hash: terms.tariff_hash,
+            stop_reason: StopReason::Other,
+            rule: session.rule.map_or(0, Rule::step),
+            online: session.online,
+            at: self.now.stamp(),
+            boot: self.gateway.time.boot,
+        }
+    }
+}
+
+fn grant_of(request: &Request, terms: &Terms, decision: u64) -> Grant {
+    Grant {
+        session: request.session,
+        units_max: terms.units_max,
+        money_max: terms.money_max,
+        duration_max_s: terms.duration_max_s,
+        start_within_s: terms.start_within_s,
+        meter_every_s: terms.meter_every_s,
+        tariff: terms.tariff.clone(),
+        tariff_hash: terms.tariff_hash,
+        decision,
+    }
+}
+
+fn receipt_of(session: &Session) -> Receipt {
+    Receipt {
+        session: session.request.session,
+        closing: session.closing.unwrap_or(Closing::Unknown),
+        amount: session.amount,
+        units: session.units,
+    }
+}

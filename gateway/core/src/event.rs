@@ -1,0 +1,506 @@
+//! What happened: the language of the journal. Recovery is replaying it.
+//!
+//! Each payload is a struct that travels packed, so the rule of the wire holds here too: append fields with
+//! `#[serde(default)]`, never reorder or remove. The shell gives each kind its number.
+
+use alloc::vec::Vec;
+
+use proto::{
+    artifact::{ListEntry, Revoked, TariffOf},
+    book::Balance,
+    id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
+    link::LedgerRecord,
+    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
+    money::{Money, Units},
+    trust::ArtifactKind,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    authorize::Rule,
+    health::{Health, Mode},
+    risk::Tally,
+    session::{Request, Session, Terms},
+    time::{Instant, Timeline},
+    trust::Confirmation,
+};
+
+/// Most list entries in one event, so that its record stays below the journal's 3.5 KiB.
+pub const STAGED_ENTRIES_MAX: usize = 40;
+
+macro_rules! payload {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* })+) => {
+        $($(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name { $($(#[$doc])* pub $field: $type,)* })+
+    };
+}
+
+payload! {
+    /// The gateway started.
+    Booted {
+        /// Number of the boot.
+        boot: u32,
+        /// Epoch of the journal.
+        epoch: u32,
+    }
+    /// A sealed message of a device was accepted; nothing at or below its counter is accepted again.
+    Heard {
+        /// Who.
+        device: DeviceId,
+        /// The counter of the message.
+        counter: u64,
+    }
+    /// A device started.
+    Greeted {
+        /// Who.
+        device: DeviceId,
+        /// Number of the device's boot.
+        boot: u32,
+        /// Number of outlets it has.
+        outlets: u8,
+        /// Version of its firmware.
+        firmware: heapless::String<{ proto::message::FIRMWARE_BYTES_MAX }>,
+    }
+    /// The cloud is asked about a request; the local verdict stands if it does not answer in time.
+    Asked {
+        /// The request.
+        request: Request,
+        /// Number of the question.
+        ask: u64,
+        /// Until when an answer counts.
+        until: Instant,
+    }
+    /// Nobody waits: the cloud is asked about a token that it should accept.
+    Probed {
+        /// Who; zero: the list is empty, and any answer will do.
+        token: TokenHash,
+        /// Number of the question.
+        ask: u64,
+        /// Until when an answer counts.
+        until: Instant,
+    }
+    /// No.
+    Refused {
+        /// The request.
+        request: Request,
+        /// Why.
+        reason: RefusalReason,
+        /// The rule that decided.
+        rule: Rule,
+        /// Mode of the authorize capability then.
+        mode: Mode,
+    }
+    /// Yes. Everything that `why` needs to explain it.
+    Granted {
+        /// The request.
+        request: Request,
+        /// What was granted.
+        terms: Terms,
+        /// The rule that decided.
+        rule: Rule,
+        /// Mode of the authorize capability then.
+        mode: Mode,
+        /// Revision of the token's credential that was relied on; 0: none.
+        credential_revision: u64,
+        /// Revision of the list then.
+        list_revision: u64,
+        /// Revision of the tariffs then.
+        tariffs_revision: u64,
+        /// Money at risk at this site, with this hold.
+        exposure: Money,
+        /// The hold.
+        record: LedgerRecord,
+    }
+    /// The cloud accepted a token.
+    Confirmed {
+        /// Who.
+        token: TokenHash,
+        /// Whose account.
+        account: AccountId,
+        /// Revision of the credential.
+        credential_revision: u64,
+        /// The session that this secures after the fact; zero: none.
+        session: SessionId,
+    }
+    /// The cloud refused a token with a credential revision newer than ours.
+    Denied {
+        /// Who.
+        token: TokenHash,
+        /// Revision of the credential that is refused.
+        credential_revision: u64,
+    }
+    /// Delivery is proven.
+    Started {
+        /// Which session.
+        session: SessionId,
+        /// Register at the start.
+        register_start: Units,
+        /// The evidence.
+        record: LedgerRecord,
+    }
+    /// A checkpoint.
+    Metered {
+        /// Which session.
+        session: SessionId,
+        /// The register.
+        register: Units,
+        /// Seconds since the start.
+        elapsed_s: u32,
+        /// Of these, without delivery.
+        idle_s: u32,
+        /// Power, in W.
+        power_w: u32,
+        /// Local second of the day at the previous checkpoint, if the clock could tell.
+        second_of_day: Option<u32>,
+    }
+    /// The session is over.
+    Closed {
+        /// Which session.
+        session: SessionId,
+        /// How.
+        closing: Closing,
+        /// What the customer pays.
+        amount: Money,
+        /// What was billed.
+        units: Units,
+        /// The register at the end.
+        register_end: Units,
+        /// Capture or void.
+        record: LedgerRecord,
+    }
+    /// The device is silent; the hold stays.
+    Silent {
+        /// Which session.
+        session: SessionId,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// A device reported an outlet.
+    Reported {
+        /// Who.
+        device: DeviceId,
+        /// Where.
+        outlet: OutletId,
+        /// Its state.
+        state: OutletState,
+        /// What is wrong.
+        fault: Fault,
+        /// Its register.
+        register: Units,
+    }
+    /// A device was told to do something.
+    Commanded {
+        /// Who.
+        device: DeviceId,
+        /// Number of the command.
+        id: u64,
+        /// What.
+        verb: Verb,
+        /// Which session; zero: none.
+        session: SessionId,
+    }
+    /// What became of a command.
+    CommandAnswered {
+        /// Who.
+        device: DeviceId,
+        /// Number of the command.
+        id: u64,
+        /// What became of it.
+        outcome: CommandOutcome,
+    }
+    /// Part of a list that is about to be adopted.
+    ListStaged {
+        /// Revision of the list.
+        revision: u64,
+        /// At most [`STAGED_ENTRIES_MAX`].
+        entries: Vec<ListEntry>,
+    }
+    /// The staged list is the list now.
+    ListAdopted {
+        /// Its revision.
+        revision: u64,
+        /// When it was made (seconds since 1970 UTC).
+        issued_s: u64,
+    }
+    /// Revocations were added.
+    RevocationsAdopted {
+        /// Their revision.
+        revision: u64,
+        /// What is revoked.
+        entries: Vec<Revoked>,
+    }
+    /// A price of a new table.
+    TariffAdopted {
+        /// Revision of the table.
+        revision: u64,
+        /// The price.
+        entry: TariffOf,
+    }
+    /// A genuine artifact looks wrong and is set aside.
+    Quarantined {
+        /// What it is about.
+        kind: ArtifactKind,
+        /// Its revision.
+        revision: u64,
+        /// Entries it has.
+        found: u32,
+        /// Entries the active one has.
+        active: u32,
+    }
+    /// The cloud answered well, or did not.
+    Evidence {
+        /// Whether it did.
+        good: bool,
+        /// Whether nobody waited for it: a probe.
+        probe: bool,
+    }
+    /// The authorize capability changed its mode.
+    ModeChanged {
+        /// From now on.
+        mode: Mode,
+    }
+    /// The hub has committed everything up to here.
+    Receipted {
+        /// The last record.
+        upto: u64,
+    }
+    /// The hub knows less than it acknowledged: it was restored from a backup. Everything after is sent again.
+    Rewound {
+        /// The last record that it knows.
+        upto: u64,
+    }
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is named after its payload")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "grants are the most frequent events; a box each would cost more"
+)]
+pub enum Event {
+    Booted(Booted),
+    Heard(Heard),
+    Greeted(Greeted),
+    Asked(Asked),
+    Probed(Probed),
+    Refused(Refused),
+    Granted(Granted),
+    Confirmed(Confirmed),
+    Denied(Denied),
+    Started(Started),
+    Metered(Metered),
+    Closed(Closed),
+    Silent(Silent),
+    Reported(Reported),
+    Commanded(Commanded),
+    CommandAnswered(CommandAnswered),
+    ListStaged(ListStaged),
+    ListAdopted(ListAdopted),
+    RevocationsAdopted(RevocationsAdopted),
+    TariffAdopted(TariffAdopted),
+    Quarantined(Quarantined),
+    Evidence(Evidence),
+    ModeChanged(ModeChanged),
+    Receipted(Receipted),
+    Rewound(Rewound),
+    /// Only in snapshots: a piece of state as it was.
+    Kept(Kept),
+}
+
+impl Event {
+    /// The ledger record it carries.
+    #[must_use]
+    pub const fn record(&self) -> Option<&LedgerRecord> {
+        match self {
+            Self::Granted(event) => Some(&event.record),
+            Self::Started(event) => Some(&event.record),
+            Self::Closed(event) => Some(&event.record),
+            Self::Silent(event) => Some(&event.record),
+            Self::Booted(_)
+            | Self::Heard(_)
+            | Self::Greeted(_)
+            | Self::Asked(_)
+            | Self::Probed(_)
+            | Self::Refused(_)
+            | Self::Confirmed(_)
+            | Self::Denied(_)
+            | Self::Metered(_)
+            | Self::Reported(_)
+            | Self::Commanded(_)
+            | Self::CommandAnswered(_)
+            | Self::ListStaged(_)
+            | Self::ListAdopted(_)
+            | Self::RevocationsAdopted(_)
+            | Self::TariffAdopted(_)
+            | Self::Quarantined(_)
+            | Self::Evidence(_)
+            | Self::ModeChanged(_)
+            | Self::Receipted(_)
+            | Self::Rewound(_)
+            | Self::Kept(_) => None,
+        }
+    }
+}
+
+payload! {
+    /// A device, as a snapshot keeps it.
+    KeptDevice {
+        /// Who.
+        device: DeviceId,
+        /// Highest counter accepted.
+        counter: u64,
+        /// Number of its boot.
+        boot: u32,
+        /// Number of the last command.
+        command: u64,
+        /// Its outlets.
+        outlets: Vec<KeptOutlet>,
+    }
+    /// An outlet, as a snapshot keeps it.
+    KeptOutlet {
+        /// Which.
+        outlet: OutletId,
+        /// Its state.
+        state: OutletState,
+        /// What is wrong.
+        fault: Fault,
+        /// The register up to which everything is billed.
+        billed: Units,
+    }
+    /// An account, as a snapshot keeps it.
+    KeptBalance {
+        /// 0 customer, 1 clearing, 2 revenue.
+        class: u8,
+        /// The customer's account, or the number of the kind.
+        number: u64,
+        /// Set aside to leave.
+        debits_pending: Money,
+        /// Left.
+        debits_posted: Money,
+        /// Set aside to come.
+        credits_pending: Money,
+        /// Came.
+        credits_posted: Money,
+    }
+    /// A confirmation, as a snapshot keeps it.
+    KeptConfirmation {
+        /// Who.
+        token: TokenHash,
+        /// What is remembered.
+        confirmation: Confirmation,
+    }
+    /// A denial, as a snapshot keeps it.
+    KeptDenial {
+        /// Who.
+        token: TokenHash,
+        /// Revision refused.
+        credential_revision: u64,
+    }
+    /// A token's counters in this outage, as a snapshot keeps them.
+    KeptTally {
+        /// Who.
+        token: TokenHash,
+        /// For which kind.
+        kind: Kind,
+        /// The counters.
+        tally: Tally,
+    }
+    /// A charge without a receipt, as a snapshot keeps it.
+    KeptCharge {
+        /// Sequence of its record.
+        sequence: u64,
+        /// Whose account.
+        account: AccountId,
+        /// How much.
+        amount: Money,
+        /// Whether it is at the site's risk.
+        unsecured: bool,
+    }
+    /// The outbox, as a snapshot keeps it.
+    KeptOutbox {
+        /// Sequence of the newest record.
+        head: u64,
+        /// Chain hash there.
+        chain: Hash,
+        /// Sequence of the last record with a receipt.
+        cursor: u64,
+    }
+    /// The end of the list in a snapshot, and the list's age.
+    KeptTrust {
+        /// Revision of the list.
+        list_revision: u64,
+        /// When the list was made.
+        list_issued_s: u64,
+        /// When the list was adopted.
+        list_adopted: Instant,
+        /// Revision of the revocations.
+        revocations_revision: u64,
+        /// Revision of the tariffs.
+        tariffs_revision: u64,
+    }
+    /// What a customer spent since the list was made, as a snapshot keeps it.
+    KeptSpent {
+        /// Whose account.
+        account: AccountId,
+        /// How much.
+        amount: Money,
+    }
+}
+
+/// A piece of state in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is named after its payload")]
+pub enum Kept {
+    Timeline(Timeline),
+    Device(KeptDevice),
+    Session(alloc::boxed::Box<Session>),
+    Balance(KeptBalance),
+    Confirmation(KeptConfirmation),
+    Denial(KeptDenial),
+    Tally(KeptTally),
+    Charge(KeptCharge),
+    Spent(KeptSpent),
+    Outbox(KeptOutbox),
+    Trust(KeptTrust),
+    Health(Health),
+}
+
+impl From<(&proto::book::Account, &Balance)> for KeptBalance {
+    fn from((account, balance): (&proto::book::Account, &Balance)) -> Self {
+        let (class, number) = match account {
+            proto::book::Account::Customer(number) => (0, *number),
+            proto::book::Account::Clearing => (1, 0),
+            proto::book::Account::Revenue(kind) => (2, u64::from(kind.code())),
+        };
+        Self {
+            class,
+            number,
+            debits_pending: balance.debits_pending,
+            debits_posted: balance.debits_posted,
+            credits_pending: balance.credits_pending,
+            credits_posted: balance.credits_posted,
+        }
+    }
+}
+
+impl KeptBalance {
+    /// The account and its sums; `None` for a class of a newer version.
+    #[must_use]
+    pub fn account(&self) -> Option<(proto::book::Account, Balance)> {
+        let account = match self.class {
+            0 => proto::book::Account::Customer(self.number),
+            1 => proto::book::Account::Clearing,
+            2 => proto::book::Account::Revenue(Kind::from_code(self.number as u8)),
+            _ => return None,
+        };
+        let balance = Balance {
+            debits_pending: self.debits_pending,
+            debits_posted: self.debits_posted,
+            credits_pending: self.credits_pending,
+            credits_posted: self.credits_posted,
+        };
+        Some((account, balance))
+    }
+}

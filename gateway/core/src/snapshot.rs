@@ -1,0 +1,119 @@
+//! The state as a short list of events that make it again, so that boot does not grow with history.
+
+use alloc::{boxed::Box, vec::Vec};
+
+use proto::{artifact::Revoked, artifact::TariffOf};
+
+use crate::{
+    Gateway,
+    event::{
+        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptOutbox, KeptOutlet,
+        KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, STAGED_ENTRIES_MAX, TariffAdopted,
+    },
+};
+
+impl Gateway {
+    /// Events that make this state from nothing, except for questions that are open at the cloud and the counts of
+    /// attempts, which end with a boot anyway. The time with which they are applied does not matter.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Event> {
+        let mut events = alloc::vec![Event::Kept(Kept::Timeline(self.time.clone()))];
+        self.snapshot_trust(&mut events);
+        self.snapshot_risk(&mut events);
+        events.extend(self.devices.iter().map(|(id, device)| {
+            let outlets = device.outlets.iter().map(|(&outlet, kept)| KeptOutlet {
+                outlet,
+                state: kept.state,
+                fault: kept.fault,
+                billed: kept.billed,
+            });
+            Event::Kept(Kept::Device(KeptDevice {
+                device: *id,
+                counter: device.counter,
+                boot: device.boot,
+                command: device.command,
+                outlets: outlets.collect(),
+            }))
+        }));
+        let balances = self
+            .book
+            .balances()
+            .map(|row| Event::Kept(Kept::Balance(KeptBalance::from(row))));
+        events.extend(balances);
+        let sessions = self.sessions.in_order().filter(|session| !session.is_asking());
+        events.extend(sessions.map(|session| Event::Kept(Kept::Session(Box::new(session.clone())))));
+        let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
+        events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
+        events.push(Event::Kept(Kept::Health(self.health.clone())));
+        events
+    }
+
+    fn snapshot_trust(&self, events: &mut Vec<Event>) {
+        let trust = &self.trust;
+        events.extend(trust.staged_in_snapshot());
+        let revoked: Vec<Revoked> = trust
+            .revoked
+            .iter()
+            .map(|(token, &credential_revision)| Revoked {
+                token: *token,
+                credential_revision,
+            })
+            .collect();
+        let revision = trust.revocations_revision;
+        events.extend(revoked.chunks(STAGED_ENTRIES_MAX * 2).map(|part| {
+            Event::RevocationsAdopted(RevocationsAdopted {
+                revision,
+                entries: part.to_vec(),
+            })
+        }));
+        let revision = trust.tariffs_revision;
+        events.extend(trust.tariffs.iter().map(|(&kind, tariff)| {
+            Event::TariffAdopted(TariffAdopted {
+                revision,
+                entry: TariffOf {
+                    kind,
+                    tariff: tariff.clone(),
+                },
+            })
+        }));
+        events.push(Event::Kept(Kept::Trust(KeptTrust {
+            list_revision: trust.list_revision,
+            list_issued_s: trust.list_issued_s,
+            list_adopted: trust.list_adopted,
+            revocations_revision: trust.revocations_revision,
+            tariffs_revision: trust.tariffs_revision,
+        })));
+        events.extend(
+            trust.confirmed.iter().map(|(&token, &confirmation)| {
+                Event::Kept(Kept::Confirmation(KeptConfirmation { token, confirmation }))
+            }),
+        );
+        events.extend(trust.denied.iter().map(|(&token, &credential_revision)| {
+            Event::Kept(Kept::Denial(KeptDenial {
+                token,
+                credential_revision,
+            }))
+        }));
+    }
+
+    fn snapshot_risk(&self, events: &mut Vec<Event>) {
+        let tallies = self.risk.outage.iter();
+        events
+            .extend(tallies.map(|(&(token, kind), &tally)| Event::Kept(Kept::Tally(KeptTally { token, kind, tally }))));
+        events.extend(self.risk.charges.iter().map(|(&sequence, charge)| {
+            let (account, amount, unsecured) = (charge.account, charge.amount, charge.unsecured);
+            Event::Kept(Kept::Charge(KeptCharge {
+                sequence,
+                account,
+                amount,
+                unsecured,
+            }))
+        }));
+        events.extend(
+            self.risk
+                .spent
+                .iter()
+                .map(|(&account, &amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount }))),
+        );
+    }
+}
