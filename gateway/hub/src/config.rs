@@ -15,7 +15,7 @@ use proto::{
 };
 use serde::Deserialize;
 
-use crate::core::Settings;
+use crate::{control, core::Settings};
 
 /// Default age at which the list is published again: well below the 72 h during which gateways trust it in full.
 const LIST_EVERY_S_DEFAULT: u64 = 6 * 3600;
@@ -144,12 +144,6 @@ impl Config {
     }
 }
 
-/// The control socket of a data directory, unless the configuration names another place.
-#[must_use]
-pub fn control_socket_in(data_dir: &Path) -> PathBuf {
-    data_dir.join("control.sock")
-}
-
 /// Reads and checks a configuration and its secrets. Relative paths are relative to the configuration file.
 ///
 /// # Errors
@@ -180,7 +174,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let data_dir = base.join(&file.data_dir);
     let control_socket = file
         .control_socket
-        .map_or_else(|| control_socket_in(&data_dir), |socket| base.join(socket));
+        .map_or_else(|| control::socket_in(&data_dir), |socket| base.join(socket));
     Ok(Config {
         listen: file.listen,
         control_socket,
@@ -211,14 +205,11 @@ fn gateways(
         let id = Name::from_str(&row.id).map_err(|error| wrong("id", error.to_string()))?;
         let site = Name::from_str(&row.site).map_err(|error| wrong("site", error.to_string()))?;
         let key = format!("gateways.{id}");
-        let text = secrets
-            .gateways
-            .get(id.as_str())
-            .ok_or_else(|| ConfigError::Value {
-                path: secrets_path.to_owned(),
-                key: key.clone(),
-                reason: "this gateway has no secret".to_owned(),
-            })?;
+        let text = secrets.gateways.get(id.as_str()).ok_or_else(|| ConfigError::Value {
+            path: secrets_path.to_owned(),
+            key: key.clone(),
+            reason: "this gateway has no secret".to_owned(),
+        })?;
         let secret = PairSecret(secret(secrets_path, &key, text)?);
         if gateways.insert(id, GatewayConfig { site, secret }).is_some() {
             return Err(wrong("id", format!("{id} is here twice")));

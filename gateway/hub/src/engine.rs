@@ -90,7 +90,7 @@ impl std::fmt::Debug for Ack {
 }
 
 /// Takes sealed frames to gateways.
-pub type Send = Box<dyn FnMut(&GatewayId, Topic, Vec<u8>) + std::marker::Send>;
+pub type Sender = Box<dyn FnMut(&GatewayId, Topic, Vec<u8>) + Send>;
 
 /// The engine.
 pub struct Engine {
@@ -100,7 +100,7 @@ pub struct Engine {
     links: Links,
     press: Press,
     listen: String,
-    send: Send,
+    send: Sender,
 }
 
 /// What a batch will do once it is durable.
@@ -119,7 +119,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn start(config: &Config, mut store: Store, mut hub: Hub, listen: String, send: Send) -> Result<Self, StoreError> {
+    pub fn start(
+        config: &Config,
+        mut store: Store,
+        mut hub: Hub,
+        listen: String,
+        send: Sender,
+    ) -> Result<Self, StoreError> {
         let settings = config.settings;
         let booted = hub.step(now(), &settings, &Input::Start);
         store.append(&booted.events)?;
@@ -246,11 +252,13 @@ impl Engine {
         imports: &mut impl Iterator<Item = oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
     ) {
         match effect {
-            Effect::Welcome(gateway, welcome) => {
-                let row = self.hub.gateways().get(&gateway);
-                let fenced = row.is_none_or(|row| row.counter_epoch != welcome.epoch);
+            Effect::Welcome {
+                gateway,
+                welcome,
+                is_agreed,
+            } => {
                 if let Some(link) = self.links.0.get_mut(&gateway) {
-                    link.greeted = welcome.version != 0 && !fenced;
+                    link.greeted = is_agreed;
                 }
                 self.say(&gateway, LinkDown::Welcome, &welcome);
             }
@@ -337,7 +345,12 @@ impl Engine {
             tariffs_revision: self.hub.tariff_table().map_or(0, |table| table.revision),
             tokens: list.map_or(0, |list| list.entries.len() as u64),
             balanced: self.hub.book().is_balanced(),
-            gateways: self.links.0.keys().map(|gateway| self.gateway_status(gateway)).collect(),
+            gateways: self
+                .links
+                .0
+                .keys()
+                .map(|gateway| self.gateway_status(gateway))
+                .collect(),
         }
     }
 

@@ -63,7 +63,9 @@ pub fn for_each_line(
     let mut book = Book::default();
     for_each_event(reader, 1, |event| {
         if let Event::Booked { at, record, .. } = event {
-            let lines = book.book(record).expect("a record is judged by the same book before it is stored");
+            let lines = book
+                .book(record)
+                .expect("a record is judged by the same book before it is stored");
             if gateway.is_none_or(|gateway| *gateway == at.gateway) {
                 lines.iter().for_each(|line| visit(LedgerLine::new(at, line)));
             }

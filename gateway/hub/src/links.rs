@@ -99,7 +99,14 @@ impl Link {
         (topic, frame)
     }
 
-    fn open(&mut self, gateway: GatewayId, site: Name, word: LinkUp, topic: &str, frame: &[u8]) -> Result<Input, FrameError> {
+    fn open(
+        &mut self,
+        gateway: GatewayId,
+        site: Name,
+        word: LinkUp,
+        topic: &str,
+        frame: &[u8],
+    ) -> Result<Input, FrameError> {
         if site != self.site {
             return Err(FrameError::Topic);
         }

@@ -188,7 +188,10 @@ fn catalogue(file: SeedFile, key: &TokenKey) -> Result<Catalogue, RowError> {
     };
     for (i, row) in file.accounts.into_iter().enumerate() {
         if row.deposit < 0 {
-            return Err((format!("accounts[{i}]"), format!("the deposit {} is negative", row.deposit)));
+            return Err((
+                format!("accounts[{i}]"),
+                format!("the deposit {} is negative", row.deposit),
+            ));
         }
         if catalogue.accounts.insert(row.id, Money(row.deposit)).is_some() {
             return Err((format!("accounts[{i}]"), format!("account {} is here twice", row.id)));
@@ -208,7 +211,9 @@ fn catalogue(file: SeedFile, key: &TokenKey) -> Result<Catalogue, RowError> {
         )
         .map_err(fail)?;
         let credential_revision = revision(row.credential_revision).map_err(fail)?;
-        catalogue.revocations.insert(token, RevocationSpec { credential_revision });
+        catalogue
+            .revocations
+            .insert(token, RevocationSpec { credential_revision });
     }
     for (i, row) in file.tariffs.iter().enumerate() {
         let fail = |reason| (format!("tariffs[{i}]"), reason);

@@ -58,7 +58,7 @@ impl Store {
     pub fn open(data_dir: &Path, create: bool) -> Result<(Self, Hub), StoreError> {
         let options = Options::new(KIND, u32::from(RECORD_VERSION));
         let options = if create { options.create() } else { options };
-        let journal = Journal::open(&data_dir.join(DIR), options)?;
+        let journal = Journal::open(data_dir.join(DIR), &options)?;
         let mut hub = Hub::default();
         let mut from = 1;
         if let Some(kept) = journal.latest_snapshot()? {

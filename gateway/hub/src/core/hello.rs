@@ -43,16 +43,17 @@ impl Hub {
                 epoch: expected,
                 counter,
             });
-            decision.effects.push(Effect::Welcome(
+            decision.effects.push(Effect::Welcome {
                 gateway,
-                Welcome {
+                welcome: Welcome {
                     version: VERSION,
                     epoch: expected,
                     upto: 0,
                     hash: Hash::ZERO,
                     wall_s: now.wall_s,
                 },
-            ));
+                is_agreed: false,
+            });
             return decision;
         }
         if hello.epoch < expected {
@@ -69,33 +70,35 @@ impl Hub {
             boot: hello.boot,
             counter,
         });
-        decision.effects.push(Effect::Welcome(
+        decision.effects.push(Effect::Welcome {
             gateway,
-            Welcome {
+            welcome: Welcome {
                 version: VERSION,
                 epoch: hello.epoch,
                 upto,
                 hash,
                 wall_s: now.wall_s,
             },
-        ));
+            is_agreed: true,
+        });
         self.send_newer(gateway, hello, &mut decision);
         decision
     }
 
-    /// Where the hub stands with a gateway.
+    /// Where the hub stands with a gateway that stands elsewhere.
     pub(super) fn welcome(&self, now: Now, gateway: GatewayId, version: u8) -> Effect {
         let row = self.gateways.get(&gateway).cloned().unwrap_or_default();
-        Effect::Welcome(
+        Effect::Welcome {
             gateway,
-            Welcome {
+            welcome: Welcome {
                 version,
                 epoch: row.epoch,
                 upto: row.upto,
                 hash: row.hash,
                 wall_s: now.wall_s,
             },
-        )
+            is_agreed: false,
+        }
     }
 
     /// Revocations first: whatever else arrives must not revive what is revoked.

@@ -86,7 +86,14 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Say where the hub stands.
-    Welcome(GatewayId, Welcome),
+    Welcome {
+        /// To whom.
+        gateway: GatewayId,
+        /// What.
+        welcome: Welcome,
+        /// Whether the two agree on version and epoch, so that artifacts and receipts may follow.
+        is_agreed: bool,
+    },
     /// Answer a question.
     Answer(GatewayId, Answer),
     /// Acknowledge records.
