@@ -209,9 +209,9 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Balances(place) => ask::<BalanceRow>(&place.resolve()?, &Request::new("balances"), |hub| {
             Some(export::balances(hub))
         }),
-        Command::Holds(place) => {
-            ask::<HoldRow>(&place.resolve()?, &Request::new("holds"), |hub| Some(export::holds(hub)))
-        }
+        Command::Holds(place) => ask::<HoldRow>(&place.resolve()?, &Request::new("holds"), |hub| {
+            Some(export::holds(hub))
+        }),
         Command::Quarantine(place) => ask::<QuarantineRow>(&place.resolve()?, &Request::new("quarantine"), |hub| {
             Some(export::quarantine(hub))
         }),
@@ -245,7 +245,9 @@ impl Where {
 
 fn serve(config: Config) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&config.log_filter)?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     match config.log_format {
         LogFormat::Human => logs.init(),
         LogFormat::Json => logs.json().init(),
@@ -260,7 +262,12 @@ fn serve(config: Config) -> Result<(), Failure> {
 fn check_config(config: &Config) -> Result<(), Failure> {
     EnvFilter::try_new(&config.log_filter)?;
     let mut out = io::stdout().lock();
-    writeln!(out, "configuration: {} gateways, listening on {}", config.gateways.len(), config.listen)?;
+    writeln!(
+        out,
+        "configuration: {} gateways, listening on {}",
+        config.gateways.len(),
+        config.listen
+    )?;
     if let Some(path) = &config.seed_file {
         let seed = seed::load(path, &config.token_key)?;
         writeln!(
@@ -294,7 +301,9 @@ fn import(file: &Path, config: &Config) -> Result<(), Failure> {
         file: Some(absolute),
         ..Request::new("import")
     };
-    match control::call(&config.control_socket, &request, |row: ImportRow| print_row(&row, false)) {
+    match control::call(&config.control_socket, &request, |row: ImportRow| {
+        print_row(&row, false)
+    }) {
         Err(CallError::Absent { .. }) => import_stopped(file, config),
         done => Ok(done?),
     }
@@ -345,7 +354,9 @@ fn ledger(place: &Place, gateway: Option<&Name>) -> Result<(), Failure> {
         gateway: gateway.map(ToString::to_string),
         ..Request::new("ledger")
     };
-    let answered = control::call(&place.socket, &request, |line: LedgerLine| print_line(&line, place.json));
+    let answered = control::call(&place.socket, &request, |line: LedgerLine| {
+        print_line(&line, place.json)
+    });
     match (answered, &place.data_dir) {
         (Err(CallError::Absent { .. }), Some(data_dir)) => {
             let (store, _) = Store::open(data_dir, false)?;

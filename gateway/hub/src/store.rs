@@ -136,7 +136,7 @@ impl Store {
 /// [`StoreError`] at the first record that cannot be read.
 pub fn for_each_event(reader: &Reader, from: u64, mut visit: impl FnMut(&Event)) -> Result<(), StoreError> {
     let mut failed = None;
-    reader.replay(from, |sequence, bytes| match record::decode(bytes) {
+    reader.replay(from, &mut |sequence, bytes| match record::decode(bytes) {
         Ok(event) => {
             visit(&event);
             ControlFlow::Continue(())
