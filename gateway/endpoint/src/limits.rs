@@ -1,0 +1,99 @@
+//! Every bound of the endpoint, in one place. Whatever a peer sends, memory stays within what these allow.
+
+/// Connections at once: the largest site in the plan has 10,000 devices, and a fifth of them may still hold a dead one.
+pub const CONNECTIONS_MAX: usize = 12_000;
+/// Sessions kept, connected or not. Twice the connections, so that replaced devices do not lock out new ones.
+pub const SESSIONS_MAX: usize = 24_000;
+/// Bytes of one packet in either direction. Device messages are far below 4 KiB; a batch of a gateway fits into this.
+pub const PACKET_BYTES_MAX: u32 = 16 * 1024;
+/// Bytes of a topic or filter. A topic of the product has under 100.
+pub const TOPIC_BYTES_MAX: usize = 256;
+/// Levels of a filter. Each level of a stored filter costs a node, and a filter of only slashes would cost 256 of them.
+pub const TOPIC_LEVELS_MAX: usize = 16;
+/// Bytes of a client identifier.
+pub const CLIENT_ID_BYTES_MAX: usize = 128;
+/// Subscriptions of one client. A device needs two or three.
+pub const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 32;
+/// Unacknowledged QoS 1 and 2 messages of one client, in each direction.
+pub const INFLIGHT_MAX: u16 = 64;
+/// Messages waiting for a connected client beyond those in flight. A client further behind than this is not reading.
+pub const OUTBOUND_QUEUE_MAX: usize = 512;
+/// Messages kept for a persistent session while its client is away.
+pub const OFFLINE_QUEUE_MAX: usize = 256;
+/// Bytes (topics, payloads, properties) of the messages that wait for one client, connected or away.
+pub const QUEUE_BYTES_MAX: usize = 512 * 1024;
+/// Retained messages of the whole endpoint.
+pub const RETAINED_MAX: usize = 20_000;
+/// Bytes of all retained messages together.
+pub const RETAINED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// From accept to a complete CONNECT. A serial module at 9600 baud needs a tenth of this.
+pub const CONNECT_TIMEOUT_MS: u64 = 10_000;
+/// Longest keep-alive granted to an MQTT 5 client, in seconds: how long a dead connection may hold its place, less a half.
+pub const KEEP_ALIVE_S_MAX: u16 = 600;
+/// Longest life of a session without its client, in seconds: a week, as long as the oldest list still grants offline.
+pub const SESSION_EXPIRY_S_MAX: u32 = 7 * 24 * 3600;
+/// How long a client may take no bytes while some wait for it.
+pub const WRITE_STALL_MS: u64 = 20_000;
+
+/// The bounds one endpoint works within. `Limits::default()` is the set of constants of this module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once; one more is closed on arrival.
+    pub connections_max: usize,
+    /// Sessions kept, connected or not; one more is refused with "server unavailable" or "quota exceeded".
+    pub sessions_max: usize,
+    /// Bytes of one received packet, fixed header included. A larger one closes the connection before it is read.
+    pub packet_bytes_max: u32,
+    /// Bytes of a topic or topic filter.
+    pub topic_bytes_max: usize,
+    /// Levels of a topic filter.
+    pub topic_levels_max: usize,
+    /// Bytes of a client identifier.
+    pub client_id_bytes_max: usize,
+    /// Subscriptions of one client; one more is refused in SUBACK.
+    pub subscriptions_per_client_max: usize,
+    /// Unacknowledged QoS 1 and 2 messages of one client, in each direction (MQTT 5: the receive maximum announced).
+    pub inflight_max: u16,
+    /// Messages waiting for a connected client. One more, and the client is cut as a slow consumer.
+    pub outbound_queue_max: usize,
+    /// Messages kept for a persistent session whose client is away. One more is refused to its publisher.
+    pub offline_queue_max: usize,
+    /// Bytes of the messages that wait for one client.
+    pub queue_bytes_max: usize,
+    /// Retained messages; one more is delivered but not kept.
+    pub retained_max: usize,
+    /// Bytes of all retained messages together.
+    pub retained_bytes_max: usize,
+    /// Milliseconds from accept to a complete CONNECT.
+    pub connect_timeout_ms: u64,
+    /// Longest keep-alive in seconds for MQTT 5 clients, who are told. MQTT 3.1.1 cannot be told and keeps its own.
+    pub keep_alive_s_max: u16,
+    /// Longest session expiry in seconds; also the expiry of every MQTT 3.1.1 session with clean_session = 0.
+    pub session_expiry_s_max: u32,
+    /// Milliseconds a client may take no bytes while some wait for it, before it is cut as a slow consumer.
+    pub write_stall_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: CONNECTIONS_MAX,
+            sessions_max: SESSIONS_MAX,
+            packet_bytes_max: PACKET_BYTES_MAX,
+            topic_bytes_max: TOPIC_BYTES_MAX,
+            topic_levels_max: TOPIC_LEVELS_MAX,
+            client_id_bytes_max: CLIENT_ID_BYTES_MAX,
+            subscriptions_per_client_max: SUBSCRIPTIONS_PER_CLIENT_MAX,
+            inflight_max: INFLIGHT_MAX,
+            outbound_queue_max: OUTBOUND_QUEUE_MAX,
+            offline_queue_max: OFFLINE_QUEUE_MAX,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            retained_max: RETAINED_MAX,
+            retained_bytes_max: RETAINED_BYTES_MAX,
+            connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            keep_alive_s_max: KEEP_ALIVE_S_MAX,
+            session_expiry_s_max: SESSION_EXPIRY_S_MAX,
+            write_stall_ms: WRITE_STALL_MS,
+        }
+    }
+}

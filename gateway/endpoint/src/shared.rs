@@ -1,0 +1,123 @@
+//! What all tasks of one endpoint hold. No global state: two endpoints in one process do not know of each other.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::access::Access;
+use crate::counters::{self, Counting};
+use crate::inbound::{Ack, Inbound};
+use crate::limits::Limits;
+use crate::message::{Message, Will, shared_bytes};
+use crate::router::{Routed, Router};
+use crate::session::Session;
+
+/// Limits, rules, router and counters of one endpoint. The sender to the application is not here but with the tasks that use
+/// it, so that the application sees the end of its queue when the last of them is gone, even if a `Handle` lives on.
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    pub(crate) access: Arc<dyn Access>,
+    pub(crate) counting: Counting,
+    router: Mutex<Router>,
+    /// Called when the last connection is gone.
+    pub(crate) idle: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(limits: Limits, access: Arc<dyn Access>) -> Shared {
+        Shared {
+            limits,
+            access,
+            counting: Counting::default(),
+            router: Mutex::default(),
+            idle: Notify::new(),
+        }
+    }
+
+    pub(crate) fn router(&self) -> MutexGuard<'_, Router> {
+        self.router.lock().expect("nothing panics while it holds the router")
+    }
+
+    /// Route a message and count what was lost.
+    pub(crate) fn publish(&self, message: Message, publisher: Option<u64>) -> Routed {
+        let routed = self.router().publish(message, publisher, &self.limits, Instant::now());
+        counters::add(
+            &self.counting.dropped,
+            routed.full as u64 + u64::from(routed.not_retained),
+        );
+        routed
+    }
+
+    /// Publish the will of a client that is lost, to the application or to subscribers, as if the client had.
+    pub(crate) async fn publish_will(&self, session: &Session, will: Will, inbound: &mpsc::Sender<Inbound>) {
+        let Will {
+            mut message, expiry_s, ..
+        } = will;
+        if self.access.intercepts(&message.topic) {
+            let event = Inbound::Publish {
+                client_id: session.client_id.clone(),
+                topic: message.topic,
+                payload: shared_bytes(message.payload),
+                qos: message.qos,
+                retain: message.retain,
+                dup: false,
+                ack: Ack::none(),
+            };
+            // It only fails if the application is gone, and then nobody misses the will.
+            let _ = inbound.send(event).await;
+        } else {
+            message.expires_at = expiry_at(expiry_s);
+            self.publish(message, Some(session.id));
+        }
+    }
+
+    /// A client identifier nobody has, for a client that sent none.
+    pub(crate) fn assign_client_id(&self) -> String {
+        loop {
+            // The hasher's seed is random, so the identifier cannot be guessed by a client that would like to take it over.
+            let id = format!(
+                "auto-{:016x}",
+                RandomState::new().hash_one(self as *const Shared as usize)
+            );
+            if !self.router().knows(&id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// The instant a message published now expires.
+pub(crate) fn expiry_at(expiry_s: Option<u32>) -> Option<Instant> {
+    expiry_s.map(|seconds| Instant::now() + std::time::Duration::from_secs(u64::from(seconds)))
+}
+
+/// A place among `Limits::connections_max`, held as long as a connection's task.
+pub(crate) struct Slot {
+    shared: Arc<Shared>,
+}
+
+impl Slot {
+    /// Take a place, if one is free.
+    pub(crate) fn take(shared: &Arc<Shared>) -> Option<Slot> {
+        let before = shared.counting.connections.fetch_add(1, Ordering::AcqRel);
+        // Made before the check, so that its drop undoes the count.
+        let slot = Slot { shared: shared.clone() };
+        if before >= shared.limits.connections_max as u64 {
+            counters::add(&shared.counting.over_limit, 1);
+            return None;
+        }
+        counters::add(&shared.counting.accepted, 1);
+        Some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.shared.counting.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.idle.notify_waiters();
+        }
+    }
+}
