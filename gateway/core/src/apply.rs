@@ -112,7 +112,7 @@ impl Gateway {
             }
             Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
             Event::CommandAnswered(_) | Event::Quarantined(_) => {}
-            Event::ListStaged(e) => self.trust.stage(&e.entries),
+            Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries),
             Event::ListAdopted(e) => {
                 self.trust.adopt(e.revision, e.issued_s, at);
                 let open = self

@@ -50,6 +50,7 @@ pub struct Trust {
     pub(crate) list_issued_s: u64,
     pub(crate) list_adopted: Instant,
     staged: BTreeMap<TokenHash, ListEntry>,
+    staged_revision: u64,
     pub(crate) revoked: BTreeMap<TokenHash, u64>,
     pub(crate) revocations_revision: u64,
     pub(crate) tariffs: BTreeMap<Kind, Tariff>,
@@ -207,7 +208,12 @@ impl Trust {
         Ok(table.entries.iter().map(adopt).collect())
     }
 
-    pub(crate) fn stage(&mut self, entries: &[ListEntry]) {
+    pub(crate) fn stage(&mut self, revision: u64, entries: &[ListEntry]) {
+        // A crash may have left part of another list behind.
+        if revision != self.staged_revision {
+            self.staged.clear();
+            self.staged_revision = revision;
+        }
         self.staged
             .extend(entries.iter().map(|entry| (entry.token, entry.clone())));
     }

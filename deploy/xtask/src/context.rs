@@ -1,0 +1,178 @@
+//! Where things are, and how a program is started: every child process of a step is made and run here.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The microcontroller target the firmware is built for.
+pub(crate) const THUMB_TARGET: &str = "thumbv7em-none-eabihf";
+
+/// Debian keeps daemons such as mosquitto where an ordinary user's PATH does not look.
+const SYSTEM_DIRS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Variables that `cargo run` sets about this package. Handed on to a nested cargo they would make build scripts that watch them run again.
+const CARGO_RUN_PREFIXES: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+
+/// The run's surroundings: the repository and whether the network may be used.
+pub(crate) struct Context {
+    /// The repository's top folder.
+    pub(crate) root: PathBuf,
+    /// No step may use the network.
+    pub(crate) offline: bool,
+}
+
+impl Context {
+    pub(crate) fn new(offline: bool) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .expect("this package lies two folders below the top")
+            .to_path_buf();
+        Self { root, offline }
+    }
+
+    /// The second workspace.
+    pub(crate) fn firmware(&self) -> PathBuf {
+        self.root.join("firmware")
+    }
+
+    /// The virtual environment with the pinned Python packages.
+    pub(crate) fn python_env(&self) -> PathBuf {
+        self.root.join("target/python")
+    }
+
+    /// Its interpreter; tests find it in `HOLDFAST_PYTHON`.
+    pub(crate) fn python(&self) -> PathBuf {
+        self.python_env().join("bin/python")
+    }
+
+    /// `cargo` in the host workspace.
+    pub(crate) fn cargo(&self) -> Command {
+        self.program("cargo")
+    }
+
+    /// `cargo` in the firmware workspace.
+    pub(crate) fn cargo_firmware(&self) -> Command {
+        let mut command = self.program("cargo");
+        command.current_dir(self.firmware());
+        command
+    }
+
+    /// Any program, started at the top of the repository with the environment the tests expect.
+    pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(&self.root)
+            .env("PATH", search_path())
+            .env("HOLDFAST_PYTHON", self.python());
+        for (name, _) in env::vars_os() {
+            if CARGO_RUN_PREFIXES
+                .iter()
+                .any(|prefix| name.to_string_lossy().starts_with(prefix))
+            {
+                command.env_remove(&name);
+            }
+        }
+        if self.offline {
+            command.env("CARGO_NET_OFFLINE", "true");
+        }
+        command
+    }
+}
+
+/// PATH, with the folders of system daemons behind it.
+fn search_path() -> OsString {
+    let mut dirs: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    for dir in SYSTEM_DIRS.map(PathBuf::from) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    env::join_paths(dirs).expect("parts of PATH hold no separator")
+}
+
+/// Where a program would be started from, if it is installed.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    env::split_paths(&search_path())
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+/// Prints the command, runs it with our output, and fails with its name if it does.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    run_as(command, &shown)
+}
+
+/// As [`run`], under a description that says more to a reader than the command itself.
+pub(crate) fn run_as(command: &mut Command, shown: &str) -> Result<()> {
+    println!("$ {shown}");
+    let status = command
+        .status()
+        .with_context(|| format!("`{shown}` could not be started"))?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs quietly and returns what it printed, or nothing if it failed or is not installed.
+pub(crate) fn output_of(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The command as a person would type it, without the folder it runs in being lost.
+fn show(command: &Command) -> String {
+    let mut words = Vec::new();
+    if command.get_current_dir().is_some_and(|dir| dir.ends_with("firmware")) {
+        words.push("cd firmware &&".to_owned());
+    }
+    words.push(command.get_program().to_string_lossy().into_owned());
+    words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_command_is_named_with_its_folder() {
+        let context = Context::new(false);
+        let error = run(context.cargo_firmware().arg("no-such-subcommand"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`cd firmware && cargo no-such-subcommand` failed"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error_and_not_output() {
+        let context = Context::new(false);
+        let error = run(&mut context.program("no-such-program")).unwrap_err().to_string();
+        assert!(error.contains("`no-such-program` could not be started"), "{error}");
+        assert_eq!(output_of(&mut context.program("no-such-program")), None);
+        assert_eq!(find_program("no-such-program"), None);
+    }
+
+    #[test]
+    fn offline_reaches_the_nested_cargo() {
+        let is_set = |context: Context| {
+            context
+                .cargo()
+                .get_envs()
+                .any(|(name, value)| name == "CARGO_NET_OFFLINE" && value.is_some())
+        };
+        assert!(is_set(Context::new(true)));
+        assert!(!is_set(Context::new(false)));
+    }
+}

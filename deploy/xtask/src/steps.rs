@@ -1,0 +1,334 @@
+//! The steps of `cargo xtask test`, in the order they run.
+//!
+//! Profiles are chosen so that nothing is built more often than needed: `lint` and `doc` share one set of metadata builds, `tests`
+//! builds once in dev, and `simulation`, `kill` and `demo` share the release build that `cargo demo` uses anyway.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::context::{Context, THUMB_TARGET, output_of, run};
+use crate::report::Verdict;
+use crate::setup;
+
+/// One thing that can be wrong with the project, and how to find out.
+pub(crate) struct Step {
+    /// What `--step` takes.
+    pub(crate) name: &'static str,
+    /// One line for `--list` and the log.
+    pub(crate) about: &'static str,
+    /// Runs it; an error fails the step.
+    pub(crate) run: fn(&Context) -> Result<Verdict>,
+}
+
+/// The step everything else leans on.
+pub(crate) const SETUP: &str = "setup";
+
+/// Every step, in order: what is cheap and often wrong comes first.
+pub(crate) const STEPS: [Step; 12] = [
+    Step {
+        name: SETUP,
+        about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
+        run: setup::set_up,
+    },
+    Step {
+        name: "fmt",
+        about: "formatting of both workspaces",
+        run: fmt,
+    },
+    Step {
+        name: "lint",
+        about: "clippy on both workspaces, firmware for the thumb target too; warnings are errors",
+        run: lint,
+    },
+    Step {
+        name: "deny",
+        about: "licences, bans and sources of every dependency (deny.toml)",
+        run: deny,
+    },
+    Step {
+        name: "advisories",
+        about: "known vulnerabilities in dependencies; NOT CHECKED without a database",
+        run: advisories,
+    },
+    Step {
+        name: "doc",
+        about: "documentation of both workspaces builds without a warning",
+        run: doc,
+    },
+    Step {
+        name: "firmware",
+        about: "firmware builds for the thumb target, and its tests on the host",
+        run: firmware,
+    },
+    Step {
+        name: "tests",
+        about: "unit, integration and documentation tests of the host workspace",
+        run: tests,
+    },
+    Step {
+        name: "vectors",
+        about: "CDDL and frozen vectors checked by a second CBOR implementation, in Python",
+        run: vectors,
+    },
+    Step {
+        name: "simulation",
+        about: "seeded whole-system simulation of the core with the real device code, in release",
+        run: simulation,
+    },
+    Step {
+        name: "kill",
+        about: "the real gateway killed with SIGKILL under load: nothing lost, nothing doubled",
+        run: kill,
+    },
+    Step {
+        name: "demo",
+        about: "`cargo demo`: an evening with a lying, hanging and dark cloud; the books close",
+        run: demo,
+    },
+];
+
+/// The steps with these names in running order; all of them if none is named.
+///
+/// # Errors
+/// A name that no step has; the message lists the names there are.
+pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Step>> {
+    if let Some(unknown) = names.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
+        let known: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        bail!("no step is called {unknown:?}; there are: {}", known.join(", "));
+    }
+    Ok(STEPS
+        .iter()
+        .filter(|step| names.is_empty() || names.iter().any(|name| name == step.name))
+        .collect())
+}
+
+/// The text of `--list`.
+pub(crate) fn listing() -> String {
+    STEPS
+        .iter()
+        .map(|step| format!("{:<12} {}\n", step.name, step.about))
+        .collect()
+}
+
+fn fmt(context: &Context) -> Result<Verdict> {
+    run(context.cargo().args(["fmt", "--all", "--check"]))?;
+    run(context.cargo_firmware().args(["fmt", "--all", "--check"]))?;
+    Ok(Verdict::Passed)
+}
+
+fn lint(context: &Context) -> Result<Verdict> {
+    let clippy = ["clippy", "--locked", "--workspace"];
+    let deny_warnings = ["--", "-D", "warnings"];
+    run(context.cargo().args(clippy).arg("--all-targets").args(deny_warnings))?;
+    run(context
+        .cargo_firmware()
+        .args(clippy)
+        .arg("--all-targets")
+        .args(deny_warnings))?;
+    run(context
+        .cargo_firmware()
+        .args(clippy)
+        .args(["--target", THUMB_TARGET])
+        .args(deny_warnings))?;
+    Ok(Verdict::Passed)
+}
+
+/// Both workspaces' manifests, and whether an exception of deny.toml may be unused there: most are the host's.
+const DENY_MANIFESTS: [(&str, &[&str]); 2] = [
+    ("Cargo.toml", &[]),
+    ("firmware/Cargo.toml", &["--allow", "advisory-not-detected"]),
+];
+
+fn deny(context: &Context) -> Result<Verdict> {
+    let program = setup::cargo_deny(context)?;
+    for (manifest, _) in DENY_MANIFESTS {
+        run(context.program(&program).args([
+            "--manifest-path",
+            manifest,
+            "--config",
+            "deny.toml",
+            "--locked",
+            "check",
+            "licenses",
+            "bans",
+            "sources",
+        ]))?;
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Fetches the advisory database if it can, judges by the newest there is, and says so plainly if there is none.
+fn advisories(context: &Context) -> Result<Verdict> {
+    let program = setup::cargo_deny(context)?;
+    let fetched = !context.offline && run(context.program(&program).args(["fetch", "db"])).is_ok();
+    let Some(database) = advisory_database(context) else {
+        println!("advisories NOT CHECKED: no database (it could not be fetched, and none was fetched before)");
+        return Ok(Verdict::NotChecked(
+            "no database: it could not be fetched, and none was fetched before".into(),
+        ));
+    };
+    for (manifest, options) in DENY_MANIFESTS {
+        let mut command = context.program(&program);
+        run(command
+            .args([
+                "--manifest-path",
+                manifest,
+                "--config",
+                "deny.toml",
+                "--locked",
+                "--offline",
+                "check",
+                "advisories",
+            ])
+            .args(options))?;
+    }
+    if fetched {
+        return Ok(Verdict::Passed);
+    }
+    let date = output_of(
+        context
+            .program("git")
+            .arg("-C")
+            .arg(&database)
+            .args(["log", "-1", "--format=%cs"]),
+    );
+    Ok(Verdict::PassedWith(format!(
+        "against the database of {}: a newer one could not be fetched",
+        date.as_deref().unwrap_or("an unknown date")
+    )))
+}
+
+/// The cached advisory database, where cargo-deny keeps it.
+fn advisory_database(context: &Context) -> Option<PathBuf> {
+    let cargo_home = setup::cargo_home(context)?;
+    let entries = fs::read_dir(cargo_home.join("advisory-dbs")).ok()?;
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.join("crates").is_dir())
+}
+
+fn doc(context: &Context) -> Result<Verdict> {
+    let doc = ["doc", "--locked", "--workspace", "--no-deps"];
+    run(context.cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    run(context.cargo_firmware().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Verdict::Passed)
+}
+
+fn firmware(context: &Context) -> Result<Verdict> {
+    run(context.cargo_firmware().args([
+        "build",
+        "--locked",
+        "--workspace",
+        "--release",
+        "--target",
+        THUMB_TARGET,
+    ]))?;
+    run(context.cargo_firmware().args(["test", "--locked", "--workspace"]))?;
+    Ok(Verdict::Passed)
+}
+
+fn tests(context: &Context) -> Result<Verdict> {
+    run(context.cargo().args(["test", "--locked", "--workspace"]))?;
+    Ok(Verdict::Passed)
+}
+
+/// Checks CDDL and vectors without any of our own code.
+const VECTORS_SCRIPT: &str = "hil-tests/python/check_vectors.py";
+
+fn vectors(context: &Context) -> Result<Verdict> {
+    if !context.root.join(VECTORS_SCRIPT).is_file() {
+        return Ok(Verdict::NotChecked(format!("{VECTORS_SCRIPT} is not there")));
+    }
+    let python = context.python();
+    if !python.is_file() {
+        bail!("the Python packages are missing: run `cargo xtask test --step {SETUP}` first");
+    }
+    run(context.program(python).arg(VECTORS_SCRIPT))?;
+    Ok(Verdict::Passed)
+}
+
+fn simulation(context: &Context) -> Result<Verdict> {
+    run(context.cargo().args([
+        "test",
+        "--locked",
+        "--release",
+        "--package",
+        "gateway-core",
+        "--test",
+        "sim",
+    ]))?;
+    Ok(Verdict::Passed)
+}
+
+fn kill(context: &Context) -> Result<Verdict> {
+    run(context.cargo().args([
+        "test",
+        "--locked",
+        "--release",
+        "--package",
+        "hil-tests",
+        "--test",
+        "kill",
+    ]))?;
+    Ok(Verdict::Passed)
+}
+
+fn demo(context: &Context) -> Result<Verdict> {
+    let result = context.root.join("target/demo.json");
+    forget(&result)?;
+    run(context.cargo().args(["demo", "--", "--json"]).arg(&result))?;
+    if !result.is_file() {
+        bail!("the demo exited with success and wrote no {}", result.display());
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Removes an earlier run's result, so that it cannot be taken for this one's.
+fn forget(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} could not be removed", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(chosen: &[&Step]) -> Vec<&'static str> {
+        chosen.iter().map(|step| step.name).collect()
+    }
+
+    #[test]
+    fn choose_keeps_the_running_order() {
+        let chosen = choose(&["tests".into(), "fmt".into()]).unwrap();
+        assert_eq!(names(&chosen), ["fmt", "tests"]);
+        let all = choose(&[]).unwrap();
+        assert_eq!(all.len(), STEPS.len());
+        assert_eq!(all[0].name, SETUP);
+    }
+
+    #[test]
+    fn choose_names_what_there_is() {
+        let error = choose(&["tets".into()]).err().unwrap().to_string();
+        assert!(error.contains("\"tets\"") && error.contains("tests"), "{error}");
+    }
+
+    #[test]
+    fn step_names_are_unique() {
+        for step in &STEPS {
+            assert_eq!(
+                STEPS.iter().filter(|other| other.name == step.name).count(),
+                1,
+                "{}",
+                step.name
+            );
+            assert!(listing().contains(step.name));
+        }
+    }
+}

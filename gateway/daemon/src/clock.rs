@@ -1,0 +1,48 @@
+//! The clocks of this machine, with an honest word on what they are worth.
+
+use std::{
+    path::Path,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use gateway_core::Now;
+use proto::message::ClockQuality;
+
+/// A wall clock before this (2025-01-01) was never set: no release of this software is older.
+const PLAUSIBLE_S: u64 = 1_735_689_600;
+/// systemd-timesyncd and chrony's wait unit leave this behind once the clock was set from the network.
+const SYNCHRONISED_MARK: &str = "/run/systemd/timesync/synchronized";
+
+/// Monotonic time since its creation, and the wall clock.
+#[derive(Debug)]
+pub struct Clock {
+    started: Instant,
+    synchronised: bool,
+}
+
+impl Clock {
+    /// Starts at zero.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { started: Instant::now(), synchronised: Path::new(SYNCHRONISED_MARK).exists() }
+    }
+
+    /// Milliseconds since start, and the wall clock.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let mono_ms = self.started.elapsed().as_millis() as u64;
+        let wall_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let quality = match wall_s {
+            0..PLAUSIBLE_S => ClockQuality::Unknown,
+            _ if self.synchronised => ClockQuality::Synchronised,
+            _ => ClockQuality::Informative,
+        };
+        Now { mono_ms, wall_s: if quality == ClockQuality::Unknown { 0 } else { wall_s }, quality }
+    }
+
+    /// The instant at which `mono_ms` is reached.
+    #[must_use]
+    pub fn instant(&self, mono_ms: u64) -> Instant {
+        self.started + std::time::Duration::from_millis(mono_ms)
+    }
+}

@@ -1,0 +1,215 @@
+//! HCP on the wire: what the gateway says to its hub, sealed, and what it hears. No connection here.
+
+use std::collections::BTreeMap;
+
+use proto::{
+    VERSION,
+    artifact::{self, ArtifactError},
+    codec::{self, CodecError},
+    id::{GatewayId, Name},
+    link::{Answer, ArtifactPart, Ask, Echo, LINK_FRAME_BYTES_MAX, LedgerReceipt, LinkHello, Trouble, Upload, Welcome},
+    seal::{Counter, Direction, PairSecret, SealError, SealKey, Window},
+    topic::{self, LinkDown, LinkUp, Topic},
+    trust::{ArtifactKind, IssuerKey},
+};
+
+use crate::engine::Position;
+
+/// Most parts of one artifact: 250,000 tokens in chunks of 400, and the envelope.
+const PARTS_MAX: u32 = 1_000;
+
+/// What the hub, or what stands before it, said.
+#[derive(Debug)]
+pub enum Heard {
+    /// Answer to our hello.
+    Welcome(Welcome),
+    /// Answer to a question.
+    Answer(Answer),
+    /// Records are committed.
+    Receipt(LedgerReceipt),
+    /// The hub is alive.
+    Echo(Echo),
+    /// Part of an artifact.
+    Part(ArtifactPart),
+    /// An error, unauthenticated.
+    Trouble(Trouble),
+}
+
+/// Why a message from the link is dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum BadLink {
+    /// Not a topic for us.
+    #[error("not a topic of this gateway's link")]
+    Topic,
+    /// Not sealed by the hub.
+    #[error("{word}: {error}")]
+    Seal {
+        /// What.
+        word: &'static str,
+        /// Why.
+        error: SealError,
+    },
+    /// Sealed, but not the message.
+    #[error("{word}: {error}")]
+    Body {
+        /// What.
+        word: &'static str,
+        /// Why.
+        error: CodecError,
+    },
+}
+
+/// Both ends of the seal.
+#[derive(Debug)]
+pub struct Hcp {
+    site: Name,
+    gateway: GatewayId,
+    up: SealKey,
+    down: SealKey,
+    counter: Counter,
+    window: Window,
+}
+
+impl Hcp {
+    /// For one boot of the gateway.
+    #[must_use]
+    pub fn new(site: Name, gateway: GatewayId, secret: &PairSecret, boot: u32) -> Self {
+        Self {
+            site,
+            gateway,
+            up: secret.key(Direction::Up),
+            down: secret.key(Direction::Down),
+            counter: Counter::of_boot(boot),
+            window: Window::default(),
+        }
+    }
+
+    /// The filter of everything meant for us.
+    #[must_use]
+    pub fn filter(&self) -> Topic {
+        topic::link_down_filter(&self.site, &self.gateway)
+    }
+
+    fn seal<T: serde::Serialize>(&mut self, word: LinkUp, message: &T) -> (Topic, Vec<u8>) {
+        let topic = topic::link_up(&self.site, &self.gateway, word);
+        let frame = self.up.seal_vec(&topic, self.counter.next(), message);
+        (topic, frame)
+    }
+
+    /// The first message of a connection.
+    pub fn hello(&mut self, position: &Position) -> (Topic, Vec<u8>) {
+        let (list_revision, revocations_revision, tariffs_revision) = position.revisions;
+        let hello = LinkHello {
+            version_min: VERSION,
+            version_max: VERSION,
+            epoch: position.epoch,
+            boot: position.boot,
+            head: position.head,
+            cursor: position.cursor,
+            list_revision,
+            revocations_revision,
+            tariffs_revision,
+            down_counter: self.window.last,
+        };
+        self.seal(LinkUp::Hello, &hello)
+    }
+
+    /// A question.
+    pub fn ask(&mut self, ask: &Ask) -> (Topic, Vec<u8>) {
+        self.seal(LinkUp::Ask, ask)
+    }
+
+    /// Records.
+    pub fn upload(&mut self, upload: &Upload) -> (Topic, Vec<u8>) {
+        self.seal(LinkUp::Records, upload)
+    }
+
+    /// Takes a message apart.
+    ///
+    /// # Errors
+    /// [`BadLink`]: drop it.
+    pub fn open(&mut self, topic: &str, frame: &[u8]) -> Result<Heard, BadLink> {
+        let (site, gateway, word) = topic::parse_link_down(topic).ok_or(BadLink::Topic)?;
+        if (site, gateway) != (self.site, self.gateway) {
+            return Err(BadLink::Topic);
+        }
+        let body = |error| BadLink::Body { word: word.word(), error };
+        if word == LinkDown::Trouble {
+            return codec::decode(frame).map(Heard::Trouble).map_err(body);
+        }
+        let seal = |error| BadLink::Seal { word: word.word(), error };
+        let opened = self.down.open(topic, frame, LINK_FRAME_BYTES_MAX).map_err(seal)?;
+        self.window.check(opened.counter).map_err(seal)?;
+        self.window.last = opened.counter;
+        match word {
+            LinkDown::Welcome => codec::decode(opened.body).map(Heard::Welcome),
+            LinkDown::Answer => codec::decode(opened.body).map(Heard::Answer),
+            LinkDown::Receipt => codec::decode(opened.body).map(Heard::Receipt),
+            LinkDown::Echo => codec::decode(opened.body).map(Heard::Echo),
+            LinkDown::Artifact => codec::decode(opened.body).map(Heard::Part),
+            LinkDown::Trouble => unreachable!("handled above: trouble is not sealed"),
+        }
+        .map_err(body)
+    }
+}
+
+/// Puts artifacts together from their parts.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    waiting: BTreeMap<u8, Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    revision: u64,
+    parts: Vec<Option<Vec<u8>>>,
+}
+
+impl Assembly {
+    /// Adds a part; the verified artifact as an input, once it is whole.
+    ///
+    /// # Errors
+    /// [`ArtifactError`], once it is whole and not to be believed.
+    pub fn add(
+        &mut self,
+        part: ArtifactPart,
+        keys: &[IssuerKey],
+    ) -> Result<Option<gateway_core::Input>, ArtifactError> {
+        if part.parts == 0 || part.parts > PARTS_MAX || part.part >= part.parts {
+            return Err(ArtifactError::Long(part.parts as usize));
+        }
+        let fresh = || Parts { revision: part.revision, parts: vec![None; part.parts as usize] };
+        let waiting = self.waiting.entry(part.kind.code()).or_insert_with(fresh);
+        if waiting.revision != part.revision || waiting.parts.len() != part.parts as usize {
+            *waiting = fresh();
+        }
+        waiting.parts[part.part as usize] = Some(part.bytes.into_vec());
+        if waiting.parts.iter().any(Option::is_none) {
+            return Ok(None);
+        }
+        let whole = self.waiting.remove(&part.kind.code()).expect("it was inserted above");
+        let mut parts = whole.parts.into_iter().flatten();
+        let envelope = parts.next().expect("an artifact has at least one part");
+        let chunks: Vec<Vec<u8>> = parts.collect();
+        verify(part.kind, &envelope, &chunks, keys)
+    }
+}
+
+fn verify(
+    kind: ArtifactKind,
+    envelope: &[u8],
+    chunks: &[Vec<u8>],
+    keys: &[IssuerKey],
+) -> Result<Option<gateway_core::Input>, ArtifactError> {
+    use gateway_core::Input;
+    match kind {
+        ArtifactKind::List => artifact::verify_list(envelope, chunks, keys).map(Input::List).map(Some),
+        ArtifactKind::Revocations => artifact::verify_revocations(envelope, keys).map(Input::Revocations).map(Some),
+        ArtifactKind::Tariffs => artifact::verify_tariffs(envelope, keys).map(Input::Tariffs).map(Some),
+        ArtifactKind::Policy
+        | ArtifactKind::Lease
+        | ArtifactKind::Voucher
+        | ArtifactKind::Firmware
+        | ArtifactKind::Other => Ok(None), // This version does not use them.
+    }
+}

@@ -1,0 +1,470 @@
+//! The configuration file and the secrets file beside it. Unknown keys are refused; every error names the file and the
+//! key. `deploy/config/holdfast.toml` documents every key.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use gateway_core::config::{Config as CoreConfig, DeviceConfig, KindLimits, Limits};
+use proto::{
+    id::{DeviceId, GatewayId, Kind, Name, TokenKey},
+    message::OUTLETS_MAX,
+    money::{Money, Units},
+    seal::PairSecret,
+    trust::IssuerKey,
+};
+use serde::Deserialize;
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong form.
+    #[error("{path}: {error}")]
+    Form {
+        /// Which file.
+        path: PathBuf,
+        /// Why, with line and column.
+        error: Box<toml::de::Error>,
+    },
+    /// A value outside its range, or two values that contradict each other.
+    #[error("{path}: {key}: {why}")]
+    Value {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: String,
+        /// Why.
+        why: String,
+    },
+    /// Others may read the secrets.
+    #[error("{path} holds secrets and may be read by others (mode {mode:o}); type: chmod 600 {path}")]
+    Permissions {
+        /// Which file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+/// The file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    site: SiteSection,
+    store: StoreSection,
+    devices: DevicesSection,
+    #[serde(default)]
+    device: Vec<DeviceSection>,
+    link: Option<LinkSection>,
+    trust: TrustSection,
+    #[serde(default)]
+    limits: LimitsSection,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SiteSection {
+    name: String,
+    gateway: String,
+    #[serde(default)]
+    utc_offset_min: i16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreSection {
+    dir: PathBuf,
+    #[serde(default = "snapshot_every_default")]
+    snapshot_every: u64,
+}
+
+fn snapshot_every_default() -> u64 {
+    20_000
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DevicesSection {
+    /// Serve devices here ...
+    listen: Option<SocketAddr>,
+    /// ... or meet them at a broker.
+    broker: Option<String>,
+    username: Option<String>,
+    #[serde(default = "connections_max_default")]
+    connections_max: usize,
+}
+
+fn connections_max_default() -> usize {
+    mqtt_endpoint::limits::CONNECTIONS_MAX
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceSection {
+    id: String,
+    kind: String,
+    #[serde(default = "one")]
+    outlets: u8,
+}
+
+fn one() -> u8 {
+    1
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkSection {
+    broker: String,
+    #[serde(default = "keep_alive_default")]
+    keep_alive_s: u16,
+    #[serde(default = "batches_default")]
+    batches_a_second_max: u32,
+    #[serde(default = "backoff_default")]
+    reconnect_s_max: u64,
+}
+
+fn keep_alive_default() -> u16 {
+    30
+}
+
+fn batches_default() -> u32 {
+    20
+}
+
+fn backoff_default() -> u64 {
+    30
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrustSection {
+    issuer_keys: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsSection {
+    site_budget: Option<i64>,
+    list_full_s: Option<u64>,
+    list_half_s: Option<u64>,
+    confirmation_s: Option<u64>,
+    ask_ms: Option<u64>,
+    attempts_a_minute_max: Option<u32>,
+    recover_ms: Option<u64>,
+    probe_ms: Option<u64>,
+    probe_max_ms: Option<u64>,
+    #[serde(default)]
+    charger: KindSection,
+    #[serde(default)]
+    washer: KindSection,
+    #[serde(default)]
+    dispenser: KindSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KindSection {
+    units_max: Option<u64>,
+    money_max: Option<i64>,
+    duration_max_s: Option<u32>,
+    outage_count_max: Option<u32>,
+    outage_money_max: Option<i64>,
+    start_within_s: Option<u16>,
+    meter_every_s: Option<u16>,
+}
+
+/// The secrets file as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretsFile {
+    token_key: String,
+    link: Option<String>,
+    broker_password: Option<String>,
+    monitor_password: Option<String>,
+    #[serde(default)]
+    devices: BTreeMap<String, String>,
+}
+
+/// How devices are reached.
+#[derive(Clone, Debug)]
+pub enum DeviceSide {
+    /// We are the MQTT endpoint.
+    Embedded {
+        /// Where we listen.
+        listen: SocketAddr,
+        /// Most connections.
+        connections_max: usize,
+    },
+    /// A broker stands between us.
+    External {
+        /// `host:port`.
+        broker: String,
+        /// Our user name there.
+        username: Option<String>,
+        /// Our password there.
+        password: Option<String>,
+    },
+}
+
+/// The link to the hub.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// `host:port`.
+    pub broker: String,
+    /// Shared with the hub.
+    pub secret: PairSecret,
+    /// Keep-alive, in s.
+    pub keep_alive_s: u16,
+    /// Most uploads a second.
+    pub batches_a_second_max: u32,
+    /// Longest wait between two attempts to connect, in s.
+    pub reconnect_s_max: u64,
+}
+
+/// Everything `holdfast run` needs, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The site.
+    pub site: Name,
+    /// This gateway.
+    pub gateway: GatewayId,
+    /// Where journal, witness and control socket are.
+    pub dir: PathBuf,
+    /// Records between snapshots.
+    pub snapshot_every: u64,
+    /// How devices are reached.
+    pub device_side: DeviceSide,
+    /// One secret a device.
+    pub device_secrets: BTreeMap<DeviceId, PairSecret>,
+    /// Password of the read-only MQTT user `monitor`; none: no such user.
+    pub monitor_password: Option<String>,
+    /// The link; none: a site without a cloud.
+    pub link: Option<LinkConfig>,
+    /// Keys under which lists, tariffs and revocations may be signed.
+    pub issuer_keys: Vec<IssuerKey>,
+    /// Key under which id tokens are hashed.
+    pub token_key: TokenKey,
+    /// What the core needs.
+    pub core: CoreConfig,
+}
+
+struct Checker<'a> {
+    path: &'a Path,
+}
+
+impl Checker<'_> {
+    fn fail<T>(&self, key: &str, why: impl std::fmt::Display) -> Result<T, ConfigError> {
+        Err(ConfigError::Value { path: self.path.to_owned(), key: key.to_owned(), why: why.to_string() })
+    }
+
+    fn name(&self, key: &str, text: &str) -> Result<Name, ConfigError> {
+        Name::new(text).or_else(|error| self.fail(key, format_args!("\"{text}\": {error}")))
+    }
+
+    fn secret(&self, key: &str, text: &str) -> Result<PairSecret, ConfigError> {
+        text.parse().or_else(|error| self.fail(key, format_args!("a secret is 64 hexadecimal digits; {error}")))
+    }
+
+    fn bytes(&self, key: &str, text: &str) -> Result<[u8; 32], ConfigError> {
+        let parsed: Result<proto::id::Hash, _> = text.parse();
+        parsed.map(|hash| hash.0).or_else(|error| self.fail(key, format_args!("32 bytes are 64 hexadecimal digits; {error}")))
+    }
+}
+
+/// Reads and checks `path` and the secrets file: `secrets`, or `secrets.toml` beside it.
+///
+/// # Errors
+/// [`ConfigError`], the first that is found.
+pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> {
+    let file: File = parse(path)?;
+    let secrets_path = secrets.map_or_else(|| path.with_file_name("secrets.toml"), Path::to_owned);
+    check_mode(&secrets_path)?;
+    let secrets: SecretsFile = parse(&secrets_path)?;
+    let check = Checker { path };
+    let check_secrets = Checker { path: &secrets_path };
+
+    let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
+    let core = CoreConfig { devices, limits: limits(&check, &file.limits)?, offset_min: file.site.utc_offset_min };
+    if !(-720..=840).contains(&core.offset_min) {
+        return check.fail("site.utc_offset_min", "an offset from UTC is -720 to 840 minutes");
+    }
+    let base = path.parent().unwrap_or(Path::new("."));
+    let mut issuer_keys = Vec::new();
+    for text in &file.trust.issuer_keys {
+        let bytes = check.bytes("trust.issuer_keys", text)?;
+        match IssuerKey::from_bytes(&bytes) {
+            Ok(key) => issuer_keys.push(key),
+            Err(_) => return check.fail("trust.issuer_keys", format_args!("{text} is not an Ed25519 public key")),
+        }
+    }
+    if issuer_keys.is_empty() {
+        return check.fail("trust.issuer_keys", "at least one key: without it no list can ever be adopted");
+    }
+    Ok(Config {
+        site: check.name("site.name", &file.site.name)?,
+        gateway: check.name("site.gateway", &file.site.gateway)?,
+        dir: base.join(&file.store.dir),
+        snapshot_every: file.store.snapshot_every.max(1),
+        device_side: device_side(&check, &file.devices, &secrets)?,
+        device_secrets,
+        monitor_password: secrets.monitor_password.clone(),
+        link: link(&check, &check_secrets, file.link, &secrets)?,
+        issuer_keys,
+        token_key: TokenKey(check_secrets.bytes("token_key", &secrets.token_key)?),
+        core,
+    })
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Form { path: path.to_owned(), error: Box::new(error) })
+}
+
+fn check_mode(path: &Path) -> Result<(), ConfigError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = std::fs::metadata(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 { Ok(()) } else { Err(ConfigError::Permissions { path: path.to_owned(), mode }) }
+}
+
+type Devices = (BTreeMap<DeviceId, DeviceConfig>, BTreeMap<DeviceId, PairSecret>);
+
+fn devices(
+    check: &Checker<'_>,
+    check_secrets: &Checker<'_>,
+    sections: &[DeviceSection],
+    secrets: &SecretsFile,
+) -> Result<Devices, ConfigError> {
+    let mut devices = BTreeMap::new();
+    let mut keys = BTreeMap::new();
+    for (i, section) in sections.iter().enumerate() {
+        let key = format!("device[{i}]");
+        let id = check.name(&format!("{key}.id"), &section.id)?;
+        let kind = Kind::SERVED.into_iter().find(|kind| kind.word() == section.kind);
+        let Some(kind) = kind else {
+            return check.fail(&format!("{key}.kind"), format_args!("\"{}\" is not charger, washer or dispenser", section.kind));
+        };
+        if !(1..=OUTLETS_MAX as u8).contains(&section.outlets) {
+            return check.fail(&format!("{key}.outlets"), format_args!("a device has 1 to {OUTLETS_MAX} outlets"));
+        }
+        let Some(secret) = secrets.devices.get(&section.id) else {
+            return check_secrets.fail("devices", format_args!("no secret for device {id}"));
+        };
+        keys.insert(id, check_secrets.secret(&format!("devices.{id}"), secret)?);
+        if devices.insert(id, DeviceConfig { kind, outlets: section.outlets }).is_some() {
+            return check.fail(&format!("{key}.id"), format_args!("{id} stands here twice"));
+        }
+    }
+    Ok((devices, keys))
+}
+
+fn device_side(
+    check: &Checker<'_>,
+    section: &DevicesSection,
+    secrets: &SecretsFile,
+) -> Result<DeviceSide, ConfigError> {
+    match (section.listen, &section.broker) {
+        (Some(listen), None) => Ok(DeviceSide::Embedded { listen, connections_max: section.connections_max }),
+        (None, Some(broker)) => {
+            host_port(check, "devices.broker", broker)?;
+            Ok(DeviceSide::External {
+                broker: broker.clone(),
+                username: section.username.clone(),
+                password: secrets.broker_password.clone(),
+            })
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            check.fail("devices", "either `listen` (serve devices here) or `broker` (meet them at a broker)")
+        }
+    }
+}
+
+fn link(
+    check: &Checker<'_>,
+    check_secrets: &Checker<'_>,
+    section: Option<LinkSection>,
+    secrets: &SecretsFile,
+) -> Result<Option<LinkConfig>, ConfigError> {
+    let Some(section) = section else { return Ok(None) };
+    host_port(check, "link.broker", &section.broker)?;
+    let Some(secret) = &secrets.link else {
+        return check_secrets.fail("link", "missing: the secret shared with the hub");
+    };
+    if section.batches_a_second_max == 0 {
+        return check.fail("link.batches_a_second_max", "at least 1");
+    }
+    Ok(Some(LinkConfig {
+        broker: section.broker,
+        secret: check_secrets.secret("link", secret)?,
+        keep_alive_s: section.keep_alive_s.max(5),
+        batches_a_second_max: section.batches_a_second_max,
+        reconnect_s_max: section.reconnect_s_max.max(1),
+    }))
+}
+
+fn host_port(check: &Checker<'_>, key: &str, text: &str) -> Result<(), ConfigError> {
+    match split_host_port(text) {
+        Some(_) => Ok(()),
+        None => check.fail(key, format_args!("\"{text}\" is not host:port")),
+    }
+}
+
+/// `host:port` in two.
+pub fn split_host_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    (!host.is_empty() && port != 0).then_some((host.trim_start_matches('[').trim_end_matches(']'), port))
+}
+
+fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    let kinds = [
+        ("charger", &section.charger, &mut limits.charger),
+        ("washer", &section.washer, &mut limits.washer),
+        ("dispenser", &section.dispenser, &mut limits.dispenser),
+    ];
+    for (name, section, limits) in kinds {
+        kind_limits(section, limits);
+        if limits.money_max.0 <= 0 || limits.units_max.0 == 0 || limits.duration_max_s == 0 || limits.meter_every_s == 0 {
+            return check.fail(&format!("limits.{name}"), "units, money, duration and meter interval are above zero");
+        }
+    }
+    let set = |target: &mut u64, value: Option<u64>| *target = value.unwrap_or(*target);
+    set(&mut limits.list_full_s, section.list_full_s);
+    set(&mut limits.list_half_s, section.list_half_s);
+    set(&mut limits.confirmation_s, section.confirmation_s);
+    set(&mut limits.ask_ms, section.ask_ms);
+    set(&mut limits.recover_ms, section.recover_ms);
+    set(&mut limits.probe_ms, section.probe_ms);
+    set(&mut limits.probe_max_ms, section.probe_max_ms);
+    limits.site_budget = section.site_budget.map_or(limits.site_budget, Money);
+    limits.attempts_a_minute_max = section.attempts_a_minute_max.unwrap_or(limits.attempts_a_minute_max);
+    if limits.ask_ms > 2_000 {
+        return check.fail("limits.ask_ms", "nobody waits longer than 2,000 ms for a verdict");
+    }
+    if limits.probe_ms == 0 || limits.attempts_a_minute_max == 0 || limits.site_budget.0 < 0 {
+        return check.fail("limits", "probe_ms and attempts_a_minute_max are above zero, site_budget is not negative");
+    }
+    Ok(limits)
+}
+
+fn kind_limits(section: &KindSection, limits: &mut KindLimits) {
+    limits.units_max = section.units_max.map_or(limits.units_max, Units);
+    limits.money_max = section.money_max.map_or(limits.money_max, Money);
+    limits.duration_max_s = section.duration_max_s.unwrap_or(limits.duration_max_s);
+    limits.outage_count_max = section.outage_count_max.unwrap_or(limits.outage_count_max);
+    limits.outage_money_max = section.outage_money_max.map_or(limits.outage_money_max, Money);
+    limits.start_within_s = section.start_within_s.unwrap_or(limits.start_within_s);
+    limits.meter_every_s = section.meter_every_s.unwrap_or(limits.meter_every_s);
+}

@@ -1,0 +1,242 @@
+//! What the running daemon tells people: one line of JSON asked, one answered, over a Unix socket in the store's
+//! directory that only its owner can open.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use gateway_core::{Gateway, Now};
+use journal::Reader;
+use proto::book::{Book, Transfer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
+};
+
+use crate::{engine::Job, record, store::Store};
+
+/// Longest question, in bytes.
+const QUESTION_BYTES_MAX: u64 = 4_096;
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "get", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Query {
+    /// How the gateway is.
+    Status,
+    /// Open and recent sessions.
+    Sessions,
+    /// Every line of the book.
+    Ledger,
+}
+
+/// A line of the book, as it is exported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Sequence of the ledger record.
+    pub sequence: u64,
+    /// Which session.
+    pub session: String,
+    /// pending, post, void or direct.
+    pub phase: String,
+    /// Whose money.
+    pub debit: String,
+    /// Who gets it.
+    pub credit: String,
+    /// In minor units.
+    pub amount: i64,
+}
+
+impl From<&Transfer> for Line {
+    fn from(transfer: &Transfer) -> Self {
+        Self {
+            sequence: transfer.sequence,
+            session: transfer.session.to_string(),
+            phase: transfer.phase.word().to_owned(),
+            debit: transfer.debit.to_string(),
+            credit: transfer.credit.to_string(),
+            amount: transfer.amount.0,
+        }
+    }
+}
+
+/// The engine's answers.
+pub fn answer(query: &Query, gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) -> Value {
+    match query {
+        Query::Status => status(gateway, now, dropped, link, store),
+        Query::Sessions => sessions(gateway),
+        Query::Ledger => json!({"error": "the ledger is read from the journal, not from the engine"}),
+    }
+}
+
+fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) -> Value {
+    let health = gateway.health();
+    let outbox = gateway.outbox();
+    let (list, revocations, tariffs) = gateway.trust().revisions();
+    let time = gateway.timeline();
+    json!({
+        "boot": time.boot,
+        "epoch": time.epoch,
+        "up_s": now.mono_ms / 1000,
+        "clock": format!("{:?}", now.quality).to_lowercase(),
+        "authorize": health.mode.word(),
+        "authorize_since_s": time.at(&now).since_ms(health.since) / 1000,
+        "link": link,
+        "devices": gateway.config().devices.len(),
+        "tokens": gateway.trust().tokens(),
+        "list_revision": list,
+        "revocations_revision": revocations,
+        "tariffs_revision": tariffs,
+        "sessions_open": gateway.sessions().open().count(),
+        "exposure": gateway.risk().exposure().0,
+        "held": gateway.book().holds().map(|(_, _, amount)| amount.0).sum::<i64>(),
+        "balanced": gateway.book().is_balanced(),
+        "records": outbox.head(),
+        "receipted": outbox.cursor(),
+        "waiting": outbox.waiting(),
+        "journal": store.head(),
+        "messages_dropped": dropped,
+    })
+}
+
+fn sessions(gateway: &Gateway) -> Value {
+    let rows = gateway.sessions().iter().map(|session| {
+        let terms = session.terms.as_ref();
+        json!({
+            "session": session.request.session.to_string(),
+            "device": session.request.device.as_str(),
+            "outlet": session.request.outlet,
+            "kind": session.request.kind.word(),
+            "state": state(session),
+            "rule": session.rule.map(|rule| rule.step()),
+            "refused": session.refused.map(|reason| reason.word()),
+            "online": session.online,
+            "hold": terms.map(|terms| terms.money_max.0),
+            "started": session.started,
+            "units": session.register_last.since(session.register_start).0,
+            "amount": session.closing.map(|_| session.amount.0),
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+fn state(session: &gateway_core::Session) -> &'static str {
+    if session.refused.is_some() {
+        "refused"
+    } else if session.closing.is_some() {
+        "closed"
+    } else if session.is_asking() {
+        "asking"
+    } else if session.indeterminate {
+        "indeterminate"
+    } else if session.started {
+        "metering"
+    } else {
+        "held"
+    }
+}
+
+/// Every line of the book, from the journal.
+///
+/// # Errors
+/// A text that names the record that cannot be read or booked.
+pub fn ledger(reader: &Reader) -> Result<Vec<Line>, String> {
+    let mut book = Book::default();
+    let mut lines = Vec::new();
+    let mut failed = None;
+    let walked = reader.replay(reader.oldest_sequence().max(1), &mut |sequence, bytes| {
+        let booked = record::decode(sequence, bytes).map_err(|error| error.to_string()).and_then(|(_, event)| {
+            event.record().map_or(Ok(Vec::new()), |row| book.book(row).map_err(|error| format!("record {sequence}: {error}")))
+        });
+        match booked {
+            Ok(transfers) => {
+                lines.extend(transfers.iter().map(Line::from));
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    walked.map_err(|error| error.to_string())?;
+    failed.map_or(Ok(lines), Err)
+}
+
+/// Where the socket is.
+#[must_use]
+pub fn socket_path(dir: &Path) -> PathBuf {
+    dir.join("control.sock")
+}
+
+/// Answers people, for ever.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = socket_path(dir);
+    // One daemon a store: the journal's lock is ours, so a socket that is here is a dead one's.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (reader, engine) = (reader.clone(), engine.clone());
+            tokio::spawn(async move {
+                if let Err(error) = converse(stream, reader, engine).await {
+                    tracing::debug!(%error, "control connection");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>) -> std::io::Result<()> {
+    let (incoming, mut outgoing) = stream.into_split();
+    let mut question = String::new();
+    BufReader::new(incoming.take(QUESTION_BYTES_MAX)).read_line(&mut question).await?;
+    let answer = match serde_json::from_str::<Query>(&question) {
+        Ok(Query::Ledger) => {
+            let read = tokio::task::spawn_blocking(move || ledger(&reader)).await;
+            match read.map_err(|error| error.to_string()).and_then(|lines| lines) {
+                Ok(lines) => json!(lines),
+                Err(error) => json!({ "error": error }),
+            }
+        }
+        Ok(query) => {
+            let (reply, answer) = oneshot::channel();
+            let sent = engine.send(Job::Query(query, reply)).await;
+            match sent {
+                Ok(()) => answer.await.unwrap_or_else(|_| json!({"error": "the gateway is stopping"})),
+                Err(_) => json!({"error": "the gateway is stopping"}),
+            }
+        }
+        Err(error) => json!({"error": format!("not a question: {error}")}),
+    };
+    let mut line = answer.to_string();
+    line.push('\n');
+    outgoing.write_all(line.as_bytes()).await
+}
+
+/// Asks a running daemon.
+///
+/// # Errors
+/// If none listens, or it does not answer in JSON.
+pub async fn ask(dir: &Path, query: &Query) -> std::io::Result<Value> {
+    let mut stream = UnixStream::connect(socket_path(dir)).await?;
+    let mut line = serde_json::to_string(query)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(serde_json::from_str(&answer)?)
+}

@@ -1,0 +1,99 @@
+//! The gateway as the devices' MQTT endpoint: a device logs in as itself, speaks under its own prefix, hears under its
+//! own prefix, and gets its PUBACK when its message is in the journal.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mqtt_endpoint::{Access, ConnectDenied, ConnectRequest, Inbound};
+use proto::{
+    id::{DeviceId, Name},
+    seal::PairSecret,
+    topic,
+};
+use subtle::ConstantTimeEq;
+use tokio::sync::mpsc;
+
+use crate::{
+    devices::{Ack, Opener},
+    engine::Job,
+};
+
+/// The read-only user for people who look.
+pub const MONITOR: &str = "monitor";
+
+/// Who may do what.
+#[derive(Debug)]
+pub struct DeviceAccess {
+    passwords: BTreeMap<DeviceId, heapless::String<32>>,
+    monitor_password: Option<String>,
+}
+
+impl DeviceAccess {
+    /// For these devices.
+    #[must_use]
+    pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, monitor_password: Option<String>) -> Self {
+        Self { passwords: secrets.iter().map(|(id, secret)| (*id, secret.password())).collect(), monitor_password }
+    }
+}
+
+impl Access for DeviceAccess {
+    fn connect(&self, request: &ConnectRequest<'_>) -> Result<(), ConnectDenied> {
+        let (Some(user), Some(password)) = (request.username, request.password) else {
+            return Err(ConnectDenied::BadCredentials);
+        };
+        let expected = if user == MONITOR {
+            self.monitor_password.as_deref()
+        } else {
+            Name::new(user).ok().and_then(|id| self.passwords.get(&id)).map(heapless::String::as_str)
+        };
+        // The length of the right password is no secret; its content is.
+        let fits = expected.is_some_and(|expected| expected.as_bytes().ct_eq(password).into());
+        if !fits {
+            return Err(ConnectDenied::BadCredentials);
+        }
+        // A device is its client id; watchers may choose theirs, but not a device's.
+        let as_itself = if user == MONITOR { !self.is_device(request.client_id) } else { request.client_id == user };
+        if as_itself { Ok(()) } else { Err(ConnectDenied::ClientIdRejected) }
+    }
+
+    fn may_publish(&self, client_id: &str, topic: &str) -> bool {
+        topic::parse_up(topic).is_some_and(|(device, _)| device.as_str() == client_id)
+    }
+
+    fn may_subscribe(&self, client_id: &str, filter: &str) -> bool {
+        match Name::new(client_id).ok().filter(|id| self.passwords.contains_key(id)) {
+            Some(device) => filter == topic::down_filter(&device).as_str()
+                || topic::parse_down(filter).is_some_and(|(of, _)| of == device),
+            None => true, // Whoever is no device logged in as the monitor.
+        }
+    }
+
+    fn intercepts(&self, topic: &str) -> bool {
+        topic::parse_up(topic).is_some()
+    }
+}
+
+impl DeviceAccess {
+    fn is_device(&self, client_id: &str) -> bool {
+        Name::new(client_id).is_ok_and(|id| self.passwords.contains_key(&id))
+    }
+}
+
+/// Hands on what devices say, until the endpoint or the engine ends.
+pub async fn run(mut inbound: mpsc::Receiver<Inbound>, opener: Arc<Opener>, engine: mpsc::Sender<Job>) {
+    while let Some(event) = inbound.recv().await {
+        let Inbound::Publish { client_id, topic, payload, ack, .. } = event else { continue };
+        match opener.open(Some(&client_id), &topic, &payload) {
+            Ok((device, counter, said)) => {
+                let job = Job::Device { device, counter, said, ack: Ack::Embedded(ack) };
+                if engine.send(job).await.is_err() {
+                    return;
+                }
+            }
+            Err(bad) => {
+                opener.complain(&client_id, &bad);
+                // It will not get better by repeating: PUBACK, so that the sender goes on.
+                ack.accept();
+            }
+        }
+    }
+}

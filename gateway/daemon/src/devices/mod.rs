@@ -1,0 +1,224 @@
+//! The device side: frames in, frames out. Two ways to reach devices, the same contract.
+
+pub mod embedded;
+pub mod external;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use gateway_core::{Said, Told};
+use proto::{
+    codec::{self, CodecError},
+    id::{DeviceId, TokenKey},
+    message::{Authorize, CommandAnswer, Hello, Meter, Started, Status, Stop},
+    seal::{Counter, Direction, FRAME_BYTES_MAX, PairSecret, SealError, SealKey},
+    topic::{self, Down, Topic, Up},
+};
+
+/// To be accepted when the message is in the journal.
+#[derive(Debug)]
+pub enum Ack {
+    /// Of our own endpoint.
+    Embedded(mqtt_endpoint::Ack),
+    /// Of an external broker.
+    External(crate::mqtt::Ack),
+}
+
+impl Ack {
+    /// PUBACK.
+    pub fn accept(self) {
+        match self {
+            Self::Embedded(ack) => ack.accept(),
+            Self::External(ack) => ack.accept(),
+        }
+    }
+}
+
+/// Why a message of a device is dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum Bad {
+    /// Not a topic of a device.
+    #[error("\"{0}\" is not a topic on which devices speak")]
+    Topic(String),
+    /// No such device.
+    #[error("{0} is not a device of this site")]
+    UnknownDevice(DeviceId),
+    /// Published by somebody else.
+    #[error("{client} speaks as {device}")]
+    NotItself {
+        /// Who connected.
+        client: String,
+        /// As whom.
+        device: DeviceId,
+    },
+    /// The seal does not fit.
+    #[error("{device}/{word}: {error}")]
+    Seal {
+        /// Who.
+        device: DeviceId,
+        /// What.
+        word: &'static str,
+        /// Why.
+        error: SealError,
+    },
+    /// The body is not the message.
+    #[error("{device}/{word}: {error}")]
+    Body {
+        /// Who.
+        device: DeviceId,
+        /// What.
+        word: &'static str,
+        /// Why.
+        error: CodecError,
+    },
+}
+
+/// Opens what devices seal. Shared by the tasks that receive.
+#[derive(Debug)]
+pub struct Opener {
+    keys: BTreeMap<DeviceId, SealKey>,
+    token_key: TokenKey,
+    complained: Mutex<BTreeSet<String>>,
+    dropped: AtomicU64,
+}
+
+/// Most senders whose bad messages are remembered as logged.
+const COMPLAINED_MAX: usize = 4_096;
+
+impl Opener {
+    /// For these devices.
+    #[must_use]
+    pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, token_key: TokenKey) -> Self {
+        let keys = secrets.iter().map(|(id, secret)| (*id, secret.key(Direction::Up))).collect();
+        Self { keys, token_key, complained: Mutex::default(), dropped: AtomicU64::new(0) }
+    }
+
+    /// From topic and frame to what was said. `client`: who published, if the carrier knows.
+    ///
+    /// # Errors
+    /// [`Bad`]: drop the message.
+    pub fn open(&self, client: Option<&str>, topic: &str, frame: &[u8]) -> Result<(DeviceId, u64, Said), Bad> {
+        let (device, word) = topic::parse_up(topic).ok_or_else(|| Bad::Topic(shorten(topic)))?;
+        if let Some(client) = client.filter(|client| *client != device.as_str()) {
+            return Err(Bad::NotItself { client: shorten(client), device });
+        }
+        let key = self.keys.get(&device).ok_or(Bad::UnknownDevice(device))?;
+        let opened = key
+            .open(topic, frame, FRAME_BYTES_MAX)
+            .map_err(|error| Bad::Seal { device, word: word.word(), error })?;
+        let said = self.said(word, opened.body).map_err(|error| Bad::Body { device, word: word.word(), error })?;
+        Ok((device, opened.counter, said))
+    }
+
+    fn said(&self, word: Up, body: &[u8]) -> Result<Said, CodecError> {
+        Ok(match word {
+            Up::Hello => Said::Hello(codec::decode::<Hello>(body)?),
+            Up::Authorize => {
+                let Authorize { session, outlet, token, units_wished, register, at: _ } = codec::decode(body)?;
+                // Only the hash goes on from here.
+                Said::Authorize { session, outlet, token: token.hash(&self.token_key), units_wished, register }
+            }
+            Up::Started => Said::Started(codec::decode::<Started>(body)?),
+            Up::Meter => Said::Meter(codec::decode::<Meter>(body)?),
+            Up::Stop => Said::Stop(codec::decode::<Stop>(body)?),
+            Up::Status => Said::Status(codec::decode::<Status>(body)?),
+            Up::CommandAnswer => Said::CommandAnswer(codec::decode::<CommandAnswer>(body)?),
+        })
+    }
+
+    /// Counts a dropped message and logs the first of each sender.
+    pub fn complain(&self, sender: &str, bad: &Bad) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        let mut complained = self.complained.lock().expect("no panic happens under this lock");
+        if complained.len() < COMPLAINED_MAX && complained.insert(shorten(sender)) {
+            tracing::warn!(sender = shorten(sender), %bad, "message dropped; further ones of this sender are only counted");
+        }
+    }
+
+    /// Messages dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// Longest foreign text in a log line, in characters.
+const LOGGED_CHARS_MAX: usize = 80;
+
+fn shorten(text: &str) -> String {
+    text.chars().take(LOGGED_CHARS_MAX).collect()
+}
+
+/// Seals what devices are told. Owned by the engine: counters have one owner.
+#[derive(Debug)]
+pub struct Sealer {
+    devices: BTreeMap<DeviceId, (SealKey, Counter)>,
+}
+
+impl Sealer {
+    /// For these devices, in this boot of the gateway.
+    #[must_use]
+    pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, boot: u32) -> Self {
+        let devices =
+            secrets.iter().map(|(id, secret)| (*id, (secret.key(Direction::Down), Counter::of_boot(boot)))).collect();
+        Self { devices }
+    }
+
+    /// The device remembers a counter: go on above it.
+    pub fn raise(&mut self, device: &DeviceId, last: u64) {
+        if let Some((_, counter)) = self.devices.get_mut(device) {
+            counter.raise_above(last);
+        }
+    }
+
+    /// Topic and frame of a message; `None` for a device without a secret.
+    pub fn seal(&mut self, device: &DeviceId, message: &Told) -> Option<(Topic, Vec<u8>)> {
+        let (key, counter) = self.devices.get_mut(device)?;
+        let counter = counter.next();
+        let word = match message {
+            Told::Clock(_) => Down::Clock,
+            Told::Grant(_) => Down::Grant,
+            Told::Refusal(_) => Down::Refusal,
+            Told::Receipt(_) => Down::Receipt,
+            Told::Command(_) => Down::Command,
+        };
+        let topic = topic::down(device, word);
+        let frame = match message {
+            Told::Clock(message) => key.seal_vec(&topic, counter, message),
+            Told::Grant(message) => key.seal_vec(&topic, counter, message),
+            Told::Refusal(message) => key.seal_vec(&topic, counter, message),
+            Told::Receipt(message) => key.seal_vec(&topic, counter, message),
+            Told::Command(message) => key.seal_vec(&topic, counter, message),
+        };
+        Some((topic, frame))
+    }
+}
+
+/// Carries frames to devices. Never blocks: what cannot be carried now is asked for again by the device.
+#[derive(Debug)]
+pub enum Port {
+    /// Our own endpoint.
+    Embedded(mqtt_endpoint::Handle),
+    /// An external broker.
+    External(external::Outward),
+}
+
+impl Port {
+    /// Sends one frame.
+    pub fn send(&self, topic: &str, frame: Vec<u8>) {
+        let result = match self {
+            Self::Embedded(handle) => handle
+                .publish(topic, frame.into(), mqtt_endpoint::Qos::AtLeastOnce, false)
+                .map(|_| ())
+                .map_err(|error| error.to_string()),
+            Self::External(outward) => outward.publish(topic, frame),
+        };
+        if let Err(error) = result {
+            tracing::debug!(topic, error, "not sent; the device will ask again");
+        }
+    }
+}

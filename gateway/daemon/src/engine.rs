@@ -1,0 +1,323 @@
+//! The loop. It owns the gateway's state and the journal, alone calls `decide` and `apply`, and lets no effect out
+//! before the events behind it are on disk. Whatever waits while a batch is being synced shares the next sync.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use gateway_core::{Alarm, Effect, Event, Gateway, Ignored, Input, Said};
+use proto::id::DeviceId;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    clock::Clock,
+    cloud::LinkJob,
+    control::{self, Query},
+    devices::{Ack, Opener, Port, Sealer},
+    store::{Mark, Store, StoreError},
+};
+
+/// Jobs that may wait; beyond it senders wait, and devices are not acknowledged.
+pub const JOBS_MAX: usize = 1_024;
+/// Most jobs that share one sync: bounds how long the first of them waits for the last.
+const BATCH_JOBS_MAX: usize = 256;
+/// Code of the trouble that the engine itself reports when there is no link: as HTTP's "service unavailable".
+const CODE_NO_LINK: u16 = 503;
+
+/// Something for the engine.
+#[derive(Debug)]
+pub enum Job {
+    /// A device said something.
+    Device {
+        /// Who.
+        device: DeviceId,
+        /// The counter under the seal.
+        counter: u64,
+        /// What.
+        said: Said,
+        /// Accepted after commit.
+        ack: Ack,
+    },
+    /// From the link.
+    Cloud(Input),
+    /// Where in the journal to look for ledger records behind this one.
+    Find {
+        /// A ledger sequence.
+        ledger: u64,
+        /// The nearest mark at or before it.
+        reply: oneshot::Sender<Mark>,
+    },
+    /// Somebody looks.
+    Query(Query, oneshot::Sender<serde_json::Value>),
+    /// Finish what has begun and stop.
+    Shutdown,
+}
+
+/// What the link needs to know of the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Epoch of the journal.
+    pub epoch: u32,
+    /// Number of this boot.
+    pub boot: u32,
+    /// Newest ledger record that is durable.
+    pub head: u64,
+    /// Last one with a receipt.
+    pub cursor: u64,
+    /// Revisions of list, revocations, tariffs.
+    pub revisions: (u64, u64, u64),
+}
+
+/// The engine's surroundings.
+pub struct Shell {
+    /// To the devices.
+    pub port: Port,
+    /// To the link; none: a site without a cloud.
+    pub link: Option<mpsc::Sender<LinkJob>>,
+    /// Whether the link stands. A verdict does not wait for a link that is known to be down.
+    pub link_up: Arc<AtomicBool>,
+    /// For the link.
+    pub position: watch::Sender<Position>,
+    /// For counters.
+    pub opener: Arc<Opener>,
+}
+
+/// The engine.
+pub struct Engine {
+    gateway: Gateway,
+    store: Store,
+    sealer: Sealer,
+    clock: Clock,
+    shell: Shell,
+    effects: Vec<Effect>,
+    acks: Vec<Ack>,
+    follow_ups: VecDeque<Input>,
+    replayed: u64,
+}
+
+impl Engine {
+    /// After recovery, before the first device is served.
+    ///
+    /// # Errors
+    /// If the first event cannot be made durable.
+    pub fn start(
+        gateway: Gateway,
+        store: Store,
+        sealer: Sealer,
+        clock: Clock,
+        shell: Shell,
+        boot: u32,
+        epoch: u32,
+    ) -> Result<Self, StoreError> {
+        let mut engine = Self {
+            gateway,
+            store,
+            sealer,
+            clock,
+            shell,
+            effects: Vec::new(),
+            acks: Vec::new(),
+            follow_ups: VecDeque::new(),
+            replayed: 0,
+        };
+        engine.take(&Input::Boot { boot, epoch });
+        engine.commit()?;
+        Ok(engine)
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// If the journal fails. Then nothing was let out that is not durable, and nothing more may be decided.
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<(), StoreError> {
+        loop {
+            let deadline = self.gateway.next_deadline().map(|mono_ms| self.clock.instant(mono_ms));
+            let first = match deadline {
+                Some(at) => tokio::time::timeout_at(at.into(), jobs.recv()).await.ok(),
+                None => Some(jobs.recv().await),
+            };
+            let mut stop = match first {
+                Some(Some(job)) => self.job(job),
+                Some(None) => true,
+                None => false,
+            };
+            for _ in 1..BATCH_JOBS_MAX {
+                match jobs.try_recv() {
+                    Ok(job) => stop |= self.job(job),
+                    Err(_) => break,
+                }
+            }
+            self.tick();
+            self.commit()?;
+            while !self.follow_ups.is_empty() {
+                while let Some(input) = self.follow_ups.pop_front() {
+                    self.take(&input);
+                }
+                self.commit()?;
+            }
+            let now = self.clock.now();
+            self.store.tend(&self.gateway, &now)?;
+            if stop {
+                return self.store.close(&self.gateway, &now);
+            }
+        }
+    }
+
+    fn job(&mut self, job: Job) -> bool {
+        match job {
+            Job::Device { device, counter, said, ack } => {
+                self.take(&Input::Device { device, counter, said });
+                self.acks.push(ack);
+            }
+            Job::Cloud(input) => self.take(&input),
+            // Who asks may have gone away; then nobody is there to be told.
+            Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
+            Job::Query(query, reply) => {
+                let dropped = self.shell.opener.dropped() + self.replayed;
+                let link = self.shell.link_up.load(Ordering::Relaxed);
+                let answer = control::answer(&query, &self.gateway, self.clock.now(), dropped, link, &self.store);
+                drop(reply.send(answer));
+            }
+            Job::Shutdown => return true,
+        }
+        false
+    }
+
+    fn tick(&mut self) {
+        while self.gateway.next_deadline().is_some_and(|at| at <= self.clock.now().mono_ms) {
+            if !self.take(&Input::Tick) {
+                break;
+            }
+        }
+    }
+
+    /// Decides and applies; what follows waits for the commit. Returns whether anything happened.
+    fn take(&mut self, input: &Input) -> bool {
+        let now = self.clock.now();
+        let decision = self.gateway.decide(&now, input);
+        if let Some(ignored) = decision.ignored {
+            self.ignored(&ignored);
+        }
+        for event in &decision.events {
+            report(event);
+            self.store.stage(&mut self.gateway, &now, event);
+        }
+        self.effects.extend(decision.effects);
+        !decision.events.is_empty()
+    }
+
+    fn ignored(&mut self, ignored: &Ignored) {
+        match ignored {
+            Ignored::Replayed { .. } | Ignored::UnknownDevice(_) | Ignored::Kind(_) => {
+                self.replayed += 1;
+                tracing::debug!(%ignored, "message dropped");
+            }
+            Ignored::ForeignReceipt { .. } => tracing::warn!(%ignored, "receipt ignored"),
+            Ignored::NotOpen(_)
+            | Ignored::NotAsked(_)
+            | Ignored::Stale(_)
+            | Ignored::OldReceipt { .. }
+            | Ignored::NotDue => tracing::debug!(%ignored, "nothing to do"),
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if !self.store.is_clean() {
+            self.store.commit()?;
+            self.publish_position();
+        }
+        for effect in std::mem::take(&mut self.effects) {
+            self.run_effect(effect);
+        }
+        for ack in self.acks.drain(..) {
+            ack.accept();
+        }
+        Ok(())
+    }
+
+    fn publish_position(&self) {
+        let time = self.gateway.timeline();
+        let outbox = self.gateway.outbox();
+        let position = Position {
+            epoch: time.epoch,
+            boot: time.boot,
+            head: outbox.head(),
+            cursor: outbox.cursor(),
+            revisions: self.gateway.trust().revisions(),
+        };
+        self.shell.position.send_if_modified(|known| std::mem::replace(known, position) != position);
+    }
+
+    fn run_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { device, message } => {
+                if let Some((topic, frame)) = self.sealer.seal(&device, &message) {
+                    self.shell.port.send(&topic, frame);
+                }
+            }
+            Effect::RaiseCounter { device, last } => self.sealer.raise(&device, last),
+            Effect::Ask(ask) => {
+                let number = ask.ask;
+                let up = self.shell.link_up.load(Ordering::Relaxed);
+                let sent = up && self.shell.link.as_ref().is_some_and(|link| link.try_send(LinkJob::Ask(ask)).is_ok());
+                if !sent {
+                    self.follow_ups.push_back(Input::Trouble { ask: number, code: CODE_NO_LINK });
+                }
+            }
+            Effect::Alarm(alarm) => raise(&alarm),
+        }
+    }
+}
+
+fn raise(alarm: &Alarm) {
+    match alarm {
+        Alarm::DeviceFault { .. } => tracing::warn!(%alarm, "ALARM"),
+        Alarm::Diverged { .. }
+        | Alarm::Quarantined { .. }
+        | Alarm::HubRegressed { .. }
+        | Alarm::Epoch { .. }
+        | Alarm::Register { .. } => tracing::error!(%alarm, "ALARM"),
+    }
+}
+
+/// What an operator acts on.
+fn report(event: &Event) {
+    match event {
+        Event::ModeChanged(e) => tracing::warn!(mode = e.mode.word(), "authorize is {} now", e.mode.word()),
+        Event::ListAdopted(e) => tracing::info!(revision = e.revision, "list adopted"),
+        Event::RevocationsAdopted(e) => tracing::info!(revision = e.revision, count = e.entries.len(), "revocations adopted"),
+        Event::TariffAdopted(e) => {
+            tracing::info!(revision = e.revision, kind = e.entry.kind.word(), tariff = e.entry.tariff.id, "tariff adopted");
+        }
+        Event::Silent(e) => tracing::warn!(session = %e.session, "the device is silent; the hold stays"),
+        Event::Granted(e) => {
+            tracing::debug!(session = %e.request.session, device = %e.request.device, rule = e.rule.step(), "granted");
+        }
+        Event::Refused(e) => {
+            tracing::debug!(session = %e.request.session, device = %e.request.device, reason = e.reason.word(), "refused");
+        }
+        Event::Booted(_)
+        | Event::Heard(_)
+        | Event::Greeted(_)
+        | Event::Asked(_)
+        | Event::Probed(_)
+        | Event::Confirmed(_)
+        | Event::Denied(_)
+        | Event::Started(_)
+        | Event::Metered(_)
+        | Event::Closed(_)
+        | Event::Reported(_)
+        | Event::Commanded(_)
+        | Event::CommandAnswered(_)
+        | Event::ListStaged(_)
+        | Event::Quarantined(_)
+        | Event::Evidence(_)
+        | Event::Receipted(_)
+        | Event::Rewound(_)
+        | Event::Kept(_) => tracing::trace!(?event, "applied"),
+    }
+}

@@ -1,0 +1,215 @@
+//! `holdfast`: the gateway.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod clock;
+mod cloud;
+mod config;
+mod control;
+mod devices;
+mod engine;
+mod mqtt;
+mod record;
+mod run;
+mod store;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::Value;
+
+use crate::{config::Config, control::Query};
+
+/// Exit codes, as in sysexits.h where it has one.
+mod exit {
+    /// The configuration is wrong.
+    pub(crate) const CONFIG: u8 = 78;
+    /// The journal cannot be opened, read or written.
+    pub(crate) const STORAGE: u8 = 74;
+    /// A port or socket cannot be had, or no daemon answers.
+    pub(crate) const UNAVAILABLE: u8 = 69;
+}
+
+#[derive(Parser)]
+#[command(
+    name = "holdfast",
+    version,
+    about = "Edge gateway for chargers, washers and water dispensers that goes on authorizing when its cloud is dark or lies",
+    after_help = "Exit codes: 0 done; 64 wrong usage; 69 a port or socket is not to be had; 74 the journal failed; 78 the configuration is wrong."
+)]
+struct Cli {
+    /// Configuration file
+    #[arg(long, global = true, default_value = "/etc/holdfast/holdfast.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Secrets file; by default secrets.toml beside the configuration
+    #[arg(long, global = true, value_name = "FILE")]
+    secrets: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    Run {
+        /// How to write the log
+        #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+        log: LogFormat,
+    },
+    /// Read the configuration, say what is wrong with it, and do nothing else
+    CheckConfig,
+    /// Show how the running gateway is
+    Status {
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show open and recent sessions of the running gateway
+    Sessions {
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look into the ledger
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+}
+
+#[derive(Subcommand)]
+enum LedgerCommand {
+    /// Print every line of the book, of a running or a stopped gateway
+    Export {
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people and journald
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Printing can only fail if nobody reads.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    let config = match config::load(&cli.config, cli.secrets.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(exit::CONFIG, &error),
+    };
+    match cli.command {
+        Command::Run { log } => {
+            start_log(log);
+            match run::run(&config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!(%error, "stopped");
+                    fail(error.exit_code(), &error)
+                }
+            }
+        }
+        Command::CheckConfig => {
+            println!("{}: good: site {}, gateway {}, {} devices", cli.config.display(), config.site, config.gateway, config.core.devices.len());
+            ExitCode::SUCCESS
+        }
+        Command::Status { json } => ask(&config, &Query::Status, json),
+        Command::Sessions { json } => ask(&config, &Query::Sessions, json),
+        Command::Ledger(LedgerCommand::Export { json }) => export(&config, json),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("holdfast: {error}");
+    ExitCode::from(code)
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime needs no more than a file descriptor").block_on(future)
+}
+
+fn ask(config: &Config, query: &Query, json: bool) -> ExitCode {
+    match block_on(control::ask(&config.dir, query)) {
+        Ok(answer) => print_answer(&answer, json),
+        Err(error) => fail(exit::UNAVAILABLE, &no_daemon(&config.dir, &error)),
+    }
+}
+
+fn no_daemon(dir: &Path, error: &std::io::Error) -> String {
+    let path = control::socket_path(dir);
+    format!("no gateway answers at {}: {error}; is it running? Try: systemctl status holdfast", path.display())
+}
+
+fn print_answer(answer: &Value, json: bool) -> ExitCode {
+    if let Some(error) = answer.get("error").and_then(Value::as_str) {
+        return fail(exit::UNAVAILABLE, &error);
+    }
+    if json {
+        println!("{answer}");
+        return ExitCode::SUCCESS;
+    }
+    match answer {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                println!("{name:<22} {}", plain(value));
+            }
+        }
+        Value::Array(rows) => print_table(rows),
+        other => println!("{}", plain(other)),
+    }
+    ExitCode::SUCCESS
+}
+
+fn print_table(rows: &[Value]) {
+    let Some(Value::Object(first)) = rows.first() else { return };
+    println!("{}", first.keys().cloned().collect::<Vec<_>>().join("\t"));
+    for row in rows {
+        let cells: Vec<String> = first.keys().map(|name| plain(&row[name])).collect();
+        println!("{}", cells.join("\t"));
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn export(config: &Config, json: bool) -> ExitCode {
+    if let Ok(answer) = block_on(control::ask(&config.dir, &Query::Ledger)) {
+        return print_answer(&answer, json);
+    }
+    match store::Store::open_reader(&config.dir) {
+        Ok(journal) => match control::ledger(&journal.reader()) {
+            Ok(lines) => match serde_json::to_value(lines) {
+                Ok(lines) => print_answer(&lines, json),
+                Err(error) => fail(exit::STORAGE, &error),
+            },
+            Err(error) => fail(exit::STORAGE, &error),
+        },
+        Err(error) => fail(exit::STORAGE, &error),
+    }
+}

@@ -1,0 +1,158 @@
+//! How an event stands in the journal: the array `[kind, time, payload]`, where the payload is the event's struct,
+//! packed. The numbers below are frozen; a new kind gets a new number. A number that this version does not know is an
+//! error that names it: the journal was written by a newer version, and guessing at money is not an option.
+
+use gateway_core::{
+    Now,
+    event::{Event, Kept},
+};
+use proto::codec::{self, CodecError};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+
+/// Why a record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not a record, or damaged.
+    #[error("record {sequence} of the journal cannot be read: {error}")]
+    Malformed {
+        /// Which.
+        sequence: u64,
+        /// Why.
+        error: CodecError,
+    },
+    /// Written by a newer version.
+    #[error("record {sequence} of the journal is of kind {kind}, which this version does not know: it was written by a newer version of holdfast; install that version again")]
+    Newer {
+        /// Which.
+        sequence: u64,
+        /// Its kind.
+        kind: u8,
+    },
+}
+
+#[derive(Serialize)]
+struct Written<'a, T>(u8, &'a Now, &'a T);
+
+#[derive(Deserialize)]
+struct Head(u8, Now, #[expect(dead_code, reason = "read in a second step, once its kind is known")] IgnoredAny);
+
+#[derive(Deserialize)]
+struct Body<T>(
+    #[expect(dead_code, reason = "known from the first step")] u8,
+    #[expect(dead_code, reason = "known from the first step")] Now,
+    T,
+);
+
+macro_rules! kinds {
+    (events { $($code:literal = $variant:ident,)+ } kept { $($kept_code:literal = $kept:ident,)+ }) => {
+        /// The bytes of an event.
+        pub fn encode(now: &Now, event: &Event) -> Vec<u8> {
+            match event {
+                $(Event::$variant(payload) => codec::to_vec(&Written($code, now, payload)),)+
+                Event::Kept(kept) => match kept {
+                    $(Kept::$kept(payload) => codec::to_vec(&Written($kept_code, now, payload)),)+
+                },
+            }
+        }
+
+        /// The event in these bytes, and the time that stands with it.
+        ///
+        /// # Errors
+        /// [`RecordError`].
+        pub fn decode(sequence: u64, bytes: &[u8]) -> Result<(Now, Event), RecordError> {
+            let malformed = |error| RecordError::Malformed { sequence, error };
+            let Head(kind, now, _) = codec::decode(bytes).map_err(malformed)?;
+            let event = match kind {
+                $($code => Event::$variant(codec::decode::<Body<_>>(bytes).map_err(malformed)?.2),)+
+                $($kept_code => Event::Kept(Kept::$kept(codec::decode::<Body<_>>(bytes).map_err(malformed)?.2)),)+
+                kind => return Err(RecordError::Newer { sequence, kind }),
+            };
+            Ok((now, event))
+        }
+    };
+}
+
+kinds! {
+    events {
+        1 = Booted,
+        2 = Heard,
+        3 = Greeted,
+        4 = Asked,
+        5 = Probed,
+        6 = Refused,
+        7 = Granted,
+        8 = Confirmed,
+        9 = Denied,
+        10 = Started,
+        11 = Metered,
+        12 = Closed,
+        13 = Silent,
+        14 = Reported,
+        15 = Commanded,
+        16 = CommandAnswered,
+        17 = ListStaged,
+        18 = ListAdopted,
+        19 = RevocationsAdopted,
+        20 = TariffAdopted,
+        21 = Quarantined,
+        22 = Evidence,
+        23 = ModeChanged,
+        24 = Receipted,
+        25 = Rewound,
+    }
+    kept {
+        128 = Timeline,
+        129 = Device,
+        130 = Session,
+        131 = Balance,
+        132 = Confirmation,
+        133 = Denial,
+        134 = Tally,
+        135 = Charge,
+        136 = Spent,
+        137 = Outbox,
+        138 = Trust,
+        139 = Health,
+    }
+}
+
+/// Kind of an index row; only in snapshots.
+const KIND_INDEX: u8 = 200;
+
+/// A row of the uploader's index, as a snapshot keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexRow {
+    /// A ledger sequence.
+    pub ledger: u64,
+    /// Chain hash there.
+    pub chain: proto::id::Hash,
+    /// Where in the journal the next one stands.
+    pub journal: u64,
+}
+
+/// A chunk of a snapshot.
+#[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
+pub enum Chunk {
+    /// A piece of the core's state.
+    Event(Now, Event),
+    /// A piece of the uploader's index.
+    Index(IndexRow),
+}
+
+/// The bytes of an index row.
+pub fn encode_index(now: &Now, row: &IndexRow) -> Vec<u8> {
+    codec::to_vec(&Written(KIND_INDEX, now, row))
+}
+
+/// The content of a snapshot's chunk.
+///
+/// # Errors
+/// [`RecordError`], with the sequence of the snapshot.
+pub fn decode_chunk(at_sequence: u64, bytes: &[u8]) -> Result<Chunk, RecordError> {
+    let malformed = |error| RecordError::Malformed { sequence: at_sequence, error };
+    let Head(kind, _, _) = codec::decode(bytes).map_err(malformed)?;
+    if kind == KIND_INDEX {
+        return Ok(Chunk::Index(codec::decode::<Body<IndexRow>>(bytes).map_err(malformed)?.2));
+    }
+    decode(at_sequence, bytes).map(|(now, event)| Chunk::Event(now, event))
+}

@@ -1,0 +1,207 @@
+//! `holdfast run`: opens the journal, replays it, starts the engine on a thread of its own, then lets devices and cloud
+//! in; stops in the reverse order.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use mqtt_endpoint::{Endpoint, Limits};
+use proto::{seal::FRAME_BYTES_MAX, topic};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    clock::Clock,
+    cloud::link::{LINK_JOBS_MAX, Link},
+    config::{Config, DeviceSide},
+    control,
+    devices::{
+        Opener, Port, Sealer,
+        embedded::{self, DeviceAccess},
+        external::{self, Outward},
+    },
+    engine::{Engine, JOBS_MAX, Job, Shell},
+    exit,
+    mqtt::Options,
+    store::{Store, StoreError},
+};
+
+/// Largest MQTT packet of a device, in bytes: a frame, a topic and the header, with room for properties.
+const DEVICE_PACKET_BYTES_MAX: u32 = FRAME_BYTES_MAX as u32 + 512;
+/// Messages of devices between endpoint and decoder.
+const INBOUND_MAX: usize = 1_024;
+/// Epoch of a journal that was never restored from a backup.
+const FIRST_EPOCH: u32 = 1;
+
+/// Why the gateway stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The journal.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The port for devices.
+    #[error("cannot listen for devices on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The control socket, or signals.
+    #[error("cannot serve {what}: {error}")]
+    Io {
+        /// What.
+        what: &'static str,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The engine's thread panicked: an invariant is broken. The journal is good; the next start replays it.
+    #[error("the engine broke an invariant and stopped; the journal is replayed at the next start")]
+    Broken,
+}
+
+impl RunError {
+    /// For the shell.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(_) => exit::STORAGE,
+            Self::Listen { .. } | Self::Io { .. } => exit::UNAVAILABLE,
+            Self::Broken => 70,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Io { what: "the network", error })?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> Result<(), RunError> {
+    std::fs::create_dir_all(&config.dir).map_err(|error| RunError::Io { what: "the store's directory", error })?;
+    let clock = Clock::start();
+    let (store, gateway) = Store::open(&config.dir, config.core.clone(), config.snapshot_every)?;
+    let boot = gateway.timeline().boot + 1;
+    let epoch = gateway.timeline().epoch.max(FIRST_EPOCH);
+    tracing::info!(boot, epoch, records = store.head(), replayed_ms = clock.now().mono_ms, "journal replayed");
+
+    let (jobs, engine_jobs) = mpsc::channel(JOBS_MAX);
+    let (link_jobs, link_inbox) = mpsc::channel(LINK_JOBS_MAX);
+    let (position, watched) = watch::channel(crate::engine::Position::default());
+    let opener = Arc::new(Opener::new(&config.device_secrets, config.token_key.clone()));
+    let link_up = Arc::new(AtomicBool::new(false));
+    let (port, endpoint) = device_port(config, &opener, &jobs).await?;
+    let reader = store.reader();
+    let shell = Shell {
+        port,
+        link: config.link.is_some().then_some(link_jobs),
+        link_up: link_up.clone(),
+        position,
+        opener,
+    };
+    let sealer = Sealer::new(&config.device_secrets, boot);
+    let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?;
+    let (ended, mut engine_ended) = mpsc::channel(1);
+    let thread = std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let result = runtime.expect("a runtime without I/O needs nothing").block_on(engine.run(engine_jobs));
+            // The receiver lives as long as `serve`.
+            let _ = ended.blocking_send(());
+            result
+        })
+        .map_err(|error| RunError::Io { what: "the engine", error })?;
+    control::serve(&config.dir, reader.clone(), jobs.clone())
+        .await
+        .map_err(|error| RunError::Io { what: "the control socket", error })?;
+    if let Some(link) = &config.link {
+        let link = Link {
+            site: config.site,
+            gateway: config.gateway,
+            config: link.clone(),
+            issuer_keys: config.issuer_keys.clone(),
+            engine: jobs.clone(),
+            jobs: link_inbox,
+            position: watched,
+            reader,
+            up: link_up,
+        };
+        tokio::spawn(link.run());
+    }
+    tracing::info!(site = %config.site, gateway = %config.gateway, devices = config.device_secrets.len(), "ready");
+
+    tokio::select! {
+        stopped = stop_signal() => stopped.map_err(|error| RunError::Io { what: "signals", error })?,
+        _ = engine_ended.recv() => {}
+    }
+    if let Some(endpoint) = endpoint {
+        endpoint.shutdown().await;
+    }
+    // If the engine has ended already, its result says why.
+    let _ = jobs.send(Job::Shutdown).await;
+    match thread.join() {
+        Ok(result) => result?,
+        Err(_) => return Err(RunError::Broken),
+    }
+    tracing::info!("stopped; the journal is closed");
+    Ok(())
+}
+
+async fn stop_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    Ok(())
+}
+
+async fn device_port(
+    config: &Config,
+    opener: &Arc<Opener>,
+    jobs: &mpsc::Sender<Job>,
+) -> Result<(Port, Option<Endpoint>), RunError> {
+    match &config.device_side {
+        DeviceSide::Embedded { listen, connections_max } => {
+            let access = Arc::new(DeviceAccess::new(&config.device_secrets, config.monitor_password.clone()));
+            let (inbound, from_devices) = mpsc::channel(INBOUND_MAX);
+            let limits = Limits {
+                connections_max: *connections_max,
+                packet_bytes_max: DEVICE_PACKET_BYTES_MAX,
+                ..Limits::default()
+            };
+            let endpoint = Endpoint::bind(*listen, limits, access, inbound)
+                .await
+                .map_err(|error| RunError::Listen { address: *listen, error })?;
+            // Port 0 is for tests and demos, which read the port from this line.
+            tracing::info!(address = %endpoint.local_addr(), "devices may connect");
+            let handle = endpoint.handle();
+            tokio::spawn(embedded::run(from_devices, opener.clone(), jobs.clone()));
+            Ok((Port::Embedded(handle), Some(endpoint)))
+        }
+        DeviceSide::External { broker, username, password } => {
+            let options = Options {
+                broker: broker.clone(),
+                client_id: config.gateway.to_string(),
+                login: username.clone().zip(password.clone()),
+                keep_alive_s: 30,
+                filter: topic::up_filter().to_string(),
+                persistent: true,
+                packet_bytes_max: DEVICE_PACKET_BYTES_MAX,
+            };
+            let outward = Outward::default();
+            tokio::spawn(external::run(options, opener.clone(), outward.clone(), jobs.clone()));
+            Ok((Port::External(outward), None))
+        }
+    }
+}

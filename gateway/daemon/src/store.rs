@@ -1,0 +1,229 @@
+//! From journal to state and back: replay at boot, group commit while running, snapshots so that boot does not grow
+//! with history, and the index that finds ledger records for the uploader.
+
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+
+use gateway_core::{Config as CoreConfig, Event, Gateway, Now};
+use journal::{Journal, Options, Reader, SnapshotWriter};
+use proto::id::Hash;
+
+use crate::record::{self, Chunk, IndexRow, RecordError};
+
+/// What the store is, so that no other program's directory is taken for it.
+const KIND: &str = "holdfast gateway";
+/// Version of the record format; a newer one is refused at open.
+const FORMAT_VERSION: u32 = 1;
+/// An index row for every so many ledger records: 1,000,000 records cost 16,000 rows.
+const INDEX_EVERY: u64 = 64;
+/// Snapshot chunks written between two batches, so that no verdict waits long for a snapshot.
+const SNAPSHOT_SLICE: usize = 16;
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The journal does not open.
+    #[error(transparent)]
+    Open(#[from] journal::OpenError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Read(#[from] journal::ReadError),
+    /// A record cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Writing failed; nothing may be decided any more.
+    #[error(transparent)]
+    Append(#[from] journal::AppendError),
+    /// A snapshot could not be written.
+    #[error(transparent)]
+    Snapshot(#[from] journal::SnapshotError),
+}
+
+/// Where a ledger record is found: the chain up to it, and where in the journal to look for what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// A ledger sequence.
+    pub ledger: u64,
+    /// Chain hash there.
+    pub chain: Hash,
+    /// Records after it stand at or behind this journal sequence.
+    pub journal: u64,
+}
+
+/// The durable side of one gateway.
+pub struct Store {
+    journal: Journal,
+    index: BTreeMap<u64, Mark>,
+    batch: Vec<Vec<u8>>,
+    writing: Option<(SnapshotWriter, std::vec::IntoIter<Vec<u8>>)>,
+    snapshot_at: u64,
+    snapshot_every: u64,
+}
+
+impl Store {
+    /// Opens the journal under `dir` and replays it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was changed.
+    pub fn open(dir: &Path, core: CoreConfig, snapshot_every: u64) -> Result<(Self, Gateway), StoreError> {
+        let journal = Journal::open(&dir.join("journal"), Options::new(KIND, FORMAT_VERSION).create())?;
+        let mut store = Self {
+            journal,
+            index: BTreeMap::new(),
+            batch: Vec::new(),
+            writing: None,
+            snapshot_at: 0,
+            snapshot_every,
+        };
+        let mut gateway = Gateway::new(core);
+        store.load_snapshot(&mut gateway)?;
+        store.replay(&mut gateway)?;
+        Ok((store, gateway))
+    }
+
+    /// The journal alone, for reading, while no gateway runs on it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_reader(dir: &Path) -> Result<Journal, StoreError> {
+        Ok(Journal::open(&dir.join("journal"), Options::new(KIND, FORMAT_VERSION))?)
+    }
+
+    fn load_snapshot(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {
+        let Some(snapshot) = self.journal.latest_snapshot()? else { return Ok(()) };
+        for damage in snapshot.damaged() {
+            tracing::error!(%damage, "a snapshot is damaged; an older one is used");
+        }
+        let at = snapshot.at_sequence();
+        for chunk in snapshot.chunks() {
+            match record::decode_chunk(at, &chunk?)? {
+                Chunk::Event(now, event) => gateway.apply(&now, &event),
+                Chunk::Index(row) => {
+                    self.index.insert(row.ledger, Mark { ledger: row.ledger, chain: row.chain, journal: row.journal });
+                }
+            }
+        }
+        self.snapshot_at = at;
+        Ok(())
+    }
+
+    fn replay(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {
+        let reader = self.journal.reader();
+        let mut failed = None;
+        reader.replay(self.snapshot_at + 1, &mut |sequence, bytes| match record::decode(sequence, bytes) {
+            Ok((now, event)) => {
+                self.note(gateway, sequence, &event);
+                gateway.apply(&now, &event);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn note(&mut self, gateway: &Gateway, journal: u64, event: &Event) {
+        if let Some(record) = event.record() {
+            let ledger = record.sequence - 1;
+            if ledger % INDEX_EVERY == 0 {
+                self.index.insert(ledger, Mark { ledger, chain: gateway.outbox().chain(), journal });
+            }
+        }
+    }
+
+    /// Applies an event and puts it into the batch. Nothing may leave before [`Self::commit`].
+    pub fn stage(&mut self, gateway: &mut Gateway, now: &Now, event: &Event) {
+        let sequence = self.journal.head().sequence + 1 + self.batch.len() as u64;
+        self.note(gateway, sequence, event);
+        gateway.apply(now, event);
+        self.batch.push(record::encode(now, event));
+    }
+
+    /// Whether there is anything to commit.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Makes the batch durable: flushed and fdatasynced when this returns.
+    ///
+    /// # Errors
+    /// The state in memory is ahead of the disk now: stop, and start again from the journal.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        for part in self.batch.chunks(journal::BATCH_RECORDS_MAX) {
+            let records: Vec<&[u8]> = part.iter().map(Vec::as_slice).collect();
+            self.journal.append(&records)?;
+        }
+        self.batch.clear();
+        Ok(())
+    }
+
+    /// Begins a snapshot when one is due, or writes the next slice of it. Call after a commit.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn tend(&mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
+        if let Some((mut writer, mut chunks)) = self.writing.take() {
+            for chunk in chunks.by_ref().take(SNAPSHOT_SLICE) {
+                writer.push(&chunk)?;
+            }
+            if chunks.len() > 0 {
+                self.writing = Some((writer, chunks));
+            } else {
+                self.snapshot_at = writer.at_sequence();
+                writer.finish()?;
+            }
+        } else if self.journal.head().sequence - self.snapshot_at >= self.snapshot_every {
+            self.begin(gateway, now)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
+        let events = gateway.snapshot();
+        let mut chunks: Vec<Vec<u8>> = events.iter().map(|event| record::encode(now, event)).collect();
+        // Marks behind the cursor are kept for a hub that is restored from a backup.
+        chunks.extend(self.index.values().map(|mark| {
+            record::encode_index(now, &IndexRow { ledger: mark.ledger, chain: mark.chain, journal: mark.journal })
+        }));
+        let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
+        self.writing = Some((writer, chunks.into_iter()));
+        Ok(())
+    }
+
+    /// Writes a whole snapshot now and closes the journal: the next boot is quick.
+    ///
+    /// # Errors
+    /// The journal is good nevertheless; the next boot replays more.
+    pub fn close(mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
+        self.writing = None;
+        if self.journal.head().sequence > self.snapshot_at {
+            self.begin(gateway, now)?;
+            while self.writing.is_some() {
+                self.tend(gateway, now)?;
+            }
+        }
+        self.journal.close()?;
+        Ok(())
+    }
+
+    /// The nearest mark at or before a ledger sequence.
+    #[must_use]
+    pub fn mark(&self, ledger: u64) -> Mark {
+        let nearest = self.index.range(..=ledger).next_back().map(|(_, mark)| *mark);
+        nearest.unwrap_or(Mark { ledger: 0, chain: Hash::ZERO, journal: 1 })
+    }
+
+    /// A handle for the uploader.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.journal.reader()
+    }
+
+    /// Sequence of the newest journal record.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.journal.head().sequence
+    }
+}
