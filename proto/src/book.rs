@@ -190,8 +190,23 @@ impl Book {
     /// [`BookError`]; then nothing was booked.
     pub fn book(&mut self, record: &LedgerRecord) -> Result<Vec<Transfer>, BookError> {
         let lines = self.lines(record)?;
-        for line in &lines {
-            self.make(line)?;
+        let touched = lines.iter().flat_map(|line| [line.debit, line.credit]);
+        let before: Vec<_> = touched
+            .map(|account| (account, self.balances.get(&account).copied()))
+            .collect();
+        let held = self.held.get(&record.session).copied();
+        if let Err(error) = lines.iter().try_for_each(|line| self.make(line)) {
+            for (account, balance) in before {
+                match balance {
+                    Some(balance) => self.balances.insert(account, balance),
+                    None => self.balances.remove(&account),
+                };
+            }
+            match held {
+                Some(held) => self.held.insert(record.session, held),
+                None => self.held.remove(&record.session),
+            };
+            return Err(error);
         }
         Ok(lines)
     }

@@ -295,9 +295,9 @@ impl Counter {
         self.0
     }
 
-    /// The next counter.
+    /// The next counter. At the end of the range it stays there, and the receiver refuses what follows as replayed.
     pub const fn next(&mut self) -> u64 {
-        self.0 += 1;
+        self.0 = self.0.saturating_add(1);
         self.0
     }
 }

@@ -1,0 +1,320 @@
+//! The operator's door to a running hub: a Unix socket in the data directory, for the owner of the process only.
+//!
+//! One request a line, as `{"request":"ledger","gateway":"gw-1"}`; the answer is one JSON object a line and, last,
+//! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `ledger` (of one `gateway`
+//! or of all), `balances`, `holds`, `quarantine`, `disputes`, `reload` (the seed file of the configuration), `import`
+//! (a `file`).
+
+use std::{
+    fs, io,
+    io::{BufRead, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use journal::Reader;
+use proto::id::{GatewayId, Name, TokenKey};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    sync::{mpsc, oneshot},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    core::ImportSummary,
+    engine::{Query, Work},
+    export, seed,
+};
+
+/// Longest request line, in bytes: a word and two paths.
+const REQUEST_BYTES_MAX: u64 = 8 * 1024;
+/// Lines of a ledger on their way from the store to the socket.
+const LINES_WAITING_MAX: usize = 256;
+
+/// The control socket of a data directory, unless the configuration names another place.
+#[must_use]
+pub fn socket_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("control.sock")
+}
+
+/// A request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The word.
+    pub request: String,
+    /// `ledger`: only this gateway's lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// `import`: this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+impl Request {
+    /// A request without arguments.
+    #[must_use]
+    pub fn new(word: &str) -> Self {
+        Self {
+            request: word.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The last line of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Last {
+    End(u64),
+    Error(String),
+}
+
+/// What an import changed, as a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportRow {
+    /// Accounts that are new or have other deposits.
+    pub accounts: usize,
+    /// Tokens that are new or changed.
+    pub tokens_set: usize,
+    /// Tokens that are no longer listed.
+    pub tokens_gone: usize,
+    /// Revocations that are new.
+    pub revoked: usize,
+    /// Prices that are new or changed.
+    pub tariffs: usize,
+}
+
+impl From<ImportSummary> for ImportRow {
+    fn from(summary: ImportSummary) -> Self {
+        Self {
+            accounts: summary.accounts,
+            tokens_set: summary.tokens_set,
+            tokens_gone: summary.tokens_gone,
+            revoked: summary.revoked,
+            tariffs: summary.tariffs,
+        }
+    }
+}
+
+/// What the door leads to.
+pub struct Door {
+    /// The engine's queue.
+    pub engine: mpsc::Sender<Work>,
+    /// The store, for the ledger.
+    pub reader: Reader,
+    /// For imports.
+    pub token_key: TokenKey,
+    /// The seed file of the configuration.
+    pub seed_file: Option<PathBuf>,
+}
+
+impl Door {
+    /// Reads a seed file and has it imported.
+    ///
+    /// # Errors
+    /// A text for the operator; then nothing was changed.
+    pub async fn import(&self, file: &Path) -> Result<ImportSummary, String> {
+        let (path, key) = (file.to_owned(), self.token_key.clone());
+        let catalogue = tokio::task::spawn_blocking(move || seed::load(&path, &key))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        let (reply, answer) = oneshot::channel();
+        self.ask_engine(Work::Import(catalogue, reply)).await?;
+        let done = answer.await.map_err(|_| ENGINE_GONE.to_owned())?;
+        done.map_err(|refusal| format!("{}: {refusal}", file.display()))
+    }
+
+    async fn ask_engine(&self, work: Work) -> Result<(), String> {
+        self.engine.send(work).await.map_err(|_| ENGINE_GONE.to_owned())
+    }
+
+    async fn query<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Result<T, String> {
+        let (reply, answer) = oneshot::channel();
+        self.ask_engine(Work::Query(query(reply))).await?;
+        answer.await.map_err(|_| ENGINE_GONE.to_owned())
+    }
+}
+
+const ENGINE_GONE: &str = "the hub is stopping";
+
+/// Opens the door at `path`; what a killed process left there is removed. The store is locked, so nobody else uses it.
+///
+/// # Errors
+/// As the system says; a path of more than 107 bytes cannot be a socket.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers whoever comes, until the task is dropped.
+pub async fn serve(listener: UnixListener, door: Arc<Door>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let door = Arc::clone(&door);
+                tokio::spawn(async move {
+                    if let Err(error) = visit(stream, &door).await {
+                        debug!(%error, "control connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "control socket");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn visit(stream: UnixStream, door: &Door) -> io::Result<()> {
+    let (read, write) = stream.into_split();
+    let mut reader = BufReader::new(read);
+    let mut out = Out {
+        to: BufWriter::new(write),
+        lines: 0,
+    };
+    loop {
+        let mut line = String::new();
+        let bytes = (&mut reader).take(REQUEST_BYTES_MAX).read_line(&mut line).await?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        out.lines = 0;
+        let done = match serde_json::from_str::<Request>(&line) {
+            Ok(request) => answer(&request, door, &mut out).await,
+            Err(error) => Err(format!("not a request: {error}")),
+        };
+        let last = match done {
+            Ok(()) => Last::End(out.lines),
+            Err(error) => Last::Error(error),
+        };
+        out.line(&last).await?;
+        out.to.flush().await?;
+        if bytes as u64 == REQUEST_BYTES_MAX {
+            return Ok(());
+        }
+    }
+}
+
+struct Out {
+    to: BufWriter<OwnedWriteHalf>,
+    lines: u64,
+}
+
+impl Out {
+    async fn line<T: Serialize>(&mut self, row: &T) -> io::Result<()> {
+        let mut text = serde_json::to_string(row).map_err(io::Error::other)?;
+        text.push('\n');
+        self.lines += 1;
+        self.to.write_all(text.as_bytes()).await
+    }
+
+    async fn rows<T: Serialize>(&mut self, rows: &[T]) -> Result<(), String> {
+        for row in rows {
+            self.line(row).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), String> {
+    match request.request.as_str() {
+        "status" => out.rows(&[door.query(Query::Status).await?]).await,
+        "balances" => out.rows(&door.query(Query::Balances).await?).await,
+        "holds" => out.rows(&door.query(Query::Holds).await?).await,
+        "quarantine" => out.rows(&door.query(Query::Quarantine).await?).await,
+        "disputes" => out.rows(&door.query(Query::Disputes).await?).await,
+        "ledger" => ledger(request, door, out).await,
+        "reload" => {
+            let file = door
+                .seed_file
+                .as_ref()
+                .ok_or_else(|| "the configuration names no seed_file".to_owned())?;
+            out.rows(&[ImportRow::from(door.import(file).await?)]).await
+        }
+        "import" => {
+            let file = request.file.as_ref().ok_or_else(|| "import needs a file".to_owned())?;
+            out.rows(&[ImportRow::from(door.import(file).await?)]).await
+        }
+        word => Err(format!("no such request: {word:?}")),
+    }
+}
+
+async fn ledger(request: &Request, door: &Door, out: &mut Out) -> Result<(), String> {
+    let gateway = request.gateway.as_deref().map(Name::from_str).transpose();
+    let gateway: Option<GatewayId> = gateway.map_err(|error| format!("gateway: {error}"))?;
+    let (sender, mut lines) = mpsc::channel(LINES_WAITING_MAX);
+    let reader = door.reader.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        export::for_each_line(&reader, gateway.as_ref(), |line| {
+            // Nobody listens any more: the rest is read for nothing, which harms nobody.
+            let _ = sender.blocking_send(line);
+        })
+    });
+    while let Some(line) = lines.recv().await {
+        out.line(&line).await.map_err(|error| error.to_string())?;
+    }
+    let done = reading.await.map_err(|error| error.to_string())?;
+    done.map_err(|error| error.to_string())
+}
+
+/// Why a running hub did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No hub listens there.
+    #[error("no hub answers at {}: {error}", path.display())]
+    Absent {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The connection broke.
+    #[error("the hub stopped answering: {0}")]
+    Broken(#[from] io::Error),
+    /// A line that is none of this protocol.
+    #[error("the hub's answer cannot be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The hub's own words.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks a running hub; `visit` is called with every line of the answer.
+///
+/// # Errors
+/// [`CallError`].
+pub fn call<T: for<'a> Deserialize<'a>>(
+    path: &Path,
+    request: &Request,
+    mut visit: impl FnMut(T),
+) -> Result<(), CallError> {
+    let mut stream = std::os::unix::net::UnixStream::connect(path).map_err(|error| CallError::Absent {
+        path: path.to_owned(),
+        error,
+    })?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    for line in io::BufReader::new(stream).lines() {
+        let line = line?;
+        match serde_json::from_str::<Last>(&line) {
+            Ok(Last::End(_)) => return Ok(()),
+            Ok(Last::Error(error)) => return Err(CallError::Refused(error)),
+            Err(_) => visit(serde_json::from_str(&line)?),
+        }
+    }
+    Err(CallError::Broken(io::ErrorKind::UnexpectedEof.into()))
+}

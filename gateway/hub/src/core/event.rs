@@ -1,0 +1,147 @@
+//! What can happen to the hub's state. Each event stands for itself: a crash between two events of one decision leaves
+//! a state from which the same input completes the rest.
+
+use core::fmt;
+
+use proto::{
+    id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
+    link::LedgerRecord,
+    money::Money,
+    tariff::Tariff,
+};
+
+use super::state::TokenRow;
+
+/// The identity of an uploaded record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordKey {
+    /// Whose journal.
+    pub gateway: GatewayId,
+    /// Which sequence.
+    pub epoch: u32,
+    /// Number in it.
+    pub sequence: u64,
+}
+
+impl fmt::Display for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.gateway, self.epoch, self.sequence)
+    }
+}
+
+/// One change of state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The process started for the `boot`th time.
+    Booted {
+        /// Upper half of every counter until the next start.
+        boot: u32,
+    },
+    /// The sum of an account's deposits is known.
+    AccountSet {
+        /// Which.
+        account: AccountId,
+        /// All that was ever paid in.
+        deposit: Money,
+    },
+    /// A token is new or changed.
+    TokenSet {
+        /// Which.
+        token: TokenHash,
+        /// As it is from now on.
+        row: TokenRow,
+    },
+    /// A token is revoked, for good.
+    Revoked {
+        /// Which.
+        token: TokenHash,
+        /// With this credential revision and all before it.
+        credential_revision: u64,
+    },
+    /// The price of a kind is new or changed.
+    TariffSet {
+        /// Which kind.
+        kind: Kind,
+        /// Its price.
+        tariff: Tariff,
+    },
+    /// A full list was frozen for publication.
+    ListPublished {
+        /// Its revision.
+        revision: u64,
+        /// When, in seconds since 1970 UTC.
+        issued_s: u64,
+    },
+    /// The next window of revocations was frozen for publication.
+    RevocationsPublished {
+        /// Its revision.
+        revision: u64,
+    },
+    /// The price table was frozen for publication.
+    TariffsPublished {
+        /// Its revision.
+        revision: u64,
+    },
+    /// A gateway said hello; in a higher epoch than before its sequence starts anew.
+    GatewaySeen {
+        /// Who.
+        gateway: GatewayId,
+        /// Its epoch.
+        epoch: u32,
+        /// Number of its boot.
+        boot: u32,
+        /// Counter of the hello: no older frame of this epoch is accepted again, across restarts of the hub.
+        counter: u64,
+    },
+    /// A gateway forgot records that are committed here: it has to start a new epoch.
+    GatewayFenced {
+        /// Who.
+        gateway: GatewayId,
+        /// The epoch that is over.
+        epoch_from: u32,
+        /// The epoch expected from now on.
+        epoch: u32,
+        /// Counter of the hello that showed it.
+        counter: u64,
+    },
+    /// A record is committed and booked.
+    Booked {
+        /// Which.
+        at: RecordKey,
+        /// Chain hash behind it.
+        hash: Hash,
+        /// As received.
+        bytes: Vec<u8>,
+        /// As read from `bytes`.
+        record: LedgerRecord,
+    },
+    /// Some bytes of a record that is about to be quarantined.
+    QuarantinePart {
+        /// Which.
+        at: RecordKey,
+        /// Where in the record.
+        offset: u64,
+        /// At most `QUARANTINE_PART_BYTES`.
+        bytes: Vec<u8>,
+    },
+    /// A record is committed, but not booked.
+    Quarantined {
+        /// Which.
+        at: RecordKey,
+        /// Chain hash behind it.
+        hash: Hash,
+        /// Why.
+        reason: String,
+    },
+    /// The charge of a record is not what the hub computes. It is booked as the gateway charged it.
+    Disputed {
+        /// Which record.
+        at: RecordKey,
+        /// Which session.
+        session: SessionId,
+        /// What the gateway charged.
+        charged: Money,
+        /// What the hub computes; `None`: it has no tariff with that hash.
+        computed: Option<Money>,
+    },
+}

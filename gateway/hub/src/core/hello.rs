@@ -1,0 +1,164 @@
+//! A gateway introduces itself: version, epoch, and what it still lacks.
+
+use proto::{
+    VERSION,
+    id::{GatewayId, Hash},
+    link::{LinkHello, Welcome},
+    trust::ArtifactKind,
+};
+
+use super::{Alarm, Decision, Effect, Event, Hub, Now, state::REVOCATION_WINDOW};
+
+impl Hub {
+    pub(super) fn decide_hello(&self, now: Now, gateway: GatewayId, counter: u64, hello: &LinkHello) -> Decision {
+        let mut decision = Decision::default();
+        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+            decision.effects.push(Effect::Alarm(Alarm::Version {
+                gateway,
+                version_min: hello.version_min,
+                version_max: hello.version_max,
+            }));
+            decision.effects.push(self.welcome(now, gateway, 0));
+            return decision;
+        }
+        let row = self.gateways.get(&gateway);
+        let forgot = row.is_some_and(|row| row.epoch == hello.epoch && hello.head < row.upto);
+        let expected = match row {
+            // Records that are committed here are unknown there: what it would upload next has their numbers.
+            Some(row) if forgot => row.epoch.saturating_add(1),
+            Some(row) => row.epoch.max(hello.epoch),
+            None => hello.epoch,
+        };
+        if hello.epoch < expected {
+            decision.effects.push(Effect::Alarm(Alarm::Fenced {
+                gateway,
+                found: hello.epoch,
+                expected,
+            }));
+        }
+        if forgot {
+            decision.events.push(Event::GatewayFenced {
+                gateway,
+                epoch_from: hello.epoch,
+                epoch: expected,
+                counter,
+            });
+            decision.effects.push(Effect::Welcome {
+                gateway,
+                welcome: Welcome {
+                    version: VERSION,
+                    epoch: expected,
+                    upto: 0,
+                    hash: Hash::ZERO,
+                    wall_s: now.wall_s,
+                },
+                is_agreed: false,
+            });
+            return decision;
+        }
+        if hello.epoch < expected {
+            decision.effects.push(self.welcome(now, gateway, VERSION));
+            return decision;
+        }
+        let (upto, hash) = match row {
+            Some(row) if row.epoch == hello.epoch => (row.upto, row.hash),
+            Some(_) | None => (0, Hash::ZERO),
+        };
+        decision.events.push(Event::GatewaySeen {
+            gateway,
+            epoch: hello.epoch,
+            boot: hello.boot,
+            counter,
+        });
+        decision.effects.push(Effect::Welcome {
+            gateway,
+            welcome: Welcome {
+                version: VERSION,
+                epoch: hello.epoch,
+                upto,
+                hash,
+                wall_s: now.wall_s,
+            },
+            is_agreed: true,
+        });
+        self.send_newer(gateway, hello, &mut decision);
+        decision
+    }
+
+    /// Where the hub stands with a gateway that stands elsewhere.
+    pub(super) fn welcome(&self, now: Now, gateway: GatewayId, version: u8) -> Effect {
+        let row = self.gateways.get(&gateway).cloned().unwrap_or_default();
+        Effect::Welcome {
+            gateway,
+            welcome: Welcome {
+                version,
+                epoch: row.epoch,
+                upto: row.upto,
+                hash: row.hash,
+                wall_s: now.wall_s,
+            },
+            is_agreed: false,
+        }
+    }
+
+    /// Revocations first: whatever else arrives must not revive what is revoked.
+    fn send_newer(&self, gateway: GatewayId, hello: &LinkHello, decision: &mut Decision) {
+        let mut send = |kind, revision| {
+            decision.effects.push(Effect::Artifact {
+                gateway,
+                kind,
+                revision,
+            });
+        };
+        for revision in self.revocations_to_send(hello.revocations_revision) {
+            send(ArtifactKind::Revocations, revision);
+        }
+        let tariffs = self.tariff_table.as_ref().map_or(0, |table| table.revision);
+        if tariffs > hello.tariffs_revision {
+            send(ArtifactKind::Tariffs, tariffs);
+        }
+        let list = self.list.as_ref().map_or(0, |list| list.revision);
+        if list > hello.list_revision {
+            send(ArtifactKind::List, list);
+        }
+        let held = [
+            (
+                ArtifactKind::Revocations,
+                hello.revocations_revision,
+                self.revocations_revision(),
+            ),
+            (ArtifactKind::Tariffs, hello.tariffs_revision, tariffs),
+            (ArtifactKind::List, hello.list_revision, list),
+        ];
+        for (kind, found, newest) in held {
+            if found > newest {
+                decision.effects.push(Effect::Alarm(Alarm::Ahead {
+                    gateway,
+                    kind,
+                    found,
+                    newest,
+                }));
+            }
+        }
+    }
+
+    /// The fewest published windows that together hold everything newer than `known`, in order.
+    fn revocations_to_send(&self, known: u64) -> Vec<u64> {
+        let mut covered = self
+            .revocation_ends
+            .iter()
+            .rfind(|(revision, _)| *revision <= known)
+            .map_or(0, |(_, end)| *end);
+        let mut revisions = Vec::new();
+        while covered < self.revocations_published() {
+            let (revision, end) = self
+                .revocation_ends
+                .iter()
+                .rfind(|(_, end)| end.saturating_sub(REVOCATION_WINDOW) <= covered)
+                .expect("each window begins where the one before it ended, or earlier");
+            revisions.push(*revision);
+            covered = *end;
+        }
+        revisions
+    }
+}

@@ -1,0 +1,285 @@
+//! The hub's decisions, pure: accounts, tokens, what was published, the gateways' watermarks and the book.
+//!
+//! [`Hub::decide`] reads, [`Hub::apply`] is the only mutator, recovery is replaying it. No clock, no I/O, no unordered
+//! map. Every input may arrive twice: what was committed is acknowledged again and never booked again.
+
+mod ask;
+mod catalogue;
+mod event;
+mod hello;
+mod publish;
+mod state;
+mod upload;
+
+use proto::{
+    artifact::{Revocations, TariffTable},
+    id::{AccountId, GatewayId},
+    link::{Answer, Ask, Echo, LedgerReceipt, LinkHello, Upload, Welcome},
+    money::Money,
+    trust::ArtifactKind,
+};
+
+pub use catalogue::{Catalogue, ImportRefusal, ImportSummary, RevocationSpec, SHRINK_TOKENS_FREE, TokenSpec};
+pub use event::{Event, RecordKey};
+pub use publish::PublishedList;
+pub use state::{
+    Dispute, GatewayRow, Hub, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow, TokenRow,
+};
+pub use upload::{QUARANTINE_PART_BYTES, QUARANTINE_ROWS_MAX, RECORD_AMOUNT_MAX};
+
+/// What the shell's clock says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Seconds since 1970 UTC.
+    pub wall_s: u64,
+}
+
+/// What may be set from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Longest age of the published list before the same content is published anew, in s; 0: never.
+    pub list_every_s: u64,
+}
+
+/// Something that happened. Frames of gateways are here after their seal and counter were checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The process started.
+    Start,
+    /// A gateway connected and introduced itself.
+    Hello {
+        /// Who.
+        gateway: GatewayId,
+        /// The counter of the frame.
+        counter: u64,
+        /// Its words.
+        hello: LinkHello,
+    },
+    /// A gateway asks about a token.
+    Ask {
+        /// Who.
+        gateway: GatewayId,
+        /// The question.
+        ask: Ask,
+    },
+    /// A gateway uploads ledger records.
+    Upload {
+        /// Who.
+        gateway: GatewayId,
+        /// The records.
+        upload: Upload,
+    },
+    /// A gateway wants to know whether this hub is alive.
+    Echo {
+        /// Who.
+        gateway: GatewayId,
+        /// To be returned.
+        echo: Echo,
+    },
+    /// The operator's accounts, tokens, tariffs and revocations, as they should be.
+    Import(Catalogue),
+    /// Time passed.
+    Tick,
+}
+
+/// What the shell has to do after the events are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Say where the hub stands.
+    Welcome {
+        /// To whom.
+        gateway: GatewayId,
+        /// What.
+        welcome: Welcome,
+        /// Whether the two agree on version and epoch, so that artifacts and receipts may follow.
+        is_agreed: bool,
+    },
+    /// Answer a question.
+    Answer(GatewayId, Answer),
+    /// Acknowledge records.
+    Receipt(GatewayId, LedgerReceipt),
+    /// Return an echo.
+    Echo(GatewayId, Echo),
+    /// Send one artifact to one gateway.
+    Artifact {
+        /// To whom.
+        gateway: GatewayId,
+        /// What.
+        kind: ArtifactKind,
+        /// Which.
+        revision: u64,
+    },
+    /// Send a new artifact to every connected gateway.
+    Announce {
+        /// What.
+        kind: ArtifactKind,
+        /// Which.
+        revision: u64,
+    },
+    /// Count records that were committed before.
+    Duplicates(GatewayId, u64),
+    /// The import is done.
+    Imported(ImportSummary),
+    /// The import changes nothing, because it looks wrong.
+    ImportRefused(ImportRefusal),
+    /// Tell the operator.
+    Alarm(Alarm),
+}
+
+/// What an operator has to know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Alarm {
+    /// A record was kept, but not booked.
+    #[error("record {at} is quarantined: {reason}")]
+    Quarantined {
+        /// Which.
+        at: RecordKey,
+        /// Why.
+        reason: String,
+    },
+    /// A charge is not what bill and tariff give.
+    #[error("record {at} charges {charged}, bill and tariff give {}", computed.map_or_else(|| "nothing: the tariff is unknown here".to_owned(), |money| money.to_string()))]
+    Disputed {
+        /// Which.
+        at: RecordKey,
+        /// What the gateway charged, and what was booked.
+        charged: Money,
+        /// What the hub computes; `None`: it has no tariff with that hash.
+        computed: Option<Money>,
+    },
+    /// A gateway speaks for an epoch that is over: it runs on a restored copy.
+    #[error("gateway {gateway} speaks in epoch {found}, expected {expected}: a restored copy, fenced")]
+    Fenced {
+        /// Who.
+        gateway: GatewayId,
+        /// Its epoch.
+        found: u32,
+        /// The epoch it has to reach.
+        expected: u32,
+    },
+    /// A gateway speaks no version that this hub speaks.
+    #[error(
+        "gateway {gateway} speaks versions {version_min} to {version_max}, this hub {}",
+        proto::VERSION
+    )]
+    Version {
+        /// Who.
+        gateway: GatewayId,
+        /// Its lowest version.
+        version_min: u8,
+        /// Its highest version.
+        version_max: u8,
+    },
+    /// An upload that cannot be committed as it stands.
+    #[error("gateway {gateway}: {reason}")]
+    Upload {
+        /// Who.
+        gateway: GatewayId,
+        /// Why.
+        reason: String,
+    },
+    /// A gateway has a newer artifact than this hub ever made: the hub is a restored copy, or was set up anew.
+    #[error("gateway {gateway} holds {} revision {found}, the newest here is {newest}: this hub forgot something", kind.word())]
+    Ahead {
+        /// Who.
+        gateway: GatewayId,
+        /// What.
+        kind: ArtifactKind,
+        /// Its revision.
+        found: u64,
+        /// Ours.
+        newest: u64,
+    },
+}
+
+/// Events to make durable and effects to run after that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// In order.
+    pub events: Vec<Event>,
+    /// In order.
+    pub effects: Vec<Effect>,
+}
+
+impl Hub {
+    /// What `input` means. Reads only: nothing has happened until the events are durable and applied.
+    #[must_use]
+    pub fn decide(&self, now: Now, settings: &Settings, input: &Input) -> Decision {
+        match input {
+            Input::Start => Decision {
+                events: vec![Event::Booted {
+                    boot: self.boot().saturating_add(1),
+                }],
+                effects: Vec::new(),
+            },
+            Input::Hello {
+                gateway,
+                counter,
+                hello,
+            } => self.decide_hello(now, *gateway, *counter, hello),
+            Input::Ask { gateway, ask } => Decision {
+                events: Vec::new(),
+                effects: vec![Effect::Answer(*gateway, self.answer(now, ask))],
+            },
+            Input::Upload { gateway, upload } => self.decide_upload(now, *gateway, upload),
+            Input::Echo { gateway, echo } => Decision {
+                events: Vec::new(),
+                effects: vec![Effect::Echo(*gateway, echo.clone())],
+            },
+            Input::Import(catalogue) => self.decide_import(now, catalogue),
+            Input::Tick => self.decide_publication(now, settings),
+        }
+    }
+
+    /// Decides and applies, for simulations and tests that need no store.
+    pub fn step(&mut self, now: Now, settings: &Settings, input: &Input) -> Decision {
+        let decision = self.decide(now, settings, input);
+        for event in &decision.events {
+            self.apply(event);
+        }
+        decision
+    }
+
+    /// What is left of an account: deposits less everything spent and held. Negative: overdrawn.
+    #[must_use]
+    pub fn available(&self, account: AccountId) -> Money {
+        let sums = self.book().balance(&proto::book::Account::Customer(account));
+        self.deposit(account)
+            .saturating_sub(sums.debits_posted)
+            .saturating_sub(sums.debits_pending)
+    }
+
+    /// The content of a published artifact; `None` if this hub has no such revision any more.
+    #[must_use]
+    pub fn artifact(&self, kind: ArtifactKind, revision: u64) -> Option<Content> {
+        match kind {
+            ArtifactKind::List => self
+                .list()
+                .filter(|list| list.revision == revision)
+                .cloned()
+                .map(Content::List),
+            ArtifactKind::Revocations => self.revocations(revision).map(Content::Revocations),
+            ArtifactKind::Tariffs => self
+                .tariff_table()
+                .filter(|table| table.revision == revision)
+                .cloned()
+                .map(Content::Tariffs),
+            ArtifactKind::Other
+            | ArtifactKind::Policy
+            | ArtifactKind::Lease
+            | ArtifactKind::Voucher
+            | ArtifactKind::Firmware => None,
+        }
+    }
+}
+
+/// The content of an artifact, to be signed by the shell. Signing it again gives the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A full list.
+    List(PublishedList),
+    /// Revocations.
+    Revocations(Revocations),
+    /// Price tables.
+    Tariffs(TariffTable),
+}

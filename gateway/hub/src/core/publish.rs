@@ -1,0 +1,111 @@
+//! Freezing what is published. The frozen content is state, so that signing it again after a restart gives the same
+//! bytes under the same revision.
+
+use proto::{
+    artifact::{ListEntry, TariffOf, TariffTable},
+    trust::ArtifactKind,
+};
+
+use super::{Decision, Effect, Event, Hub, Now, Settings, state::REVOCATION_WINDOW};
+
+/// A full list as it is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishedList {
+    /// Grows with every list.
+    pub revision: u64,
+    /// When it was made, in seconds since 1970 UTC.
+    pub issued_s: u64,
+    /// Sorted by token.
+    pub entries: Vec<ListEntry>,
+}
+
+/// What a decision is about to change, and which publications follow from it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Changes {
+    /// Tokens or accounts change.
+    pub(super) list: bool,
+    /// Revocations added.
+    pub(super) revocations: usize,
+    /// A price changes.
+    pub(super) tariffs: bool,
+}
+
+impl Hub {
+    /// Publishes what is stale, and the list again when it is old: its balances move with every session, and gateways
+    /// trust it less with age.
+    pub(super) fn decide_publication(&self, now: Now, settings: &Settings) -> Decision {
+        let mut decision = Decision::default();
+        let old = settings.list_every_s > 0
+            && self
+                .list
+                .as_ref()
+                .is_some_and(|list| now.wall_s >= list.issued_s.saturating_add(settings.list_every_s));
+        let changes = Changes {
+            list: old,
+            ..Changes::default()
+        };
+        self.publish(now, changes, &mut decision);
+        decision
+    }
+
+    pub(super) fn publish(&self, now: Now, changes: Changes, decision: &mut Decision) {
+        let waiting = self.revocation_log.len() - self.revocations_published() + changes.revocations;
+        for page in 1..=waiting.div_ceil(REVOCATION_WINDOW) as u64 {
+            let revision = self.revocations_revision() + page;
+            decision.events.push(Event::RevocationsPublished { revision });
+            announce(decision, ArtifactKind::Revocations, revision);
+        }
+        if self.tariffs_stale || changes.tariffs {
+            let revision = self.tariff_table.as_ref().map_or(0, |table| table.revision) + 1;
+            decision.events.push(Event::TariffsPublished { revision });
+            announce(decision, ArtifactKind::Tariffs, revision);
+        }
+        if self.list_stale || changes.list || changes.revocations > 0 {
+            let revision = self.list.as_ref().map_or(0, |list| list.revision) + 1;
+            decision.events.push(Event::ListPublished {
+                revision,
+                issued_s: now.wall_s,
+            });
+            announce(decision, ArtifactKind::List, revision);
+        }
+    }
+
+    pub(super) fn freeze_list(&self, revision: u64, issued_s: u64) -> PublishedList {
+        let entries = self
+            .tokens
+            .iter()
+            .filter(|(_, row)| row.listed)
+            .map(|(token, row)| ListEntry {
+                token: *token,
+                account: row.account,
+                group: row.group,
+                valid: row.valid && !self.is_revoked(token),
+                whitelist: row.whitelist,
+                credential_revision: row.credential_revision,
+                balance: self.available(row.account),
+                not_after_s: row.not_after_s,
+            })
+            .collect();
+        PublishedList {
+            revision,
+            issued_s,
+            entries,
+        }
+    }
+
+    pub(super) fn freeze_tariffs(&self, revision: u64) -> TariffTable {
+        let entries = self
+            .tariffs
+            .iter()
+            .map(|(kind, tariff)| TariffOf {
+                kind: *kind,
+                tariff: tariff.clone(),
+            })
+            .collect();
+        TariffTable { revision, entries }
+    }
+}
+
+fn announce(decision: &mut Decision, kind: ArtifactKind, revision: u64) {
+    decision.effects.push(Effect::Announce { kind, revision });
+}

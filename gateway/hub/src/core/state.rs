@@ -1,0 +1,385 @@
+//! The hub's state and its only mutator.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proto::{
+    artifact::{REVOCATIONS_MAX, Revocations, Revoked, TariffTable, Whitelist},
+    book::Book,
+    id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
+    link::{LedgerRecord, RecordKind},
+    money::Money,
+    tariff::Tariff,
+};
+
+use super::{
+    event::{Event, RecordKey},
+    publish::PublishedList,
+};
+
+/// Most closed sessions remembered, so that a restored gateway cannot have one booked again under a new epoch. Two
+/// days of a campus at the test target of 100,000 sessions a day; about 10 MB.
+pub const SESSIONS_CLOSED_MAX: usize = 200_000;
+/// Most entries of one published window of revocations.
+pub const REVOCATION_WINDOW: usize = REVOCATIONS_MAX;
+
+/// What the operator says about a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow {
+    /// Whose account.
+    pub account: AccountId,
+    /// Tokens of one group may stop each other's sessions; 0: none.
+    pub group: u64,
+    /// Whether it may be used at all.
+    pub valid: bool,
+    /// When gateways ask.
+    pub whitelist: Whitelist,
+    /// Grows whenever the operator changes this token.
+    pub credential_revision: u64,
+    /// Not to be used after (seconds since 1970 UTC); 0: no end.
+    pub not_after_s: u64,
+    /// Whether the operator still has it. A token that is gone is unknown, but its revision is remembered.
+    pub listed: bool,
+}
+
+/// Where a gateway stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayRow {
+    /// The epoch expected of it.
+    pub epoch: u32,
+    /// Number of its last known boot.
+    pub boot: u32,
+    /// Last committed record of the epoch.
+    pub upto: u64,
+    /// Chain hash at `upto`.
+    pub hash: Hash,
+    /// Epoch in which `counter` was seen.
+    pub counter_epoch: u32,
+    /// Counter of its last accepted hello.
+    pub counter: u64,
+    /// Records booked, in all epochs.
+    pub booked: u64,
+    /// Records quarantined, in all epochs.
+    pub quarantined: u64,
+    /// Records disputed, in all epochs.
+    pub disputed: u64,
+}
+
+/// Where a session's money stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionPhase {
+    /// Set aside.
+    Held,
+    /// Captured or released.
+    Closed,
+}
+
+/// A session that had a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Whose.
+    pub gateway: GatewayId,
+    /// Who pays.
+    pub account: AccountId,
+    /// What was held.
+    pub hold: Money,
+    /// Where it stands.
+    pub phase: SessionPhase,
+}
+
+/// A record that was kept, but not booked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quarantined {
+    /// As received.
+    pub bytes: Vec<u8>,
+    /// Why; empty while its bytes are still coming in.
+    pub reason: String,
+}
+
+/// Two opinions on a charge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dispute {
+    /// Which session.
+    pub session: SessionId,
+    /// What the gateway charged, and what is booked.
+    pub charged: Money,
+    /// What the hub computes; `None`: it has no tariff with that hash.
+    pub computed: Option<Money>,
+}
+
+/// The hub.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hub {
+    pub(crate) boot: u32,
+    pub(crate) accounts: BTreeMap<AccountId, Money>,
+    pub(crate) tokens: BTreeMap<TokenHash, TokenRow>,
+    /// Credential revision up to which a token is revoked.
+    pub(crate) revoked: BTreeMap<TokenHash, u64>,
+    /// Every revocation, in the order in which it came.
+    pub(crate) revocation_log: Vec<Revoked>,
+    /// Revision of a published window and the length of the log at its end, ascending.
+    pub(crate) revocation_ends: Vec<(u64, usize)>,
+    pub(crate) tariffs: BTreeMap<Kind, Tariff>,
+    /// Every tariff that was ever in force, for the audit of captures.
+    pub(crate) tariffs_known: BTreeMap<Hash, Tariff>,
+    pub(crate) list: Option<PublishedList>,
+    pub(crate) list_stale: bool,
+    pub(crate) tariff_table: Option<TariffTable>,
+    pub(crate) tariffs_stale: bool,
+    pub(crate) gateways: BTreeMap<GatewayId, GatewayRow>,
+    pub(crate) book: Book,
+    pub(crate) sessions: BTreeMap<SessionId, SessionRow>,
+    /// Closed sessions, oldest first.
+    pub(crate) sessions_closed: VecDeque<SessionId>,
+    pub(crate) quarantine: BTreeMap<RecordKey, Quarantined>,
+    pub(crate) disputes: BTreeMap<RecordKey, Dispute>,
+}
+
+impl Hub {
+    /// Number of this start of the process.
+    #[must_use]
+    pub const fn boot(&self) -> u32 {
+        self.boot
+    }
+
+    /// All that was paid in to an account.
+    #[must_use]
+    pub fn deposit(&self, account: AccountId) -> Money {
+        self.accounts.get(&account).copied().unwrap_or_default()
+    }
+
+    /// Accounts with the sum of their deposits.
+    pub fn accounts(&self) -> impl Iterator<Item = (AccountId, Money)> {
+        self.accounts.iter().map(|(account, deposit)| (*account, *deposit))
+    }
+
+    /// Tokens, those that are gone included.
+    #[must_use]
+    pub const fn tokens(&self) -> &BTreeMap<TokenHash, TokenRow> {
+        &self.tokens
+    }
+
+    /// Whether a token is revoked in its present credential revision.
+    #[must_use]
+    pub fn is_revoked(&self, token: &TokenHash) -> bool {
+        let current = self.tokens.get(token).map_or(0, |row| row.credential_revision);
+        self.revoked.get(token).is_some_and(|revoked| *revoked >= current)
+    }
+
+    /// The tariff in force for a kind.
+    #[must_use]
+    pub fn tariff(&self, kind: Kind) -> Option<&Tariff> {
+        self.tariffs.get(&kind)
+    }
+
+    /// The list in force.
+    #[must_use]
+    pub const fn list(&self) -> Option<&PublishedList> {
+        self.list.as_ref()
+    }
+
+    /// The price table in force.
+    #[must_use]
+    pub const fn tariff_table(&self) -> Option<&TariffTable> {
+        self.tariff_table.as_ref()
+    }
+
+    /// Revision of the newest revocations; 0: none.
+    #[must_use]
+    pub fn revocations_revision(&self) -> u64 {
+        self.revocation_ends.last().map_or(0, |(revision, _)| *revision)
+    }
+
+    /// The revocations of one published revision: the newest of them and those before it, up to
+    /// [`REVOCATION_WINDOW`] in all.
+    #[must_use]
+    pub fn revocations(&self, revision: u64) -> Option<Revocations> {
+        let (_, end) = self.revocation_ends.iter().find(|(r, _)| *r == revision)?;
+        Some(Revocations {
+            revision,
+            entries: self.revocation_log[end.saturating_sub(REVOCATION_WINDOW)..*end].to_vec(),
+        })
+    }
+
+    /// Gateways that ever said hello.
+    #[must_use]
+    pub const fn gateways(&self) -> &BTreeMap<GatewayId, GatewayRow> {
+        &self.gateways
+    }
+
+    /// The book of all gateways' records.
+    #[must_use]
+    pub const fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// What is known of a session's money.
+    #[must_use]
+    pub fn session(&self, session: &SessionId) -> Option<&SessionRow> {
+        self.sessions.get(session)
+    }
+
+    /// Records that are kept, but not booked.
+    #[must_use]
+    pub const fn quarantine(&self) -> &BTreeMap<RecordKey, Quarantined> {
+        &self.quarantine
+    }
+
+    /// Charges on which gateway and hub disagree.
+    #[must_use]
+    pub const fn disputes(&self) -> &BTreeMap<RecordKey, Dispute> {
+        &self.disputes
+    }
+
+    /// Makes one change. Recovery is calling this for every event again, in order.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Booted { boot } => self.boot = *boot,
+            Event::AccountSet { account, deposit } => {
+                self.accounts.insert(*account, *deposit);
+                self.list_stale = true;
+            }
+            Event::TokenSet { token, row } => {
+                self.tokens.insert(*token, row.clone());
+                self.list_stale = true;
+            }
+            Event::Revoked {
+                token,
+                credential_revision,
+            } => self.apply_revoked(*token, *credential_revision),
+            Event::TariffSet { kind, tariff } => {
+                self.tariffs_known.insert(tariff.hash(), tariff.clone());
+                self.tariffs.insert(*kind, tariff.clone());
+                self.tariffs_stale = true;
+            }
+            Event::ListPublished { revision, issued_s } => {
+                self.list = Some(self.freeze_list(*revision, *issued_s));
+                self.list_stale = false;
+            }
+            Event::RevocationsPublished { revision } => {
+                let from = self.revocations_published();
+                let end = self.revocation_log.len().min(from + REVOCATION_WINDOW);
+                self.revocation_ends.push((*revision, end));
+            }
+            Event::TariffsPublished { revision } => {
+                self.tariff_table = Some(self.freeze_tariffs(*revision));
+                self.tariffs_stale = false;
+            }
+            Event::GatewaySeen {
+                gateway,
+                epoch,
+                boot,
+                counter,
+            } => self.apply_seen(*gateway, *epoch, *boot, *counter),
+            Event::GatewayFenced {
+                gateway,
+                epoch_from,
+                epoch,
+                counter,
+            } => {
+                let row = self.gateways.entry(*gateway).or_default();
+                row.epoch = *epoch;
+                row.upto = 0;
+                row.hash = Hash::ZERO;
+                row.counter_epoch = *epoch_from;
+                row.counter = *counter;
+            }
+            Event::Booked { at, hash, record, .. } => self.apply_booked(at, *hash, record),
+            Event::QuarantinePart { at, offset, bytes } => {
+                let kept = &mut self.quarantine.entry(*at).or_default().bytes;
+                kept.truncate(*offset as usize);
+                kept.extend_from_slice(bytes);
+            }
+            Event::Quarantined { at, hash, reason } => {
+                self.quarantine.entry(*at).or_default().reason.clone_from(reason);
+                self.commit(at, *hash).quarantined += 1;
+            }
+            Event::Disputed {
+                at,
+                session,
+                charged,
+                computed,
+            } => {
+                let dispute = Dispute {
+                    session: *session,
+                    charged: *charged,
+                    computed: *computed,
+                };
+                if self.disputes.insert(*at, dispute).is_none() {
+                    self.gateways.entry(at.gateway).or_default().disputed += 1;
+                }
+            }
+        }
+    }
+
+    /// How many entries of the log were published.
+    pub(crate) fn revocations_published(&self) -> usize {
+        self.revocation_ends.last().map_or(0, |(_, end)| *end)
+    }
+
+    fn apply_revoked(&mut self, token: TokenHash, credential_revision: u64) {
+        self.revoked.insert(token, credential_revision);
+        self.revocation_log.push(Revoked {
+            token,
+            credential_revision,
+        });
+        if let Some(row) = self.tokens.get_mut(&token) {
+            row.credential_revision = row.credential_revision.max(credential_revision);
+        }
+        self.list_stale = true;
+    }
+
+    fn apply_seen(&mut self, gateway: GatewayId, epoch: u32, boot: u32, counter: u64) {
+        let row = self.gateways.entry(gateway).or_default();
+        if epoch > row.epoch {
+            row.epoch = epoch;
+            row.upto = 0;
+            row.hash = Hash::ZERO;
+        }
+        row.boot = boot;
+        row.counter_epoch = epoch;
+        row.counter = counter;
+    }
+
+    fn commit(&mut self, at: &RecordKey, hash: Hash) -> &mut GatewayRow {
+        let row = self.gateways.entry(at.gateway).or_default();
+        debug_assert_eq!(
+            (row.epoch, row.upto + 1),
+            (at.epoch, at.sequence),
+            "records are committed in order"
+        );
+        row.upto = at.sequence;
+        row.hash = hash;
+        row
+    }
+
+    fn apply_booked(&mut self, at: &RecordKey, hash: Hash, record: &LedgerRecord) {
+        self.commit(at, hash).booked += 1;
+        self.book
+            .book(record)
+            .expect("a record is judged by the same book before it becomes an event");
+        let session = record.session;
+        match record.kind {
+            RecordKind::Hold => {
+                let row = SessionRow {
+                    gateway: at.gateway,
+                    account: record.account,
+                    hold: record.amount,
+                    phase: SessionPhase::Held,
+                };
+                self.sessions.insert(session, row);
+            }
+            RecordKind::Capture | RecordKind::Void => {
+                if let Some(row) = self.sessions.get_mut(&session) {
+                    row.phase = SessionPhase::Closed;
+                }
+                self.sessions_closed.push_back(session);
+                while self.sessions_closed.len() > SESSIONS_CLOSED_MAX {
+                    if let Some(oldest) = self.sessions_closed.pop_front() {
+                        self.sessions.remove(&oldest);
+                    }
+                }
+            }
+            RecordKind::Started | RecordKind::Indeterminate | RecordKind::Other => {}
+        }
+    }
+}

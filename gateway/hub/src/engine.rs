@@ -1,0 +1,405 @@
+//! The loop: the only owner of the hub's state and the only caller of `decide` and `apply`.
+//!
+//! It takes what waits, decides and applies it in memory, makes all events durable with one sync, and only then lets
+//! answers out and acknowledges frames. If the store fails, nothing of the batch was said to anybody and the process
+//! ends; memory ahead of the disk is thrown away with it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use proto::{
+    id::GatewayId,
+    topic::{LinkDown, Topic},
+    trust::ArtifactKind,
+};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, trace, warn};
+
+use crate::{
+    artifacts::Press,
+    config::Config,
+    core::{Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Settings},
+    export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
+    links::Links,
+    store::{Store, StoreError},
+};
+
+/// Most pieces of work that share one sync: more would not make the sync cheaper, only the first answer later.
+const BATCH_WORK_MAX: usize = 256;
+/// Work that may wait; beyond it the endpoint is slowed down, and its clients with it.
+pub const QUEUE_MAX: usize = 1024;
+
+/// What others ask of the engine.
+#[derive(Debug)]
+pub enum Work {
+    /// A gateway's connection opened.
+    Connected(GatewayId),
+    /// A gateway's connection ended.
+    Disconnected(GatewayId),
+    /// A frame of a gateway.
+    Frame {
+        /// Whose connection.
+        client: GatewayId,
+        /// On which topic.
+        topic: String,
+        /// The sealed frame.
+        frame: Bytes,
+        /// Acknowledges it, when its consequences are durable.
+        ack: Ack,
+    },
+    /// The operator's wishes.
+    Import(Catalogue, oneshot::Sender<Result<ImportSummary, ImportRefusal>>),
+    /// A question of the operator.
+    Query(Query),
+    /// Time passed.
+    Tick,
+    /// Finish what waits and end.
+    Stop,
+}
+
+/// Where an answer to the operator goes.
+#[derive(Debug)]
+pub enum Query {
+    /// The whole hub.
+    Status(oneshot::Sender<Status>),
+    /// Every account.
+    Balances(oneshot::Sender<Vec<BalanceRow>>),
+    /// Every open hold.
+    Holds(oneshot::Sender<Vec<HoldRow>>),
+    /// Every quarantined record.
+    Quarantine(oneshot::Sender<Vec<QuarantineRow>>),
+    /// Every dispute.
+    Disputes(oneshot::Sender<Vec<DisputeRow>>),
+}
+
+/// The promise to acknowledge a frame. A refused frame is acknowledged, too: it must not come again.
+pub struct Ack(Box<dyn FnOnce(bool) + Send>);
+
+impl Ack {
+    /// Calls `settle` with whether the frame was taken.
+    pub fn new(settle: impl FnOnce(bool) + Send + 'static) -> Self {
+        Self(Box::new(settle))
+    }
+}
+
+impl std::fmt::Debug for Ack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ack(..)")
+    }
+}
+
+/// Takes sealed frames to gateways.
+pub type Sender = Box<dyn FnMut(&GatewayId, Topic, Vec<u8>) + Send>;
+
+/// The engine.
+pub struct Engine {
+    hub: Hub,
+    store: Store,
+    settings: Settings,
+    links: Links,
+    press: Press,
+    listen: String,
+    send: Sender,
+}
+
+/// What a batch will do once it is durable.
+#[derive(Default)]
+struct Batch {
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+    acks: Vec<(Ack, bool)>,
+    imports: Vec<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    queries: Vec<Query>,
+    stop: bool,
+}
+
+impl Engine {
+    /// Starts on an open store: the new boot number is durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn start(
+        config: &Config,
+        mut store: Store,
+        mut hub: Hub,
+        listen: String,
+        send: Sender,
+    ) -> Result<Self, StoreError> {
+        let settings = config.settings;
+        let booted = hub.step(now(), &settings, &Input::Start);
+        store.append(&booted.events)?;
+        let links = Links::new(&config.gateways, hub.gateways(), hub.boot());
+        info!(
+            boot = hub.boot(),
+            gateways = links.0.len(),
+            tokens = hub.tokens().len(),
+            balanced = hub.book().is_balanced(),
+            "hub state restored"
+        );
+        Ok(Self {
+            hub,
+            store,
+            settings,
+            links,
+            press: Press::new(config.issuer()),
+            listen,
+            send,
+        })
+    }
+
+    /// Works until it is told to stop or everybody else is gone. Blocks its thread.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the process has to end and start again.
+    pub fn run(mut self, mut queue: mpsc::Receiver<Work>) -> Result<(), StoreError> {
+        while let Some(first) = queue.blocking_recv() {
+            let mut batch = Batch::default();
+            self.take(first, &mut batch);
+            for _ in 1..BATCH_WORK_MAX {
+                match queue.try_recv() {
+                    Ok(work) => self.take(work, &mut batch),
+                    Err(_) => break,
+                }
+            }
+            let stop = batch.stop;
+            self.commit(batch)?;
+            if stop {
+                break;
+            }
+        }
+        self.store.snapshot(&self.hub)?;
+        self.store.close()
+    }
+
+    fn take(&mut self, work: Work, batch: &mut Batch) {
+        match work {
+            Work::Connected(gateway) => self.connection(gateway, true),
+            Work::Disconnected(gateway) => self.connection(gateway, false),
+            Work::Frame {
+                client,
+                topic,
+                frame,
+                ack,
+            } => {
+                let taken = self.frame(client, &topic, &frame, batch);
+                batch.acks.push((ack, taken));
+            }
+            Work::Import(catalogue, reply) => {
+                batch.imports.push(reply);
+                self.decide(&Input::Import(catalogue), batch);
+            }
+            Work::Query(query) => batch.queries.push(query),
+            Work::Tick => self.decide(&Input::Tick, batch),
+            Work::Stop => batch.stop = true,
+        }
+    }
+
+    fn connection(&mut self, gateway: GatewayId, connected: bool) {
+        if let Some(link) = self.links.0.get_mut(&gateway) {
+            link.connected = connected;
+            link.greeted = false;
+            link.complained = false;
+            info!(%gateway, connected, "gateway connection");
+        }
+    }
+
+    fn frame(&mut self, client: GatewayId, topic: &str, frame: &[u8], batch: &mut Batch) -> bool {
+        match self.links.open(client, topic, frame) {
+            Ok(input) => {
+                trace!(%client, topic, "frame taken");
+                self.decide(&input, batch);
+                true
+            }
+            Err(reason) => {
+                if let Some(link) = self.links.0.get_mut(&client)
+                    && !link.complained
+                {
+                    link.complained = true;
+                    warn!(gateway = %client, topic, bytes = frame.len(), %reason, "frame dropped; further ones of this connection are only counted");
+                }
+                false
+            }
+        }
+    }
+
+    fn decide(&mut self, input: &Input, batch: &mut Batch) {
+        let Decision { events, effects } = self.hub.step(now(), &self.settings, input);
+        batch.events.extend(events);
+        batch.effects.extend(effects);
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        if !batch.events.is_empty() {
+            self.store.append(&batch.events)?;
+        }
+        let mut imports = batch.imports.into_iter();
+        for effect in batch.effects {
+            self.effect(effect, &mut imports);
+        }
+        for (ack, taken) in batch.acks {
+            (ack.0)(taken);
+        }
+        for query in batch.queries {
+            self.answer(query);
+        }
+        self.store.snapshot_when_due(&self.hub)
+    }
+
+    fn effect(
+        &mut self,
+        effect: Effect,
+        imports: &mut impl Iterator<Item = oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    ) {
+        match effect {
+            Effect::Welcome {
+                gateway,
+                welcome,
+                is_agreed,
+            } => {
+                if let Some(link) = self.links.0.get_mut(&gateway) {
+                    link.greeted = is_agreed;
+                }
+                self.say(&gateway, LinkDown::Welcome, &welcome);
+            }
+            Effect::Answer(gateway, answer) => {
+                self.count(&gateway, |counts| counts.answers += 1);
+                self.say(&gateway, LinkDown::Answer, &answer);
+            }
+            Effect::Receipt(gateway, receipt) => self.say(&gateway, LinkDown::Receipt, &receipt),
+            Effect::Echo(gateway, echo) => self.say(&gateway, LinkDown::Echo, &echo),
+            Effect::Artifact {
+                gateway,
+                kind,
+                revision,
+            } => self.send_artifact(&[gateway], kind, revision),
+            Effect::Announce { kind, revision } => {
+                let greeted = self.links.0.iter().filter(|(_, link)| link.greeted);
+                let gateways: Vec<GatewayId> = greeted.map(|(gateway, _)| *gateway).collect();
+                info!(what = kind.word(), revision, gateways = gateways.len(), "published");
+                self.send_artifact(&gateways, kind, revision);
+            }
+            Effect::Duplicates(gateway, records) => self.count(&gateway, |counts| counts.duplicates += records),
+            Effect::Imported(summary) => {
+                info!(?summary, "imported");
+                reply(imports.next(), Ok(summary));
+            }
+            Effect::ImportRefused(refusal) => {
+                error!(%refusal, "import refused, nothing was changed");
+                reply(imports.next(), Err(refusal));
+            }
+            Effect::Alarm(alarm) => report(&alarm),
+        }
+    }
+
+    fn count(&mut self, gateway: &GatewayId, with: impl FnOnce(&mut crate::links::LinkCounts)) {
+        if let Some(link) = self.links.0.get_mut(gateway) {
+            with(&mut link.counts);
+        }
+    }
+
+    fn say<T: Serialize>(&mut self, gateway: &GatewayId, word: LinkDown, message: &T) {
+        if let Some(link) = self.links.0.get_mut(gateway) {
+            let (topic, frame) = link.seal(gateway, word, message);
+            (self.send)(gateway, topic, frame);
+        }
+    }
+
+    fn send_artifact(&mut self, gateways: &[GatewayId], kind: ArtifactKind, revision: u64) {
+        if gateways.is_empty() {
+            return;
+        }
+        match self.press.parts(&self.hub, kind, revision) {
+            Ok(Some(parts)) => {
+                for gateway in gateways {
+                    for part in parts.iter() {
+                        self.say(gateway, LinkDown::Artifact, part);
+                    }
+                }
+            }
+            // A newer revision was published in the same batch and follows.
+            Ok(None) => {}
+            Err(reason) => error!(what = kind.word(), revision, %reason, "cannot be signed"),
+        }
+    }
+
+    fn answer(&self, query: Query) {
+        // Whoever asked may be gone by now.
+        match query {
+            Query::Status(reply) => drop(reply.send(self.status())),
+            Query::Balances(reply) => drop(reply.send(export::balances(&self.hub))),
+            Query::Holds(reply) => drop(reply.send(export::holds(&self.hub))),
+            Query::Quarantine(reply) => drop(reply.send(export::quarantine(&self.hub))),
+            Query::Disputes(reply) => drop(reply.send(export::disputes(&self.hub))),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let list = self.hub.list();
+        Status {
+            boot: self.hub.boot(),
+            listen: self.listen.clone(),
+            issuer_key: self.press.key().to_string(),
+            list_revision: list.map_or(0, |list| list.revision),
+            revocations_revision: self.hub.revocations_revision(),
+            tariffs_revision: self.hub.tariff_table().map_or(0, |table| table.revision),
+            tokens: list.map_or(0, |list| list.entries.len() as u64),
+            balanced: self.hub.book().is_balanced(),
+            gateways: self
+                .links
+                .0
+                .keys()
+                .map(|gateway| self.gateway_status(gateway))
+                .collect(),
+        }
+    }
+
+    fn gateway_status(&self, gateway: &GatewayId) -> GatewayStatus {
+        let row = self.hub.gateways().get(gateway).cloned().unwrap_or_default();
+        let link = self.links.0.get(gateway);
+        let counts = link.map(|link| link.counts).unwrap_or_default();
+        GatewayStatus {
+            gateway: gateway.to_string(),
+            connected: link.is_some_and(|link| link.connected && link.greeted),
+            epoch: row.epoch,
+            boot: row.boot,
+            upto: row.upto,
+            hash: row.hash.to_string(),
+            records: row.booked,
+            quarantined: row.quarantined,
+            disputes: row.disputed,
+            duplicates: counts.duplicates,
+            answers: counts.answers,
+            frames: counts.frames,
+            frames_bad: counts.frames_bad,
+        }
+    }
+}
+
+fn reply(
+    to: Option<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    result: Result<ImportSummary, ImportRefusal>,
+) {
+    if let Some(to) = to {
+        // Whoever asked may be gone by now.
+        drop(to.send(result));
+    }
+}
+
+fn report(alarm: &Alarm) {
+    match alarm {
+        Alarm::Quarantined { at, .. } => error!(gateway = %at.gateway, %alarm, "record quarantined"),
+        Alarm::Disputed { at, .. } => warn!(gateway = %at.gateway, %alarm, "charge disputed"),
+        Alarm::Fenced { gateway, .. } => error!(%gateway, %alarm, "gateway fenced"),
+        Alarm::Version { gateway, .. } => error!(%gateway, %alarm, "no version in common"),
+        Alarm::Upload { gateway, .. } => warn!(%gateway, %alarm, "upload not committed"),
+        Alarm::Ahead { gateway, .. } => error!(%gateway, %alarm, "gateway is ahead"),
+    }
+}
+
+fn now() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Now {
+        wall_s: since.map_or(0, |since| since.as_secs()),
+    }
+}

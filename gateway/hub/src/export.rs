@@ -1,0 +1,264 @@
+//! What operators and the demo read: ledger lines, balances and status, one JSON object each. Names and numbers only;
+//! a token appears nowhere.
+
+use journal::Reader;
+use proto::{
+    book::{Account, Book, Transfer},
+    id::GatewayId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    core::{Event, Hub, RecordKey},
+    store::{StoreError, for_each_event},
+};
+
+/// One line of the book. Gateways export the same lines from their own records.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LedgerLine {
+    /// Whose record.
+    pub gateway: String,
+    /// Epoch of the record.
+    pub epoch: u32,
+    /// Sequence of the record.
+    pub sequence: u64,
+    /// Session, 32 hexadecimal digits.
+    pub session: String,
+    /// `pending`, `post`, `void` or `direct`.
+    pub phase: String,
+    /// Whose money, as `customer:7`, `clearing` or `revenue:charger`.
+    pub debit: String,
+    /// Who gets it.
+    pub credit: String,
+    /// Minor units.
+    pub amount: i64,
+}
+
+impl LedgerLine {
+    /// A transfer of a record.
+    #[must_use]
+    pub fn new(at: &RecordKey, transfer: &Transfer) -> Self {
+        Self {
+            gateway: at.gateway.to_string(),
+            epoch: at.epoch,
+            sequence: at.sequence,
+            session: transfer.session.to_string(),
+            phase: transfer.phase.word().to_owned(),
+            debit: transfer.debit.to_string(),
+            credit: transfer.credit.to_string(),
+            amount: transfer.amount.0,
+        }
+    }
+}
+
+/// Calls `visit` with every line of the ledger, of one gateway or of all, in the order of commitment.
+///
+/// # Errors
+/// [`StoreError`] if the store cannot be read.
+pub fn for_each_line(
+    reader: &Reader,
+    gateway: Option<&GatewayId>,
+    mut visit: impl FnMut(LedgerLine),
+) -> Result<(), StoreError> {
+    let mut book = Book::default();
+    for_each_event(reader, 1, |event| {
+        if let Event::Booked { at, record, .. } = event {
+            let lines = book
+                .book(record)
+                .expect("a record is judged by the same book before it is stored");
+            if gateway.is_none_or(|gateway| *gateway == at.gateway) {
+                lines.iter().for_each(|line| visit(LedgerLine::new(at, line)));
+            }
+        }
+    })
+}
+
+/// The sums of one account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceRow {
+    /// `customer:7`, `clearing` or `revenue:charger`.
+    pub account: String,
+    /// Customers: all that was paid in; minor units.
+    pub deposit: i64,
+    /// Set aside to leave.
+    pub debits_pending: i64,
+    /// Left.
+    pub debits_posted: i64,
+    /// Set aside to come.
+    pub credits_pending: i64,
+    /// Came.
+    pub credits_posted: i64,
+    /// Customers: what is left; others: 0.
+    pub available: i64,
+}
+
+/// Every account, those without a record included.
+#[must_use]
+pub fn balances(hub: &Hub) -> Vec<BalanceRow> {
+    let untouched = hub
+        .accounts()
+        .map(|(account, _)| Account::Customer(account))
+        .filter(|account| hub.book().balances().all(|(known, _)| known != account));
+    let mut accounts: Vec<Account> = hub.book().balances().map(|(account, _)| *account).collect();
+    accounts.extend(untouched);
+    accounts.sort_unstable();
+    accounts.iter().map(|account| balance_row(hub, account)).collect()
+}
+
+fn balance_row(hub: &Hub, account: &Account) -> BalanceRow {
+    let sums = hub.book().balance(account);
+    let (deposit, available) = match *account {
+        Account::Customer(id) => (hub.deposit(id).0, hub.available(id).0),
+        Account::Clearing | Account::Revenue(_) => (0, 0),
+    };
+    BalanceRow {
+        account: account.to_string(),
+        deposit,
+        debits_pending: sums.debits_pending.0,
+        debits_posted: sums.debits_posted.0,
+        credits_pending: sums.credits_pending.0,
+        credits_posted: sums.credits_posted.0,
+        available,
+    }
+}
+
+/// A hold that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRow {
+    /// Session, 32 hexadecimal digits.
+    pub session: String,
+    /// Whose money.
+    pub account: u64,
+    /// Minor units.
+    pub amount: i64,
+}
+
+/// Every open hold.
+#[must_use]
+pub fn holds(hub: &Hub) -> Vec<HoldRow> {
+    hub.book()
+        .holds()
+        .map(|(session, account, amount)| HoldRow {
+            session: session.to_string(),
+            account,
+            amount: amount.0,
+        })
+        .collect()
+}
+
+/// A record that was kept, but not booked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRow {
+    /// Whose record.
+    pub gateway: String,
+    /// Epoch of the record.
+    pub epoch: u32,
+    /// Sequence of the record.
+    pub sequence: u64,
+    /// Why.
+    pub reason: String,
+    /// The record as received, in hexadecimal.
+    pub bytes: String,
+}
+
+/// Every quarantined record.
+#[must_use]
+pub fn quarantine(hub: &Hub) -> Vec<QuarantineRow> {
+    hub.quarantine()
+        .iter()
+        .map(|(at, row)| QuarantineRow {
+            gateway: at.gateway.to_string(),
+            epoch: at.epoch,
+            sequence: at.sequence,
+            reason: row.reason.clone(),
+            bytes: row.bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+        .collect()
+}
+
+/// Two opinions on a charge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisputeRow {
+    /// Whose record.
+    pub gateway: String,
+    /// Epoch of the record.
+    pub epoch: u32,
+    /// Sequence of the record.
+    pub sequence: u64,
+    /// Session, 32 hexadecimal digits.
+    pub session: String,
+    /// What the gateway charged, and what is booked; minor units.
+    pub charged: i64,
+    /// What the hub computes; none: it has no tariff with that hash.
+    pub computed: Option<i64>,
+}
+
+/// Every dispute.
+#[must_use]
+pub fn disputes(hub: &Hub) -> Vec<DisputeRow> {
+    hub.disputes()
+        .iter()
+        .map(|(at, row)| DisputeRow {
+            gateway: at.gateway.to_string(),
+            epoch: at.epoch,
+            sequence: at.sequence,
+            session: row.session.to_string(),
+            charged: row.charged.0,
+            computed: row.computed.map(|money| money.0),
+        })
+        .collect()
+}
+
+/// The whole hub at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Number of this start.
+    pub boot: u32,
+    /// Where gateways connect, with the real port.
+    pub listen: String,
+    /// The public key to pin in gateways, 64 hexadecimal digits.
+    pub issuer_key: String,
+    /// Revision of the published list; 0: none.
+    pub list_revision: u64,
+    /// Revision of the published revocations; 0: none.
+    pub revocations_revision: u64,
+    /// Revision of the published tariffs; 0: none.
+    pub tariffs_revision: u64,
+    /// Tokens in the published list.
+    pub tokens: u64,
+    /// Whether debits equal credits, pending and posted.
+    pub balanced: bool,
+    /// Every configured gateway.
+    pub gateways: Vec<GatewayStatus>,
+}
+
+/// One gateway at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Which.
+    pub gateway: String,
+    /// Whether it is connected and welcome.
+    pub connected: bool,
+    /// The epoch expected of it.
+    pub epoch: u32,
+    /// Number of its last known boot.
+    pub boot: u32,
+    /// Last committed record of the epoch.
+    pub upto: u64,
+    /// Chain hash at `upto`, 64 hexadecimal digits.
+    pub hash: String,
+    /// Records booked, in all epochs.
+    pub records: u64,
+    /// Records quarantined, in all epochs.
+    pub quarantined: u64,
+    /// Records disputed, in all epochs.
+    pub disputes: u64,
+    /// Records that came again after they were committed, since the start of this process.
+    pub duplicates: u64,
+    /// Questions answered, since the start of this process.
+    pub answers: u64,
+    /// Frames taken, since the start of this process.
+    pub frames: u64,
+    /// Frames dropped (bad seal, replay, garbage, foreign topic), since the start of this process.
+    pub frames_bad: u64,
+}

@@ -1,0 +1,190 @@
+//! Each gateway's side of the wire: its keys, what it may have said before, whether it is there.
+//!
+//! The window of counters lives in memory. It begins at the counter of the last hello that the store holds, so that no
+//! hello can be played again after a restart of the hub; other frames of before may be, and do nothing: an upload is
+//! idempotent, questions and echoes change nothing.
+
+use std::collections::BTreeMap;
+
+use proto::{
+    codec::{self, CodecError},
+    id::{GatewayId, Name},
+    link::{Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, Upload},
+    seal::{Counter, Direction, SealError, SealKey, Window},
+    topic::{self, LinkDown, LinkUp, Topic},
+};
+use serde::Serialize;
+
+use crate::{
+    config::GatewayConfig,
+    core::{GatewayRow, Input},
+};
+
+/// Highest counter of ours that a gateway is believed to have seen. A boot number of 2^30 is beyond any hub's life;
+/// counters from there on would leave no room.
+const DOWN_COUNTER_MAX: u64 = 1 << 62;
+
+/// Why a frame is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Another gateway's prefix, or no topic of this protocol.
+    #[error("the topic is not one of this gateway")]
+    Topic,
+    /// No such gateway here.
+    #[error("gateway {0} is not configured")]
+    Unknown(GatewayId),
+    /// The seal does not fit.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The body is not the message that the topic names.
+    #[error(transparent)]
+    Body(#[from] CodecError),
+    /// A value that no gateway can honestly have.
+    #[error("the gateway claims to have seen counter {0} of this hub")]
+    DownCounter(u64),
+}
+
+/// What was counted of one gateway since the start of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounts {
+    /// Frames taken.
+    pub frames: u64,
+    /// Frames dropped.
+    pub frames_bad: u64,
+    /// Records that came again after they were committed.
+    pub duplicates: u64,
+    /// Questions answered.
+    pub answers: u64,
+}
+
+/// One gateway's link.
+#[derive(Debug)]
+pub struct Link {
+    site: Name,
+    up: SealKey,
+    down: SealKey,
+    epoch: u32,
+    window: Window,
+    counter: Counter,
+    /// Whether a connection is open.
+    pub connected: bool,
+    /// Whether it said hello on this connection and got a version in common.
+    pub greeted: bool,
+    /// Whether a bad frame was logged on this connection already.
+    pub complained: bool,
+    /// What was counted.
+    pub counts: LinkCounts,
+}
+
+impl Link {
+    fn new(config: &GatewayConfig, row: &GatewayRow, boot: u32) -> Self {
+        Self {
+            site: config.site,
+            up: config.secret.key(Direction::Up),
+            down: config.secret.key(Direction::Down),
+            epoch: row.counter_epoch,
+            window: Window { last: row.counter },
+            counter: Counter::of_boot(boot),
+            connected: false,
+            greeted: false,
+            complained: false,
+            counts: LinkCounts::default(),
+        }
+    }
+
+    /// Seals a message to this gateway.
+    pub fn seal<T: Serialize>(&mut self, gateway: &GatewayId, word: LinkDown, message: &T) -> (Topic, Vec<u8>) {
+        let topic = topic::link_down(&self.site, gateway, word);
+        let frame = self.down.seal_vec(&topic, self.counter.next(), message);
+        (topic, frame)
+    }
+
+    fn open(
+        &mut self,
+        gateway: GatewayId,
+        site: Name,
+        word: LinkUp,
+        topic: &str,
+        frame: &[u8],
+    ) -> Result<Input, FrameError> {
+        if site != self.site {
+            return Err(FrameError::Topic);
+        }
+        let opened = self.up.open(topic, frame, LINK_FRAME_BYTES_MAX)?;
+        let counter = opened.counter;
+        let input = match word {
+            LinkUp::Hello => {
+                let hello: LinkHello = codec::decode(opened.body)?;
+                // A restored gateway counts from where its backup stood, but its epoch has grown.
+                if hello.epoch > self.epoch {
+                    self.window = Window::default();
+                }
+                self.window.check(counter)?;
+                if hello.down_counter > DOWN_COUNTER_MAX {
+                    return Err(FrameError::DownCounter(hello.down_counter));
+                }
+                self.counter.raise_above(hello.down_counter);
+                self.epoch = self.epoch.max(hello.epoch);
+                Input::Hello {
+                    gateway,
+                    counter,
+                    hello,
+                }
+            }
+            LinkUp::Ask => {
+                let ask: Ask = codec::decode(opened.body)?;
+                Input::Ask { gateway, ask }
+            }
+            LinkUp::Records => {
+                let upload: Upload = codec::decode(opened.body)?;
+                Input::Upload { gateway, upload }
+            }
+            LinkUp::Echo => {
+                let echo: Echo = codec::decode(opened.body)?;
+                Input::Echo { gateway, echo }
+            }
+        };
+        self.window.check(counter)?;
+        self.window.last = counter;
+        Ok(input)
+    }
+}
+
+/// Every gateway of the configuration.
+#[derive(Debug, Default)]
+pub struct Links(pub BTreeMap<GatewayId, Link>);
+
+impl Links {
+    /// Links of the configured gateways, with what the store remembers of them.
+    #[must_use]
+    pub fn new(
+        configured: &BTreeMap<GatewayId, GatewayConfig>,
+        known: &BTreeMap<GatewayId, GatewayRow>,
+        boot: u32,
+    ) -> Self {
+        let unknown = GatewayRow::default();
+        Self(
+            configured
+                .iter()
+                .map(|(id, config)| (*id, Link::new(config, known.get(id).unwrap_or(&unknown), boot)))
+                .collect(),
+        )
+    }
+
+    /// What a frame says, if it is `client`'s, sealed, new and well-formed.
+    ///
+    /// # Errors
+    /// [`FrameError`]; it is counted.
+    pub fn open(&mut self, client: GatewayId, topic: &str, frame: &[u8]) -> Result<Input, FrameError> {
+        let link = self.0.get_mut(&client).ok_or(FrameError::Unknown(client))?;
+        let opened = match topic::parse_link_up(topic) {
+            Some((site, gateway, word)) if gateway == client => link.open(client, site, word, topic, frame),
+            Some(_) | None => Err(FrameError::Topic),
+        };
+        match &opened {
+            Ok(_) => link.counts.frames += 1,
+            Err(_) => link.counts.frames_bad += 1,
+        }
+        opened
+    }
+}

@@ -1,0 +1,406 @@
+//! `holdfast-hub`: the command line of the hub.
+//!
+//! Exit codes, after sysexits.h: 0 done; 64 wrong command line; 65 a seed file that cannot be used; 69 no hub answers;
+//! 70 a bug; 71 the system refused (port, socket, signal); 73 a file exists already; 74 the store failed; 75 the store
+//! is in use by another process; 78 a configuration that cannot be used.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use hub::{
+    config::{self, Config, ConfigError, LogFormat},
+    control::{self, CallError, ImportRow, Request},
+    core::{Effect, Hub, Input, Now},
+    export::{self, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
+    init::{self, InitError},
+    run::{self, RunError},
+    seed::{self, SeedError},
+    store::{Store, StoreError},
+};
+use proto::id::Name;
+use serde::{Serialize, de::DeserializeOwned};
+use tracing_subscriber::EnvFilter;
+
+const EX_USAGE: u8 = 64;
+const EX_DATAERR: u8 = 65;
+const EX_UNAVAILABLE: u8 = 69;
+const EX_SOFTWARE: u8 = 70;
+const EX_OSERR: u8 = 71;
+const EX_CANTCREAT: u8 = 73;
+const EX_IOERR: u8 = 74;
+const EX_TEMPFAIL: u8 = 75;
+const EX_CONFIG: u8 = 78;
+
+/// The cloud half of Holdfast for operators who host their own.
+#[derive(Parser)]
+#[command(name = "holdfast-hub", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve gateways until SIGTERM. SIGHUP reads the seed file again.
+    Run {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Check configuration, secrets and seed file, and say what is wrong.
+    CheckConfig {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Write a first configuration with fresh keys.
+    Init {
+        /// Where to.
+        dir: PathBuf,
+        /// The first gateway.
+        #[arg(long, default_value = "gw-1")]
+        gateway: Name,
+        /// Its site.
+        #[arg(long, default_value = "campus")]
+        site: Name,
+    },
+    /// Import accounts, tokens, tariffs and revocations, into a running hub or a stopped one's store.
+    Import {
+        /// A seed file, TOML or JSON.
+        file: PathBuf,
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Have a running hub read its seed file again.
+    Reload(Where),
+    /// A running hub at a glance.
+    Status(Where),
+    /// The ledger.
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Every account, with its sums.
+    Balances(Where),
+    /// Every open hold.
+    Holds(Where),
+    /// Records that are kept, but not booked, and why.
+    Quarantine(Where),
+    /// Charges on which gateway and hub disagree.
+    Disputes(Where),
+}
+
+#[derive(Subcommand)]
+enum Ledger {
+    /// Every line, in the order of commitment.
+    Export {
+        #[command(flatten)]
+        place: Where,
+        /// Only this gateway's.
+        #[arg(long)]
+        gateway: Option<Name>,
+    },
+}
+
+#[derive(Args)]
+struct Where {
+    /// The data directory of the hub.
+    #[arg(long, required_unless_present_any = ["config", "socket"])]
+    data: Option<PathBuf>,
+    /// The configuration, instead of the data directory.
+    #[arg(long, conflicts_with = "data")]
+    config: Option<PathBuf>,
+    /// The control socket, if it is not in the data directory.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where a hub's data and its socket are.
+struct Place {
+    data_dir: Option<PathBuf>,
+    socket: PathBuf,
+    json: bool,
+}
+
+/// Everything that ends the program early.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("log.filter: {0}")]
+    LogFilter(#[from] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Init(#[from] InitError),
+    #[error("{0}")]
+    ImportRefused(String),
+    #[error("{0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::LogFilter(_) => EX_CONFIG,
+            Self::Seed(_) | Self::ImportRefused(_) | Self::Run(RunError::Seed(_)) => EX_DATAERR,
+            Self::Run(RunError::Store(error)) | Self::Store(error) => store_exit_code(error),
+            Self::Run(RunError::DataDir { .. }) | Self::Output(_) => EX_IOERR,
+            Self::Run(RunError::Listen { .. } | RunError::Control { .. } | RunError::System(_)) => EX_OSERR,
+            Self::Run(RunError::Engine) => EX_SOFTWARE,
+            Self::Call(CallError::Refused(_)) => EX_DATAERR,
+            Self::Call(_) => EX_UNAVAILABLE,
+            Self::Init(_) => EX_CANTCREAT,
+        }
+    }
+}
+
+fn store_exit_code(error: &StoreError) -> u8 {
+    match error {
+        StoreError::Open(journal::OpenError::Locked { .. }) => EX_TEMPFAIL,
+        StoreError::Open(_)
+        | StoreError::Read(_)
+        | StoreError::Record { .. }
+        | StoreError::Append(_)
+        | StoreError::Snapshot(_) => EX_IOERR,
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure.
+            let code = if error.use_stderr() { EX_USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("holdfast-hub: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run { config } => serve(config::load(&config)?),
+        Command::CheckConfig { config } => check_config(&config::load(&config)?),
+        Command::Init { dir, gateway, site } => initialise(&dir, &gateway, &site),
+        Command::Import { file, config } => import(&file, &config::load(&config)?),
+        Command::Reload(place) => ask::<ImportRow>(&place.resolve()?, &Request::new("reload"), |_| None),
+        Command::Status(place) => ask::<Status>(&place.resolve()?, &Request::new("status"), |_| None),
+        Command::Ledger(Ledger::Export { place, gateway }) => ledger(&place.resolve()?, gateway.as_ref()),
+        Command::Balances(place) => ask::<BalanceRow>(&place.resolve()?, &Request::new("balances"), |hub| {
+            Some(export::balances(hub))
+        }),
+        Command::Holds(place) => ask::<HoldRow>(&place.resolve()?, &Request::new("holds"), |hub| {
+            Some(export::holds(hub))
+        }),
+        Command::Quarantine(place) => ask::<QuarantineRow>(&place.resolve()?, &Request::new("quarantine"), |hub| {
+            Some(export::quarantine(hub))
+        }),
+        Command::Disputes(place) => ask::<DisputeRow>(&place.resolve()?, &Request::new("disputes"), |hub| {
+            Some(export::disputes(hub))
+        }),
+    }
+}
+
+impl Where {
+    fn resolve(self) -> Result<Place, Failure> {
+        let (data_dir, configured) = match self.config {
+            Some(path) => {
+                let config = config::load(&path)?;
+                (Some(config.data_dir), Some(config.control_socket))
+            }
+            None => (self.data, None),
+        };
+        let socket = self
+            .socket
+            .or(configured)
+            .or_else(|| data_dir.as_deref().map(control::socket_in))
+            .expect("clap asks for one of the three");
+        Ok(Place {
+            data_dir,
+            socket,
+            json: self.json,
+        })
+    }
+}
+
+fn serve(config: Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log_filter)?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match config.log_format {
+        LogFormat::Human => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::System)?;
+    Ok(runtime.block_on(run::run(config))?)
+}
+
+fn check_config(config: &Config) -> Result<(), Failure> {
+    EnvFilter::try_new(&config.log_filter)?;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "configuration: {} gateways, listening on {}",
+        config.gateways.len(),
+        config.listen
+    )?;
+    if let Some(path) = &config.seed_file {
+        let seed = seed::load(path, &config.token_key)?;
+        writeln!(
+            out,
+            "seed file: {} accounts, {} tokens, {} revocations, {} tariffs",
+            seed.accounts.len(),
+            seed.tokens.as_ref().map_or(0, std::collections::BTreeMap::len),
+            seed.revocations.len(),
+            seed.tariffs.len()
+        )?;
+    }
+    Ok(())
+}
+
+fn initialise(dir: &Path, gateway: &Name, site: &Name) -> Result<(), Failure> {
+    let handover = init::init(dir, gateway, site)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "wrote hub.toml, secrets.toml and seed.toml to {}", dir.display())?;
+    writeln!(out, "issuer key for gateways to pin: {}", handover.issuer_key)?;
+    writeln!(
+        out,
+        "gateway {gateway} needs its secret and the token key from {}",
+        handover.secrets_file.display()
+    )?;
+    Ok(())
+}
+
+fn import(file: &Path, config: &Config) -> Result<(), Failure> {
+    let absolute = std::path::absolute(file)?;
+    let request = Request {
+        file: Some(absolute),
+        ..Request::new("import")
+    };
+    match control::call(&config.control_socket, &request, |row: ImportRow| {
+        print_row(&row, false)
+    }) {
+        Err(CallError::Absent { .. }) => import_stopped(file, config),
+        done => Ok(done?),
+    }
+}
+
+/// Nobody runs: the store is opened here.
+fn import_stopped(file: &Path, config: &Config) -> Result<(), Failure> {
+    let catalogue = seed::load(file, &config.token_key)?;
+    std::fs::create_dir_all(&config.data_dir)?;
+    let (mut store, mut hub) = Store::open(&config.data_dir, true)?;
+    let wall_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let decision = hub.step(Now { wall_s }, &config.settings, &Input::Import(catalogue));
+    store.append(&decision.events)?;
+    store.close()?;
+    for effect in &decision.effects {
+        if let Effect::ImportRefused(refusal) = effect {
+            return Err(Failure::ImportRefused(format!("{}: {refusal}", file.display())));
+        }
+        if let Effect::Imported(summary) = effect {
+            print_row(&ImportRow::from(*summary), false);
+        }
+    }
+    Ok(())
+}
+
+/// Asks the running hub, or reads the store if none runs and `from_store` can tell.
+fn ask<T: Serialize + DeserializeOwned>(
+    place: &Place,
+    request: &Request,
+    from_store: impl FnOnce(&Hub) -> Option<Vec<T>>,
+) -> Result<(), Failure> {
+    let answered = control::call(&place.socket, request, |row: T| print_row(&row, place.json));
+    match (answered, &place.data_dir) {
+        (Err(absent @ CallError::Absent { .. }), Some(data_dir)) => {
+            let (_, hub) = Store::open(data_dir, false)?;
+            let rows = from_store(&hub).ok_or(absent)?;
+            rows.iter().for_each(|row| print_row(row, place.json));
+            Ok(())
+        }
+        (answered, _) => Ok(answered?),
+    }
+}
+
+fn ledger(place: &Place, gateway: Option<&Name>) -> Result<(), Failure> {
+    let request = Request {
+        gateway: gateway.map(ToString::to_string),
+        ..Request::new("ledger")
+    };
+    let answered = control::call(&place.socket, &request, |line: LedgerLine| {
+        print_line(&line, place.json)
+    });
+    match (answered, &place.data_dir) {
+        (Err(CallError::Absent { .. }), Some(data_dir)) => {
+            let (store, _) = Store::open(data_dir, false)?;
+            export::for_each_line(&store.reader(), gateway, |line| print_line(&line, place.json))?;
+            Ok(())
+        }
+        (answered, _) => Ok(answered?),
+    }
+}
+
+fn print_line(line: &LedgerLine, json: bool) {
+    if json {
+        return print_row(line, true);
+    }
+    print(&format!(
+        "{} {} {:>8} {} {:<7} {:>20} -> {:<20} {:>10}.{:02}",
+        line.gateway,
+        line.epoch,
+        line.sequence,
+        line.session,
+        line.phase,
+        line.debit,
+        line.credit,
+        line.amount / 100,
+        line.amount % 100
+    ));
+}
+
+/// For people: the same fields, one a line, with a blank line between rows.
+fn print_row<T: Serialize>(row: &T, json: bool) {
+    let text = if json {
+        serde_json::to_string(row)
+    } else {
+        toml::to_string(row).map_err(<serde_json::Error as serde::ser::Error>::custom)
+    };
+    match text {
+        Ok(text) => print(&text),
+        Err(error) => eprintln!("holdfast-hub: {error}"),
+    }
+}
+
+/// A closed pipe is the reader's wish to stop, not a failure.
+fn print(text: &str) {
+    if writeln!(io::stdout().lock(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}

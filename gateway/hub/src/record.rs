@@ -1,0 +1,404 @@
+//! How events lie in the store: `[version, kind number, payload]` in CBOR, the payload a packed struct per kind.
+//!
+//! Kind numbers are never reused, structs are only appended to. A record of a newer version or an unknown kind is an
+//! error: an older hub must not run on books it cannot read.
+
+use proto::{
+    artifact::Whitelist,
+    codec::{self, CodecError},
+    id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
+    money::Money,
+    tariff::Tariff,
+};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::core::{Event, RecordKey, TokenRow};
+
+/// Version of the record format.
+pub const RECORD_VERSION: u8 = 1;
+
+/// Why a record of the store cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Written by a newer hub.
+    #[error("record version {found}, this hub reads {RECORD_VERSION}")]
+    Version {
+        /// The version of the record.
+        found: u8,
+    },
+    /// A kind this hub does not know: written by a newer one.
+    #[error("record kind {0} is unknown here")]
+    Kind(u16),
+    /// Not the CBOR it should be.
+    #[error("record kind {kind}: {error}")]
+    Malformed {
+        /// The kind; 0: not even that can be read.
+        kind: u16,
+        /// What is wrong.
+        error: CodecError,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Frame(u8, u16, ByteBuf);
+
+#[derive(Serialize, Deserialize)]
+struct Booted1 {
+    boot: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AccountSet1 {
+    account: AccountId,
+    deposit: Money,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Token1 {
+    token: TokenHash,
+    account: AccountId,
+    group: u64,
+    valid: bool,
+    whitelist: Whitelist,
+    credential_revision: u64,
+    not_after_s: u64,
+    listed: bool,
+}
+
+impl Token1 {
+    pub(crate) fn new(token: TokenHash, row: &TokenRow) -> Self {
+        Self {
+            token,
+            account: row.account,
+            group: row.group,
+            valid: row.valid,
+            whitelist: row.whitelist,
+            credential_revision: row.credential_revision,
+            not_after_s: row.not_after_s,
+            listed: row.listed,
+        }
+    }
+
+    pub(crate) fn into_row(self) -> (TokenHash, TokenRow) {
+        let row = TokenRow {
+            account: self.account,
+            group: self.group,
+            valid: self.valid,
+            whitelist: self.whitelist,
+            credential_revision: self.credential_revision,
+            not_after_s: self.not_after_s,
+            listed: self.listed,
+        };
+        (self.token, row)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Revoked1 {
+    token: TokenHash,
+    credential_revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TariffSet1 {
+    kind: Kind,
+    tariff: Tariff,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Published1 {
+    revision: u64,
+    issued_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GatewaySeen1 {
+    gateway: GatewayId,
+    epoch: u32,
+    boot: u32,
+    counter: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GatewayFenced1 {
+    gateway: GatewayId,
+    epoch_from: u32,
+    epoch: u32,
+    counter: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Booked1 {
+    gateway: GatewayId,
+    epoch: u32,
+    sequence: u64,
+    hash: Hash,
+    bytes: ByteBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct QuarantinePart1 {
+    gateway: GatewayId,
+    epoch: u32,
+    sequence: u64,
+    offset: u64,
+    bytes: ByteBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Quarantined1 {
+    gateway: GatewayId,
+    epoch: u32,
+    sequence: u64,
+    hash: Hash,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Disputed1 {
+    gateway: GatewayId,
+    epoch: u32,
+    sequence: u64,
+    session: SessionId,
+    charged: Money,
+    computed: Option<Money>,
+}
+
+const BOOTED: u16 = 1;
+const ACCOUNT_SET: u16 = 2;
+const TOKEN_SET: u16 = 3;
+const REVOKED: u16 = 4;
+const TARIFF_SET: u16 = 5;
+const LIST_PUBLISHED: u16 = 6;
+const REVOCATIONS_PUBLISHED: u16 = 7;
+const TARIFFS_PUBLISHED: u16 = 8;
+const GATEWAY_SEEN: u16 = 9;
+const GATEWAY_FENCED: u16 = 10;
+const BOOKED: u16 = 11;
+const QUARANTINE_PART: u16 = 12;
+const QUARANTINED: u16 = 13;
+const DISPUTED: u16 = 14;
+
+/// The bytes of an event.
+#[must_use]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one short arm per kind; splitting them would hide that all are there"
+)]
+pub fn encode(event: &Event) -> Vec<u8> {
+    match event.clone() {
+        Event::Booted { boot } => frame(BOOTED, &Booted1 { boot }),
+        Event::AccountSet { account, deposit } => frame(ACCOUNT_SET, &AccountSet1 { account, deposit }),
+        Event::TokenSet { token, row } => frame(TOKEN_SET, &Token1::new(token, &row)),
+        Event::Revoked {
+            token,
+            credential_revision,
+        } => frame(
+            REVOKED,
+            &Revoked1 {
+                token,
+                credential_revision,
+            },
+        ),
+        Event::TariffSet { kind, tariff } => frame(TARIFF_SET, &TariffSet1 { kind, tariff }),
+        Event::ListPublished { revision, issued_s } => frame(LIST_PUBLISHED, &Published1 { revision, issued_s }),
+        Event::RevocationsPublished { revision } => {
+            let issued_s = 0;
+            frame(REVOCATIONS_PUBLISHED, &Published1 { revision, issued_s })
+        }
+        Event::TariffsPublished { revision } => {
+            let issued_s = 0;
+            frame(TARIFFS_PUBLISHED, &Published1 { revision, issued_s })
+        }
+        Event::GatewaySeen {
+            gateway,
+            epoch,
+            boot,
+            counter,
+        } => frame(
+            GATEWAY_SEEN,
+            &GatewaySeen1 {
+                gateway,
+                epoch,
+                boot,
+                counter,
+            },
+        ),
+        Event::GatewayFenced {
+            gateway,
+            epoch_from,
+            epoch,
+            counter,
+        } => frame(
+            GATEWAY_FENCED,
+            &GatewayFenced1 {
+                gateway,
+                epoch_from,
+                epoch,
+                counter,
+            },
+        ),
+        Event::Booked { at, hash, bytes, .. } => frame(
+            BOOKED,
+            &Booked1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
+                hash,
+                bytes: ByteBuf::from(bytes),
+            },
+        ),
+        Event::QuarantinePart { at, offset, bytes } => frame(
+            QUARANTINE_PART,
+            &QuarantinePart1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
+                offset,
+                bytes: ByteBuf::from(bytes),
+            },
+        ),
+        Event::Quarantined { at, hash, reason } => frame(
+            QUARANTINED,
+            &Quarantined1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
+                hash,
+                reason,
+            },
+        ),
+        Event::Disputed {
+            at,
+            session,
+            charged,
+            computed,
+        } => frame(
+            DISPUTED,
+            &Disputed1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
+                session,
+                charged,
+                computed,
+            },
+        ),
+    }
+}
+
+fn frame<T: Serialize>(kind: u16, payload: &T) -> Vec<u8> {
+    codec::to_vec(&Frame(RECORD_VERSION, kind, ByteBuf::from(codec::to_vec(payload))))
+}
+
+/// The event of some bytes.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
+    let Frame(version, kind, payload) =
+        codec::decode(bytes).map_err(|error| RecordError::Malformed { kind: 0, error })?;
+    if version != RECORD_VERSION {
+        return Err(RecordError::Version { found: version });
+    }
+    let key = |gateway, epoch, sequence| RecordKey {
+        gateway,
+        epoch,
+        sequence,
+    };
+    Ok(match kind {
+        BOOTED => {
+            let Booted1 { boot } = read(kind, &payload)?;
+            Event::Booted { boot }
+        }
+        ACCOUNT_SET => {
+            let AccountSet1 { account, deposit } = read(kind, &payload)?;
+            Event::AccountSet { account, deposit }
+        }
+        TOKEN_SET => {
+            let (token, row) = read::<Token1>(kind, &payload)?.into_row();
+            Event::TokenSet { token, row }
+        }
+        REVOKED => {
+            let row: Revoked1 = read(kind, &payload)?;
+            Event::Revoked {
+                token: row.token,
+                credential_revision: row.credential_revision,
+            }
+        }
+        TARIFF_SET => {
+            let TariffSet1 { kind, tariff } = read(kind, &payload)?;
+            Event::TariffSet { kind, tariff }
+        }
+        LIST_PUBLISHED => {
+            let Published1 { revision, issued_s } = read(kind, &payload)?;
+            Event::ListPublished { revision, issued_s }
+        }
+        REVOCATIONS_PUBLISHED => {
+            let Published1 { revision, .. } = read(kind, &payload)?;
+            Event::RevocationsPublished { revision }
+        }
+        TARIFFS_PUBLISHED => {
+            let Published1 { revision, .. } = read(kind, &payload)?;
+            Event::TariffsPublished { revision }
+        }
+        GATEWAY_SEEN => {
+            let row: GatewaySeen1 = read(kind, &payload)?;
+            Event::GatewaySeen {
+                gateway: row.gateway,
+                epoch: row.epoch,
+                boot: row.boot,
+                counter: row.counter,
+            }
+        }
+        GATEWAY_FENCED => {
+            let row: GatewayFenced1 = read(kind, &payload)?;
+            Event::GatewayFenced {
+                gateway: row.gateway,
+                epoch_from: row.epoch_from,
+                epoch: row.epoch,
+                counter: row.counter,
+            }
+        }
+        BOOKED => {
+            let row: Booked1 = read(kind, &payload)?;
+            Event::Booked {
+                at: key(row.gateway, row.epoch, row.sequence),
+                hash: row.hash,
+                record: read(kind, &row.bytes)?,
+                bytes: row.bytes.into_vec(),
+            }
+        }
+        QUARANTINE_PART => {
+            let row: QuarantinePart1 = read(kind, &payload)?;
+            Event::QuarantinePart {
+                at: key(row.gateway, row.epoch, row.sequence),
+                offset: row.offset,
+                bytes: row.bytes.into_vec(),
+            }
+        }
+        QUARANTINED => {
+            let row: Quarantined1 = read(kind, &payload)?;
+            Event::Quarantined {
+                at: key(row.gateway, row.epoch, row.sequence),
+                hash: row.hash,
+                reason: row.reason,
+            }
+        }
+        DISPUTED => {
+            let row: Disputed1 = read(kind, &payload)?;
+            Event::Disputed {
+                at: key(row.gateway, row.epoch, row.sequence),
+                session: row.session,
+                charged: row.charged,
+                computed: row.computed,
+            }
+        }
+        unknown => return Err(RecordError::Kind(unknown)),
+    })
+}
+
+fn read<T: for<'a> Deserialize<'a>>(kind: u16, payload: &[u8]) -> Result<T, RecordError> {
+    codec::decode(payload).map_err(|error| RecordError::Malformed { kind, error })
+}

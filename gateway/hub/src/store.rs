@@ -1,0 +1,150 @@
+//! The hub's store: every event in the journal, for good, and snapshots so that a start does not grow with history.
+//!
+//! Nothing is ever pruned: the journal is the authoritative ledger, and `ledger export` reads it from the first record.
+
+use std::{ops::ControlFlow, path::Path};
+
+use journal::{AppendError, BATCH_RECORDS_MAX, Journal, OpenError, Options, ReadError, Reader, SnapshotError};
+
+use crate::{
+    core::{Event, Hub},
+    record::{self, RECORD_VERSION, RecordError},
+    snapshot,
+};
+
+/// The word in the store's header: a gateway's journal is refused here, and the reverse.
+const KIND: &str = "hub";
+/// Directory of the journal in the data directory.
+const DIR: &str = "journal";
+/// A snapshot is written after so many events: replaying them takes well under a second.
+const SNAPSHOT_EVENTS: u64 = 50_000;
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be opened.
+    #[error("the store does not open: {0}")]
+    Open(#[from] OpenError),
+    /// It cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// It holds something that this hub cannot read.
+    #[error("store record {sequence}: {error}")]
+    Record {
+        /// Which record; 0: a snapshot.
+        sequence: u64,
+        /// Why.
+        error: RecordError,
+    },
+    /// It cannot be written. Whether the last events are durable shows at the next start.
+    #[error("the store cannot be written: {0}")]
+    Append(#[from] AppendError),
+    /// A snapshot cannot be written.
+    #[error("a snapshot cannot be written: {0}")]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// The open store.
+pub struct Store {
+    journal: Journal,
+    events_since_snapshot: u64,
+}
+
+impl Store {
+    /// Opens the store of a data directory, or creates it, and rebuilds the state.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(data_dir: &Path, create: bool) -> Result<(Self, Hub), StoreError> {
+        let options = Options::new(KIND, u32::from(RECORD_VERSION));
+        let options = if create { options.create() } else { options };
+        let journal = Journal::open(data_dir.join(DIR), &options)?;
+        let mut hub = Hub::default();
+        let mut from = 1;
+        if let Some(kept) = journal.latest_snapshot()? {
+            for chunk in kept.chunks() {
+                snapshot::restore(&mut hub, &chunk?).map_err(|error| StoreError::Record { sequence: 0, error })?;
+            }
+            from = kept.at_sequence() + 1;
+        }
+        let mut events_since_snapshot = 0;
+        for_each_event(&journal, from, |event| {
+            hub.apply(event);
+            events_since_snapshot += 1;
+        })?;
+        let store = Self {
+            journal,
+            events_since_snapshot,
+        };
+        Ok((store, hub))
+    }
+
+    /// Makes events durable. Events of one call may be found in part after a crash, always the first of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Append`]; then the process has to end, for memory is ahead of the disk.
+    pub fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
+        for batch in events.chunks(BATCH_RECORDS_MAX) {
+            let records: Vec<Vec<u8>> = batch.iter().map(record::encode).collect();
+            let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+            self.journal.append(&records)?;
+        }
+        self.events_since_snapshot += events.len() as u64;
+        Ok(())
+    }
+
+    /// Writes a snapshot if it is time for one.
+    ///
+    /// # Errors
+    /// [`StoreError::Snapshot`].
+    pub fn snapshot_when_due(&mut self, hub: &Hub) -> Result<(), StoreError> {
+        if self.events_since_snapshot < SNAPSHOT_EVENTS {
+            return Ok(());
+        }
+        self.snapshot(hub)
+    }
+
+    /// Writes a snapshot of the state after the last durable event.
+    ///
+    /// # Errors
+    /// [`StoreError::Snapshot`].
+    pub fn snapshot(&mut self, hub: &Hub) -> Result<(), StoreError> {
+        let at = self.journal.head().sequence;
+        self.journal.write_snapshot(at, snapshot::encode(hub))?;
+        self.events_since_snapshot = 0;
+        Ok(())
+    }
+
+    /// A read-only handle for other threads.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.journal.reader()
+    }
+
+    /// Closes the store; what was appended is durable already.
+    ///
+    /// # Errors
+    /// [`StoreError::Append`].
+    pub fn close(self) -> Result<(), StoreError> {
+        Ok(self.journal.close()?)
+    }
+}
+
+/// Calls `visit` with every durable event from record `from` on, in order.
+///
+/// # Errors
+/// [`StoreError`] at the first record that cannot be read.
+pub fn for_each_event(reader: &Reader, from: u64, mut visit: impl FnMut(&Event)) -> Result<(), StoreError> {
+    let mut failed = None;
+    reader.replay(from, &mut |sequence, bytes| match record::decode(bytes) {
+        Ok(event) => {
+            visit(&event);
+            ControlFlow::Continue(())
+        }
+        Err(error) => {
+            failed = Some(StoreError::Record { sequence, error });
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}
