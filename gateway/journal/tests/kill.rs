@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use journal::Journal;
 use support::{Random, open, replayed};
 
-const KILLS: u32 = 48;
-const SNAPSHOT_CHUNKS: u32 = 30;
+const KILLS: u32 = 40;
+const SNAPSHOT_CHUNKS: u32 = 12;
 
 /// What record `sequence` of a batch must hold, so that any record can be judged by itself.
 fn record(sequence: u64, batch: &std::ops::Range<u64>) -> Vec<u8> {
