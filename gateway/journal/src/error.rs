@@ -87,7 +87,8 @@ pub enum OpenError {
 ///
 /// After a limit (`RecordTooLarge`, `TooManyRecords`, `MetaTooLarge`) nothing was written and the journal is usable.
 /// After `Sync` and `Engine` the outcome is unknown, for the records may be there at the next open, and the journal is
-/// poisoned.
+/// poisoned. Reading may then fail as well, with [`ReadError::Engine`]: sled no longer loads what it does not hold in
+/// memory.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// One record is too large; nothing was written.
