@@ -61,7 +61,9 @@ pub enum OpenError {
     /// The store opened, but its newest records are damaged.
     #[error("damaged: {0}")]
     Damaged(#[from] ReadError),
-    /// The store lost its end, or everything: it stops before a record that the witness saw made durable.
+    /// The store lost its end, or everything: it stops before a record that the witness saw made durable. A single
+    /// flipped bit does this: sled takes it for the end of its log, and opening has already made it so. Before any
+    /// experiment, copy the directory.
     #[error("the store ends at record {}, but record {} was durable: records were lost", found.sequence, witness.sequence)]
     Behind {
         /// The witnessed head.
