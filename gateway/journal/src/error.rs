@@ -61,7 +61,9 @@ pub enum OpenError {
     /// The store opened, but its newest records are damaged.
     #[error("damaged: {0}")]
     Damaged(#[from] ReadError),
-    /// The store lost its end, or everything: it stops before a record that the witness saw made durable.
+    /// The store lost its end, or everything: it stops before a record that the witness saw made durable. A single
+    /// flipped bit does this: sled takes it for the end of its log, and opening has already made it so. Before any
+    /// experiment, copy the directory.
     #[error("the store ends at record {}, but record {} was durable: records were lost", found.sequence, witness.sequence)]
     Behind {
         /// The witnessed head.
@@ -87,7 +89,8 @@ pub enum OpenError {
 ///
 /// After a limit (`RecordTooLarge`, `TooManyRecords`, `MetaTooLarge`) nothing was written and the journal is usable.
 /// After `Sync` and `Engine` the outcome is unknown, for the records may be there at the next open, and the journal is
-/// poisoned.
+/// poisoned. Reading may then fail as well, with [`ReadError::Engine`]: sled no longer loads what it does not hold in
+/// memory.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// One record is too large; nothing was written.

@@ -1,5 +1,6 @@
 //! Reading: everything returned has passed its checksums, the gap check and the hash chain.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -49,6 +50,15 @@ impl Shared {
 #[derive(Clone)]
 pub struct Reader {
     pub(crate) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("dir", &self.shared.dir)
+            .field("extent", &*self.shared.extent())
+            .finish()
+    }
 }
 
 impl Reader {

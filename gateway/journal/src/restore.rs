@@ -14,6 +14,7 @@ use crate::witness::{self, Found, Sighting, Witness};
 
 /// A read-only view over the intact part of a journal, up to its last complete batch before any damage. Dereferences to
 /// [`Reader`].
+#[derive(Debug)]
 pub struct Restore {
     reader: Reader,
     witness: Option<Head>,

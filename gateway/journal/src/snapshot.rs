@@ -4,6 +4,7 @@
 //! the moment its trailer is durable. The two newest are kept: the older one is there in case the newer is damaged.
 //! Chunks of dropped or abandoned snapshots are removed a few at a time by the next writer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -40,6 +41,23 @@ pub struct SnapshotReader {
     id: u64,
     trailer: Trailer,
     damaged: Vec<ReadError>,
+}
+
+impl fmt::Debug for SnapshotWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotWriter")
+            .field("at", &self.at)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SnapshotReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotReader")
+            .field("at", &self.trailer.at)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -72,6 +72,15 @@ fn the_chain_can_be_recomputed_by_whoever_receives_records() {
 }
 
 #[test]
+fn handles_may_move_to_other_threads() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync>() {}
+    is_send::<Journal>();
+    is_send::<journal::SnapshotWriter>();
+    is_shared::<journal::Reader>();
+}
+
+#[test]
 fn two_journals_never_share_a_history() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     assert_ne!(open(one.path()).head(), open(other.path()).head());

@@ -36,7 +36,7 @@ fn nothing_is_created_unless_asked() {
 fn other_kinds_and_newer_formats_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     pairs(dir.path(), 1);
-    let error = Journal::open(dir.path(), &Options::new("hub", 1)).err().unwrap();
+    let error = Journal::open(dir.path(), &Options::new("hub", 1)).unwrap_err();
     assert_eq!(error.to_string(), "this is a \"test\" journal, not a \"hub\" one");
 
     // A program of format 3 opens a store of format 1 and so makes it one of format 3.
@@ -44,7 +44,7 @@ fn other_kinds_and_newer_formats_are_refused_by_name() {
         .unwrap()
         .close()
         .unwrap();
-    let error = Journal::open(dir.path(), &Options::new("test", 2)).err().unwrap();
+    let error = Journal::open(dir.path(), &Options::new("test", 2)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "test format 3 is newer than 2, the newest this program supports"
@@ -58,7 +58,7 @@ fn other_kinds_and_newer_formats_are_refused_by_name() {
 
     const LAYOUT_VERSION_AT: usize = 12;
     raise_header(dir.path(), LAYOUT_VERSION_AT);
-    let error = Journal::open(dir.path(), &Options::new("test", 3)).err().unwrap();
+    let error = Journal::open(dir.path(), &Options::new("test", 3)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "journal format 2 is newer than 1, the newest this program supports"
@@ -111,7 +111,7 @@ fn a_second_process_is_refused_and_told_who_holds_the_journal() {
         .lines()
         .map(Result::unwrap);
     assert!(lines.any(|line| line == "open"), "the holder did not open the journal");
-    let error = Journal::open(dir.path(), &options()).err().unwrap();
+    let error = Journal::open(dir.path(), &options()).unwrap_err();
     let path = dir.path().join("lock");
     assert_eq!(
         error.to_string(),

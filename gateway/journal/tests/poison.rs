@@ -97,9 +97,7 @@ fn a_sync_that_fails_while_opening_refuses_to_open() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).close().unwrap();
     let (options, _) = failing(SyncTarget::Store, 0);
-    let error = Journal::open(dir.path(), &options)
-        .err()
-        .expect("what is not durable must not be acted upon");
+    let error = Journal::open(dir.path(), &options).expect_err("what is not durable must not be acted upon");
     assert!(
         error
             .to_string()
