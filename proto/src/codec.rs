@@ -17,7 +17,7 @@ pub enum CodecError {
     Malformed {
         /// What is wrong.
         what: &'static str,
-        /// Offset in the body.
+        /// How many bytes of the body had been read by then.
         at: u64,
     },
     /// The output buffer is too small.
@@ -51,7 +51,7 @@ pub fn to_vec<T: Serialize>(value: &T) -> alloc::vec::Vec<u8> {
 /// Decodes a whole body.
 ///
 /// # Errors
-/// [`CodecError::Malformed`], with the offset.
+/// [`CodecError::Malformed`], with how far the reader came.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     // Only indefinite-length strings need scratch space; without any they are refused.
     let mut scratch = [];
