@@ -116,24 +116,6 @@ impl PairSecret {
     }
 }
 
-impl PairSecret {
-    /// The password of the pair's MQTT connection, 32 hexadecimal digits: derived, so that one secret is provisioned,
-    /// and one way, so that who reads it off a plain connection cannot seal.
-    #[must_use]
-    pub fn password(&self) -> heapless::String<32> {
-        use core::fmt::Write;
-        let mut bytes = [0; 16];
-        Hkdf::<Sha256>::new(None, &self.0)
-            .expand(b"holdfast mqtt password 1", &mut bytes)
-            .expect("16 bytes are one block of HKDF-SHA256");
-        let mut text = heapless::String::new();
-        for byte in bytes {
-            write!(text, "{byte:02x}").expect("16 bytes are 32 digits");
-        }
-        text
-    }
-}
-
 impl fmt::Debug for PairSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PairSecret(..)")
