@@ -382,7 +382,7 @@ fn reply(
 ) {
     if let Some(to) = to {
         // Whoever asked may be gone by now.
-        drop(to.send(result));
+        let _ = to.send(result);
     }
 }
 

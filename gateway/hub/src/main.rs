@@ -5,7 +5,7 @@
 //! is in use by another process; 78 a configuration that cannot be used.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -247,6 +247,7 @@ fn serve(config: Config) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&config.log_filter)?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     match config.log_format {
         LogFormat::Human => logs.init(),
