@@ -10,13 +10,13 @@
 //! device nor a client of the broker can forge, replay or re-address a message.
 //! The body is readable by whoever carries it: a seal is not encryption.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::{VERSION, message::BODY_BYTES_MAX};
+use crate::{VERSION, id::TokenKey, message::BODY_BYTES_MAX};
 
 /// Bytes that a seal adds to a body.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
@@ -76,19 +76,43 @@ pub enum Direction {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PairSecret(pub [u8; 32]);
 
+/// Length of an MQTT password, in characters.
+pub const PASSWORD_CHARS: usize = 32;
+
 impl PairSecret {
     /// The key of one direction.
     #[must_use]
     pub fn key(&self, direction: Direction) -> SealKey {
-        let info: &[u8] = match direction {
+        SealKey(self.derive(match direction {
             Direction::Up => b"holdfast seal 1 up",
             Direction::Down => b"holdfast seal 1 down",
-        };
-        let mut key = [0; 32];
+        }))
+    }
+
+    /// The MQTT password of the party that connects: 16 derived bytes in hexadecimal. The broker learns nothing from it
+    /// that opens or makes a seal.
+    #[must_use]
+    pub fn password(&self) -> heapless::String<PASSWORD_CHARS> {
+        let bytes: [u8; PASSWORD_CHARS / 2] = self.derive(b"holdfast mqtt password 1");
+        let mut text = heapless::String::new();
+        for byte in bytes {
+            write!(text, "{byte:02x}").expect("two characters a byte");
+        }
+        text
+    }
+
+    /// The key under which a device keeps the id token of an open session, to know it again.
+    #[must_use]
+    pub fn token_key(&self) -> TokenKey {
+        TokenKey(self.derive(b"holdfast device token 1"))
+    }
+
+    fn derive<const N: usize>(&self, info: &[u8]) -> [u8; N] {
+        let mut bytes = [0; N];
         Hkdf::<Sha256>::new(None, &self.0)
-            .expand(info, &mut key)
-            .expect("32 bytes are one block of HKDF-SHA256");
-        SealKey(key)
+            .expand(info, &mut bytes)
+            .expect("at most 32 bytes are one block of HKDF-SHA256");
+        bytes
     }
 }
 

@@ -1,0 +1,254 @@
+//! What survives a power loss: one small record for the device, one for each outlet, each replaced atomically.
+//!
+//! Why so little is enough, and why replays after a reboot are harmless although the window of the gateway's counters
+//! is not stored:
+//! - Session ids and seal counters contain the boot number, which is stored, one higher, before anything is sent.
+//! - A grant or refusal acts only on the waiting session of the same id. No session waits across a reboot, and the ids of
+//!   the new boot were never granted to anybody.
+//! - A command acts only above the highest command id, which is stored before the command is executed.
+//! - A receipt only lets the device forget a session that it closed, and was the gateway's true word on that session.
+//! - A clock names the boot of the hello that it answers.
+//!
+//! A device whose storage was erased would count its boots from one again: it needs a new secret.
+
+use heapless::Vec;
+use proto::{
+    codec::{self, CodecError},
+    id::{OutletId, SessionId, TokenHash},
+    message::{ClockQuality, Grant, OUTLETS_MAX, Stop},
+    money::Units,
+    tariff::Bill,
+};
+use serde::{Deserialize, Serialize};
+
+/// Version of the records. A record of a newer version is refused, never guessed at.
+pub const STORED_VERSION: u8 = 1;
+/// Largest record, in bytes: an open session with the largest tariff and four closed ones.
+pub const RECORD_BYTES_MAX: usize = 1280;
+/// Sessions of one outlet that may wait for their receipts; when full the outlet takes no new session. Each refused start
+/// and each walk-away during an outage of the site's network takes one.
+pub const CLOSED_MAX: usize = 4;
+
+/// The place of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKey {
+    /// [`DeviceRecord`]
+    Device,
+    /// [`OutletRecord`] of one outlet.
+    Outlet(OutletId),
+}
+
+/// An encoded record and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The place.
+    pub key: RecordKey,
+    /// The bytes.
+    pub bytes: Vec<u8, RECORD_BYTES_MAX>,
+}
+
+/// Why storage cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoredError {
+    /// Written by a newer firmware.
+    #[error("record {key:?} has version {found}, this firmware reads up to {STORED_VERSION}")]
+    Version {
+        /// Which record.
+        key: RecordKey,
+        /// Its version.
+        found: u8,
+    },
+    /// Not a record.
+    #[error("record {key:?}: {error}")]
+    Malformed {
+        /// Which record.
+        key: RecordKey,
+        /// What is wrong with it.
+        error: CodecError,
+    },
+    /// An open session without a place for its end: no firmware writes that.
+    #[error("the record of outlet {0} has an open session and no room to close it")]
+    Overfull(OutletId),
+    /// An outlet beyond the largest device.
+    #[error("a record for outlet {0}, a device has at most {OUTLETS_MAX}")]
+    Outlet(OutletId),
+}
+
+/// Everything that was stored, read back at boot.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    pub(crate) device: DeviceRecord,
+    pub(crate) outlets: Vec<OutletRecord, OUTLETS_MAX>,
+}
+
+impl Stored {
+    /// The storage of a new device.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in one record as it was stored; records come in any order.
+    ///
+    /// # Errors
+    /// [`StoredError`]; the device must then not run, because it could repeat counters.
+    pub fn load(&mut self, key: RecordKey, bytes: &[u8]) -> Result<(), StoredError> {
+        match key {
+            RecordKey::Device => self.device = decode(key, bytes)?,
+            RecordKey::Outlet(outlet) => {
+                let record: OutletRecord = decode(key, bytes)?;
+                if record.open.is_some() && record.closed.is_full() {
+                    return Err(StoredError::Overfull(outlet));
+                }
+                let wanted = usize::from(outlet) + 1;
+                if wanted > OUTLETS_MAX {
+                    return Err(StoredError::Outlet(outlet));
+                }
+                while self.outlets.len() < wanted {
+                    self.outlets
+                        .push(OutletRecord::default())
+                        .expect("the number of outlets was checked");
+                }
+                self.outlets[usize::from(outlet)] = record;
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of the last boot; zero: never.
+    #[must_use]
+    pub fn boot(&self) -> u32 {
+        self.device.boot
+    }
+
+    /// The session that an outlet had open, and whether it was granted.
+    #[must_use]
+    pub fn open(&self, outlet: OutletId) -> Option<(SessionId, bool)> {
+        let open = self.outlets.get(usize::from(outlet))?.open.as_ref()?;
+        Some((open.session, open.grant.is_some()))
+    }
+
+    /// The last register reading stored for an outlet: where a counter that loses its value without power goes on.
+    #[must_use]
+    pub fn register(&self, outlet: OutletId) -> Units {
+        self.outlets
+            .get(usize::from(outlet))
+            .map_or(Units::ZERO, |r| r.register)
+    }
+}
+
+fn decode<'a, T: Deserialize<'a>>(key: RecordKey, bytes: &'a [u8]) -> Result<T, StoredError> {
+    /// The first field alone, so that a newer record is told from a damaged one.
+    #[derive(Deserialize)]
+    struct Head {
+        version: u8,
+    }
+    let malformed = |error| StoredError::Malformed { key, error };
+    let head: Head = codec::decode(bytes).map_err(malformed)?;
+    if head.version > STORED_VERSION {
+        return Err(StoredError::Version {
+            key,
+            found: head.version,
+        });
+    }
+    codec::decode(bytes).map_err(malformed)
+}
+
+/// What the device as a whole remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeviceRecord {
+    pub(crate) version: u8,
+    /// Number of this boot, stored before its first use.
+    pub(crate) boot: u32,
+    /// Highest command id executed.
+    pub(crate) command: u64,
+}
+
+impl Default for DeviceRecord {
+    fn default() -> Self {
+        Self {
+            version: STORED_VERSION,
+            boot: 0,
+            command: 0,
+        }
+    }
+}
+
+/// What one outlet remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutletRecord {
+    pub(crate) version: u8,
+    /// Highest register reading at the time of storing.
+    pub(crate) register: Units,
+    pub(crate) open: Option<Open>,
+    /// Word for word as sent, so that every repetition is the same message.
+    pub(crate) closed: Vec<Stop, CLOSED_MAX>,
+}
+
+impl Default for OutletRecord {
+    fn default() -> Self {
+        Self {
+            version: STORED_VERSION,
+            register: Units::ZERO,
+            open: None,
+            closed: Vec::new(),
+        }
+    }
+}
+
+/// A session from its first authorize to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Open {
+    pub(crate) session: SessionId,
+    /// Under the device's own key; only compared.
+    pub(crate) token: TokenHash,
+    pub(crate) units_wished: Units,
+    /// At the authorize; from the grant on, when the output was switched on.
+    pub(crate) register_start: Units,
+    /// The limits; `None` while waiting.
+    pub(crate) grant: Option<Grant>,
+    /// The start is proven.
+    pub(crate) started: bool,
+    pub(crate) progress: Progress,
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Billed up to this reading.
+    pub(crate) register: Units,
+    /// Billed up to this time.
+    pub(crate) elapsed_s: u32,
+    /// Of these without delivery.
+    pub(crate) idle_s: u32,
+    /// Seconds without power inside the session: they count towards its longest duration but are not billed.
+    pub(crate) lost_s: u32,
+    pub(crate) bill: Bill,
+    /// When this was so.
+    pub(crate) wall_s: u64,
+    pub(crate) quality: ClockQuality,
+}
+
+impl Progress {
+    pub(crate) fn at(register: Units) -> Self {
+        Self {
+            register,
+            elapsed_s: 0,
+            idle_s: 0,
+            lost_s: 0,
+            bill: Bill::default(),
+            wall_s: 0,
+            quality: ClockQuality::Unknown,
+        }
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(key: RecordKey, record: &T) -> Record {
+    let mut bytes = Vec::new();
+    bytes
+        .resize(RECORD_BYTES_MAX, 0)
+        .expect("the capacity is RECORD_BYTES_MAX");
+    let len = codec::encode(record, &mut bytes).expect("RECORD_BYTES_MAX holds the largest record");
+    bytes.truncate(len);
+    Record { key, bytes }
+}
