@@ -103,6 +103,7 @@ impl Chaos {
             13 => self.command(),
             14 if self.dice.one_in(4) => self.cut(marks),
             14..=16 => self.bench.wait(jump_ms),
+            18 => self.repeat(marks),
             17 => {
                 self.bench.now_ms += jump_ms;
                 self.bench.input(Input::Tick);
@@ -178,6 +179,24 @@ impl Chaos {
         }
     }
 
+    /// The network delivers an old message of the device once more; the gateway answers again.
+    fn repeat(&mut self, marks: &mut Marks) {
+        let authorizes: Vec<Said> = self.bench.said[..self.heard]
+            .iter()
+            .filter(|said| matches!(said, Said::Authorize(_)))
+            .cloned()
+            .collect();
+        if let Some(last) = authorizes.last() {
+            let said = if self.dice.one_in(2) {
+                last.clone()
+            } else {
+                authorizes[self.dice.below(authorizes.len() as u64) as usize].clone()
+            };
+            self.answer(&said, marks);
+            marks.hit("answered again");
+        }
+    }
+
     fn command(&mut self) {
         self.command += self.dice.below(2);
         let sessions: Vec<SessionId> = self.asked.iter().copied().collect();
@@ -220,6 +239,9 @@ impl Chaos {
         while self.heard < self.bench.said.len() {
             let said = self.bench.said[self.heard].clone();
             self.heard += 1;
+            if let Said::Authorize(authorize) = &said {
+                assert!(!self.closed.contains(&authorize.session), "asked again after its stop");
+            }
             self.answer(&said, marks);
         }
     }
@@ -238,7 +260,6 @@ impl Chaos {
             }
             Said::Authorize(authorize) => {
                 let session = authorize.session;
-                assert!(!self.closed.contains(&session), "asked again after its stop");
                 self.asked.insert(session);
                 if self.dice.one_in(6) && !self.grants.contains_key(&session) {
                     let refusal = Refusal {
@@ -401,6 +422,7 @@ fn no_output_is_on_without_a_live_grant_whatever_happens() {
     if seeds.len() > 1 {
         let wanted = [
             "started",
+            "answered again",
             "power cut",
             "recovering",
             "replay rejected",

@@ -1,5 +1,10 @@
 //! A device on the test bench: memory for storage, the gateway's side of the seals, and everything that came out.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of the bench")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses its part of the bench"
+)]
 
 use std::collections::BTreeMap;
 
