@@ -22,19 +22,19 @@ const SNAPSHOT_SLICE: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The journal does not open.
-    #[error(transparent)]
+    #[error("the journal cannot be opened: {0}")]
     Open(#[from] journal::OpenError),
     /// The journal cannot be read.
-    #[error(transparent)]
+    #[error("the journal cannot be read: {0}")]
     Read(#[from] journal::ReadError),
     /// A record cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// Writing failed; nothing may be decided any more.
-    #[error(transparent)]
+    #[error("the journal cannot be written, nothing more is granted: {0}")]
     Append(#[from] journal::AppendError),
     /// A snapshot could not be written.
-    #[error(transparent)]
+    #[error("the journal takes no snapshot: {0}")]
     Snapshot(#[from] journal::SnapshotError),
 }
 
