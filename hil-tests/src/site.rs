@@ -301,6 +301,14 @@ impl Process {
         status.code().with_context(|| format!("{} was killed: {status}", self.name))
     }
 
+    /// Waits for its end; its exit code, none if it was killed.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn wait(&mut self) -> anyhow::Result<Option<i32>> {
+        Ok(self.child.wait()?.code())
+    }
+
     /// Whether it still runs.
     #[must_use]
     pub fn is_running(&mut self) -> bool {
