@@ -2,7 +2,7 @@
 //! so that another implementation could stand here.
 //!
 //! Structs travel packed: maps keyed by field position. Decoding accepts unknown keys (a newer writer), refuses
-//! trailing bytes, a known key twice, indefinite-length strings and more than 128 levels.
+//! trailing bytes, a known key twice, indefinite-length strings and more than 127 levels.
 
 use serde::{Deserialize, Serialize};
 
