@@ -93,7 +93,7 @@ async fn run<S>(
         ..
     } = connection;
     report(&shared, peer, &attachment, end.reason);
-    if let (Protocol::V5, Some(code)) = (exchange.capacity.protocol, end.code) {
+    if let (Protocol::V5, Some(code)) = (exchange.recipient.protocol, end.code) {
         encode::disconnect(&mut stream.out, code);
     }
     attachment.finish(exchange.will, end.reason, &inbound).await;
@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(Some(frame)) => {
                     let end = frame.body.end;
                     (
-                        decode::packet(self.exchange.capacity.protocol, frame.first, &received[frame.body]),
+                        decode::packet(self.exchange.recipient.protocol, frame.first, &received[frame.body]),
                         end,
                     )
                 }
@@ -214,14 +214,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn send_queued(&mut self) {
-        let exchange = &self.exchange;
-        let limit = OUT_BYTES_PAUSE;
-        let filled =
-            exchange
-                .session
-                .lock()
-                .outgoing
-                .fill(&mut self.stream.out, exchange.capacity, limit, Instant::now());
+        let exchange = &mut self.exchange;
+        let (out, to) = (&mut self.stream.out, &mut exchange.recipient);
+        let filled = exchange
+            .session
+            .lock()
+            .outgoing
+            .fill(out, to, OUT_BYTES_PAUSE, Instant::now());
         counters::add(&exchange.shared.counting.sent, filled.sent);
         counters::add(&exchange.shared.counting.dropped, filled.dropped);
     }

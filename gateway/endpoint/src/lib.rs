@@ -59,6 +59,7 @@ mod router;
 mod session;
 mod shared;
 mod stream;
+mod subscriptions;
 mod topic;
 
 pub use access::{Access, ConnectDenied, ConnectRequest, Protocol};

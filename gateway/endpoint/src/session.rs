@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::access::Protocol;
-use crate::encode;
+use crate::encode::{self, Recipient};
 use crate::inbound::DisconnectReason;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
@@ -53,14 +52,6 @@ pub(crate) enum Offer {
     Absent,
     /// No room. A connected client is cut for it.
     Full,
-}
-
-/// What the client on the other end of a connection takes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Capacity {
-    pub(crate) protocol: Protocol,
-    pub(crate) receive_max: u16,
-    pub(crate) packet_bytes_max: u32,
 }
 
 impl Session {
@@ -198,7 +189,7 @@ impl Outgoing {
     }
 
     /// Append packets to `out` until it holds `out_bytes_max` bytes, the client's window is full, or nothing is left.
-    pub(crate) fn fill(&mut self, out: &mut Vec<u8>, to: Capacity, out_bytes_max: usize, now: Instant) -> Filled {
+    pub(crate) fn fill(&mut self, out: &mut Vec<u8>, to: &mut Recipient, out_bytes_max: usize, now: Instant) -> Filled {
         let mut filled = Filled::default();
         while out.len() < out_bytes_max {
             let window_open = self.sent < usize::from(to.receive_max);
@@ -224,7 +215,7 @@ impl Outgoing {
     }
 
     /// Send the first entry in flight that this connection has not seen.
-    fn resend(&mut self, out: &mut Vec<u8>, to: Capacity, now: Instant, filled: &mut Filled) {
+    fn resend(&mut self, out: &mut Vec<u8>, to: &mut Recipient, now: Instant, filled: &mut Filled) {
         let entry = &self.inflight[self.sent];
         let fits = match &entry.delivery {
             None => {
@@ -233,15 +224,7 @@ impl Outgoing {
             }
             Some(delivery) => {
                 filled.sent += 1;
-                encode::publish(
-                    out,
-                    to.protocol,
-                    delivery,
-                    entry.id,
-                    entry.dup,
-                    to.packet_bytes_max,
-                    now,
-                )
+                encode::publish(out, to, delivery, entry.id, entry.dup, now)
             }
         };
         if fits {
@@ -254,15 +237,14 @@ impl Outgoing {
     }
 
     /// Send a message for the first time.
-    fn send(&mut self, delivery: Delivery, out: &mut Vec<u8>, to: Capacity, now: Instant, filled: &mut Filled) {
+    fn send(&mut self, delivery: Delivery, out: &mut Vec<u8>, to: &mut Recipient, now: Instant, filled: &mut Filled) {
         let cost = delivery.message.cost_bytes();
         let id = if delivery.qos == Qos::AtMostOnce {
             0
         } else {
             self.next_id()
         };
-        let fits = !delivery.message.expired(now)
-            && encode::publish(out, to.protocol, &delivery, id, false, to.packet_bytes_max, now);
+        let fits = !delivery.message.expired(now) && encode::publish(out, to, &delivery, id, false, now);
         if fits {
             filled.sent += 1;
         } else {
