@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
 use tokio::time::{Instant, Sleep};
 
 use crate::access::Protocol;
-use crate::admission::{self, Admitted, Attachment};
+use crate::admission::{self, Admitted, Attachment, Refused};
 use crate::counters;
 use crate::decode;
 use crate::encode;
@@ -51,7 +51,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut stream = Stream::new(io);
-    match admission::admit(&shared, &inbound, &mut stream, peer).await {
+    let admitted = tokio::select! {
+        biased;
+        () = shared.closing() => Err(Refused::ShuttingDown),
+        admitted = admission::admit(&shared, &inbound, &mut stream, peer) => admitted,
+    };
+    match admitted {
         Ok(admitted) => run(shared, inbound, stream, peer, admitted).await,
         Err(why) => {
             tracing::info!(%peer, reason = %why, "connection refused");

@@ -54,6 +54,7 @@ mod inbound;
 pub mod limits;
 mod mailbox;
 mod message;
+mod outgoing;
 mod reason;
 mod router;
 mod session;
