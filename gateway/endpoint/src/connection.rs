@@ -59,7 +59,15 @@ where
     match admitted {
         Ok(admitted) => run(shared, inbound, stream, peer, admitted).await,
         Err(why) => {
-            tracing::info!(%peer, reason = %why, "connection refused");
+            // A port scan or a health check is not news; a client that was told no is.
+            match why {
+                Refused::Closed | Refused::ShuttingDown => tracing::debug!(%peer, reason = %why, "connection refused"),
+                Refused::Timeout
+                | Refused::Violation(_)
+                | Refused::Denied { .. }
+                | Refused::Unacceptable { .. }
+                | Refused::NoRoom => tracing::info!(%peer, reason = %why, "connection refused"),
+            }
             stream.close().await;
         }
     }
