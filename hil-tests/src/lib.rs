@@ -1,1 +1,6 @@
-//! The bench: twins, demo, scenarios, cloud faults
+//! The bench: twins of devices, a cloud that lies, whole sites as processes, and the auditor of their books.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod books;
+pub mod cloud_sim;
+pub mod site;

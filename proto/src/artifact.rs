@@ -15,8 +15,9 @@ use crate::{
     wire::wire_enum,
 };
 
-/// Most entries of a list: the scale of 100,000 tokens with room to grow.
-pub const LIST_ENTRIES_MAX: usize = 250_000;
+/// Most entries of a list: 480 full chunks, as many as one signed payload can name the hashes of. The scale is 100,000
+/// tokens.
+pub const LIST_ENTRIES_MAX: usize = 480 * CHUNK_ENTRIES;
 /// Entries per chunk when a list is published; a chunk stays below `link::PART_BYTES_MAX`.
 pub const CHUNK_ENTRIES: usize = 400;
 /// Most revocations in one artifact.
@@ -147,6 +148,14 @@ pub enum ArtifactError {
     /// Entries out of order or twice.
     #[error("entry {0} is not above its predecessor: the list is not sorted, or has a token twice")]
     Order(usize),
+    /// Two prices for one kind.
+    #[error("entry {at} prices the kind {} a second time", .kind.word())]
+    KindTwice {
+        /// Position of the second.
+        at: usize,
+        /// Which kind.
+        kind: Kind,
+    },
     /// More entries than the limit.
     #[error("{0} entries are more than the limit")]
     Long(usize),
@@ -244,7 +253,11 @@ pub fn verify_revocations(envelope: &[u8], keys: &[IssuerKey]) -> Result<Revocat
 /// [`ArtifactError`].
 pub fn verify_tariffs(envelope: &[u8], keys: &[IssuerKey]) -> Result<TariffTable, ArtifactError> {
     let table: TariffTable = open(ArtifactKind::Tariffs, envelope, keys)?;
-    for entry in &table.entries {
+    for (at, entry) in table.entries.iter().enumerate() {
+        // Which of two would apply must not depend on who reads the table.
+        if table.entries[..at].iter().any(|before| before.kind == entry.kind) {
+            return Err(ArtifactError::KindTwice { at, kind: entry.kind });
+        }
         entry.tariff.check().map_err(|error| ArtifactError::Tariff {
             id: entry.tariff.id,
             error,

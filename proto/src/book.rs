@@ -190,28 +190,18 @@ impl Book {
     /// [`BookError`]; then nothing was booked.
     pub fn book(&mut self, record: &LedgerRecord) -> Result<Vec<Transfer>, BookError> {
         let lines = self.lines(record)?;
-        let touched = lines.iter().flat_map(|line| [line.debit, line.credit]);
-        let before: Vec<_> = touched
-            .map(|account| (account, self.balances.get(&account).copied()))
-            .collect();
-        let held = self.held.get(&record.session).copied();
-        if let Err(error) = lines.iter().try_for_each(|line| self.make(line)) {
-            for (account, balance) in before {
-                match balance {
-                    Some(balance) => self.balances.insert(account, balance),
-                    None => self.balances.remove(&account),
-                };
-            }
-            match held {
-                Some(held) => self.held.insert(record.session, held),
-                None => self.held.remove(&record.session),
-            };
-            return Err(error);
+        // Each sum is in one line only, so a record whose lines all fit alone fits as a whole.
+        for line in &lines {
+            self.moved(line)?;
+        }
+        for line in &lines {
+            self.make(line)?;
         }
         Ok(lines)
     }
 
-    fn make(&mut self, line: &Transfer) -> Result<(), BookError> {
+    /// The sums of both accounts after a line.
+    fn moved(&self, line: &Transfer) -> Result<(Balance, Balance), BookError> {
         let mut debit = self.balance(&line.debit);
         let mut credit = self.balance(&line.credit);
         let amount = line.amount;
@@ -223,26 +213,37 @@ impl Book {
             Phase::Pending => {
                 grow(&mut debit.debits_pending)?;
                 grow(&mut credit.credits_pending)?;
-                let Account::Customer(account) = line.debit else {
-                    unreachable!("only customers' money is held")
-                };
-                self.held.insert(line.session, Held { account, amount });
             }
             Phase::Post | Phase::Void => {
                 if line.phase == Phase::Post {
                     grow(&mut debit.debits_posted)?;
                     grow(&mut credit.credits_posted)?;
                 }
-                let held = self
-                    .held
-                    .remove(&line.session)
-                    .ok_or(BookError::NotHeld(line.session))?;
+                let held = self.held.get(&line.session).ok_or(BookError::NotHeld(line.session))?;
                 debit.debits_pending = debit.debits_pending.saturating_sub(held.amount);
                 credit.credits_pending = credit.credits_pending.saturating_sub(held.amount);
             }
             Phase::Direct => {
                 grow(&mut debit.debits_posted)?;
                 grow(&mut credit.credits_posted)?;
+            }
+        }
+        Ok((debit, credit))
+    }
+
+    fn make(&mut self, line: &Transfer) -> Result<(), BookError> {
+        let (debit, credit) = self.moved(line)?;
+        match (line.phase, line.debit) {
+            (Phase::Pending, Account::Customer(account)) => {
+                let amount = line.amount;
+                self.held.insert(line.session, Held { account, amount });
+            }
+            (Phase::Post | Phase::Void, Account::Customer(_)) => {
+                self.held.remove(&line.session);
+            }
+            (Phase::Direct, _) => {}
+            (Phase::Pending | Phase::Post | Phase::Void, Account::Clearing | Account::Revenue(_)) => {
+                unreachable!("only customers' money is held")
             }
         }
         self.balances.insert(line.debit, debit);

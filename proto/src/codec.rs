@@ -2,7 +2,7 @@
 //! so that another implementation could stand here.
 //!
 //! Structs travel packed: maps keyed by field position. Decoding accepts unknown keys (a newer writer), refuses
-//! trailing bytes, duplicate keys, indefinite-length strings and more than 128 levels.
+//! trailing bytes, a known key twice, indefinite-length strings and more than 128 levels.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub enum CodecError {
     Malformed {
         /// What is wrong.
         what: &'static str,
-        /// Offset in the body.
+        /// How many bytes of the body had been read by then.
         at: u64,
     },
     /// The output buffer is too small.
@@ -51,17 +51,23 @@ pub fn to_vec<T: Serialize>(value: &T) -> alloc::vec::Vec<u8> {
 /// Decodes a whole body.
 ///
 /// # Errors
-/// [`CodecError::Malformed`], with the offset.
+/// [`CodecError::Malformed`], with how far the reader came.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     // Only indefinite-length strings need scratch space; without any they are refused.
     let mut scratch = [];
     let mut deserializer = serde_cbor::de::Deserializer::from_slice_with_scratch(bytes, &mut scratch);
-    let value = T::deserialize(&mut deserializer).map_err(|e| malformed(&e))?;
-    deserializer.end().map_err(|e| malformed(&e))?;
-    Ok(value)
+    let value = match T::deserialize(&mut deserializer) {
+        Ok(value) => value,
+        Err(error) => return Err(malformed(&error, deserializer.byte_offset())),
+    };
+    match deserializer.end() {
+        Ok(()) => Ok(value),
+        Err(error) => Err(malformed(&error, deserializer.byte_offset())),
+    }
 }
 
-fn malformed(error: &serde_cbor::Error) -> CodecError {
+/// `read_bytes`: how far the reader came; an error about a field has no offset of its own.
+fn malformed(error: &serde_cbor::Error, read_bytes: usize) -> CodecError {
     let what = match error.classify() {
         serde_cbor::error::Category::Eof => "the input ends early",
         serde_cbor::error::Category::Syntax => "bad CBOR",
@@ -70,6 +76,6 @@ fn malformed(error: &serde_cbor::Error) -> CodecError {
     };
     CodecError::Malformed {
         what,
-        at: error.offset(),
+        at: error.offset().max(read_bytes as u64),
     }
 }

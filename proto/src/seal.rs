@@ -295,7 +295,8 @@ impl Counter {
         self.0
     }
 
-    /// The next counter. At the end of the range it stays there, and the receiver refuses what follows as replayed.
+    /// The next counter. At the end of the range, where only a peer that lies about its memory can send it
+    /// ([`Self::raise_above`]), it stays there: that peer refuses everything from then on, and nobody else is hurt.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.saturating_add(1);
         self.0

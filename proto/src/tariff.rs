@@ -144,7 +144,7 @@ pub struct Usage {
     /// Mean power, in W.
     pub power_w: u32,
     /// Local second of the day at its begin, 0 to 86,399; `None` if no clock is fit to tell, then each dimension takes
-    /// its cheapest price, the customer's favour.
+    /// its cheapest price, the customer's favour: nothing at all if some minute of the day has no price.
     pub second_of_day: Option<u32>,
 }
 
@@ -189,7 +189,8 @@ impl Tariff {
                 return Err(TariffError::Price(i));
             }
             let power_empty = element.power_w_max != 0 && element.power_w_max <= element.power_w_min;
-            let minutes_outside = element.minute_from >= MINUTES_A_DAY || element.minute_to > MINUTES_A_DAY;
+            let minutes_outside =
+                element.minute_from >= MINUTES_A_DAY || !(1..=MINUTES_A_DAY).contains(&element.minute_to);
             if power_empty || minutes_outside || element.minute_to == element.minute_from {
                 return Err(TariffError::Range(i));
             }
@@ -207,14 +208,16 @@ impl Tariff {
 
     /// The element that prices `dimension` at this power and local minute.
     fn element(&self, dimension: Dimension, power_w: u32, minute: Option<u16>) -> Option<usize> {
-        let mut fitting = self
-            .elements
-            .iter()
-            .enumerate()
-            .filter(|(_, e)| e.dimension == dimension && e.covers_power(power_w));
+        let fitting = || {
+            let elements = self.elements.iter().enumerate();
+            elements.filter(|(_, e)| e.dimension == dimension && e.covers_power(power_w))
+        };
+        let at = |minute: u16| fitting().find(|(_, e)| e.covers_minute(minute)).map(|(i, _)| i);
         match minute {
-            Some(minute) => fitting.find(|(_, e)| e.covers_minute(minute)).map(|(i, _)| i),
-            None => fitting.min_by_key(|(_, e)| e.price_milli).map(|(i, _)| i),
+            Some(minute) => at(minute),
+            // A minute without a price is the cheapest of all. Where there is one, one follows the end of an element.
+            None if fitting().any(|(_, e)| at(e.minute_to % MINUTES_A_DAY).is_none()) => None,
+            None => fitting().min_by_key(|(_, e)| e.price_milli).map(|(i, _)| i),
         }
     }
 
@@ -309,7 +312,8 @@ impl Bill {
             .iter()
             .zip(&tariff.elements)
             .map(|(&quantity, e)| {
-                i128::from(quantity) * i128::from(e.price_milli) * (COMMON / e.dimension.base_units())
+                // Saturates only for prices that `Tariff::check` refuses.
+                (i128::from(quantity) * i128::from(e.price_milli)).saturating_mul(COMMON / e.dimension.base_units())
             })
             .fold(0, i128::saturating_add);
         let rounded = (scaled.saturating_add(DIVISOR / 2)) / DIVISOR;

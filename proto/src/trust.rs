@@ -3,9 +3,10 @@
 //!
 //! The kind of the artifact is external authenticated data, so that a signed tariff can never pass as a list.
 
+use core::fmt;
+
 use ed25519_dalek::{Signature, VerifyingKey};
-use serde::{Deserialize, Serialize};
-use serde_bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 use crate::{codec, wire::wire_enum};
 
@@ -143,27 +144,75 @@ fn protected(key_id: &[u8; KEY_ID_BYTES]) -> [u8; PROTECTED_LEN] {
 
 #[derive(Serialize, Deserialize)]
 struct SignOne<'a>(
-    #[serde(borrow)] &'a Bytes,
+    #[serde(borrow)] Octets<'a>,
     Unprotected,
-    #[serde(borrow)] &'a Bytes,
-    #[serde(borrow)] &'a Bytes,
+    #[serde(borrow)] Octets<'a>,
+    #[serde(borrow)] Octets<'a>,
 );
 
-/// The unprotected header: empty; whatever else stands there is not authenticated and ignored.
-#[derive(Serialize, Deserialize)]
-struct Unprotected {}
-
 #[derive(Serialize)]
-struct ToBeSigned<'a>(&'a str, &'a Bytes, &'a Bytes, &'a Bytes);
+struct ToBeSigned<'a>(&'a str, Octets<'a>, Octets<'a>, Octets<'a>);
+
+/// A CBOR byte string and nothing else. `serde_bytes` takes a text for one too, and then one changed bit that no
+/// signature covers makes another envelope with the same content.
+struct Octets<'a>(&'a [u8]);
+
+impl Serialize for Octets<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Octets<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = &'de [u8];
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a byte string")
+            }
+
+            fn visit_borrowed_bytes<E: de::Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(bytes)
+            }
+        }
+        deserializer.deserialize_bytes(Visitor).map(Self)
+    }
+}
+
+/// The unprotected header: a map, empty when we write it; whatever stands there is not authenticated and ignored. A
+/// derived empty struct would take an array for it, and refuse the negative labels that COSE leaves to private use.
+struct Unprotected;
+
+impl Serialize for Unprotected {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_map(Some(0))?.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Unprotected {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Unprotected;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Unprotected, A::Error> {
+                while map.next_entry::<de::IgnoredAny, de::IgnoredAny>()?.is_some() {}
+                Ok(Unprotected)
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
 
 /// The Sig_structure of RFC 9052 section 4.4, written to `out`.
 fn to_be_signed(kind: ArtifactKind, protected: &[u8], payload: &[u8], out: &mut [u8]) -> Result<usize, TrustError> {
-    let structure = ToBeSigned(
-        "Signature1",
-        Bytes::new(protected),
-        Bytes::new(kind.context()),
-        Bytes::new(payload),
-    );
+    let structure = ToBeSigned("Signature1", Octets(protected), Octets(kind.context()), Octets(payload));
     let room = out.len();
     codec::encode(&structure, out).map_err(|_| TrustError::Overflow(room))
 }
@@ -188,7 +237,8 @@ pub fn open<'a>(
             }));
         }
     };
-    let SignOne(header, _, payload, signature) = codec::decode(body).map_err(TrustError::Malformed)?;
+    let SignOne(Octets(header), Unprotected, Octets(payload), Octets(signature)) =
+        codec::decode(body).map_err(TrustError::Malformed)?;
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(TrustError::Long(payload.len()));
     }
@@ -208,7 +258,6 @@ pub fn open<'a>(
     key.0
         .verify_strict(&scratch[..len], &signature)
         .map_err(|_| TrustError::Forged)?;
-    let payload: &'a [u8] = payload;
     Ok(payload)
 }
 
@@ -244,10 +293,10 @@ impl Issuer {
         let len = to_be_signed(kind, &header, payload, &mut scratch)?;
         let signature = self.0.sign(&scratch[..len]).to_bytes();
         let envelope = codec::to_vec(&SignOne(
-            Bytes::new(&header),
-            Unprotected {},
-            Bytes::new(payload),
-            Bytes::new(&signature),
+            Octets(&header),
+            Unprotected,
+            Octets(payload),
+            Octets(&signature),
         ));
         let mut tagged = alloc::vec![TAG];
         tagged.extend_from_slice(&envelope);
@@ -256,8 +305,8 @@ impl Issuer {
 }
 
 #[cfg(feature = "host")]
-impl core::fmt::Debug for Issuer {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Issuer({:02x?})", self.key().id())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -26,7 +26,10 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(offline: bool) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        // What cargo says now goes before what it said at build time: checkouts may share a target folder.
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = package
             .ancestors()
             .nth(2)
             .expect("this package lies two folders below the top")

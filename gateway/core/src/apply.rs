@@ -2,19 +2,18 @@
 //! same state.
 
 use proto::{
-    id::{DeviceId, OutletId},
-    message::{Closing, OutletState},
-    money::Units,
+    id::{DeviceId, OutletId, TokenHash},
+    message::{Closing, Fault, OutletState},
 };
 
 use crate::{
     Gateway, Outlet, Probe,
+    claims::{Claims, Interval},
     event::{Event, Granted, Kept, KeptDevice, Metered},
     health::Mode,
     risk::Charge,
     session::{INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
-    time::{Instant, Now},
-    trust::Confirmation,
+    time::{Instant, Now, SECONDS_A_DAY},
 };
 
 impl Gateway {
@@ -35,7 +34,15 @@ impl Gateway {
         match event {
             Event::Booted(_) => self.apply_boot(at),
             Event::Heard(e) => self.devices.entry(e.device).or_default().counter = e.counter,
-            Event::Greeted(e) => self.devices.entry(e.device).or_default().boot = e.boot,
+            Event::Greeted(e) => {
+                let device = self.devices.entry(e.device).or_default();
+                device.boot = e.boot;
+                // After its hello the device reports every outlet anew; a report that was lost before must not stand.
+                for outlet in device.outlets.values_mut() {
+                    outlet.state = OutletState::Free;
+                    outlet.fault = Fault::None;
+                }
+            }
             Event::Asked(e) => {
                 self.ask = e.ask;
                 self.risk.attempt(e.request.token, at);
@@ -65,42 +72,20 @@ impl Gateway {
             }
             Event::Granted(e) => self.apply_grant(at, e),
             Event::Confirmed(e) => {
-                let (account, credential_revision) = (e.account, e.credential_revision);
-                self.trust.confirmed.insert(
-                    e.token,
-                    Confirmation {
-                        at,
-                        account,
-                        credential_revision,
-                    },
-                );
+                self.trust.confirm(e.token, at, e.account, e.credential_revision);
                 self.secure(&e.session);
             }
             Event::Denied(e) => {
-                self.trust.denied.insert(e.token, e.credential_revision);
+                let denied = self.trust.denied.entry(e.token).or_default();
+                *denied = (*denied).max(e.credential_revision);
             }
-            Event::Started(e) => {
-                let second_of_day = now.second_of_day(self.config.offset_min);
-                self.heard_of(&e.session, at, |session| {
-                    session.started = true;
-                    session.register_start = e.register_start;
-                    session.register_last = e.register_start;
-                    session.second_of_day = second_of_day;
-                });
-            }
+            Event::Started(e) => self.heard_of(&e.session, at, |session| {
+                session.started = true;
+                session.register_start = e.register_start;
+                session.register_last = e.register_start;
+            }),
             Event::Metered(e) => self.apply_meter(at, e),
-            Event::Closed(e) => {
-                self.sessions.update(&e.session, |session| {
-                    session.closing = Some(e.closing);
-                    session.amount = e.amount;
-                    session.units = e.units;
-                    session.register_last = e.register_end;
-                    session.bill = e.record.bill;
-                    session.deadline = None;
-                    session.indeterminate = false;
-                });
-                self.apply_close(e);
-            }
+            Event::Closed(e) => self.apply_close(e),
             Event::Silent(e) => self.sessions.update(&e.session, |session| {
                 session.indeterminate = true;
                 session.deadline = Some(at.plus_ms(INDETERMINATE_MS));
@@ -137,6 +122,7 @@ impl Gateway {
                 self.health.apply_mode(at, e.mode, &self.config.limits);
                 if e.mode == Mode::Online {
                     self.risk.outage_over();
+                    self.sessions.outage_over();
                 }
             }
             Event::Receipted(e) => {
@@ -150,7 +136,10 @@ impl Gateway {
 
     fn apply_boot(&mut self, at: Instant) {
         self.sessions.forget_asking();
+        self.trust.forget_staged();
+        self.risk.forget_attempts();
         self.probe = None;
+        self.probed = TokenHash::ZERO;
         self.ask = 0;
         self.health.boot(at, &self.config.limits);
     }
@@ -163,7 +152,8 @@ impl Gateway {
         }
         let terms = &event.terms;
         self.risk.hold(terms.account, terms.money_max, terms.unsecured);
-        if terms.unsecured && !event.mode.asks() {
+        let counted = terms.unsecured && !event.mode.asks();
+        if counted {
             self.risk.count(request.token, request.kind, terms.money_max);
         }
         let mut session = Session::new(request.clone(), asked.unwrap_or(at));
@@ -172,22 +162,23 @@ impl Gateway {
         session.decision = event.record.sequence;
         session.deadline = Some(at.plus_ms(u64::from(terms.start_within_s) * 1000 + START_GRACE_MS));
         session.terms = Some(terms.clone());
+        session.counted = counted;
         self.sessions.put(session);
     }
 
     /// The cloud's accept came after the grant.
     fn secure(&mut self, id: &proto::id::SessionId) {
-        let held = self
-            .sessions
-            .get(id)
-            .and_then(|s| s.terms.as_ref())
-            .filter(|t| t.unsecured)
-            .map(|t| t.money_max);
-        if let Some(hold) = held {
-            self.risk.secure(hold);
+        let Some(session) = self.sessions.get(id) else { return };
+        if let Some(terms) = session.terms.as_ref().filter(|terms| terms.unsecured) {
+            self.risk.secure(terms.money_max);
+            if session.counted {
+                let request = &session.request;
+                self.risk.uncount(request.token, request.kind, terms.money_max);
+            }
         }
         self.sessions.update(id, |session| {
             session.online = true;
+            session.counted = false;
             if let Some(terms) = &mut session.terms {
                 terms.unsecured = false;
             }
@@ -205,10 +196,23 @@ impl Gateway {
     }
 
     fn apply_meter(&mut self, at: Instant, event: &Metered) {
+        let Some(session) = self.sessions.get(&event.session) else {
+            return;
+        };
+        let (device, outlet) = (session.request.device, session.request.outlet);
+        let advance = session.advance_to(event.register);
+        let claims = self.claims(&device, outlet).cloned();
+        let mut taken = false;
         self.heard_of(&event.session, at, |session| {
             // A reading that is behind the last one came late; the later one says it all.
             if event.elapsed_s < session.elapsed_s || event.register < session.register_last {
                 return;
+            }
+            taken = true;
+            session.pass_over(&advance, claims.as_ref());
+            if session.second_of_day.is_none() {
+                let slice_s = event.elapsed_s - session.elapsed_s;
+                session.second_of_day = event.second_of_day.map(|second| earlier(second, slice_s));
             }
             let reading = Reading {
                 register: event.register,
@@ -218,38 +222,55 @@ impl Gateway {
             };
             let terms = session.terms.clone().expect("readings are kept for open sessions only");
             session.bill = session.bill_at(&terms, &reading);
-            session.register_last = event.register;
+            session.register_last = session.register_last.max(event.register);
             session.elapsed_s = event.elapsed_s;
-            session.idle_s = event.idle_s;
+            session.idle_s = event.idle_s.max(session.idle_s);
             session.second_of_day = event.second_of_day;
         });
+        if taken {
+            self.outlet(&device, outlet).claims.claim(&advance);
+        }
     }
 
     fn apply_close(&mut self, event: &crate::event::Closed) {
-        let session = self
-            .sessions
-            .get(&event.session)
-            .expect("a session that closes was open");
-        let (request, terms) = (session.request.clone(), session.terms.clone().expect("it was granted"));
+        let session = self.sessions.get(&event.session);
+        let session = session.expect("a session that closes was open").clone();
+        let (request, terms) = (&session.request, session.terms.as_ref().expect("it was granted"));
         let charge = Charge {
             account: terms.account,
             amount: event.amount,
             unsecured: terms.unsecured,
         };
-        self.risk.close(
-            terms.money_max,
-            charge,
-            event.record.sequence,
-            request.token,
-            request.kind,
-        );
+        self.risk.close(terms.money_max, charge, event.record.sequence);
+        if session.counted {
+            self.risk.uncount(request.token, request.kind, terms.money_max);
+            // A session that never began used up nothing.
+            if event.closing == Closing::Captured {
+                self.risk.count(request.token, request.kind, event.amount);
+            }
+        }
         let outlet = self.outlet(&request.device, request.outlet);
         if event.closing == Closing::Captured {
-            outlet.billed = outlet.billed.max(event.register_end);
+            let from = match session.started {
+                true => session.register_last,
+                false => event.record.register_start,
+            };
+            let upto = event.register_end;
+            outlet.claims.claim(&Interval { from, upto });
         }
         if outlet.state == OutletState::Busy || outlet.state == OutletState::Preparing {
             outlet.state = OutletState::Free;
         }
+        self.sessions.update(&event.session, |session| {
+            session.closing = Some(event.closing);
+            session.amount = event.amount;
+            session.units = event.units;
+            session.register_start = event.record.register_start;
+            session.register_last = event.register_end;
+            session.bill = event.record.bill;
+            session.deadline = None;
+            session.indeterminate = false;
+        });
     }
 
     fn outlet(&mut self, device: &DeviceId, outlet: OutletId) -> &mut Outlet {
@@ -261,11 +282,9 @@ impl Gateway {
             .or_default()
     }
 
-    pub(crate) fn billed(&self, device: &DeviceId, outlet: OutletId) -> Units {
-        self.devices
-            .get(device)
-            .and_then(|d| d.outlets.get(&outlet))
-            .map_or(Units::ZERO, |outlet| outlet.billed)
+    pub(crate) fn claims(&self, device: &DeviceId, outlet: OutletId) -> Option<&Claims> {
+        let outlet = self.devices.get(device)?.outlets.get(&outlet)?;
+        Some(&outlet.claims)
     }
 
     fn apply_kept(&mut self, kept: &Kept) {
@@ -322,7 +341,10 @@ impl Gateway {
             let kept = Outlet {
                 state: outlet.state,
                 fault: outlet.fault,
-                billed: outlet.billed,
+                claims: Claims {
+                    upto: outlet.billed,
+                    gaps: outlet.gaps.clone(),
+                },
             };
             device.outlets.insert(outlet.outlet, kept);
         }
@@ -338,4 +360,9 @@ impl Gateway {
         }
         self.sessions.put(session.clone());
     }
+}
+
+/// The second of the day so many seconds before `second`.
+const fn earlier(second: u32, seconds: u32) -> u32 {
+    (second + SECONDS_A_DAY - seconds % SECONDS_A_DAY) % SECONDS_A_DAY
 }

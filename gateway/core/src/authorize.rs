@@ -137,11 +137,41 @@ pub(crate) enum Outcome {
     Refuse {
         reason: RefusalReason,
         rule: Rule,
-        retry_after_s: u16,
     },
     Ask {
         amount: Money,
     },
+}
+
+/// After how many seconds it is worth asking again; zero: never. Follows from the refusal alone, so that a repeated
+/// request gets the very same answer.
+pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
+    match reason {
+        RefusalReason::DeviceState | RefusalReason::Concurrent => RETRY_SOON_S,
+        RefusalReason::Rate => match rule {
+            Rule::Rate => RETRY_SOON_S,
+            Rule::Device
+            | Rule::Revoked
+            | Rule::Instrument
+            | Rule::Cloud
+            | Rule::Lease
+            | Rule::List
+            | Rule::CachedAccept
+            | Rule::Never
+            | Rule::Unknown => RETRY_LATER_S,
+        },
+        RefusalReason::NoTariff | RefusalReason::NoCredit => RETRY_LATER_S,
+        RefusalReason::Other
+        | RefusalReason::Revoked
+        | RefusalReason::Replay
+        | RefusalReason::OnlineRequired
+        | RefusalReason::Unknown
+        | RefusalReason::Denied
+        | RefusalReason::Invalid
+        | RefusalReason::ListExpired
+        | RefusalReason::Version
+        | RefusalReason::Storage => 0,
+    }
 }
 
 struct Basis {
@@ -179,25 +209,21 @@ impl Gateway {
     /// Walks the decision order.
     pub(crate) fn evaluate(&self, now: &Now, request: &Request, word: Word) -> Outcome {
         let at = self.time.at(now);
-        let refuse = |rule, reason, retry_after_s| Outcome::Refuse {
-            reason,
-            rule,
-            retry_after_s,
-        };
+        let refuse = |rule, reason| Outcome::Refuse { reason, rule };
         let Some(limits) = self.config.limits.of(request.kind) else {
-            return refuse(Rule::Device, RefusalReason::DeviceState, 0);
+            return refuse(Rule::Device, RefusalReason::DeviceState);
         };
         if !self.outlet_serves(request) {
-            return refuse(Rule::Device, RefusalReason::DeviceState, RETRY_SOON_S);
+            return refuse(Rule::Device, RefusalReason::DeviceState);
         }
         if self.trust.is_revoked(&request.token) {
-            return refuse(Rule::Revoked, RefusalReason::Revoked, 0);
+            return refuse(Rule::Revoked, RefusalReason::Revoked);
         }
         if let Some(reason) = self.rate(request, at) {
-            return refuse(Rule::Rate, reason, RETRY_SOON_S);
+            return refuse(Rule::Rate, reason);
         }
         if self.trust.tariff(request.kind).is_none() {
-            return refuse(Rule::Device, RefusalReason::NoTariff, RETRY_LATER_S);
+            return refuse(Rule::Device, RefusalReason::NoTariff);
         }
         match self.basis(now, request, word) {
             Ok(basis) => self.grant(request, limits, &basis),
@@ -224,12 +250,15 @@ impl Gateway {
         // A device asks for an outlet only when nothing runs there, so an older session at the same outlet is over,
         // even if its stop is still on the way.
         let elsewhere = |other: &Request| (other.device, other.outlet) != (request.device, request.outlet);
-        let concurrent = self
-            .sessions
-            .active_of(&request.token, request.kind)
-            .any(|session| session.request.session != request.session && elsewhere(&session.request));
+        // A silent device may stay silent for days; its user is not locked out for so long. The hold stays.
+        let concurrent = self.sessions.active_of(&request.token, request.kind).any(|session| {
+            session.request.session != request.session && !session.indeterminate && elsewhere(&session.request)
+        });
         if concurrent {
             return Some(RefusalReason::Concurrent);
+        }
+        if self.sessions.get(&request.session).is_some() {
+            return None; // It was counted when the cloud was asked, and was within the limit then.
         }
         let limit = self.config.limits.attempts_a_minute_max;
         (self.risk.attempts(&request.token, at) >= limit).then_some(RefusalReason::Rate)
@@ -241,13 +270,7 @@ impl Gateway {
     )]
     /// Steps 4 to 10: on whose word, and for how much at most.
     fn basis(&self, now: &Now, request: &Request, word: Word) -> Result<Basis, Outcome> {
-        let refuse = |rule, reason| {
-            Err(Outcome::Refuse {
-                reason,
-                rule,
-                retry_after_s: 0,
-            })
-        };
+        let refuse = |rule, reason| Err(Outcome::Refuse { reason, rule });
         let at = self.time.at(now);
         let token = &request.token;
         let entry = self.trust.entry(token);
@@ -296,7 +319,10 @@ impl Gateway {
                 let half = match self.trust.list_age(at, limits.list_full_s, limits.list_half_s) {
                     Age::Full => false,
                     Age::Half => true,
-                    Age::Expired => return refuse(Rule::List, RefusalReason::ListExpired),
+                    Age::Expired => {
+                        let cached = self.cached_accept(token, at);
+                        return cached.map_or_else(|| refuse(Rule::List, RefusalReason::ListExpired), Ok);
+                    }
                 };
                 Ok(Basis {
                     rule: Rule::List,
@@ -307,18 +333,24 @@ impl Gateway {
                     unsecured: true,
                 })
             }
-            None => match self.trust.confirmed.get(token) {
-                Some(known) if at.since_ms(known.at) / 1000 <= self.config.limits.confirmation_s => Ok(Basis {
-                    rule: Rule::CachedAccept,
-                    account: known.account,
-                    credential_revision: known.credential_revision,
-                    money_max: Money(i64::MAX),
-                    half: true,
-                    unsecured: true,
-                }),
-                Some(_) | None => refuse(Rule::Unknown, RefusalReason::Unknown),
-            },
+            None => {
+                let cached = self.cached_accept(token, at);
+                cached.map_or_else(|| refuse(Rule::Unknown, RefusalReason::Unknown), Ok)
+            }
         }
+    }
+
+    /// Step 8: the cloud accepted this token not long ago. The balance is not known, hence the half caps.
+    fn cached_accept(&self, token: &TokenHash, at: Instant) -> Option<Basis> {
+        let known = self.trust.confirmed.get(token)?;
+        (at.since_ms(known.at) / 1000 <= self.config.limits.confirmation_s).then_some(Basis {
+            rule: Rule::CachedAccept,
+            account: known.account,
+            credential_revision: known.credential_revision,
+            money_max: Money(i64::MAX),
+            half: true,
+            unsecured: true,
+        })
     }
 
     fn grant(&self, request: &Request, limits: &KindLimits, basis: &Basis) -> Outcome {
@@ -326,10 +358,9 @@ impl Gateway {
             .trust
             .tariff(request.kind)
             .expect("checked before any basis is sought");
-        let refuse = |reason, retry_after_s| Outcome::Refuse {
+        let refuse = |reason| Outcome::Refuse {
             reason,
             rule: basis.rule,
-            retry_after_s,
         };
         let mut money_max = if basis.half {
             limits.money_max.half()
@@ -341,7 +372,7 @@ impl Gateway {
             if !self.health.mode.asks() {
                 let tally = self.risk.tally(&request.token, request.kind);
                 if tally.count >= limits.outage_count_max {
-                    return refuse(RefusalReason::Rate, RETRY_LATER_S);
+                    return refuse(RefusalReason::Rate);
                 }
                 money_max = money_max.min(limits.outage_money_max.saturating_sub(tally.money));
             }
@@ -349,7 +380,7 @@ impl Gateway {
         }
         let least = tariff.start_fee.max(tariff.minimum).max(Money(1));
         if money_max < least {
-            return refuse(RefusalReason::NoCredit, RETRY_LATER_S);
+            return refuse(RefusalReason::NoCredit);
         }
         let mut units_max = if basis.half && limits.units_max.0 > 1 {
             Units(limits.units_max.0 / 2)
@@ -363,7 +394,7 @@ impl Gateway {
             units_max = units_max.min(affordable);
         }
         if units_max == Units::ZERO {
-            return refuse(RefusalReason::NoCredit, RETRY_LATER_S);
+            return refuse(RefusalReason::NoCredit);
         }
         let terms = Terms {
             account: basis.account,

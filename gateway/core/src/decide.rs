@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use proto::{
     VERSION,
     id::{DeviceId, Hash, OutletId, SessionId, TokenHash},
-    link::{Answer, Ask, LedgerReceipt, LedgerRecord, RecordKind, Verdict, Welcome},
+    link::{Answer, Ask, LedgerReceipt, LedgerRecord, RecordKind, Welcome},
     message::{
         Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, Started,
         Status, Stop, StopReason, Verb,
@@ -16,7 +16,7 @@ use proto::{
 
 use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
-    authorize::{Outcome, Rule, Word},
+    authorize::{Outcome, Rule, Word, retry_after_s},
     event::{
         Asked, Booted, Closed, CommandAnswered, Commanded, Confirmed, Denied, Event, Granted, Greeted, Heard, Metered,
         Probed, Receipted, Refused, Reported, Rewound, Silent, Started as StartedEvent,
@@ -62,10 +62,7 @@ impl Gateway {
             Input::Trouble { ask, code } => draft.trouble(*ask, *code),
             Input::List(list) => {
                 let manifest = list.manifest();
-                let events = self
-                    .trust
-                    .decide_list(manifest.revision, manifest.issued_s, list.entries());
-                draft.adopt(events)
+                draft.adopt(self.trust.decide_list(manifest, list.entries()))
             }
             Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set.revision, &set.entries)),
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
@@ -157,7 +154,7 @@ impl<'a> Draft<'a> {
                 self.authorize(request);
                 Ok(())
             }
-            Said::Started(started) => self.started(started),
+            Said::Started(started) => self.started(device, started),
             Said::Meter(meter) => self.meter(device, meter),
             Said::Stop(stop) => {
                 self.stop(device, stop);
@@ -228,11 +225,7 @@ impl<'a> Draft<'a> {
         let message = match (&session.terms, session.refused, session.closing) {
             (_, _, Some(_)) => Told::Receipt(receipt_of(session)),
             (Some(terms), _, None) => Told::Grant(grant_of(request, terms, session.decision)),
-            (None, Some(reason), None) => Told::Refusal(Refusal {
-                session: request.session,
-                reason,
-                retry_after_s: 0,
-            }),
+            (None, Some(reason), None) => Told::Refusal(refusal_of(request, reason, session.rule)),
             (None, None, None) => return,
         };
         self.send(&request.device, message);
@@ -253,16 +246,8 @@ impl<'a> Draft<'a> {
                 self.event(Event::Asked(Asked { request, ask, until }));
                 self.out.effects.push(Effect::Ask(question));
             }
-            Outcome::Refuse {
-                reason,
-                rule,
-                retry_after_s,
-            } => {
-                let refusal = Refusal {
-                    session: request.session,
-                    reason,
-                    retry_after_s,
-                };
+            Outcome::Refuse { reason, rule } => {
+                let refusal = refusal_of(&request, reason, Some(rule));
                 let device = request.device;
                 self.event(Event::Refused(Refused {
                     request,
@@ -306,22 +291,27 @@ impl<'a> Draft<'a> {
 
     fn answer(&mut self, answer: &Answer) -> Result<(), Ignored> {
         let limits = &self.gateway.config.limits;
+        let word = self.gateway.word(answer);
+        // Questions are numbered anew in every boot: an answer counts only if it names what was asked.
+        let about = (answer.session, answer.token);
         if let Some(probe) = self.gateway.probe.filter(|probe| probe.ask == answer.ask) {
-            let good = answer.verdict == Verdict::Accept || probe.token == TokenHash::ZERO;
+            if about != (SessionId::ZERO, probe.token) {
+                return self.late_answer(answer);
+            }
+            let good = word != Word::None || probe.token == TokenHash::ZERO;
             let events = self.gateway.health.decide(self.at, good, true, limits);
             self.out.events.extend(events);
-            if good && answer.verdict == Verdict::Accept {
-                self.confirm(answer, SessionId::ZERO);
+            match word {
+                Word::Accept { .. } => self.confirm(answer, SessionId::ZERO),
+                Word::Deny => self.deny(answer),
+                Word::None | Word::NotAsked => {}
             }
             return Ok(());
         }
-        let Some(session) = self.gateway.sessions.by_ask(answer.ask) else {
+        let asked = self.gateway.sessions.by_ask(answer.ask);
+        let Some(session) = asked.filter(|s| about == (s.request.session, s.request.token)) else {
             return self.late_answer(answer);
         };
-        if answer.token != session.request.token {
-            return Err(Ignored::NotAsked(answer.ask));
-        }
-        let word = self.gateway.word(answer);
         let credible = word != Word::None;
         let events = self.gateway.health.decide(self.at, credible, false, limits);
         self.out.events.extend(events);
@@ -393,49 +383,43 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn started(&mut self, started: &Started) -> Result<(), Ignored> {
-        let session = self.open(&started.session)?;
+    fn started(&mut self, device: &DeviceId, started: &Started) -> Result<(), Ignored> {
+        let gateway: &'a Gateway = self.gateway;
+        let session = gateway
+            .sessions
+            .get(&started.session)
+            .filter(|session| session.is_open() && session.request.device == *device)
+            .ok_or(Ignored::NotOpen(started.session))?;
         if !session.started {
             self.prove_start(session, started.register_start);
         }
         Ok(())
     }
 
-    fn prove_start(&mut self, session: &Session, register_start: Units) {
-        let mut proven = session.clone();
-        proven.register_start = self.billable_from(session, register_start);
-        proven.register_last = proven.register_start;
-        let record = self.record(RecordKind::Started, &proven, Money::ZERO);
-        let (session, register_start) = (session.request.session, proven.register_start);
-        self.event(Event::Started(StartedEvent {
-            session,
-            register_start,
-            record,
-        }));
-    }
-
-    /// The register from which a session may be billed: never below what is billed already.
-    fn billable_from(&mut self, session: &Session, register_start: Units) -> Units {
+    /// Returns the session as it is with the proof.
+    fn prove_start(&mut self, session: &Session, register_start: Units) -> Session {
         let (device, outlet) = (session.request.device, session.request.outlet);
-        let billed = self.gateway.billed(&device, outlet);
-        if register_start < billed {
+        let claims = self.gateway.claims(&device, outlet);
+        if let Some(claims) = claims.filter(|claims| claims.covers(register_start)) {
+            let (found, billed) = (register_start.0, claims.upto.0);
             self.alarm(Alarm::Register {
                 device,
                 outlet,
-                found: register_start.0,
-                billed: billed.0,
+                found,
+                billed,
             });
         }
-        register_start.max(billed)
-    }
-
-    fn open(&self, id: &SessionId) -> Result<&'a Session, Ignored> {
-        let gateway: &'a Gateway = self.gateway;
-        gateway
-            .sessions
-            .get(id)
-            .filter(|session| session.is_open())
-            .ok_or(Ignored::NotOpen(*id))
+        let mut proven = session.clone();
+        proven.started = true;
+        proven.register_start = register_start;
+        proven.register_last = proven.register_start;
+        let record = self.record(RecordKind::Started, &proven, Money::ZERO);
+        self.event(Event::Started(StartedEvent {
+            session: session.request.session,
+            register_start: proven.register_start,
+            record,
+        }));
+        proven
     }
 
     fn meter(&mut self, device: &DeviceId, meter: &Meter) -> Result<(), Ignored> {
@@ -482,7 +466,6 @@ impl<'a> Draft<'a> {
                 let outcome = Outcome::Refuse {
                     reason: RefusalReason::Other,
                     rule: Rule::Device,
-                    retry_after_s: 0,
                 };
                 self.conclude(request, outcome);
                 return self.receipt_unknown(device, stop.session);
@@ -495,10 +478,7 @@ impl<'a> Draft<'a> {
         let mut session = session.clone();
         let delivered = stop.register_end > stop.register_start;
         if (stop.started || delivered) && !session.started {
-            self.prove_start(&session, stop.register_start);
-            session.started = true;
-            session.register_start = self.billable_from(&session, stop.register_start);
-            session.register_last = session.register_start;
+            session = self.prove_start(&session, stop.register_start);
         }
         let reading = Reading {
             register: stop.register_end.max(session.register_last),
@@ -512,9 +492,14 @@ impl<'a> Draft<'a> {
     /// Captures what is evidenced, or voids a session of which the device says that nothing happened.
     fn close(&mut self, session: &Session, terms: &Terms, reading: &Reading, shown: Option<Money>, reason: StopReason) {
         let mut ended = session.clone();
-        ended.register_last = reading.register;
+        let advance = session.advance_to(reading.register);
+        ended.pass_over(
+            &advance,
+            self.gateway.claims(&session.request.device, session.request.outlet),
+        );
+        let delivered = reading.register.since(ended.register_start);
         let (kind, closing, amount) = if session.started {
-            ended.bill = session.bill_at(terms, reading);
+            ended.bill = ended.bill_at(terms, reading);
             let charge = ended.bill.total(&terms.tariff).min(terms.money_max);
             (
                 RecordKind::Capture,
@@ -526,7 +511,7 @@ impl<'a> Draft<'a> {
         };
         ended.amount = amount;
         ended.closing = Some(closing);
-        let delivered = reading.register.since(session.register_start);
+        ended.register_last = ended.register_last.max(reading.register);
         ended.units = if session.started {
             delivered.min(terms.units_max)
         } else {
@@ -544,7 +529,7 @@ impl<'a> Draft<'a> {
             closing,
             amount,
             units: ended.units,
-            register_end: reading.register,
+            register_end: ended.register_last,
             record,
         }));
         self.send(&session.request.device, Told::Receipt(receipt_of(&ended)));
@@ -595,6 +580,12 @@ impl<'a> Draft<'a> {
                 cursor,
             });
             self.event(Event::Rewound(Rewound { upto: welcome.upto }));
+        }
+        if welcome.upto > self.gateway.outbox.head() {
+            // It has records of ours that we have not: our journal was put back from an old copy.
+            let upto = welcome.upto;
+            self.alarm(Alarm::Diverged { upto });
+            return Err(Ignored::ForeignReceipt { upto, epoch });
         }
         Ok(())
     }
@@ -753,6 +744,14 @@ fn grant_of(request: &Request, terms: &Terms, decision: u64) -> Grant {
         tariff: terms.tariff.clone(),
         tariff_hash: terms.tariff_hash,
         decision,
+    }
+}
+
+fn refusal_of(request: &Request, reason: RefusalReason, rule: Option<Rule>) -> Refusal {
+    Refusal {
+        session: request.session,
+        reason,
+        retry_after_s: retry_after_s(reason, rule.unwrap_or(Rule::Device)),
     }
 }
 

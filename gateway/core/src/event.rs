@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     authorize::Rule,
+    claims::Interval,
     health::{Health, Mode},
     risk::Tally,
     session::{Request, Session, Terms},
@@ -366,8 +367,10 @@ payload! {
         state: OutletState,
         /// What is wrong.
         fault: Fault,
-        /// The register up to which everything is billed.
+        /// The register up to which everything belongs to a bill ...
         billed: Units,
+        /// ... but for these intervals, ascending.
+        gaps: Vec<Interval>,
     }
     /// An account, as a snapshot keeps it.
     KeptBalance {

@@ -11,6 +11,7 @@ extern crate alloc;
 
 mod apply;
 mod authorize;
+mod claims;
 pub mod config;
 mod decide;
 pub mod event;
@@ -37,8 +38,10 @@ use proto::{
     trust::ArtifactKind,
 };
 
+use crate::claims::Claims;
 pub use crate::{
     authorize::Rule,
+    claims::Interval,
     config::Config,
     event::Event,
     health::{Health, Mode},
@@ -294,12 +297,12 @@ struct Device {
     outlets: BTreeMap<OutletId, Outlet>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Outlet {
     state: OutletState,
     fault: Fault,
-    /// Everything up to this register is billed; no interval is billed twice.
-    billed: Units,
+    /// What of its register belongs to a bill.
+    claims: Claims,
 }
 
 impl Default for Outlet {
@@ -307,7 +310,7 @@ impl Default for Outlet {
         Self {
             state: OutletState::Free,
             fault: Fault::None,
-            billed: Units::ZERO,
+            claims: Claims::default(),
         }
     }
 }

@@ -89,6 +89,10 @@ impl Risk {
         attempts.count += 1;
     }
 
+    pub(crate) fn forget_attempts(&mut self) {
+        self.attempts.clear();
+    }
+
     pub(crate) fn hold(&mut self, account: AccountId, amount: Money, unsecured: bool) {
         add(self.spent.entry(account).or_default(), amount);
         if unsecured {
@@ -102,15 +106,20 @@ impl Risk {
         add(&mut tally.money, amount);
     }
 
+    /// Takes back what [`Self::count`] did in this outage.
+    pub(crate) fn uncount(&mut self, token: TokenHash, kind: Kind, amount: Money) {
+        if let Some(tally) = self.outage.get_mut(&(token, kind)) {
+            tally.count = tally.count.saturating_sub(1);
+            tally.money = tally.money.saturating_sub(amount);
+        }
+    }
+
     /// The hold became a charge, or nothing.
-    pub(crate) fn close(&mut self, hold: Money, charge: Charge, sequence: u64, token: TokenHash, kind: Kind) {
+    pub(crate) fn close(&mut self, hold: Money, charge: Charge, sequence: u64) {
         let spent = self.spent.entry(charge.account).or_default();
         *spent = spent.saturating_sub(hold).saturating_add(charge.amount);
         if charge.unsecured {
             self.held_unsecured = self.held_unsecured.saturating_sub(hold);
-            if let Some(tally) = self.outage.get_mut(&(token, kind)) {
-                tally.money = tally.money.saturating_sub(hold).saturating_add(charge.amount);
-            }
         }
         if charge.amount.0 > 0 {
             self.put_charge(sequence, charge);

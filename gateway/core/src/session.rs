@@ -14,7 +14,11 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{authorize::Rule, time::Instant};
+use crate::{
+    authorize::Rule,
+    claims::{Claims, Interval},
+    time::Instant,
+};
 
 /// A granted device that has proven nothing this long after its own deadline is silent, in ms: its retries of `stop`
 /// take up to this long on a bad link.
@@ -111,6 +115,9 @@ pub struct Session {
     pub amount: Money,
     /// What was billed.
     pub units: Units,
+    /// Whether it counts in its token's tally of this outage.
+    #[serde(default)]
+    pub counted: bool,
 }
 
 impl Session {
@@ -137,7 +144,24 @@ impl Session {
             closing: None,
             amount: Money::ZERO,
             units: Units::ZERO,
+            counted: false,
         }
+    }
+
+    /// What the register advanced since the last reading.
+    pub(crate) fn advance_to(&self, register: Units) -> Interval {
+        Interval {
+            from: self.register_last,
+            upto: register.max(self.register_last),
+        }
+    }
+
+    /// Leaves out what belongs to other bills already: the session counts as begun, and read, so much higher.
+    pub(crate) fn pass_over(&mut self, advance: &Interval, claims: Option<&Claims>) {
+        let own = claims.map_or(advance.upto.since(advance.from), |claims| claims.free(advance));
+        let foreign = advance.upto.since(advance.from).0 - own.0;
+        self.register_start.0 += foreign;
+        self.register_last.0 += foreign;
     }
 
     /// Whether money is held.
@@ -312,6 +336,11 @@ impl Sessions {
             let oldest = ended.pop_front().expect("the queue is longer than its limit");
             self.all.remove(&oldest);
         }
+    }
+
+    /// What was granted in an outage does not count in the next one.
+    pub(crate) fn outage_over(&mut self) {
+        self.all.values_mut().for_each(|session| session.counted = false);
     }
 
     /// Questions to the cloud do not survive a boot: the devices ask again.

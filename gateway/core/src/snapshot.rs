@@ -8,16 +8,17 @@ use crate::{
     Gateway,
     event::{
         Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptOutbox, KeptOutlet,
-        KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, STAGED_ENTRIES_MAX, TariffAdopted,
+        KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
     },
+    trust::REVOKED_ENTRIES_MAX,
 };
 
 impl Gateway {
-    /// Events that make this state from nothing, except for questions that are open at the cloud and the counts of
-    /// attempts, which end with a boot anyway. The time with which they are applied does not matter.
+    /// Events that make this state from nothing, except for what ends with a boot anyway: questions that are open at the
+    /// cloud and their numbers, the counts of attempts, and a list that is staged in part. The time with which they are applied does not matter.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Event> {
-        let mut events = alloc::vec![Event::Kept(Kept::Timeline(self.time.clone()))];
+        let mut events = Vec::new();
         self.snapshot_trust(&mut events);
         self.snapshot_risk(&mut events);
         events.extend(self.devices.iter().map(|(id, device)| {
@@ -25,7 +26,8 @@ impl Gateway {
                 outlet,
                 state: kept.state,
                 fault: kept.fault,
-                billed: kept.billed,
+                billed: kept.claims.upto,
+                gaps: kept.claims.gaps.clone(),
             });
             Event::Kept(Kept::Device(KeptDevice {
                 device: *id,
@@ -45,6 +47,8 @@ impl Gateway {
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
         events.push(Event::Kept(Kept::Health(self.health.clone())));
+        // Last, because applying the others has moved the clock.
+        events.push(Event::Kept(Kept::Timeline(self.time.clone())));
         events
     }
 
@@ -60,7 +64,7 @@ impl Gateway {
             })
             .collect();
         let revision = trust.revocations_revision;
-        events.extend(revoked.chunks(STAGED_ENTRIES_MAX * 2).map(|part| {
+        events.extend(revoked.chunks(REVOKED_ENTRIES_MAX).map(|part| {
             Event::RevocationsAdopted(RevocationsAdopted {
                 revision,
                 entries: part.to_vec(),

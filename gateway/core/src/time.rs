@@ -8,7 +8,7 @@
 use proto::message::{ClockQuality, Stamp};
 use serde::{Deserialize, Serialize};
 
-const SECONDS_A_DAY: i64 = 86_400;
+pub(crate) const SECONDS_A_DAY: u32 = 86_400;
 
 /// What the shell's clocks say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,8 @@ impl Now {
     #[must_use]
     pub fn second_of_day(&self, offset_min: i16) -> Option<u32> {
         let local_s = i64::try_from(self.wall_s).ok()? + i64::from(offset_min) * 60;
-        self.has_wall().then(|| local_s.rem_euclid(SECONDS_A_DAY) as u32)
+        self.has_wall()
+            .then(|| local_s.rem_euclid(i64::from(SECONDS_A_DAY)) as u32)
     }
 
     /// The wall clock, if it may be used.

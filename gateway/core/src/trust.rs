@@ -5,7 +5,7 @@
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use proto::{
-    artifact::{ListEntry, Revoked},
+    artifact::{ListEntry, ListManifest, Revoked},
     id::{AccountId, Kind, TokenHash},
     tariff::Tariff,
     trust::ArtifactKind,
@@ -19,6 +19,9 @@ use crate::{
 
 /// A list that is smaller than the active one by more than this many hundredths is set aside.
 pub(crate) const LIST_SHRINK_PERCENT_MAX: usize = 5;
+
+/// Most revocations in one event, for the same reason as [`STAGED_ENTRIES_MAX`].
+pub(crate) const REVOKED_ENTRIES_MAX: usize = 2 * STAGED_ENTRIES_MAX;
 
 /// What the cloud said of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +136,8 @@ impl Trust {
             .or_else(|| self.list.iter().find_map(good))
     }
 
-    pub(crate) fn decide_list(&self, revision: u64, issued_s: u64, entries: &[ListEntry]) -> Result<Vec<Event>, Stale> {
+    pub(crate) fn decide_list(&self, manifest: &ListManifest, entries: &[ListEntry]) -> Result<Vec<Event>, Stale> {
+        let (revision, issued_s) = (manifest.revision, manifest.issued_s);
         if revision <= self.list_revision {
             return Err(Stale {
                 kind: ArtifactKind::List,
@@ -142,7 +146,8 @@ impl Trust {
             });
         }
         let lost = self.list.len().saturating_sub(entries.len());
-        if lost * 100 > self.list.len() * LIST_SHRINK_PERCENT_MAX {
+        // A list of changes would be read as a very short list: this version adopts full ones only.
+        if manifest.base != 0 || lost * 100 > self.list.len() * LIST_SHRINK_PERCENT_MAX {
             return Ok(alloc::vec![Event::Quarantined(Quarantined {
                 kind: ArtifactKind::List,
                 revision,
@@ -172,21 +177,16 @@ impl Trust {
                 active,
             });
         }
-        let parts = entries.chunks(STAGED_ENTRIES_MAX * 2);
-        let mut events: Vec<Event> = parts
-            .map(|part| {
-                Event::RevocationsAdopted(RevocationsAdopted {
-                    revision,
-                    entries: part.to_vec(),
-                })
-            })
-            .collect();
-        if events.is_empty() {
-            events.push(Event::RevocationsAdopted(RevocationsAdopted {
-                revision,
-                entries: Vec::new(),
-            }));
-        }
+        let adopted = |revision, part: &[Revoked]| {
+            let entries = part.to_vec();
+            Event::RevocationsAdopted(RevocationsAdopted { revision, entries })
+        };
+        // The last part brings the revision: a set that was written in part is taken in again.
+        let cut = entries.len().saturating_sub(1) / REVOKED_ENTRIES_MAX * REVOKED_ENTRIES_MAX;
+        let (first, last) = entries.split_at(cut);
+        let parts = first.chunks(REVOKED_ENTRIES_MAX);
+        let mut events: Vec<Event> = parts.map(|part| adopted(self.revocations_revision, part)).collect();
+        events.push(adopted(revision, last));
         Ok(events)
     }
 
@@ -199,17 +199,32 @@ impl Trust {
                 active,
             });
         }
-        let adopt = |entry: &proto::artifact::TariffOf| {
-            Event::TariffAdopted(TariffAdopted {
-                revision: table.revision,
-                entry: entry.clone(),
-            })
+        let last = table.entries.len().saturating_sub(1);
+        let adopt = |(i, entry): (usize, &proto::artifact::TariffOf)| {
+            let revision = if i == last {
+                table.revision
+            } else {
+                self.tariffs_revision
+            };
+            let entry = entry.clone();
+            Event::TariffAdopted(TariffAdopted { revision, entry })
         };
-        Ok(table.entries.iter().map(adopt).collect())
+        Ok(table.entries.iter().enumerate().map(adopt).collect())
     }
 
+    /// What the cloud confirmed. An answer that was long on its way does not bring an older credential back.
+    pub(crate) fn confirm(&mut self, token: TokenHash, at: Instant, account: AccountId, credential_revision: u64) {
+        let known = self.confirmed.get(&token).map_or(0, |c| c.credential_revision);
+        let confirmation = Confirmation {
+            at,
+            account,
+            credential_revision: credential_revision.max(known),
+        };
+        self.confirmed.insert(token, confirmation);
+    }
+
+    /// A part of a list that was left unfinished before is dropped: a list is adopted whole or not at all.
     pub(crate) fn stage(&mut self, revision: u64, entries: &[ListEntry]) {
-        // A crash may have left part of another list behind.
         if revision != self.staged_revision {
             self.staged.clear();
             self.staged_revision = revision;
@@ -218,8 +233,14 @@ impl Trust {
             .extend(entries.iter().map(|entry| (entry.token, entry.clone())));
     }
 
+    pub(crate) fn forget_staged(&mut self) {
+        self.staged.clear();
+        self.staged_revision = 0;
+    }
+
     pub(crate) fn adopt(&mut self, revision: u64, issued_s: u64, at: Instant) {
         self.list = core::mem::take(&mut self.staged);
+        self.staged_revision = 0;
         self.list_revision = revision;
         self.list_issued_s = issued_s;
         self.list_adopted = at;

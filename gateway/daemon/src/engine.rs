@@ -173,7 +173,9 @@ impl Engine {
                 self.take(&Input::Device { device, counter, said });
                 self.acks.push(ack);
             }
-            Job::Cloud(input) => self.take(&input),
+            Job::Cloud(input) => {
+                self.take(&input);
+            },
             // Who asks may have gone away; then nobody is there to be told.
             Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
             Job::Query(query, reply) => {

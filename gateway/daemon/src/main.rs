@@ -1,18 +1,7 @@
 //! `holdfast`: the gateway.
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
-mod clock;
-mod cloud;
-mod config;
-mod control;
-mod devices;
-mod engine;
-mod mqtt;
-mod record;
-mod run;
-mod store;
 
 use std::{
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -20,17 +9,11 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 
-use crate::{config::Config, control::Query};
-
-/// Exit codes, as in sysexits.h where it has one.
-mod exit {
-    /// The configuration is wrong.
-    pub(crate) const CONFIG: u8 = 78;
-    /// The journal cannot be opened, read or written.
-    pub(crate) const STORAGE: u8 = 74;
-    /// A port or socket cannot be had, or no daemon answers.
-    pub(crate) const UNAVAILABLE: u8 = 69;
-}
+use gateway::{
+    config::{self, Config},
+    control::{self, Query},
+    exit, run, store,
+};
 
 #[derive(Parser)]
 #[command(
@@ -101,7 +84,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Printing can only fail if nobody reads.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
         }
     };
     let config = match config::load(&cli.config, cli.secrets.as_deref()) {
@@ -137,7 +120,7 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
 fn start_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),

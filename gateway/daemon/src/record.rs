@@ -34,7 +34,7 @@ pub enum RecordError {
 struct Written<'a, T>(u8, &'a Now, &'a T);
 
 #[derive(Deserialize)]
-struct Head(u8, Now, #[expect(dead_code, reason = "read in a second step, once its kind is known")] IgnoredAny);
+struct Head(u8, Now, IgnoredAny);
 
 #[derive(Deserialize)]
 struct Body<T>(

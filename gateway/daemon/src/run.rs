@@ -67,7 +67,7 @@ impl RunError {
         match self {
             Self::Store(_) => exit::STORAGE,
             Self::Listen { .. } | Self::Io { .. } => exit::UNAVAILABLE,
-            Self::Broken => 70,
+            Self::Broken => exit::SOFTWARE,
         }
     }
 }

@@ -22,19 +22,19 @@ const SNAPSHOT_SLICE: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The journal does not open.
-    #[error(transparent)]
+    #[error("the journal cannot be opened: {0}")]
     Open(#[from] journal::OpenError),
     /// The journal cannot be read.
-    #[error(transparent)]
+    #[error("the journal cannot be read: {0}")]
     Read(#[from] journal::ReadError),
     /// A record cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// Writing failed; nothing may be decided any more.
-    #[error(transparent)]
+    #[error("the journal cannot be written, nothing more is granted: {0}")]
     Append(#[from] journal::AppendError),
     /// A snapshot could not be written.
-    #[error(transparent)]
+    #[error("the journal takes no snapshot: {0}")]
     Snapshot(#[from] journal::SnapshotError),
 }
 
@@ -65,7 +65,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing was changed.
     pub fn open(dir: &Path, core: CoreConfig, snapshot_every: u64) -> Result<(Self, Gateway), StoreError> {
-        let journal = Journal::open(&dir.join("journal"), Options::new(KIND, FORMAT_VERSION).create())?;
+        let journal = Journal::open(&dir.join("journal"), &Options::new(KIND, FORMAT_VERSION).create())?;
         let mut store = Self {
             journal,
             index: BTreeMap::new(),
@@ -85,7 +85,7 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_reader(dir: &Path) -> Result<Journal, StoreError> {
-        Ok(Journal::open(&dir.join("journal"), Options::new(KIND, FORMAT_VERSION))?)
+        Ok(Journal::open(&dir.join("journal"), &Options::new(KIND, FORMAT_VERSION))?)
     }
 
     fn load_snapshot(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use crate::access::{ConnectDenied, ConnectRequest, Protocol};
 use crate::counters;
-use crate::decode::{self, Connect};
+use crate::decode;
 use crate::encode::{self, Granted};
 use crate::exchange::{Exchange, TOPIC_ALIAS_MAX};
+use crate::hello::{self, Connect};
 use crate::inbound::{DisconnectReason, Inbound};
 use crate::mailbox::Mailbox;
 use crate::message::Will;
@@ -85,7 +86,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         match decode::frame(stream.received(), shared.limits.packet_bytes_max) {
             Ok(Some(frame)) => {
                 let end = frame.body.end;
-                let read = decode::connect(frame.first, &stream.received()[frame.body]);
+                let read = hello::connect(frame.first, &stream.received()[frame.body]);
                 stream.consume(end);
                 return read.map_err(|error| {
                     counters::add(&shared.counting.violations, 1);

@@ -49,6 +49,7 @@ mod encode;
 mod endpoint;
 mod exchange;
 mod handle;
+mod hello;
 mod inbound;
 pub mod limits;
 mod mailbox;

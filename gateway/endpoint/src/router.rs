@@ -181,7 +181,7 @@ impl Router {
         now: Instant,
     ) -> u8 {
         let mut state = session.lock();
-        let known = state.filters.iter().any(|filter| *filter == wanted.filter);
+        let known = state.filters.contains(&wanted.filter);
         if !known {
             if state.filters.len() >= limits.subscriptions_per_client_max {
                 return reason::QUOTA_EXCEEDED;

@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -122,14 +122,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// Send the last bytes if the peer takes them soon, and close.
     pub(crate) async fn close(mut self) {
         let finish = std::future::poll_fn(|context| {
-            loop {
-                self.poll_send(context)?;
-                if self.unsent() > 0 || self.flush {
-                    return Poll::Pending;
-                }
-                ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
-                return Poll::Ready(io::Result::Ok(()));
+            self.poll_send(context)?;
+            if self.unsent() > 0 || self.flush {
+                return Poll::Pending;
             }
+            Pin::new(&mut self.io).poll_shutdown(context)
         });
         // The connection ends either way; a peer that is gone is not news.
         let _ = tokio::time::timeout(Duration::from_millis(CLOSE_FLUSH_MS), finish).await;

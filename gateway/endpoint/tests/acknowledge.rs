@@ -221,7 +221,7 @@ async fn both_orders(client: &mut Raw, protocol: Protocol) -> (String, bool) {
         match first & 0xF0 {
             0x30 => {
                 let skip = 2 + "down/device".len() + 2 + usize::from(protocol == Protocol::V5);
-                answer = String::from_utf8(body[skip..].to_vec()).unwrap();
+                answer = String::from_utf8(body[skip..].to_vec()).expect("text");
             }
             0x40 => acknowledged = body == [0, 1],
             _ => panic!("{first:#x} {body:?}"),

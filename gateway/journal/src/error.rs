@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::chain::Head;
 
-/// Why a journal was not opened. Nothing was changed on disk unless the variant says so.
+/// Why a journal was not opened. No record was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file or directory operation failed.
@@ -61,7 +61,9 @@ pub enum OpenError {
     /// The store opened, but its newest records are damaged.
     #[error("damaged: {0}")]
     Damaged(#[from] ReadError),
-    /// The store lost its end, or everything: it stops before a record that the witness saw made durable.
+    /// The store lost its end, or everything: it stops before a record that the witness saw made durable. A single
+    /// flipped bit does this: sled takes it for the end of its log, and opening has already made it so. Before any
+    /// experiment, copy the directory.
     #[error("the store ends at record {}, but record {} was durable: records were lost", found.sequence, witness.sequence)]
     Behind {
         /// The witnessed head.
@@ -85,9 +87,10 @@ pub enum OpenError {
 
 /// Why an append, or another write, did not become durable.
 ///
-/// `Rejected*`-like variants (`RecordTooLarge`, `TooManyRecords`, `MetaTooLarge`) write nothing and leave the journal
-/// usable. After `Sync` and `Engine` the outcome is unknown: the records may be there at the next open, and the journal
-/// is poisoned.
+/// After a limit (`RecordTooLarge`, `TooManyRecords`, `MetaTooLarge`) nothing was written and the journal is usable.
+/// After `Sync` and `Engine` the outcome is unknown, for the records may be there at the next open, and the journal is
+/// poisoned. Reading may then fail as well, with [`ReadError::Engine`]: sled no longer loads what it does not hold in
+/// memory.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// One record is too large; nothing was written.
@@ -235,6 +238,14 @@ pub enum SnapshotError {
     /// Another snapshot is being written.
     #[error("another snapshot is being written")]
     InProgress,
+    /// A newer snapshot is kept already; records below it may be pruned, so an older one would be of no use.
+    #[error("a snapshot at record {at_sequence} is older than the one at {newest}")]
+    Older {
+        /// Asked for.
+        at_sequence: u64,
+        /// Where the newest retained snapshot stands.
+        newest: u64,
+    },
     /// One chunk is too large; the writer stays usable.
     #[error("a snapshot chunk of {bytes} bytes; the limit is {bytes_max}")]
     ChunkTooLarge {
@@ -243,9 +254,9 @@ pub enum SnapshotError {
         /// [`crate::SNAPSHOT_CHUNK_BYTES_MAX`].
         bytes_max: usize,
     },
-    /// The record to anchor the snapshot at could not be read.
-    #[error("anchoring the snapshot: {0}")]
-    Anchor(#[from] ReadError),
+    /// What the snapshot builds on could not be read: the record it is anchored at, or earlier snapshots.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] AppendError),

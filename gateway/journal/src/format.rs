@@ -244,8 +244,11 @@ impl<'a> Group<'a> {
                 found: group.first_sequence,
             });
         }
-        if group.count == 0 {
+        if group.count == 0 || group.first_sequence == 0 {
             return Err(damaged("it holds no record"));
+        }
+        if group.first_sequence.checked_add(u64::from(group.count)).is_none() {
+            return Err(damaged("its sequences overflow"));
         }
         Ok(group)
     }

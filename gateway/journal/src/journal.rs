@@ -23,6 +23,7 @@ pub const META_BYTES_MAX: usize = 1024;
 pub const PRUNE_GROUPS_MAX: usize = 256;
 
 /// The open journal: the one writer of its directory. Everything that reads is on [`Reader`], to which it dereferences.
+#[derive(Debug)]
 pub struct Journal {
     pub(crate) reader: Reader,
     pub(crate) witness: Witness,

@@ -11,10 +11,14 @@
 //! A directory holds `lock`, `witness` and sled's own `store/`. One process at a time; within it one [`Journal`] writes,
 //! any number of [`Reader`]s read.
 //!
-//! The witness catches what the store cannot know about itself: that its end, or all of it, is gone. After a kill it
+//! The witness catches what the store cannot know about itself: that its end, or all of it, is gone. (One flipped bit in
+//! its newest 512 KiB is enough: sled takes it for the end of its log and opens without a word.) After a kill the witness
 //! detects the loss of any acknowledged append; after a power cut, any loss reaching back to its last sync, which is at
 //! most 256 appends or one second of appending old (call [`Journal::sync_witness`] when idle). It cannot detect a store
 //! and witness set back together, say from a backup: compare [`Reader::head`] with whoever holds receipts.
+//!
+//! sled panics over some damaged files. Such a panic becomes an error here, which takes unwinding: in a binary built with
+//! `panic = "abort"` a damaged store ends the process instead of being named.
 
 mod chain;
 mod error;

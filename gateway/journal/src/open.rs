@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use crate::chain::{Head, genesis_hash};
-use crate::error::{OpenError, ReadError};
+use crate::error::{AppendError, OpenError, ReadError};
 use crate::format::{self, FLOOR_KEY, HEADER_KEY, Header, KIND_BYTES_MAX, LAYOUT_VERSION, group_key, key_number};
 use crate::journal::Journal;
-use crate::reader::{Extent, Reader, Shared, check_group_start};
+use crate::reader::{Extent, Reader, Shared, verify_group};
 use crate::store::{Batch, DirLock, Store, SyncHook, sync_dir};
 use crate::witness::{self, Found, Sighting, Witness};
 
-/// Groups at the end whose chain is checked at every open; a power cut damages the end first, and this many values read
-/// in well under a millisecond.
+/// Groups at the end whose chain is checked at every open: a power cut damages the end first, and this many values are
+/// read in about a millisecond.
 const TAIL_GROUPS_CHECKED: u64 = 64;
 /// sled's page cache by default: holds the working set of a gateway with room, small beside its memory limit.
 pub const CACHE_BYTES_DEFAULT: u64 = 32 << 20;
@@ -90,6 +90,19 @@ impl Journal {
         let found = Witness::load(dir).map_err(io_error("read", &witness::path(dir)))?;
         let mut witness = judge(&reader, found, extent.head)?;
         reader.shared.store.sync().map_err(write_failed(dir))?;
+        if reader.shared.header.format_version < options.identity.format_version {
+            // Before anything of the new format can be appended, so that an older program refuses what it cannot read.
+            let raised = Header {
+                format_version: options.identity.format_version,
+                ..reader.shared.header.clone()
+            };
+            tracing::info!(
+                from = reader.shared.header.format_version,
+                to = raised.format_version,
+                "raising the format"
+            );
+            write_header(&reader.shared.store, &raised).map_err(write_failed(dir))?;
+        }
         if witness.seen().head != extent.head {
             let path = witness::path(dir);
             witness
@@ -136,8 +149,7 @@ impl Base {
         })
     }
 
-    /// The header, checked against what the caller expects; `None` if the store is empty. An older format version is
-    /// raised to the caller's before anything of the new format can be appended.
+    /// The header, checked against what the caller expects; `None` if the store is empty.
     pub(crate) fn header(&self, options: &Options) -> Result<Option<Header>, OpenError> {
         let Some(value) = self.store.get(HEADER_KEY)? else {
             return if self.store.is_empty()? {
@@ -146,7 +158,7 @@ impl Base {
                 Err(OpenError::NotAJournal(self.dir.clone()))
             };
         };
-        let mut header = Header::decode(&value).ok_or_else(|| OpenError::NotAJournal(self.dir.clone()))?;
+        let header = Header::decode(&value).ok_or_else(|| OpenError::NotAJournal(self.dir.clone()))?;
         let Identity { kind, format_version } = &options.identity;
         if header.layout_version > LAYOUT_VERSION {
             let what = "journal".to_owned();
@@ -170,15 +182,6 @@ impl Base {
                 supported: *format_version,
             });
         }
-        if header.format_version < *format_version {
-            tracing::info!(
-                from = header.format_version,
-                to = format_version,
-                "raising the journal's format version"
-            );
-            header.format_version = *format_version;
-            self.write_header(&header)?;
-        }
         Ok(Some(header))
     }
 
@@ -201,14 +204,8 @@ impl Base {
             }
         }
         let header = new_header(options, &self.dir)?;
-        self.write_header(&header)?;
+        write_header(&self.store, &header).map_err(write_failed(&self.dir))?;
         Ok(header)
-    }
-
-    fn write_header(&self, header: &Header) -> Result<(), OpenError> {
-        let mut batch = Batch::default();
-        batch.insert(HEADER_KEY, header.encode());
-        self.store.commit(batch).map_err(write_failed(&self.dir))
     }
 
     pub(crate) fn into_reader(self, header: Header) -> Reader {
@@ -232,6 +229,12 @@ impl Base {
             }),
         }
     }
+}
+
+fn write_header(store: &Store, header: &Header) -> Result<(), AppendError> {
+    let mut batch = Batch::default();
+    batch.insert(HEADER_KEY, header.encode());
+    store.commit(batch)
 }
 
 /// A header with a fresh random id, so that two stores never share a history.
@@ -322,12 +325,8 @@ fn tail(reader: &Reader) -> Result<Extent, ReadError> {
     let mut batch_last = 0;
     for entry in store.scan(&group_key(start), &all.1, start) {
         let (key, value) = entry?;
-        let (group, mut chain) = check_group_start(&key, &value, at.map_or(start, |at| at.sequence + 1), at)?;
-        batch_last = group.batch_last;
-        for record in group {
-            chain = chain.next(record?.1);
-        }
-        at = Some(chain);
+        let (head, last) = verify_group(&key, &value, at.map_or(start, |at| at.sequence + 1), at)?;
+        (at, batch_last) = (Some(head), last);
     }
     let head = at.unwrap_or(genesis);
     if batch_last != head.sequence {
@@ -357,7 +356,7 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(std::io
     move |source| OpenError::Io { action, path, source }
 }
 
-pub(crate) fn write_failed(dir: &Path) -> impl FnOnce(crate::AppendError) -> OpenError + use<> {
+pub(crate) fn write_failed(dir: &Path) -> impl FnOnce(AppendError) -> OpenError + use<> {
     let path = dir.to_path_buf();
     move |error| OpenError::Engine {
         path,

@@ -1,5 +1,6 @@
 //! Reading: everything returned has passed its checksums, the gap check and the hash chain.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -49,6 +50,15 @@ impl Shared {
 #[derive(Clone)]
 pub struct Reader {
     pub(crate) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("dir", &self.shared.dir)
+            .field("extent", &*self.shared.extent())
+            .finish()
+    }
 }
 
 impl Reader {
@@ -272,7 +282,7 @@ impl Reader {
 }
 
 /// Checks that the group continues at `expected`, after `at` if that is known; returns it with the head before it.
-pub(crate) fn check_group_start<'a>(
+fn check_group_start<'a>(
     key: &[u8],
     value: &'a [u8],
     expected: u64,
@@ -300,4 +310,20 @@ pub(crate) fn check_group_start<'a>(
         hash: group.previous,
     };
     Ok((group, before))
+}
+
+/// Verifies a whole group as `check_group_start` and record by record; returns the head after it and the last sequence
+/// of the append it belongs to.
+pub(crate) fn verify_group(
+    key: &[u8],
+    value: &[u8],
+    expected: u64,
+    at: Option<Head>,
+) -> Result<(Head, u64), ReadError> {
+    let (group, mut chain) = check_group_start(key, value, expected, at)?;
+    let batch_last = group.batch_last;
+    for record in group {
+        chain = chain.next(record?.1);
+    }
+    Ok((chain, batch_last))
 }

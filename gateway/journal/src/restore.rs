@@ -8,17 +8,18 @@ use crate::error::{OpenError, ReadError};
 use crate::format::{HEADER_KEY, Header, chunk_key, group_key, trailer_key};
 use crate::journal::Journal;
 use crate::open::{Base, Options, floor, io_error, new_header, write_failed};
-use crate::reader::{Extent, Reader, check_group_start};
+use crate::reader::{Extent, Reader, verify_group};
 use crate::store::Batch;
 use crate::witness::{self, Found, Sighting, Witness};
 
 /// A read-only view over the intact part of a journal, up to its last complete batch before any damage. Dereferences to
 /// [`Reader`].
+#[derive(Debug)]
 pub struct Restore {
     reader: Reader,
     witness: Option<Head>,
     damage: Option<ReadError>,
-    is_empty: bool,
+    format_version: u32,
 }
 
 impl Deref for Restore {
@@ -43,9 +44,9 @@ pub fn open_for_restore(dir: impl AsRef<Path>, options: &Options) -> Result<Rest
             ..options.clone()
         },
     )?;
-    let (header, is_empty): (Header, bool) = match base.header(options)? {
-        Some(header) => (header, false),
-        None => (new_header(options, dir)?, true),
+    let header = match base.header(options)? {
+        Some(header) => header,
+        None => new_header(options, dir)?,
     };
     let reader = base.into_reader(header);
     let witness = match Witness::load(dir).map_err(io_error("read", &witness::path(dir)))? {
@@ -59,7 +60,7 @@ pub fn open_for_restore(dir: impl AsRef<Path>, options: &Options) -> Result<Rest
         reader,
         witness,
         damage,
-        is_empty,
+        format_version: options.identity.format_version,
     })
 }
 
@@ -87,7 +88,7 @@ impl Restore {
             reader,
             witness,
             damage,
-            is_empty,
+            format_version,
         } = self;
         let shared = &reader.shared;
         let head = reader.head();
@@ -98,9 +99,14 @@ impl Restore {
             "going on without the lost records"
         );
         let mut batch = Batch::default();
-        if is_empty {
-            batch.insert(HEADER_KEY, shared.header.encode());
-        }
+        batch.insert(
+            HEADER_KEY,
+            Header {
+                format_version,
+                ..shared.header.clone()
+            }
+            .encode(),
+        );
         for entry in shared
             .store
             .scan(&group_key(head.sequence + 1), &group_key(u64::MAX), head.sequence)
@@ -136,6 +142,16 @@ impl Restore {
 
 /// Verifies from the oldest record on; the extent of complete batches before the first damage, and that damage.
 fn intact_part(reader: &Reader) -> Result<(Extent, Option<ReadError>), ReadError> {
+    let (extent, damage) = intact_below(reader, u64::MAX)?;
+    match damage {
+        // A group that begins inside the one before it: neither can be kept, for going on removes by key.
+        Some(ReadError::Misplaced { found, .. }) if found <= extent.head.sequence => intact_below(reader, found),
+        other => Ok((extent, other)),
+    }
+}
+
+/// As `intact_part`, keeping only batches that end before `below`.
+fn intact_below(reader: &Reader, below: u64) -> Result<(Extent, Option<ReadError>), ReadError> {
     let store = &reader.shared.store;
     let oldest = floor(reader)?;
     let genesis = Head {
@@ -146,39 +162,26 @@ fn intact_part(reader: &Reader) -> Result<(Extent, Option<ReadError>), ReadError
     let mut complete = at;
     let mut damage = None;
     for entry in store.scan(&group_key(0), &group_key(u64::MAX), oldest) {
-        let checked = entry.and_then(|(key, value)| {
-            let expected = at.map_or(oldest, |at| at.sequence + 1);
-            let (group, mut chain) = check_group_start(&key, &value, expected, at)?;
-            let batch_last = group.batch_last;
-            for record in group {
-                chain = chain.next(record?.1);
-            }
-            Ok((chain, batch_last))
-        });
-        match checked {
-            Ok((chain, batch_last)) => {
-                at = Some(chain);
-                if batch_last == chain.sequence {
-                    complete = at;
-                }
-            }
+        let expected = at.map_or(oldest, |at| at.sequence + 1);
+        let checked = entry.and_then(|(key, value)| verify_group(&key, &value, expected, at));
+        let (head, batch_last) = match checked {
+            Ok(verified) => verified,
             Err(error) => {
                 damage = Some(error);
                 break;
             }
+        };
+        at = Some(head);
+        damage = (batch_last != head.sequence).then_some(ReadError::TornBatch {
+            expected: batch_last,
+            found: head.sequence,
+        });
+        if damage.is_none() && head.sequence < below {
+            complete = at;
         }
     }
-    let reached = at.map_or(oldest - 1, |at| at.sequence);
     match complete {
-        Some(head) => {
-            if damage.is_none() && head.sequence < reached {
-                damage = Some(ReadError::TornBatch {
-                    expected: reached + 1,
-                    found: reached,
-                });
-            }
-            Ok((Extent { oldest, head }, damage))
-        }
+        Some(head) => Ok((Extent { oldest, head }, damage)),
         None => Err(damage.unwrap_or(ReadError::Truncated {
             missing: oldest,
             head: oldest,

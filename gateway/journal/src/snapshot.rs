@@ -4,6 +4,7 @@
 //! the moment its trailer is durable. The two newest are kept: the older one is there in case the newer is damaged.
 //! Chunks of dropped or abandoned snapshots are removed a few at a time by the next writer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -42,6 +43,23 @@ pub struct SnapshotReader {
     damaged: Vec<ReadError>,
 }
 
+impl fmt::Debug for SnapshotWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotWriter")
+            .field("at", &self.at)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SnapshotReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotReader")
+            .field("at", &self.trailer.at)
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Trailer {
     at: Head,
@@ -76,16 +94,26 @@ impl Trailer {
 }
 
 impl Journal {
-    /// Begins a snapshot of the caller's state as it is after record `at_sequence` (at most the head).
+    /// Begins a snapshot of the caller's state as it is after record `at_sequence`: from the newest snapshot's to the
+    /// head's.
     ///
     /// # Errors
-    /// Another writer lives, or the chain hash at `at_sequence` is not available.
+    /// Another writer lives, a newer snapshot exists, or the chain hash at `at_sequence` is not available.
     pub fn begin_snapshot(&mut self, at_sequence: u64) -> Result<SnapshotWriter, SnapshotError> {
         let shared = Arc::clone(&self.reader.shared);
         let at = Head {
             sequence: at_sequence,
             hash: self.reader.chain_hash_at(at_sequence)?,
         };
+        let newest = self
+            .reader
+            .snapshot_positions()?
+            .into_iter()
+            .map(|(_, at_sequence)| at_sequence)
+            .max();
+        if let Some(newest) = newest.filter(|newest| *newest > at_sequence) {
+            return Err(SnapshotError::Older { at_sequence, newest });
+        }
         if shared.snapshot_open.swap(true, Ordering::AcqRel) {
             return Err(SnapshotError::InProgress);
         }

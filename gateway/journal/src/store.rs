@@ -34,8 +34,8 @@ impl SyncTarget {
     }
 }
 
-/// Called right before every sync. An error takes the sync's place, as if the disk had reported it; a delay makes the
-/// disk slow. For tests and benches.
+/// Called right before every sync of the store, and of the witness once the journal is open. An error takes the sync's
+/// place, as if the disk had reported it; a delay makes the disk slow. For tests and benches.
 pub type SyncHook = Arc<dyn Fn(SyncTarget) -> io::Result<()> + Send + Sync>;
 
 /// sled writes out and tidies its file this often in the background; without it, freed segments are never reused.

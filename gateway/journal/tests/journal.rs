@@ -2,60 +2,94 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::ops::ControlFlow;
+mod support;
 
-use journal::{AppendError, BATCH_RECORDS_MAX, Head, Journal, Options, RECORD_BYTES_MAX, ReadError, chain_hash};
-
-fn options() -> Options {
-    Options::new("test", 1).create()
-}
-
-fn replayed(journal: &Journal, from: u64) -> Vec<(u64, Vec<u8>)> {
-    let mut seen = Vec::new();
-    journal
-        .replay(from, &mut |sequence, bytes| {
-            seen.push((sequence, bytes.to_vec()));
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    seen
-}
+use journal::{
+    AppendError, BATCH_RECORDS_MAX, Head, Journal, META_BYTES_MAX, META_NAME_BYTES_MAX, RECORD_BYTES_MAX, ReadError,
+    chain_hash, genesis_hash,
+};
+use proptest::prelude::*;
+use support::{group_key, open, options, replayed, tamper};
 
 #[test]
 fn records_come_back_in_order_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(dir.path(), &options()).unwrap();
-    assert_eq!(journal.head().sequence, 0);
+    let mut journal = open(dir.path());
+    assert_eq!(
+        journal.head(),
+        Head {
+            sequence: 0,
+            hash: genesis_hash(&journal.store_id())
+        }
+    );
     assert_eq!(journal.append(&[b"one", b"two"]).unwrap(), 1..3);
     assert_eq!(journal.append(&[]).unwrap(), 3..3);
     assert_eq!(journal.append(&[b""]).unwrap(), 3..4);
     let head = journal.head();
     journal.close().unwrap();
 
-    let journal = Journal::open(dir.path(), &options()).unwrap();
+    let journal = open(dir.path());
     assert_eq!(journal.head(), head);
     let expected = vec![(1, b"one".to_vec()), (2, b"two".to_vec()), (3, b"".to_vec())];
-    assert_eq!(replayed(&journal, 0), expected);
-    assert_eq!(replayed(&journal, 2), expected[1..]);
-    assert_eq!(replayed(&journal, 4), []);
+    assert_eq!(replayed(&journal, 0).unwrap(), expected);
+    assert_eq!(replayed(&journal, 2).unwrap(), expected[1..]);
+    assert_eq!(replayed(&journal, 4).unwrap(), []);
     assert_eq!(journal.read(5, 1), Err(ReadError::BeyondHead { requested: 5, head: 3 }));
-    let records = journal.read(1, 2).unwrap();
-    assert_eq!(records[1].hash, chain_hash(&records[0].hash, 2, b"two"));
-    assert_eq!(journal.chain_hash_at(2).unwrap(), records[1].hash);
+    assert_eq!(journal.read(1, 0).unwrap(), []);
+}
+
+#[test]
+fn the_chain_can_be_recomputed_by_whoever_receives_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    let batch: Vec<Vec<u8>> = (0u8..200).map(|n| vec![n; 100]).collect();
+    journal
+        .append(&batch.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        .unwrap();
+    let mut at = Head {
+        sequence: 0,
+        hash: genesis_hash(&journal.store_id()),
+    };
+    assert_eq!(journal.chain_hash_at(0).unwrap(), at.hash);
+    for record in journal.read(1, 1000).unwrap() {
+        assert_eq!(record.hash, chain_hash(&at.hash, at.sequence + 1, &record.bytes));
+        at = at.next(&record.bytes);
+        assert_eq!(
+            journal.chain_hash_at(record.sequence).unwrap(),
+            at.hash,
+            "record {}",
+            record.sequence
+        );
+    }
+    assert_eq!(journal.head(), at);
     assert_eq!(
-        Head {
-            sequence: 2,
-            hash: records[1].hash
-        }
-        .next(b""),
-        head
+        journal.chain_hash_at(201),
+        Err(ReadError::BeyondHead {
+            requested: 201,
+            head: 200
+        })
     );
+}
+
+#[test]
+fn handles_may_move_to_other_threads() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync>() {}
+    is_send::<Journal>();
+    is_send::<journal::SnapshotWriter>();
+    is_shared::<journal::Reader>();
+}
+
+#[test]
+fn two_journals_never_share_a_history() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert_ne!(open(one.path()).head(), open(other.path()).head());
 }
 
 #[test]
 fn limits_refuse_the_whole_batch_and_leave_the_journal_usable() {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(dir.path(), &options()).unwrap();
+    let mut journal = open(dir.path());
     let (largest, too_large) = (vec![7; RECORD_BYTES_MAX], vec![7; RECORD_BYTES_MAX + 1]);
     assert!(matches!(
         journal.append(&[b"fine", &too_large]),
@@ -68,9 +102,152 @@ fn limits_refuse_the_whole_batch_and_leave_the_journal_usable() {
     let too_many = vec![&b"x"[..]; BATCH_RECORDS_MAX + 1];
     assert!(matches!(
         journal.append(&too_many),
-        Err(AppendError::TooManyRecords { count: 1025, .. })
+        Err(AppendError::TooManyRecords {
+            count: 1025,
+            count_max: BATCH_RECORDS_MAX
+        })
     ));
+    assert_eq!(journal.head().sequence, 0);
     assert_eq!(journal.append(&[&largest, &largest]).unwrap(), 1..3);
     assert_eq!(journal.append(&too_many[1..]).unwrap(), 3..1027);
-    assert_eq!(replayed(&journal, 2)[0].1, largest);
+    assert_eq!(replayed(&journal, 2).unwrap()[0].1, largest);
+}
+
+#[test]
+fn groups_fill_values_of_four_kib_and_no_more() {
+    const FRAME: usize = 54;
+    const PER_RECORD: usize = 6;
+    // Two records that fill a value to the last byte, and two of which the second is one byte too long.
+    let exact = [vec![1; 2000], vec![2; 4096 - FRAME - 2 * PER_RECORD - 2000]];
+    let over = [exact[0].clone(), vec![3; exact[1].len() + 1]];
+    for (batch, groups, largest) in [(&exact, 1, 4096), (&over, 2, FRAME + PER_RECORD + over[1].len())] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = open(dir.path());
+        journal.append(&[&batch[0], &batch[1]]).unwrap();
+        let expected = vec![(1, batch[0].clone()), (2, batch[1].clone())];
+        assert_eq!(replayed(&journal, 1).unwrap(), expected);
+        assert_eq!(replayed(&journal, 2).unwrap(), expected[1..]);
+        journal.close().unwrap();
+        tamper(dir.path(), |db| {
+            let values: Vec<_> = db
+                .range(group_key(0)..=group_key(u64::MAX))
+                .values()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            assert_eq!(values.len(), groups);
+            assert_eq!(values.iter().map(|value| value.len()).max(), Some(largest));
+        });
+    }
+}
+
+#[test]
+fn meta_cells_become_durable_with_the_next_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    journal.set_meta("cursor", b"first").unwrap();
+    journal.set_meta("cursor", b"second").unwrap();
+    assert_eq!(journal.meta("cursor").unwrap(), None);
+    journal.append(&[b"record"]).unwrap();
+    assert_eq!(journal.meta("cursor").unwrap(), Some(b"second".to_vec()));
+    journal.set_meta("cursor", b"third").unwrap();
+    journal.close().unwrap();
+    let mut journal = open(dir.path());
+    assert_eq!(journal.meta("cursor").unwrap(), Some(b"third".to_vec()));
+    assert_eq!(journal.meta("other").unwrap(), None);
+    assert_eq!(journal.head().sequence, 1);
+    let too_large = vec![0; META_BYTES_MAX + 1];
+    let too_long = "x".repeat(META_NAME_BYTES_MAX + 1);
+    assert!(matches!(
+        journal.set_meta("cursor", &too_large),
+        Err(AppendError::MetaTooLarge { .. })
+    ));
+    assert!(matches!(
+        journal.set_meta(&too_long, b""),
+        Err(AppendError::MetaTooLarge { .. })
+    ));
+}
+
+#[test]
+fn readers_on_other_threads_see_only_whole_durable_batches() {
+    const BATCHES: u64 = 200;
+    const BATCH: u64 = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    let reader = journal.reader();
+    let watcher = std::thread::spawn(move || {
+        let mut seen = 0;
+        while seen < BATCHES * BATCH {
+            let records = reader.read(seen + 1, 1000).unwrap();
+            assert_eq!(records.len() as u64 % BATCH, 0, "a batch was seen in part");
+            for record in records {
+                seen += 1;
+                assert_eq!((record.sequence, record.bytes), (seen, seen.to_be_bytes().to_vec()));
+            }
+        }
+        seen
+    });
+    for batch in 0..BATCHES {
+        let records: Vec<[u8; 8]> = (1..=BATCH).map(|n| (batch * BATCH + n).to_be_bytes()).collect();
+        journal
+            .append(&records.iter().map(|record| &record[..]).collect::<Vec<_>>())
+            .unwrap();
+    }
+    assert_eq!(watcher.join().unwrap(), BATCHES * BATCH);
+}
+
+#[test]
+fn space_is_measured_on_the_journals_own_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    let before = journal.size_on_disk().unwrap();
+    let record = vec![0xA5; RECORD_BYTES_MAX];
+    for _ in 0..20 {
+        journal.append(&[&record[..]; 16]).unwrap();
+    }
+    let grown = journal.size_on_disk().unwrap() - before;
+    assert!(
+        grown >= 20 * 16 * RECORD_BYTES_MAX as u64,
+        "{grown} bytes for a megabyte of records"
+    );
+    assert!(journal.free_disk().unwrap() > 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever is appended in whatever batches, across reopenings, replays as the same records from any point.
+    #[test]
+    fn replay_equals_what_was_appended(
+        batches in prop::collection::vec(
+            (prop::collection::vec(prop_oneof![
+                4 => prop::collection::vec(any::<u8>(), 0..300),
+                1 => prop::collection::vec(any::<u8>(), 1500..=RECORD_BYTES_MAX),
+            ], 0..12), prop::bool::weighted(0.2)),
+            1..10,
+        ),
+        from_share in 0.0..1.0f64,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = open(dir.path());
+        let mut expected = Vec::new();
+        for (batch, is_reopened) in &batches {
+            let first = expected.len() as u64 + 1;
+            let slices: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(journal.append(&slices).unwrap(), first..first + batch.len() as u64);
+            for record in batch {
+                expected.push((expected.len() as u64 + 1, record.clone()));
+            }
+            if *is_reopened {
+                let head = journal.head();
+                drop(journal);
+                journal = Journal::open(dir.path(), &options()).unwrap();
+                prop_assert_eq!(journal.head(), head);
+            }
+        }
+        prop_assert_eq!(&replayed(&journal, 1).unwrap(), &expected);
+        let from = (expected.len() as f64 * from_share) as usize;
+        prop_assert_eq!(&replayed(&journal, from as u64 + 1).unwrap(), &expected[from..]);
+        let read: Vec<_> = journal.read(from as u64 + 1, 7).unwrap().into_iter().map(|r| (r.sequence, r.bytes)).collect();
+        prop_assert_eq!(&read[..], &expected[from..(from + 7).min(expected.len())]);
+    }
 }

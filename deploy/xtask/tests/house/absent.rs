@@ -1,45 +1,52 @@
 //! What must be absent where. Words are judged as the compiler sees them: a comment may say "sled", code may not.
 
 use crate::arrows::Found;
-use crate::rust_source::RustSource;
+use crate::rust_source::{RustSource, Word};
 
-/// A crate or module name, and the only places that may use it.
+/// A crate, and the only rooms that may use it.
 struct Owned {
+    /// As code names it.
     word: &'static str,
+    /// As the registry names it.
+    registry_name: &'static str,
+    /// Packages whose manifests may name it; a rename in a manifest cannot hide it here.
+    packages: &'static [&'static str],
     /// Beginnings of paths from the top of the repository.
     places: &'static [&'static str],
+    /// Whether anybody's tests may use it. Where not, a test that reaches behind the owner's back would prove something else than the product does.
+    free_in_tests: bool,
 }
 
-/// Tests are bound too: a test that opens the store behind its owner's back proves something else than the product does.
-const OWNED_WORDS: [Owned; 4] = [
+const OWNED: [Owned; 4] = [
     Owned {
         word: "sled",
+        registry_name: "sled",
+        packages: &["journal"],
         places: &["gateway/journal/"],
+        free_in_tests: false,
     },
     Owned {
         word: "serde_cbor",
+        registry_name: "serde_cbor",
+        packages: &["proto"],
         places: &["proto/src/codec.rs"],
+        free_in_tests: false,
     },
     Owned {
         word: "rumqttc",
-        places: &[
-            "gateway/daemon/src/devices/external.rs",
-            "gateway/daemon/src/cloud/",
-            "hil-tests/",
-        ],
+        registry_name: "rumqttc",
+        packages: &["gateway", "hil-tests"],
+        places: &["gateway/daemon/src/mqtt.rs", "hil-tests/"],
+        // A client that is not ours is what an endpoint should be tested with.
+        free_in_tests: true,
     },
     Owned {
         word: "mqtt_protocol_core",
+        registry_name: "mqtt-protocol-core",
+        packages: &["mqtt-endpoint"],
         places: &["gateway/endpoint/"],
+        free_in_tests: false,
     },
-];
-
-/// The same in manifests, where a rename could hide a crate: registry name, packages that may name it.
-const OWNED_CRATES: [(&str, &[&str]); 4] = [
-    ("sled", &["journal"]),
-    ("serde_cbor", &["proto"]),
-    ("rumqttc", &["gateway", "hil-tests"]),
-    ("mqtt-protocol-core", &["mqtt-endpoint"]),
 ];
 
 /// How every topic begins: the cloud side's tree and the device side's.
@@ -51,53 +58,55 @@ const TOPIC_FILE: &str = "proto/src/topic.rs";
 /// Crates that decide and may neither wait nor wonder: no clock, socket, thread, random number or unordered map.
 const PURE_CRATES: [&str; 3] = ["proto/", "gateway/core/", "firmware/device/"];
 
-/// `std` covers its time, net, thread and collections; the rest would come from other crates.
-const IMPURE_WORDS: [&str; 8] = [
+/// `std` covers its time, net, thread and collections; the rest would come from other crates. The core has an `Instant` of its own, which
+/// is a number it is given.
+const IMPURE_WORDS: [&str; 9] = [
     "std",
-    "Instant",
     "SystemTime",
     "HashMap",
     "HashSet",
     "rand",
     "getrandom",
+    "fastrand",
     "tokio",
+    "embassy_time",
 ];
 
-/// Uses of an owned word outside its places.
+/// Uses of an owned crate outside its places.
 pub(crate) fn misplaced_words(sources: &[RustSource]) -> Vec<String> {
     let mut breaches = Vec::new();
-    for owned in &OWNED_WORDS {
+    for owned in &OWNED {
         let outside = |source: &&RustSource| !owned.places.iter().any(|place| source.path.starts_with(place));
         for source in sources.iter().filter(outside) {
-            for word in source
-                .words
-                .iter()
-                .filter(|word| !word.is_string && word.text == owned.word)
-            {
-                breaches.push(format!(
+            let is_free = |in_test: bool| owned.free_in_tests && (in_test || source.is_test_file());
+            let is_breach = |word: &&Word| !word.is_string && word.text == owned.word && !is_free(word.in_test);
+            let sentence = |word: &Word| {
+                format!(
                     "{}:{}: {} (belongs to {})",
                     source.path,
                     word.line,
                     owned.word,
                     owned.places.join(", ")
-                ));
-            }
+                )
+            };
+            breaches.extend(source.words.iter().filter(is_breach).map(sentence));
         }
     }
     breaches
 }
 
-/// Manifests that name a crate which is another package's, in the product or in tests.
+/// Manifests that name a crate which is another package's.
 pub(crate) fn foreign_dependencies(found: &Found) -> Vec<String> {
     let mut breaches = Vec::new();
     for (package, needs) in &found.external {
-        for name in needs.normal.union(&needs.dev) {
-            let owners = OWNED_CRATES
-                .iter()
-                .find(|(owned, _)| owned == name)
-                .map(|(_, owners)| *owners);
-            if let Some(owners) = owners.filter(|owners| !owners.contains(&package.as_str())) {
-                breaches.push(format!("{package} names {name} (belongs to {})", owners.join(", ")));
+        for owned in OWNED.iter().filter(|owned| !owned.packages.contains(&package.as_str())) {
+            let in_tests = needs.dev.contains(owned.registry_name) && !owned.free_in_tests;
+            if needs.normal.contains(owned.registry_name) || in_tests {
+                breaches.push(format!(
+                    "{package} names {} (belongs to {})",
+                    owned.registry_name,
+                    owned.packages.join(", ")
+                ));
             }
         }
     }
@@ -191,30 +200,42 @@ mod tests {
         );
         check("proto/src/codec.rs", "use serde_cbor::Error;", 0);
         check("proto/src/seal.rs", "use serde_cbor::Error;", 1);
-        check("gateway/daemon/src/cloud/link.rs", "use rumqttc::Event;", 0);
-        check("gateway/daemon/src/devices/embedded.rs", "use rumqttc::Event;", 1);
+        check("gateway/daemon/src/mqtt.rs", "use rumqttc::Event;", 0);
+        check("gateway/daemon/src/cloud/link.rs", "use rumqttc::Event;", 1);
         check("gateway/hub/src/lib.rs", "use mqtt_protocol_core as mqtt;", 1);
+        check("gateway/endpoint/tests/peers.rs", "use rumqttc::Event;", 0);
+        check(
+            "gateway/endpoint/src/lib.rs",
+            "#[cfg(test)] mod tests { use rumqttc::Event; }",
+            0,
+        );
         let breach = misplaced_words(&[source("a.rs", "\nuse sled;")]);
         assert_eq!(breach, ["a.rs:2: sled (belongs to gateway/journal/)"]);
     }
 
     #[test]
     fn owned_crates() {
-        let mut found = Found::default();
-        let needs = |names: &[&str]| Needs {
-            normal: names.iter().map(|name| (*name).to_owned()).collect(),
-            dev: Default::default(),
+        let check = |package: &str, normal: &[&str], dev: &[&str], expected: &[&str]| {
+            let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let needs = Needs {
+                normal: set(normal),
+                dev: set(dev),
+            };
+            let found = Found {
+                external: [(package.to_owned(), needs)].into(),
+                ..Found::default()
+            };
+            assert_eq!(foreign_dependencies(&found), expected, "{package}");
         };
-        found.external.insert("journal".into(), needs(&["sled", "tokio"]));
-        assert_eq!(foreign_dependencies(&found), [""; 0]);
-        found.external.insert(
-            "hub".into(),
-            Needs {
-                normal: Default::default(),
-                dev: needs(&["sled"]).normal,
-            },
+        check("journal", &["sled", "tokio"], &[], &[]);
+        check("hub", &[], &["sled"], &["hub names sled (belongs to journal)"]);
+        check("hub", &[], &["rumqttc"], &[]);
+        check(
+            "hub",
+            &["rumqttc"],
+            &[],
+            &["hub names rumqttc (belongs to gateway, hil-tests)"],
         );
-        assert_eq!(foreign_dependencies(&found), ["hub names sled (belongs to journal)"]);
     }
 
     #[test]
@@ -257,7 +278,7 @@ mod tests {
             [""; 0]
         );
         assert_eq!(with("\nuse std::time::Duration;"), ["proto/src/money.rs:2: std"]);
-        assert_eq!(with("fn f(now: Instant) {}"), ["proto/src/money.rs:1: Instant"]);
+        assert_eq!(with("fn f(now: SystemTime) {}"), ["proto/src/money.rs:1: SystemTime"]);
         assert_eq!(with("let net = gross - fee;"), [""; 0]);
         assert_eq!(impure(&[]).len(), PURE_CRATES.len(), "a crate that is gone is not pure");
     }

@@ -97,31 +97,29 @@ fn contract(lock: &Lock) -> BTreeSet<&Locked> {
     reached
 }
 
-/// Where the lockfiles part. The host's may hold more below proto (its tests), the firmware's not.
+/// Where the lockfiles part. What firmware has below the contract, the host must have in the same versions; beside it the host may have more,
+/// such as what only its tests use.
 pub(crate) fn disagreements(host: &Lock, firmware: &Lock) -> Vec<String> {
     let mut breaches = Vec::new();
     for name in AGREED {
         let (host, firmware) = (versions(host, name), versions(firmware, name));
-        if host.is_empty() && firmware.is_empty() {
-            continue;
-        }
-        if PRESENT.contains(&name) && (host.is_empty() || firmware.is_empty()) {
-            breaches.push(format!("{name}: in one lockfile only"));
-        } else if !host.is_empty() && !firmware.is_empty() && host != firmware {
-            breaches.push(format!("{name}: {host:?} for the host, {firmware:?} for firmware"));
+        match (host.is_empty(), firmware.is_empty()) {
+            (false, false) if !firmware.is_subset(&host) => {
+                breaches.push(format!("{name}: {host:?} for the host, {firmware:?} for firmware"))
+            }
+            (true, true) if PRESENT.contains(&name) => breaches.push(format!("{name}: in neither lockfile")),
+            (true, false) | (false, true) if PRESENT.contains(&name) => {
+                breaches.push(format!("{name}: in one lockfile only"))
+            }
+            (true, true) | (true, false) | (false, true) | (false, false) => {}
         }
     }
-    let missing = PRESENT
-        .iter()
-        .filter(|name| versions(host, name).is_empty() && versions(firmware, name).is_empty());
-    breaches.extend(missing.map(|name| format!("{name}: in neither lockfile")));
-    let of_host = contract(host);
-    let foreign = contract(firmware)
-        .into_iter()
-        .filter(|locked| !of_host.contains(locked) && !AGREED.contains(&locked.0.as_str()));
-    breaches.extend(
-        foreign.map(|(name, version)| format!("{name} {version}: below {CONTRACT} in firmware's lockfile only")),
-    );
+    for locked in contract(firmware) {
+        let of_host = host.get(locked).map_or(&[][..], Vec::as_slice);
+        let foreign = firmware[locked].iter().filter(|need| !of_host.contains(need));
+        breaches
+            .extend(foreign.map(|need| format!("{} -> {} {}: in firmware's lockfile only", locked.0, need.0, need.1)));
+    }
     breaches
 }
 
@@ -163,11 +161,12 @@ mod tests {
     #[test]
     fn agreement() {
         let host = lock(&[
-            "proto 1: serde, serde_cbor, proptest",
+            "proto 1: serde, serde_cbor, ciborium",
             "serde 1",
-            "serde_cbor 2: half",
+            "serde_cbor 2: half 3, serde",
             "half 3",
-            "proptest 9",
+            "half 4",
+            "ciborium 9: half 4",
             "tokio 1",
         ]);
         let firmware = lock(&[
@@ -185,15 +184,16 @@ mod tests {
     #[test]
     fn disagreement() {
         let host = lock(&[
-            "proto 1: serde, serde_cbor, itoa",
+            "proto 1: serde, serde_cbor, itoa 1",
             "serde 1",
             "serde_cbor 2",
             "itoa 1",
+            "itoa 2",
             "subtle 1",
         ]);
         let firmware = lock(&[
             "proto 1: serde, serde_cbor, itoa",
-            "serde 2",
+            "serde 1",
             "serde_cbor 2",
             "itoa 2",
             "subtle 2",
@@ -201,9 +201,8 @@ mod tests {
         assert_eq!(
             disagreements(&host, &firmware),
             [
-                "serde: {\"1\"} for the host, {\"2\"} for firmware",
                 "subtle: {\"1\"} for the host, {\"2\"} for firmware",
-                "itoa 2: below proto in firmware's lockfile only",
+                "proto -> itoa 2: in firmware's lockfile only"
             ]
         );
     }

@@ -9,6 +9,7 @@ mod hygiene;
 mod locks;
 mod rust_source;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +18,9 @@ use rust_source::RustSource;
 
 /// The repository's top folder.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    // Asked now and not at build time: checkouts may share a target folder.
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs this test"));
+    package
         .ancestors()
         .nth(2)
         .expect("this package lies two folders below the top")
@@ -65,7 +68,7 @@ fn rust_sources() -> Vec<RustSource> {
 
 /// `cargo metadata` of a workspace, without resolving anything: manifests are enough.
 fn metadata(workspace: &str) -> serde_json::Value {
-    let output = Command::new(env!("CARGO"))
+    let output = Command::new(env::var_os("CARGO").expect("cargo runs this test"))
         .current_dir(root().join(workspace))
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
         .output()

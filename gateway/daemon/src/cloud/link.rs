@@ -90,6 +90,8 @@ struct Uploads {
     /// Not before this: the pace, and what the cloud asked for.
     pace_until: Instant,
     pause: Duration,
+    /// What is on its way was refused: begin again at the cursor.
+    refused: bool,
 }
 
 impl Link {
@@ -153,7 +155,7 @@ impl Link {
                 () = tokio::time::sleep_until(look_at) => {}
             }
             if let Some(state) = &mut uploads
-                && let Err(why) = self.upload(hcp, &sender, state)
+                && let Err(why) = self.upload(hcp, &sender, state).await?
             {
                 return Ok(why);
             }
@@ -222,6 +224,7 @@ impl Link {
             last_progress: now,
             pace_until: now,
             pause: Duration::ZERO,
+            refused: false,
         };
         // From the mark to the record after which to go on.
         while state.sent < upto {
@@ -240,11 +243,12 @@ impl Link {
 
     async fn receipt(&self, state: &mut Uploads, receipt: LedgerReceipt) -> Result<(), Gone> {
         let upto = receipt.upto;
+        let head = self.position.borrow().head;
         let own_hash = match state.ends.get(&upto) {
             Some(hash) => *hash,
             None => {
                 // Not the end of an upload of ours: the hub stands elsewhere. Go on from where it stands.
-                *state = self.uploads_from(upto.min(self.position.borrow().head)).await?;
+                *state = self.uploads_from(upto.min(head)).await?;
                 state.chain
             }
         };
@@ -262,17 +266,29 @@ impl Link {
     }
 
     /// Sends what there is to send and the pace allows.
-    fn upload(&self, hcp: &mut Hcp, sender: &Sender, state: &mut Uploads) -> Result<(), String> {
-        let now = Instant::now();
+    async fn upload(
+        &self,
+        hcp: &mut Hcp,
+        sender: &Sender,
+        state: &mut Uploads,
+    ) -> Result<Result<(), String>, Gone> {
         let position = *self.position.borrow();
-        let in_flight = state.in_flight(&position);
+        if state.refused && Instant::now() >= state.pace_until {
+            *state = Uploads { pause: state.pause, ..self.uploads_from(position.cursor).await? };
+        }
+        Ok(self.send(hcp, sender, state, &position))
+    }
+
+    fn send(&self, hcp: &mut Hcp, sender: &Sender, state: &mut Uploads, position: &Position) -> Result<(), String> {
+        let now = Instant::now();
+        let in_flight = state.in_flight(position);
         if in_flight > 0 && now - state.last_progress > RECEIPT_WAIT {
             return Err("the hub acknowledges nothing: connecting again".to_owned());
         }
         if in_flight == 0 {
             state.last_progress = now;
         }
-        if now < state.pace_until || !state.has_work(&position) {
+        if now < state.pace_until || !state.has_work(position) {
             return Ok(());
         }
         let first = state.sent + 1;
@@ -296,6 +312,9 @@ impl Uploads {
     }
 
     fn has_work(&self, position: &Position) -> bool {
+        if self.refused {
+            return true;
+        }
         self.sent < position.head && self.in_flight(position) < UPLOADS_MAX
     }
 
@@ -331,5 +350,6 @@ impl Uploads {
         let doubled = (self.pause * 2).max(Duration::from_millis(500));
         self.pause = doubled.min(PAUSE_MAX);
         self.pace_until = self.pace_until.max(Instant::now() + self.pause);
+        self.refused = true;
     }
 }

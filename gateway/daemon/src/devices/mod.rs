@@ -199,7 +199,6 @@ impl Sealer {
 }
 
 /// Carries frames to devices. Never blocks: what cannot be carried now is asked for again by the device.
-#[derive(Debug)]
 pub enum Port {
     /// Our own endpoint.
     Embedded(mqtt_endpoint::Handle),
@@ -212,7 +211,7 @@ impl Port {
     pub fn send(&self, topic: &str, frame: Vec<u8>) {
         let result = match self {
             Self::Embedded(handle) => handle
-                .publish(topic, frame.into(), mqtt_endpoint::Qos::AtLeastOnce, false)
+                .publish(topic, &frame, mqtt_endpoint::Qos::AtLeastOnce, false)
                 .map(|_| ())
                 .map_err(|error| error.to_string()),
             Self::External(outward) => outward.publish(topic, frame),

@@ -1,6 +1,11 @@
 //! A rig with one endpoint and its rules, and a client that writes and reads packets byte by byte, so that the peer shares no
 //! code with the endpoint.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the rig")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses its own part; tests fail by panic"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +14,7 @@ use std::time::Duration;
 use mqtt_endpoint::{
     Access, Ack, ConnectDenied, ConnectRequest, DisconnectReason, Endpoint, Handle, Inbound, Limits, Protocol,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -87,7 +92,22 @@ impl Rig {
         Raw { stream }
     }
 
-    /// A connected client and its CONNACK's session-present flag. The `Connected` event stays in the queue.
+    /// A client on a stream in memory, for tests under paused time, which a socket would not wait for. It holds `bytes` each way.
+    pub fn attach(&self, bytes: usize) -> Raw<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(bytes);
+        assert!(self.endpoint.attach(theirs, ([127, 0, 0, 1], 1).into()));
+        Raw { stream: ours }
+    }
+
+    /// The same, connected.
+    pub async fn attached(&self, connect: &Connect) -> Raw<DuplexStream> {
+        let mut raw = self.attach(64 * 1024);
+        raw.send(&connect.bytes()).await;
+        raw.accepted(connect.protocol).await;
+        raw
+    }
+
+    /// A connected client. The `Connected` event stays in the queue.
     pub async fn client(&self, connect: &Connect) -> Raw {
         let mut raw = self.raw().await;
         raw.send(&connect.bytes()).await;
@@ -301,33 +321,35 @@ pub struct Received {
     pub payload: String,
 }
 
-pub struct Raw {
-    pub stream: TcpStream,
+pub struct Raw<S = TcpStream> {
+    pub stream: S,
 }
 
-impl Raw {
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("the connection is up");
     }
 
     /// The next packet: first byte and body. `None` at the end of the connection.
     pub async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
-        soon("a packet", async {
-            let first = self.stream.read_u8().await.ok()?;
-            let (mut length, mut shift) = (0usize, 0);
-            loop {
-                let byte = self.stream.read_u8().await.ok()?;
-                length |= usize::from(byte & 127) << shift;
-                shift += 7;
-                if byte & 128 == 0 {
-                    break;
-                }
+        soon("a packet", self.read()).await
+    }
+
+    /// The same, however long it takes: for tests in which time is made to pass.
+    pub async fn read(&mut self) -> Option<(u8, Vec<u8>)> {
+        let first = self.stream.read_u8().await.ok()?;
+        let (mut length, mut shift) = (0usize, 0);
+        loop {
+            let byte = self.stream.read_u8().await.ok()?;
+            length |= usize::from(byte & 127) << shift;
+            shift += 7;
+            if byte & 128 == 0 {
+                break;
             }
-            let mut body = vec![0; length];
-            self.stream.read_exact(&mut body).await.ok()?;
-            Some((first, body))
-        })
-        .await
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await.ok()?;
+        Some((first, body))
     }
 
     pub async fn packet(&mut self) -> (u8, Vec<u8>) {

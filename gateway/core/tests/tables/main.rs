@@ -1,0 +1,13 @@
+//! The rules one by one: each test is a table of what happens and what comes of it.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
+
+mod site;
+
+mod authorize;
+mod billing;
+mod health;
+mod link;
+mod session;
+mod snapshot;
+mod time;
+mod trust;

@@ -1,0 +1,137 @@
+//! Just enough MQTT (OASIS 3.1.1 and 5.0, section 2) to tell packets apart and to speak in another's name.
+
+const CONNECT: u8 = 1;
+const PUBLISH: u8 = 3;
+/// Most digits of a variable byte integer.
+const VARINT_BYTES_MAX: usize = 4;
+
+/// Cuts a byte stream into packets.
+#[derive(Debug, Default)]
+pub(super) struct Splitter(Vec<u8>);
+
+impl Splitter {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// The next whole packet.
+    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
+        let (len, digits) = varint(self.0.get(1..)?)?;
+        let end = 1 + digits + len;
+        if self.0.len() < end {
+            return None;
+        }
+        let rest = self.0.split_off(end);
+        Some(std::mem::replace(&mut self.0, rest))
+    }
+}
+
+/// A PUBLISH packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Publish<'a> {
+    pub(super) topic: &'a str,
+    /// None for QoS 0.
+    pub(super) packet_id: Option<u16>,
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Publish<'a> {
+    /// `None` if the packet is another one, or damaged.
+    pub(super) fn parse(packet: &'a [u8], version: u8) -> Option<Self> {
+        let first = *packet.first()?;
+        if first >> 4 != PUBLISH {
+            return None;
+        }
+        let (_, digits) = varint(packet.get(1..)?)?;
+        let rest = packet.get(1 + digits..)?;
+        let (topic, mut rest) = string(rest)?;
+        let packet_id = if first & 0b110 == 0 {
+            None
+        } else {
+            let (id, behind) = rest.split_at_checked(2)?;
+            rest = behind;
+            Some(u16::from_be_bytes(id.try_into().ok()?))
+        };
+        if version == 5 {
+            let (properties, digits) = varint(rest)?;
+            rest = rest.get(digits + properties..)?;
+        }
+        Some(Self { topic, packet_id, payload: rest })
+    }
+}
+
+/// The protocol version of a CONNECT.
+pub(super) fn connect_version(packet: &[u8]) -> Option<u8> {
+    if packet.first()? >> 4 != CONNECT {
+        return None;
+    }
+    let (_, digits) = varint(packet.get(1..)?)?;
+    let (_, rest) = string(packet.get(1 + digits..)?)?;
+    rest.first().copied()
+}
+
+/// PUBACK, success; the same bytes in both versions.
+pub(super) fn puback(id: u16) -> [u8; 4] {
+    let [high, low] = id.to_be_bytes();
+    [0x40, 2, high, low]
+}
+
+/// PUBLISH with QoS 0.
+pub(super) fn publish(topic: &str, payload: &[u8], version: u8) -> Vec<u8> {
+    let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+    let mut len = 2 + topic.len() + properties.len() + payload.len();
+    let mut packet = vec![PUBLISH << 4];
+    loop {
+        let digit = (len % 128) as u8;
+        len /= 128;
+        packet.push(if len > 0 { digit | 0x80 } else { digit });
+        if len == 0 {
+            break;
+        }
+    }
+    packet.extend_from_slice(&(topic.len() as u16).to_be_bytes());
+    packet.extend_from_slice(topic.as_bytes());
+    packet.extend_from_slice(properties);
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// Value and number of digits.
+fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0;
+    for (i, byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return Some((value, i + 1));
+        }
+    }
+    None
+}
+
+fn string(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (len, rest) = bytes.split_at_checked(2)?;
+    let len = u16::from_be_bytes(len.try_into().ok()?);
+    let (text, rest) = rest.split_at_checked(usize::from(len))?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for version in [4, 5] {
+            let packet = publish("a/b", &[7; 300], version);
+            let mut splitter = Splitter::default();
+            splitter.add(&packet[..100]);
+            assert_eq!(splitter.next(), None);
+            splitter.add(&packet[100..]);
+            splitter.add(&puback(9));
+            let whole = splitter.next().unwrap();
+            let parsed = Publish::parse(&whole, version).unwrap();
+            assert_eq!((parsed.topic, parsed.packet_id, parsed.payload), ("a/b", None, &[7; 300][..]));
+            assert_eq!(splitter.next().unwrap(), puback(9));
+        }
+    }
+}

@@ -1,0 +1,557 @@
+//! A whole site as processes on loopback: hub, gateway, and a broker between gateway and devices if wanted. Everything
+//! follows from a seed: names, keys, users, prices. Ports are free ones, files live in a temporary directory.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    fs,
+    io::{BufRead, BufReader, Write as _},
+    net::{SocketAddr, TcpListener},
+    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use proto::{
+    id::{DeviceId, Kind, Name},
+    seal::PairSecret,
+    trust::Issuer,
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// How long a process may take to come up, in s: replay of a long journal on a loaded machine.
+const READY_S_MAX: u64 = 60;
+/// Lines of a process's log that are kept for error messages.
+const LOG_LINES_KEPT: usize = 30;
+
+/// A device of the plan.
+#[derive(Clone, Debug)]
+pub struct DevicePlan {
+    /// Its name.
+    pub id: DeviceId,
+    /// What it dispenses.
+    pub kind: Kind,
+    /// Its secret.
+    pub secret: PairSecret,
+}
+
+/// What a user may expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In the list, valid, not NEVER: must be served, whatever the cloud does.
+    Good,
+    /// In the list, but only the cloud may say yes.
+    Never,
+    /// In the list as not valid.
+    Invalid,
+    /// Revoked.
+    Revoked,
+    /// In no list.
+    Unknown,
+}
+
+impl Standing {
+    /// The word in files and tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Never => "never",
+            Self::Invalid => "invalid",
+            Self::Revoked => "revoked",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A user of the plan.
+#[derive(Clone, Debug)]
+pub struct UserPlan {
+    /// The raw card UID.
+    pub token: [u8; 7],
+    /// Whose account.
+    pub account: u64,
+    /// What the user may expect.
+    pub standing: Standing,
+    /// OCPI's word: always, allowed, allowed_offline, never.
+    pub whitelist: &'static str,
+}
+
+/// Where devices meet the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokerKind {
+    /// At the gateway itself.
+    Embedded,
+    /// At a mosquitto.
+    Mosquitto,
+}
+
+/// Everything about a site that follows from its seed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Devices.
+    pub devices: Vec<DevicePlan>,
+    /// Users.
+    pub users: Vec<UserPlan>,
+    /// Lines for the gateway's `[limits]`.
+    pub limits: String,
+}
+
+impl Plan {
+    /// `devices` of the three kinds in turn, and `users` of whom one in ten is not good.
+    #[must_use]
+    pub fn new(seed: u64, devices: usize, users: usize) -> Self {
+        let devices = (0..devices).map(|i| {
+            let kind = Kind::SERVED[i % Kind::SERVED.len()];
+            let id = Name::new(&format!("{}-{:03}", kind.word(), i / Kind::SERVED.len() + 1));
+            DevicePlan {
+                id: id.expect("a kind's word and three digits are a name"),
+                kind,
+                secret: PairSecret(key(seed, &format!("device {i}"))),
+            }
+        });
+        let users = (0..users).map(|i| {
+            let digest = key(seed, &format!("user {i}"));
+            let mut token = [0x04; 7];
+            token[1..].copy_from_slice(&digest[..6]);
+            let (standing, whitelist) = match i % 40 {
+                7 => (Standing::Never, "never"),
+                17 => (Standing::Invalid, "allowed"),
+                27 => (Standing::Revoked, "allowed"),
+                37 => (Standing::Unknown, "allowed"),
+                n if n % 3 == 0 => (Standing::Good, "always"),
+                n if n % 3 == 1 => (Standing::Good, "allowed"),
+                _ => (Standing::Good, "allowed_offline"),
+            };
+            UserPlan { token, account: 1000 + i as u64, standing, whitelist }
+        });
+        Self { seed, devices: devices.collect(), users: users.collect(), limits: String::new() }
+    }
+
+    /// The seed file of the hub.
+    #[must_use]
+    pub fn hub_seed(&self) -> String {
+        let mut text = String::new();
+        for user in &self.users {
+            let _ = writeln!(text, "[[accounts]]\nid = {}\ndeposit = 20000\n", user.account);
+            if user.standing == Standing::Unknown {
+                continue;
+            }
+            let _ = writeln!(
+                text,
+                "[[tokens]]\nkind = \"card\"\nraw = \"{}\"\naccount = {}\nvalid = {}\nwhitelist = \"{}\"\n",
+                hex(&user.token),
+                user.account,
+                user.standing != Standing::Invalid,
+                user.whitelist
+            );
+            if user.standing == Standing::Revoked {
+                let _ = writeln!(text, "[[revocations]]\nkind = \"card\"\nraw = \"{}\"\n", hex(&user.token));
+            }
+        }
+        text.push_str(
+            "[[tariffs]]\nkind = \"charger\"\nid = 1\n\
+             elements = [{ dimension = \"energy\", price_milli = 120000 }, { dimension = \"idle\", price_milli = 1000 }]\n\n\
+             [[tariffs]]\nkind = \"washer\"\nid = 2\nelements = [{ dimension = \"cycle\", price_milli = 400000 }]\n\n\
+             [[tariffs]]\nkind = \"dispenser\"\nid = 3\nelements = [{ dimension = \"volume\", price_milli = 30000 }]\n",
+        );
+        text
+    }
+}
+
+/// 32 bytes that follow from seed and label.
+fn key(seed: u64, label: &str) -> [u8; 32] {
+    Sha256::new().chain_update(seed.to_be_bytes()).chain_update(label).finalize().into()
+}
+
+/// Bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A port that was free a moment ago, for programs that cannot be told to choose one.
+///
+/// # Errors
+/// If loopback has none.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Where the project's binaries are: beside this one, or one folder up for tests.
+///
+/// # Errors
+/// If `name` is in neither; the message says how to build it.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folders = here.ancestors().skip(1).take(2);
+    for folder in folders {
+        let path = folder.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!("{name} is not beside {}; build it first: cargo build --release --workspace --bins", here.display())
+}
+
+/// A process with its log.
+#[derive(Debug)]
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    log: Arc<(Mutex<Log>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    address: Option<SocketAddr>,
+    last: VecDeque<String>,
+    ended: bool,
+}
+
+impl Process {
+    /// Starts a program that logs JSON lines to its standard error, and keeps a copy at `log_file`.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(name: &'static str, mut command: Command, log_file: &Path) -> anyhow::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}: {command:?}"))?;
+        let stderr = child.stderr.take().expect("it was asked for");
+        let log = Arc::new((Mutex::new(Log::default()), Condvar::new()));
+        let written = log.clone();
+        let mut copy = fs::OpenOptions::new().create(true).append(true).open(log_file)?;
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // The copy is for people; a full disk does not stop the bench.
+                let _ = writeln!(copy, "{line}");
+                let (log, changed) = &*written;
+                let mut log = log.lock().expect("nothing panics under this lock");
+                if log.address.is_none() {
+                    log.address = address_in(&line);
+                }
+                log.last.push_back(line);
+                if log.last.len() > LOG_LINES_KEPT {
+                    log.last.pop_front();
+                }
+                changed.notify_all();
+            }
+            let (log, changed) = &*written;
+            log.lock().expect("nothing panics under this lock").ended = true;
+            changed.notify_all();
+        });
+        Ok(Self { name, child, log })
+    }
+
+    /// The address on which it said that it listens.
+    ///
+    /// # Errors
+    /// If it ends first, or does not say so in time; with the last lines of its log.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        let (log, changed) = &*self.log;
+        let guard = log.lock().expect("nothing panics under this lock");
+        let (log, _) = changed
+            .wait_timeout_while(guard, Duration::from_secs(READY_S_MAX), |log| log.address.is_none() && !log.ended)
+            .expect("nothing panics under this lock");
+        log.address.with_context(|| format!("{} did not come up; its log ends:\n{}", self.name, tail(&log)))
+    }
+
+    /// Waits for a line of the log that contains `text`.
+    ///
+    /// # Errors
+    /// If it ends first, or does not come in time.
+    pub fn wait_for(&self, text: &str) -> anyhow::Result<()> {
+        let (log, changed) = &*self.log;
+        let guard = log.lock().expect("nothing panics under this lock");
+        let seen = |log: &Log| log.last.iter().any(|line| line.contains(text));
+        let (log, _) = changed
+            .wait_timeout_while(guard, Duration::from_secs(READY_S_MAX), |log| !seen(log) && !log.ended)
+            .expect("nothing panics under this lock");
+        ensure!(seen(&log), "{} did not say \"{text}\"; its log ends:\n{}", self.name, tail(&log));
+        Ok(())
+    }
+
+    /// SIGKILL, as a power switch would.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and the exit code.
+    ///
+    /// # Errors
+    /// If it does not end, or was killed.
+    pub fn stop(&mut self) -> anyhow::Result<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = self.child.wait()?;
+        status.code().with_context(|| format!("{} was killed: {status}", self.name))
+    }
+
+    /// Whether it still runs.
+    #[must_use]
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        tail(&self.log.0.lock().expect("nothing panics under this lock"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tail(log: &Log) -> String {
+    log.last.iter().cloned().collect::<Vec<_>>().join("\n")
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    value.pointer("/fields/address")?.as_str()?.parse().ok()
+}
+
+/// A site that runs.
+#[derive(Debug)]
+pub struct Site {
+    /// Its plan.
+    pub plan: Plan,
+    /// Its files.
+    pub dir: PathBuf,
+    /// Its hub.
+    pub hub: Process,
+    /// Its gateway.
+    pub gateway: Process,
+    broker: Option<Process>,
+    /// Where devices connect.
+    pub device_address: SocketAddr,
+}
+
+/// Name of the one gateway.
+pub const GATEWAY: &str = "gw-1";
+
+impl Site {
+    /// Writes every file and starts the hub; returns its address. The gateway follows with [`Self::start`].
+    ///
+    /// # Errors
+    /// If a file or a process fails.
+    pub fn start_hub(plan: &Plan, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+        let hub_dir = dir.join("hub");
+        fs::create_dir_all(&hub_dir)?;
+        write_secret(
+            &hub_dir.join("secrets.toml"),
+            &format!(
+                "issuer_seed = \"{}\"\ntoken_key = \"{}\"\n\n[gateways]\n{GATEWAY} = \"{}\"\n",
+                hex(&key(plan.seed, "issuer")),
+                hex(&key(plan.seed, "token key")),
+                hex(&key(plan.seed, "link")),
+            ),
+        )?;
+        write_secret(&hub_dir.join("seed.toml"), &plan.hub_seed())?;
+        fs::write(
+            hub_dir.join("hub.toml"),
+            format!(
+                "listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\nsecrets_file = \"secrets.toml\"\n\
+                 seed_file = \"seed.toml\"\n\n[log]\nformat = \"json\"\nfilter = \"info\"\n\n\
+                 [[gateways]]\nid = \"{GATEWAY}\"\nsite = \"campus\"\n"
+            ),
+        )?;
+        let mut command = Command::new(binary("holdfast-hub")?);
+        command.arg("run").arg("--config").arg(hub_dir.join("hub.toml"));
+        let hub = Process::start("the hub", command, &dir.join("hub.log"))?;
+        let address = hub.address()?;
+        Ok((hub, address))
+    }
+
+    /// Starts broker and gateway beside a hub; the gateway's link goes to `cloud`.
+    ///
+    /// # Errors
+    /// If a file or a process fails.
+    pub fn start(
+        plan: Plan,
+        dir: &Path,
+        hub: Process,
+        cloud: SocketAddr,
+        broker: BrokerKind,
+    ) -> anyhow::Result<Self> {
+        let gateway_dir = dir.join("gateway");
+        fs::create_dir_all(&gateway_dir)?;
+        let (broker, devices) = match broker {
+            BrokerKind::Embedded => (None, format!("listen = \"127.0.0.1:{}\"", free_port()?)),
+            BrokerKind::Mosquitto => {
+                let (process, port) = mosquitto(dir)?;
+                (Some(process), format!("broker = \"127.0.0.1:{port}\""))
+            }
+        };
+        fs::write(gateway_dir.join("holdfast.toml"), gateway_config(&plan, cloud, &devices))?;
+        write_secret(&gateway_dir.join("secrets.toml"), &gateway_secrets(&plan))?;
+        let gateway = start_gateway(dir)?;
+        let text = devices.rsplit_once('"').and_then(|(head, _)| head.rsplit_once('"')).map_or("", |(_, text)| text);
+        let device_address = text.parse().context("the device address was written by this function")?;
+        gateway.wait_for("ready")?;
+        Ok(Self { plan, dir: dir.to_owned(), hub, gateway, broker, device_address })
+    }
+
+    /// Kills the gateway and starts it again on the same files.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn kill_gateway(&mut self) -> anyhow::Result<()> {
+        self.gateway.kill()?;
+        self.gateway = start_gateway(&self.dir)?;
+        self.gateway.wait_for("ready")
+    }
+
+    /// Asks the gateway's control socket.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub fn ask_gateway(&self, what: &str) -> anyhow::Result<Value> {
+        let path = self.dir.join("gateway/data/control.sock");
+        let lines = converse(&path, &format!("{{\"get\":\"{what}\"}}"))?;
+        let answer = serde_json::from_str(lines.first().context("no answer")?)?;
+        Ok(answer)
+    }
+
+    /// Asks the hub's control socket; the lines of the answer without the last.
+    ///
+    /// # Errors
+    /// If nobody answers, or with an error.
+    pub fn ask_hub(&self, what: &str) -> anyhow::Result<Vec<Value>> {
+        let path = self.dir.join("hub/data/control.sock");
+        let mut rows = Vec::new();
+        for line in converse(&path, &format!("{{\"request\":\"{what}\"}}"))? {
+            let row: Value = serde_json::from_str(&line)?;
+            if row.get("end").is_some() {
+                return Ok(rows);
+            }
+            if let Some(error) = row.get("error") {
+                bail!("the hub answers: {error}");
+            }
+            rows.push(row);
+        }
+        bail!("the hub's answer to \"{what}\" ends early")
+    }
+
+    /// Waits until every session is closed and every record has its receipt; returns how long it took.
+    ///
+    /// # Errors
+    /// If it does not happen within `limit`; with the gateway's last word.
+    pub fn settle(&mut self, limit: Duration) -> anyhow::Result<Duration> {
+        let since = Instant::now();
+        loop {
+            let status = self.ask_gateway("status")?;
+            let zero = |name: &str| status[name].as_u64() == Some(0);
+            if zero("waiting") && zero("sessions_open") {
+                return Ok(since.elapsed());
+            }
+            ensure!(
+                since.elapsed() < limit,
+                "not settled after {} s: {status}; sessions: {}; the gateway's log ends:\n{}",
+                limit.as_secs(),
+                self.ask_gateway("sessions")?,
+                self.gateway.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(100)); // A poll of another process, with its limit above.
+        }
+    }
+
+    /// Stops everything in order; exit codes of gateway and hub.
+    ///
+    /// # Errors
+    /// If one was killed or does not end.
+    pub fn stop(mut self) -> anyhow::Result<(i32, i32)> {
+        let codes = (self.gateway.stop()?, self.hub.stop()?);
+        drop(self.broker.take());
+        Ok(codes)
+    }
+}
+
+fn start_gateway(dir: &Path) -> anyhow::Result<Process> {
+    let mut command = Command::new(binary("holdfast")?);
+    command.arg("--config").arg(dir.join("gateway/holdfast.toml")).args(["run", "--log", "json"]);
+    Process::start("the gateway", command, &dir.join("gateway.log"))
+}
+
+fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
+    let issuer = Issuer::from_seed(&key(plan.seed, "issuer"));
+    let mut text = format!(
+        "[site]\nname = \"campus\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
+         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 2\n\n\
+         [trust]\nissuer_keys = [\"{}\"]\n\n{}\n",
+        hex(issuer.key().as_bytes()),
+        plan.limits,
+    );
+    for device in &plan.devices {
+        let _ = writeln!(text, "[[device]]\nid = \"{}\"\nkind = \"{}\"\n", device.id, device.kind.word());
+    }
+    text
+}
+
+fn gateway_secrets(plan: &Plan) -> String {
+    let mut text = format!(
+        "token_key = \"{}\"\nlink = \"{}\"\nmonitor_password = \"{}\"\n\n[devices]\n",
+        hex(&key(plan.seed, "token key")),
+        hex(&key(plan.seed, "link")),
+        hex(&key(plan.seed, "monitor")[..8]),
+    );
+    for device in &plan.devices {
+        let _ = writeln!(text, "{} = \"{}\"", device.id, hex(&device.secret.0));
+    }
+    text
+}
+
+fn mosquitto(dir: &Path) -> anyhow::Result<(Process, u16)> {
+    let port = free_port()?;
+    let file = dir.join("mosquitto.conf");
+    fs::write(
+        &file,
+        format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n\
+             max_inflight_messages 4\nlog_type error\nlog_type notice\n"
+        ),
+    )?;
+    let program = ["mosquitto", "/usr/sbin/mosquitto"]
+        .into_iter()
+        .find(|program| Command::new(program).arg("-h").output().is_ok())
+        .context("mosquitto is not installed; type: apt-get install mosquitto")?;
+    let mut command = Command::new(program);
+    command.arg("-c").arg(&file);
+    let process = Process::start("mosquitto", command, &dir.join("mosquitto.log"))?;
+    process.wait_for("running")?;
+    Ok((process, port))
+}
+
+fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn converse(socket: &Path, question: &str) -> anyhow::Result<Vec<String>> {
+    let mut stream =
+        UnixStream::connect(socket).with_context(|| format!("nobody answers at {}", socket.display()))?;
+    writeln!(stream, "{question}")?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    Ok(BufReader::new(stream).lines().collect::<Result<_, _>>()?)
+}
