@@ -233,7 +233,7 @@ fn init_makes_a_hub_that_runs() {
         0,
         &["1 gateways", "2 tokens", "3 tariffs"],
     );
-    let mode = std::fs::metadata(site.path("new/secrets.toml")).unwrap();
+    let mode = std::fs::metadata(site.path("new/hub-secrets.toml")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o077, 0);
     let text = std::fs::read_to_string(site.path("new/hub.toml")).unwrap();
     assert!(text.contains("id = \"gw-5\"\nsite = \"north\""));

@@ -96,6 +96,40 @@ fn hello_ask_upload_echo_and_reload() {
     assert_eq!(hub.stop(), Some(0), "a clean end");
 }
 
+#[test]
+fn a_campus_list_of_twenty_thousand_tokens_arrives_whole() {
+    const TOKENS: usize = 20_000;
+    let site = Site::new();
+    let rows: Vec<_> = (1..=TOKENS)
+        .map(|n| serde_json::json!({"hash": format!("{n:032x}"), "account": n}))
+        .collect();
+    let accounts: Vec<_> = (1..=TOKENS)
+        .map(|n| serde_json::json!({"id": n, "deposit": n}))
+        .collect();
+    let seed = serde_json::json!({"accounts": accounts, "tokens": rows});
+    site.write("seed.json", &seed.to_string());
+    let text = std::fs::read_to_string(site.path("hub.toml")).unwrap();
+    site.write("hub.toml", &text.replace("seed.toml", "seed.json"));
+    let hub = site.start();
+    let lists = ["gw-1", "gw-2"].map(|id| {
+        let mut gateway = Gateway::connect(&hub, id, 1);
+        gateway.hello(&hello(1, 0));
+        gateway.list()
+    });
+    assert_eq!(lists[0].entries().len(), TOKENS);
+    assert_eq!(lists[0], lists[1]);
+    hub.kill();
+    let hub = site.start();
+    let mut gateway = Gateway::connect(&hub, "gw-1", 2);
+    gateway.hello(&hello(1, 0));
+    assert_eq!(
+        gateway.list(),
+        lists[0],
+        "the same revision is the same list, to the bit"
+    );
+    assert_eq!(hub.stop(), Some(0));
+}
+
 /// The lines that a gateway computes from its own records.
 fn lines_of(gateway: &str, epoch: u32, records: &[Vec<u8>]) -> Vec<LedgerLine> {
     let mut book = Book::default();
