@@ -58,12 +58,25 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> 
     let mut deserializer = serde_cbor::de::Deserializer::from_slice_with_scratch(bytes, &mut scratch);
     let value = match T::deserialize(&mut deserializer) {
         Ok(value) => value,
-        Err(error) => return Err(malformed(&error, deserializer.byte_offset())),
+        Err(error) => return Err(malformed(&error, read_bytes(&deserializer))),
     };
     match deserializer.end() {
         Ok(()) => Ok(value),
-        Err(error) => Err(malformed(&error, deserializer.byte_offset())),
+        Err(error) => Err(malformed(&error, read_bytes(&deserializer))),
     }
+}
+
+type Reader<'a, 's> = serde_cbor::Deserializer<serde_cbor::de::SliceReadFixed<'a, 's>>;
+
+#[cfg(feature = "host")]
+fn read_bytes(reader: &Reader<'_, '_>) -> usize {
+    reader.byte_offset()
+}
+
+/// Without `std`, `serde_cbor` does not tell how far it came; an error about a field is then at byte 0.
+#[cfg(not(feature = "host"))]
+const fn read_bytes(_: &Reader<'_, '_>) -> usize {
+    0
 }
 
 /// `read_bytes`: how far the reader came; an error about a field has no offset of its own.
