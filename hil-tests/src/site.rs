@@ -599,7 +599,7 @@ fn mosquitto(dir: &Path) -> anyhow::Result<(Process, u16)> {
         &file,
         format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n\
-             max_inflight_messages 4\nlog_type error\nlog_type notice\n"
+             max_inflight_messages 4\nlog_dest stderr\nlog_type error\nlog_type notice\nlog_type information\n"
         ),
     )?;
     let program = ["mosquitto", "/usr/sbin/mosquitto"]

@@ -425,7 +425,7 @@ impl Outcome {
     }
 
     fn print(&self, books: &Books, cloud: &CloudSim) {
-        let row = |name: &str, value: String| println!("  {name:<44} {value:>14}");
+        let row = |name: &str, value: String| println!("  {name:<46} {value:>14}");
         println!("\nThe evening, seed {}", self.seed);
         row("sessions granted", self.sessions.to_string());
         for (kind, count) in &self.by_kind {
@@ -468,7 +468,7 @@ impl Outcome {
         row("books of gateway and hub equal", yes(books.hub_gateway_equal));
         row("debits equal credits, nothing held", yes(books.ledger_balanced));
         row(
-            "closed after the last session within",
+            "backlog gone after the cloud came back within",
             format!("{:.1} s", self.reconcile_s),
         );
         if let Some(difference) = &books.difference {
