@@ -1,4 +1,5 @@
 //! Rules of the core, as tables.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
