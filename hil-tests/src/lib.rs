@@ -1,6 +1,9 @@
-//! The bench: twins of devices, a cloud that lies, whole sites as processes, and the auditor of their books.
+//! The bench: twins of the devices and the people who use them, a cloud that lies, whole sites as processes, and the
+//! auditor of their books.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod books;
 pub mod cloud_sim;
+pub mod fleet;
 pub mod site;
+pub mod twin;

@@ -335,7 +335,8 @@ fn a_wash_cycle_is_never_cut_but_by_its_user_or_a_fault() {
 
 #[test]
 fn a_session_ends_when_nothing_more_is_drawn() {
-    let cases: [(Kind, u64, fn(&mut Sense), fn(&mut Sense)); 3] = [
+    type Change = fn(&mut Sense);
+    let cases: [(Kind, u64, Change, Change); 3] = [
         (Kind::Charger, 180, |s| s.power_w = 3, |s| s.power_w = 60),
         (Kind::Washer, 5, |s| s.running = false, |s| s.running = true),
         (
