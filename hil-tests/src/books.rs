@@ -65,7 +65,9 @@ pub struct Books {
 /// A row that is no line.
 pub fn compare(gateway: &[Value], hub: &[Value]) -> anyhow::Result<Books> {
     let read = |rows: &[Value]| -> anyhow::Result<Vec<Line>> {
-        rows.iter().map(|row| Line::of(row).ok_or_else(|| anyhow::anyhow!("not a line of a book: {row}"))).collect()
+        rows.iter()
+            .map(|row| Line::of(row).ok_or_else(|| anyhow::anyhow!("not a line of a book: {row}")))
+            .collect()
     };
     let (ours, theirs) = (read(gateway)?, read(hub)?);
     let (our_set, their_set): (BTreeSet<_>, BTreeSet<_>) = (ours.iter().collect(), theirs.iter().collect());
@@ -81,7 +83,9 @@ pub fn compare(gateway: &[Value], hub: &[Value]) -> anyhow::Result<Books> {
         ..Books::default()
     };
     books.difference = lost.first().map(|line| format!("only the gateway has {line:?}"));
-    books.difference = books.difference.or_else(|| foreign.first().map(|line| format!("only the hub has {line:?}")));
+    books.difference = books
+        .difference
+        .or_else(|| foreign.first().map(|line| format!("only the hub has {line:?}")));
     tally(&ours, &mut books);
     Ok(books)
 }
@@ -130,21 +134,39 @@ mod tests {
 
     #[test]
     fn every_kind_of_difference_is_found() {
-        let good = vec![row(1, "x", "pending", 9), row(2, "x", "post", 5), row(2, "x", "direct", 5)];
+        let good = vec![
+            row(1, "x", "pending", 9),
+            row(2, "x", "post", 5),
+            row(2, "x", "direct", 5),
+        ];
         let books = compare(&good, &good).unwrap();
         assert!(books.ledger_balanced && books.hub_gateway_equal);
-        assert_eq!((books.held, books.captured, books.records_lost, books.records_doubled), (9, 5, 0, 0));
+        assert_eq!(
+            (books.held, books.captured, books.records_lost, books.records_doubled),
+            (9, 5, 0, 0)
+        );
 
         assert_eq!(compare(&good, &good[..2]).unwrap().records_lost, 1);
         assert_eq!(compare(&good[..2], &good).unwrap().records_foreign, 1);
-        assert!(!compare(&good[..1], &good[..1]).unwrap().ledger_balanced, "a hold is left open");
+        assert!(
+            !compare(&good[..1], &good[..1]).unwrap().ledger_balanced,
+            "a hold is left open"
+        );
 
         let twice: Vec<Value> = good.iter().chain(&good[1..]).cloned().collect();
         assert!(compare(&good, &twice).unwrap().records_doubled >= 2);
         let mut charged = good.clone();
-        charged.extend([row(3, "x", "pending", 9), row(4, "x", "post", 5), row(4, "x", "direct", 5)]);
+        charged.extend([
+            row(3, "x", "pending", 9),
+            row(4, "x", "post", 5),
+            row(4, "x", "direct", 5),
+        ]);
         assert_eq!(compare(&charged, &charged).unwrap().records_doubled, 2);
-        let above = vec![row(1, "x", "pending", 3), row(2, "x", "post", 5), row(2, "x", "direct", 5)];
+        let above = vec![
+            row(1, "x", "pending", 3),
+            row(2, "x", "post", 5),
+            row(2, "x", "direct", 5),
+        ];
         assert!(!compare(&above, &above).unwrap().ledger_balanced);
     }
 }

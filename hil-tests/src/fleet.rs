@@ -107,13 +107,20 @@ impl Process {
     /// If the process cannot be started.
     pub fn start(plan: &SitePlan, broker: SocketAddr, seconds: f64, dir: &Path) -> anyhow::Result<Self> {
         let report = dir.join("fleet-report.json");
-        let devices = plan.devices.iter().map(|d| (d.id, d.kind.word().to_owned(), hex(&d.secret.0)));
+        let devices = plan
+            .devices
+            .iter()
+            .map(|d| (d.id, d.kind.word().to_owned(), hex(&d.secret.0)));
         let orders = Orders {
             broker: broker.to_string(),
             seed: plan.seed,
             seconds,
             devices: devices.collect(),
-            users: plan.users.iter().map(|user| (hex(&user.token), user.standing == Standing::Good)).collect(),
+            users: plan
+                .users
+                .iter()
+                .map(|user| (hex(&user.token), user.standing == Standing::Good))
+                .collect(),
             report: report.clone(),
         };
         let file = dir.join("fleet.json");
@@ -130,7 +137,11 @@ impl Process {
     /// If the process failed.
     pub fn finish(mut self) -> anyhow::Result<Vec<Row>> {
         let code = self.process.wait()?;
-        ensure!(code == Some(0), "the fleet failed ({code:?}); its log ends:\n{}", self.process.log_tail());
+        ensure!(
+            code == Some(0),
+            "the fleet failed ({code:?}); its log ends:\n{}",
+            self.process.log_tail()
+        );
         let report = fs::read(&self.report).context("the fleet wrote no report")?;
         Ok(serde_json::from_slice(&report)?)
     }
@@ -150,9 +161,7 @@ impl Crowd {
     fn come(&mut self, kind: Kind) -> Option<(usize, IdToken)> {
         let good = self.rng.u32(0..BAD_ONE_IN) != 0;
         let slot = usize::from(kind.code()) % 3;
-        let free = |i: &usize| {
-            self.users[*i].1 == good && self.visits[*i][slot] < VISITS_MAX && !self.busy.contains(i)
-        };
+        let free = |i: &usize| self.users[*i].1 == good && self.visits[*i][slot] < VISITS_MAX && !self.busy.contains(i);
         let candidates: Vec<usize> = (0..self.users.len()).filter(free).collect();
         let user = *candidates.get(self.rng.usize(0..candidates.len().max(1)))?;
         self.visits[user][slot] += 1;
@@ -167,12 +176,16 @@ impl Crowd {
 /// If the orders cannot be followed.
 pub async fn run(orders: Orders) -> anyhow::Result<()> {
     let token = |text: &str| -> anyhow::Result<IdToken> {
-        let bytes: Result<Vec<u8>, _> =
-            (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16)).collect();
+        let bytes: Result<Vec<u8>, _> = (0..text.len() / 2)
+            .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16))
+            .collect();
         Ok(IdToken::new(TokenKind::Card, &bytes?)?)
     };
-    let users: Vec<(IdToken, bool)> =
-        orders.users.iter().map(|(text, good)| Ok((token(text)?, *good))).collect::<anyhow::Result<_>>()?;
+    let users: Vec<(IdToken, bool)> = orders
+        .users
+        .iter()
+        .map(|(text, good)| Ok((token(text)?, *good)))
+        .collect::<anyhow::Result<_>>()?;
     let crowd = Crowd {
         visits: vec![[0; 3]; users.len()],
         users,
@@ -183,7 +196,10 @@ pub async fn run(orders: Orders) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for (i, (id, kind, secret)) in orders.devices.iter().enumerate() {
-        let kind = Kind::SERVED.into_iter().find(|served| served.word() == kind).context("a kind that is served")?;
+        let kind = Kind::SERVED
+            .into_iter()
+            .find(|served| served.word() == kind)
+            .context("a kind that is served")?;
         let config = Config::new(*id, kind, 1, secret.parse()?);
         let seat = Seat {
             twin: Twin::new(hurried(config), orders.seed ^ i as u64, SPEED, 0)?,
@@ -194,7 +210,10 @@ pub async fn run(orders: Orders) -> anyhow::Result<()> {
             options: Options {
                 broker: orders.broker.clone(),
                 client_id: id.to_string(),
-                login: Some((id.to_string(), secret.parse::<proto::seal::PairSecret>()?.password().to_string())),
+                login: Some((
+                    id.to_string(),
+                    secret.parse::<proto::seal::PairSecret>()?.password().to_string(),
+                )),
                 keep_alive_s: 5,
                 filter: topic::down_filter(id).to_string(),
                 persistent: false,
@@ -267,7 +286,9 @@ impl Seat {
                 tokio::time::sleep(wake).await;
                 continue;
             }
-            let Ok(event) = tokio::time::timeout(wake, connection.next()).await else { continue };
+            let Ok(event) = tokio::time::timeout(wake, connection.next()).await else {
+                continue;
+            };
             let now_ms = self.now_ms();
             match event {
                 Event::Up => {
@@ -307,26 +328,52 @@ impl Seat {
         };
         let thing = match kind {
             Kind::Washer => Thing::Laundry,
-            Kind::Dispenser => Thing::Vessel { volume_ml: self.rng.u64(300..3_000) },
+            Kind::Dispenser => Thing::Vessel {
+                volume_ml: self.rng.u64(300..3_000),
+            },
             Kind::Charger | Kind::Unknown => {
                 let capacity_wh = self.rng.u64(300..900);
                 let charge_wh = capacity_wh * self.rng.u64(20..90) / 100;
-                Thing::Battery(Battery { capacity_wh, charge_wh, power_w: self.rng.u64(200..900) })
+                Thing::Battery(Battery {
+                    capacity_wh,
+                    charge_wh,
+                    power_w: self.rng.u64(200..900),
+                })
             }
         };
-        let plan = Plan { outlet: 0, token, units_wished: Units::ZERO, thing, leaves, patience_ms: 20_000 };
+        let plan = Plan {
+            outlet: 0,
+            token,
+            units_wished: Units::ZERO,
+            thing,
+            leaves,
+            patience_ms: 20_000,
+        };
         Some((user, Visit::new(plan, now_ms)))
     }
 
     fn went(&mut self, user: usize, session: Option<SessionId>) {
         let Some(session) = session else {
-            self.crowd.lock().expect("nothing panics under this lock").busy.remove(&user);
+            self.crowd
+                .lock()
+                .expect("nothing panics under this lock")
+                .busy
+                .remove(&user);
             return;
         };
         self.rows.push((user, session));
         // Who has no receipt yet may still have a session open at the gateway; such a user does not come again.
-        if self.twin.truth().session(session).is_none_or(crate::twin::SessionTruth::is_closed) {
-            self.crowd.lock().expect("nothing panics under this lock").busy.remove(&user);
+        if self
+            .twin
+            .truth()
+            .session(session)
+            .is_none_or(crate::twin::SessionTruth::is_closed)
+        {
+            self.crowd
+                .lock()
+                .expect("nothing panics under this lock")
+                .busy
+                .remove(&user);
         }
     }
 

@@ -129,9 +129,19 @@ impl Plan {
                 n if n % 3 == 1 => (Standing::Good, "allowed"),
                 _ => (Standing::Good, "allowed_offline"),
             };
-            UserPlan { token, account: 1000 + i as u64, standing, whitelist }
+            UserPlan {
+                token,
+                account: 1000 + i as u64,
+                standing,
+                whitelist,
+            }
         });
-        Self { seed, devices: devices.collect(), users: users.collect(), limits: String::new() }
+        Self {
+            seed,
+            devices: devices.collect(),
+            users: users.collect(),
+            limits: String::new(),
+        }
     }
 
     /// The seed file of the hub.
@@ -152,7 +162,11 @@ impl Plan {
                 user.whitelist
             );
             if user.standing == Standing::Revoked {
-                let _ = writeln!(text, "[[revocations]]\nkind = \"card\"\nraw = \"{}\"\n", hex(&user.token));
+                let _ = writeln!(
+                    text,
+                    "[[revocations]]\nkind = \"card\"\nraw = \"{}\"\n",
+                    hex(&user.token)
+                );
             }
         }
         text.push_str(
@@ -167,7 +181,11 @@ impl Plan {
 
 /// 32 bytes that follow from seed and label.
 fn key(seed: u64, label: &str) -> [u8; 32] {
-    Sha256::new().chain_update(seed.to_be_bytes()).chain_update(label).finalize().into()
+    Sha256::new()
+        .chain_update(seed.to_be_bytes())
+        .chain_update(label)
+        .finalize()
+        .into()
 }
 
 /// Bytes as hexadecimal digits.
@@ -200,7 +218,10 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
             return Ok(path);
         }
     }
-    bail!("{name} is not beside {}; build it first: cargo build --release --workspace --bins", here.display())
+    bail!(
+        "{name} is not beside {}; build it first: cargo build --release --workspace --bins",
+        here.display()
+    )
 }
 
 /// A process with its log.
@@ -224,8 +245,13 @@ impl Process {
     /// # Errors
     /// If it cannot be started.
     pub fn start(name: &'static str, mut command: Command, log_file: &Path) -> anyhow::Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("cannot start {name}: {command:?}"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name}: {command:?}"))?;
         let stderr = child.stderr.take().expect("it was asked for");
         let log = Arc::new((Mutex::new(Log::default()), Condvar::new()));
         let written = log.clone();
@@ -260,9 +286,12 @@ impl Process {
         let (log, changed) = &*self.log;
         let guard = log.lock().expect("nothing panics under this lock");
         let (log, _) = changed
-            .wait_timeout_while(guard, Duration::from_secs(READY_S_MAX), |log| log.address.is_none() && !log.ended)
+            .wait_timeout_while(guard, Duration::from_secs(READY_S_MAX), |log| {
+                log.address.is_none() && !log.ended
+            })
             .expect("nothing panics under this lock");
-        log.address.with_context(|| format!("{} did not come up; its log ends:\n{}", self.name, tail(&log)))
+        log.address
+            .with_context(|| format!("{} did not come up; its log ends:\n{}", self.name, tail(&log)))
     }
 
     /// Waits for a line of the log that contains `text`.
@@ -276,7 +305,12 @@ impl Process {
         let (log, _) = changed
             .wait_timeout_while(guard, Duration::from_secs(READY_S_MAX), |log| !seen(log) && !log.ended)
             .expect("nothing panics under this lock");
-        ensure!(seen(&log), "{} did not say \"{text}\"; its log ends:\n{}", self.name, tail(&log));
+        ensure!(
+            seen(&log),
+            "{} did not say \"{text}\"; its log ends:\n{}",
+            self.name,
+            tail(&log)
+        );
         Ok(())
     }
 
@@ -298,7 +332,9 @@ impl Process {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;
-        status.code().with_context(|| format!("{} was killed: {status}", self.name))
+        status
+            .code()
+            .with_context(|| format!("{} was killed: {status}", self.name))
     }
 
     /// Waits for its end; its exit code, none if it was killed.
@@ -395,13 +431,7 @@ impl Site {
     ///
     /// # Errors
     /// If a file or a process fails.
-    pub fn start(
-        plan: Plan,
-        dir: &Path,
-        hub: Process,
-        cloud: SocketAddr,
-        broker: BrokerKind,
-    ) -> anyhow::Result<Self> {
+    pub fn start(plan: Plan, dir: &Path, hub: Process, cloud: SocketAddr, broker: BrokerKind) -> anyhow::Result<Self> {
         let gateway_dir = dir.join("gateway");
         fs::create_dir_all(&gateway_dir)?;
         let (broker, devices) = match broker {
@@ -411,13 +441,28 @@ impl Site {
                 (Some(process), format!("broker = \"127.0.0.1:{port}\""))
             }
         };
-        fs::write(gateway_dir.join("holdfast.toml"), gateway_config(&plan, cloud, &devices))?;
+        fs::write(
+            gateway_dir.join("holdfast.toml"),
+            gateway_config(&plan, cloud, &devices),
+        )?;
         write_secret(&gateway_dir.join("secrets.toml"), &gateway_secrets(&plan))?;
         let gateway = start_gateway(dir)?;
-        let text = devices.rsplit_once('"').and_then(|(head, _)| head.rsplit_once('"')).map_or("", |(_, text)| text);
-        let device_address = text.parse().context("the device address was written by this function")?;
+        let text = devices
+            .rsplit_once('"')
+            .and_then(|(head, _)| head.rsplit_once('"'))
+            .map_or("", |(_, text)| text);
+        let device_address = text
+            .parse()
+            .context("the device address was written by this function")?;
         gateway.wait_for("ready")?;
-        Ok(Self { plan, dir: dir.to_owned(), hub, gateway, broker, device_address })
+        Ok(Self {
+            plan,
+            dir: dir.to_owned(),
+            hub,
+            gateway,
+            broker,
+            device_address,
+        })
     }
 
     /// Kills the gateway and starts it again on the same files.
@@ -475,13 +520,23 @@ impl Site {
             }
             ensure!(
                 since.elapsed() < limit,
-                "not settled after {} s: {status}; sessions: {}; the gateway's log ends:\n{}",
+                "not settled after {} s: {status}; open sessions: {}; the gateway's log ends:\n{}",
                 limit.as_secs(),
-                self.ask_gateway("sessions")?,
+                self.open_sessions()?,
                 self.gateway.log_tail()
             );
             std::thread::sleep(Duration::from_millis(100)); // A poll of another process, with its limit above.
         }
+    }
+
+    fn open_sessions(&self) -> anyhow::Result<Value> {
+        let sessions = self.ask_gateway("sessions")?;
+        let open = sessions
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|s| s["state"] != "closed" && s["state"] != "refused");
+        Ok(open.cloned().collect())
     }
 
     /// Stops everything in order; exit codes of gateway and hub.
@@ -497,7 +552,10 @@ impl Site {
 
 fn start_gateway(dir: &Path) -> anyhow::Result<Process> {
     let mut command = Command::new(binary("holdfast")?);
-    command.arg("--config").arg(dir.join("gateway/holdfast.toml")).args(["run", "--log", "json"]);
+    command
+        .arg("--config")
+        .arg(dir.join("gateway/holdfast.toml"))
+        .args(["run", "--log", "json"]);
     Process::start("the gateway", command, &dir.join("gateway.log"))
 }
 
@@ -511,7 +569,12 @@ fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
         plan.limits,
     );
     for device in &plan.devices {
-        let _ = writeln!(text, "[[device]]\nid = \"{}\"\nkind = \"{}\"\n", device.id, device.kind.word());
+        let _ = writeln!(
+            text,
+            "[[device]]\nid = \"{}\"\nkind = \"{}\"\n",
+            device.id,
+            device.kind.word()
+        );
     }
     text
 }
@@ -551,14 +614,18 @@ fn mosquitto(dir: &Path) -> anyhow::Result<(Process, u16)> {
 }
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())?;
     Ok(())
 }
 
 fn converse(socket: &Path, question: &str) -> anyhow::Result<Vec<String>> {
-    let mut stream =
-        UnixStream::connect(socket).with_context(|| format!("nobody answers at {}", socket.display()))?;
+    let mut stream = UnixStream::connect(socket).with_context(|| format!("nobody answers at {}", socket.display()))?;
     writeln!(stream, "{question}")?;
     stream.shutdown(std::net::Shutdown::Write)?;
     Ok(BufReader::new(stream).lines().collect::<Result<_, _>>()?)

@@ -15,7 +15,7 @@ use hil_tests::site::{BrokerKind, DevicePlan, Plan, Site, Standing, binary};
 use proto::{
     codec,
     id::{IdToken, Kind, SessionId, TokenKind},
-    message::{Authorize, Closing, Grant, Hello, Receipt, Stamp, Started, StartProof, Stop, StopReason},
+    message::{Authorize, Closing, Grant, Hello, Receipt, Stamp, StartProof, Started, Stop, StopReason},
     money::{Money, Units},
     seal::{Direction, FRAME_BYTES_MAX},
     topic::{self, Down, Topic, Up},
@@ -48,7 +48,12 @@ impl Bytes {
         let mut connack = [0; 4];
         stream.read_exact(&mut connack).unwrap();
         assert_eq!(connack, [0x20, 2, 0, 0], "the device may connect");
-        let mut bytes = Self { stream, device: device.clone(), counter: u64::from(boot) << 32, packet_id: 0 };
+        let mut bytes = Self {
+            stream,
+            device: device.clone(),
+            counter: u64::from(boot) << 32,
+            packet_id: 0,
+        };
         let filter = topic::down_filter(&device.id);
         let mut body = vec![0, 1];
         body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
@@ -110,7 +115,11 @@ impl Bytes {
     fn seal<T: Serialize>(&mut self, word: Up, message: &T) -> (Topic, Vec<u8>) {
         self.counter += 1;
         let topic = topic::up(&self.device.id, word);
-        let frame = self.device.secret.key(Direction::Up).seal_vec(&topic, self.counter, message);
+        let frame = self
+            .device
+            .secret
+            .key(Direction::Up)
+            .seal_vec(&topic, self.counter, message);
         (topic, frame)
     }
 
@@ -150,13 +159,25 @@ impl Bytes {
         let session = SessionId::mint(&self.device.id, hello.boot, number);
         let start = Units(u64::from(number) * 1_000);
         let token = IdToken::new(TokenKind::Card, token).unwrap();
-        let authorize =
-            Authorize { session, outlet: 0, token, units_wished: Units::ZERO, register: start, at: Stamp::relative(2) };
+        let authorize = Authorize {
+            session,
+            outlet: 0,
+            token,
+            units_wished: Units::ZERO,
+            register: start,
+            at: Stamp::relative(2),
+        };
         let heard = self.say(Up::Authorize, &authorize);
         let grant: Grant = self.hear(Down::Grant, heard);
         assert_eq!(grant.session, session);
         let at = Stamp::relative(3);
-        let started = Started { session, outlet: 0, register_start: start, proof: StartProof::Flow, at };
+        let started = Started {
+            session,
+            outlet: 0,
+            register_start: start,
+            proof: StartProof::Flow,
+            at,
+        };
         self.say(Up::Started, &started);
         let stop = Stop {
             session,
@@ -194,17 +215,25 @@ fn closed_by_peer(stream: &mut TcpStream) -> bool {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut rest = Vec::new();
     // A reset is a close too.
-    stream.read_to_end(&mut rest).map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |_| true)
+    stream
+        .read_to_end(&mut rest)
+        .map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |_| true)
 }
 
 fn dropped(site: &Site) -> u64 {
-    site.ask_gateway("status").unwrap()["messages_dropped"].as_u64().unwrap()
+    site.ask_gateway("status").unwrap()["messages_dropped"]
+        .as_u64()
+        .unwrap()
 }
 
 fn wait_for_dropped(site: &Site, at_least: u64) {
     let since = Instant::now();
     while dropped(site) < at_least {
-        assert!(since.elapsed() < PATIENCE, "{} messages dropped, expected {at_least}", dropped(site));
+        assert!(
+            since.elapsed() < PATIENCE,
+            "{} messages dropped, expected {at_least}",
+            dropped(site)
+        );
         std::thread::yield_now();
     }
 }
@@ -216,9 +245,18 @@ fn a_running_gateway_names_what_is_wrong_and_serves_the_next_device() {
     let (hub, address) = Site::start_hub(&plan, dir.path()).unwrap();
     let site = Site::start(plan, dir.path(), hub, address, BrokerKind::Embedded).unwrap();
     site.gateway.wait_for("list adopted").unwrap();
-    let dispensers: Vec<DevicePlan> =
-        site.plan.devices.iter().filter(|device| device.kind == Kind::Dispenser).cloned().collect();
-    let mut good = site.plan.users.iter().filter(|user| user.standing == Standing::Good && user.whitelist == "always");
+    let dispensers: Vec<DevicePlan> = site
+        .plan
+        .devices
+        .iter()
+        .filter(|device| device.kind == Kind::Dispenser)
+        .cloned()
+        .collect();
+    let mut good = site
+        .plan
+        .users
+        .iter()
+        .filter(|user| user.standing == Standing::Good && user.whitelist == "always");
     let (good, other) = (good.next().unwrap(), good.next().unwrap());
     let to = site.device_address;
     let mut first = Bytes::connect(to, &dispensers[0], 1);
@@ -226,7 +264,10 @@ fn a_running_gateway_names_what_is_wrong_and_serves_the_next_device() {
 
     // On an open connection of a good device: dropped, counted, logged once, acknowledged so that it goes on.
     let (topic, mut forged) = first.seal(Up::Meter, &"not a meter message");
-    assert!(first.publish_raw(&topic, &forged).is_empty(), "sealed, but not the message");
+    assert!(
+        first.publish_raw(&topic, &forged).is_empty(),
+        "sealed, but not the message"
+    );
     let (_, replayed) = first.seal(Up::Meter, &"again");
     first.publish_raw(&topic, &replayed);
     first.publish_raw(&topic, &replayed);
@@ -239,7 +280,11 @@ fn a_running_gateway_names_what_is_wrong_and_serves_the_next_device() {
     newer[0] = 2;
     first.publish_raw(&topic, &newer);
     wait_for_dropped(&site, 7);
-    assert_eq!(first.session(2, &good.token).amount, Money(15), "the same device goes on");
+    assert_eq!(
+        first.session(2, &good.token).amount,
+        Money(15),
+        "the same device goes on"
+    );
 
     // A frame of before, word for word: its seal fits, its counter does not.
     let authorize = Authorize {
@@ -259,12 +304,18 @@ fn a_running_gateway_names_what_is_wrong_and_serves_the_next_device() {
 
     // Connections that cannot go on are closed; the reason is in the log.
     let attacks: [(&str, Vec<u8>); 6] = [
-        ("a topic of 1 MB", packet(0x30, &[&[0xff, 0xff][..], &vec![b'a'; 1 << 20]].concat())),
+        (
+            "a topic of 1 MB",
+            packet(0x30, &[&[0xff, 0xff][..], &vec![b'a'; 1 << 20]].concat()),
+        ),
         ("an oversize packet", packet(0x32, &vec![7; 64 * 1024])),
         ("no CONNECT first", packet(0xc0, &[])),
         ("protocol level 9", packet(0x10, b"\0\x04MQTT\x09\x02\0\x3c\0\x01x")),
         ("another protocol", b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n".to_vec()),
-        ("a wrong password", packet(0x10, b"\0\x04MQTT\x04\xc2\0\x3c\0\x0dcharger-001\0\0\0\x01x")),
+        (
+            "a wrong password",
+            packet(0x10, b"\0\x04MQTT\x04\xc2\0\x3c\0\x0dcharger-001\0\0\0\x01x"),
+        ),
     ];
     for (what, bytes) in attacks {
         let mut stream = TcpStream::connect(to).unwrap();
@@ -283,7 +334,11 @@ fn a_running_gateway_names_what_is_wrong_and_serves_the_next_device() {
     assert!(closed_by_peer(&mut second.stream), "a device may not speak as another");
 
     let mut second = Bytes::connect(to, &dispensers[1], 2);
-    assert_eq!(second.session(1, &other.token).closing, Closing::Captured, "after all this the next device is served");
+    assert_eq!(
+        second.session(1, &other.token).closing,
+        Closing::Captured,
+        "after all this the next device is served"
+    );
     let log = fs::read_to_string(dir.path().join("gateway.log")).unwrap();
     for word in ["message dropped", dispensers[0].id.as_str(), "meter"] {
         assert!(log.contains(word), "the log says {word}");
@@ -293,7 +348,12 @@ fn a_running_gateway_names_what_is_wrong_and_serves_the_next_device() {
 }
 
 fn holdfast(dir: &Path, args: &[&str]) -> Output {
-    Command::new(binary("holdfast").unwrap()).arg("--config").arg(dir.join("holdfast.toml")).args(args).output().unwrap()
+    Command::new(binary("holdfast").unwrap())
+        .arg("--config")
+        .arg(dir.join("holdfast.toml"))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -316,7 +376,12 @@ fn a_gateway_that_cannot_run_says_why_and_ends_with_the_code_for_it() {
     };
     check(&config, &["check-config"], 0, &["good", "3 devices"]);
     check("[site", &["check-config"], 78, &["holdfast.toml", "line 1"]);
-    check(&config.replace("[trust]", "[thrust]"), &["run"], 78, &["unknown field `thrust`"]);
+    check(
+        &config.replace("[trust]", "[thrust]"),
+        &["run"],
+        78,
+        &["unknown field `thrust`"],
+    );
     check(&config, &["status"], 69, &["no gateway answers", "is it running"]);
     check(&config, &["walk"], 64, &["unrecognized subcommand 'walk'"]);
 
@@ -324,11 +389,17 @@ fn a_gateway_that_cannot_run_says_why_and_ends_with_the_code_for_it() {
     let data = dir.path().join("data");
     fs::create_dir_all(&data).unwrap();
     let newer = journal::Options::new("holdfast gateway", 99).create();
-    journal::Journal::open(data.join("journal"), &newer).unwrap().close().unwrap();
+    journal::Journal::open(data.join("journal"), &newer)
+        .unwrap()
+        .close()
+        .unwrap();
     check(&config, &["run"], 74, &["99", "journal"]);
     fs::remove_dir_all(data.join("journal")).unwrap();
     let other = journal::Options::new("another program", 1).create();
-    journal::Journal::open(data.join("journal"), &other).unwrap().close().unwrap();
+    journal::Journal::open(data.join("journal"), &other)
+        .unwrap()
+        .close()
+        .unwrap();
     check(&config, &["run"], 74, &["another program"]);
     fs::remove_dir_all(data.join("journal")).unwrap();
 
@@ -345,5 +416,10 @@ fn a_gateway_that_cannot_run_says_why_and_ends_with_the_code_for_it() {
     // A port that is taken.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    check(&config.replace("127.0.0.1:0", &address.to_string()), &["run"], 69, &[&address.to_string()]);
+    check(
+        &config.replace("127.0.0.1:0", &address.to_string()),
+        &["run"],
+        69,
+        &[&address.to_string()],
+    );
 }

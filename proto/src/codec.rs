@@ -17,7 +17,7 @@ pub enum CodecError {
     Malformed {
         /// What is wrong.
         what: &'static str,
-        /// How many bytes of the body had been read by then.
+        /// Offset in the body: of the fault, or just behind it.
         at: u64,
     },
     /// The output buffer is too small.
@@ -51,44 +51,31 @@ pub fn to_vec<T: Serialize>(value: &T) -> alloc::vec::Vec<u8> {
 /// Decodes a whole body.
 ///
 /// # Errors
-/// [`CodecError::Malformed`], with how far the reader came.
+/// [`CodecError::Malformed`], with the offset.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     // Only indefinite-length strings need scratch space; without any they are refused.
     let mut scratch = [];
     let mut deserializer = serde_cbor::de::Deserializer::from_slice_with_scratch(bytes, &mut scratch);
-    let value = match T::deserialize(&mut deserializer) {
-        Ok(value) => value,
-        Err(error) => return Err(malformed(&error, read_bytes(&deserializer))),
-    };
-    match deserializer.end() {
-        Ok(()) => Ok(value),
-        Err(error) => Err(malformed(&error, read_bytes(&deserializer))),
+    let value = T::deserialize(&mut deserializer);
+    let end = deserializer.end();
+    match (value, end) {
+        (Ok(value), Ok(())) => Ok(value),
+        (Ok(_), Err(error)) => Err(malformed(&error, error.offset())),
+        (Err(error), _) if error.classify() != serde_cbor::error::Category::Data => {
+            Err(malformed(&error, error.offset()))
+        }
+        // An error about a field has no offset; the byte that follows it has, and without one all was read.
+        (Err(error), Ok(())) => Err(malformed(&error, bytes.len() as u64)),
+        (Err(error), Err(rest)) => Err(malformed(&error, rest.offset().saturating_sub(1))),
     }
 }
 
-type Reader<'a, 's> = serde_cbor::Deserializer<serde_cbor::de::SliceReadFixed<'a, 's>>;
-
-#[cfg(feature = "host")]
-fn read_bytes(reader: &Reader<'_, '_>) -> usize {
-    reader.byte_offset()
-}
-
-/// Without `std`, `serde_cbor` does not tell how far it came; an error about a field is then at byte 0.
-#[cfg(not(feature = "host"))]
-const fn read_bytes(_: &Reader<'_, '_>) -> usize {
-    0
-}
-
-/// `read_bytes`: how far the reader came; an error about a field has no offset of its own.
-fn malformed(error: &serde_cbor::Error, read_bytes: usize) -> CodecError {
+fn malformed(error: &serde_cbor::Error, at: u64) -> CodecError {
     let what = match error.classify() {
         serde_cbor::error::Category::Eof => "the input ends early",
         serde_cbor::error::Category::Syntax => "bad CBOR",
         serde_cbor::error::Category::Data => "a field has the wrong form or is missing",
         serde_cbor::error::Category::Io => "an indefinite-length string",
     };
-    CodecError::Malformed {
-        what,
-        at: error.offset().max(read_bytes as u64),
-    }
+    CodecError::Malformed { what, at }
 }

@@ -15,7 +15,7 @@ use crate::{
     config::KindLimits,
     session::{Request, Terms, register_dimension},
     time::{Instant, Now},
-    trust::Age,
+    trust::{Age, is_over},
 };
 
 /// Seconds after which a device may ask again when something passes by itself.
@@ -274,8 +274,7 @@ impl Gateway {
         let at = self.time.at(now);
         let token = &request.token;
         let entry = self.trust.entry(token);
-        let expired =
-            entry.is_some_and(|e| e.not_after_s > 0 && now.wall().is_some_and(|wall_s| wall_s > e.not_after_s));
+        let expired = entry.is_some_and(|entry| is_over(entry, now.wall()));
         let policy = entry.map(|e| e.whitelist);
         let asks = match policy {
             Some(Whitelist::Always | Whitelist::Allowed) => false,

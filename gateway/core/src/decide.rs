@@ -688,7 +688,7 @@ impl<'a> Draft<'a> {
         let token = self
             .gateway
             .trust
-            .known_good(&self.gateway.probed)
+            .known_good(&self.gateway.probed, self.now.wall())
             .unwrap_or(TokenHash::ZERO);
         let ask = self.gateway.ask + 1;
         let until = self.at.plus_ms(self.gateway.config.limits.ask_ms);

@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Gateway {
-    /// Events that make this state from nothing, except for what ends with a boot anyway: questions that are open at the
-    /// cloud and their numbers, the counts of attempts, and a list that is staged in part. The time with which they are applied does not matter.
+    /// Events that make this state from nothing, except for what ends with a boot anyway: the probe and the number of the
+    /// last question, the counts of attempts, and a list that is staged in part. The time with which they are applied does not matter.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Event> {
         let mut events = Vec::new();
@@ -42,8 +42,11 @@ impl Gateway {
             .balances()
             .map(|row| Event::Kept(Kept::Balance(KeptBalance::from(row))));
         events.extend(balances);
-        let sessions = self.sessions.in_order().filter(|session| !session.is_asking());
-        events.extend(sessions.map(|session| Event::Kept(Kept::Session(Box::new(session.clone())))));
+        events.extend(
+            self.sessions
+                .in_order()
+                .map(|session| Event::Kept(Kept::Session(Box::new(session.clone())))),
+        );
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
         events.push(Event::Kept(Kept::Health(self.health.clone())));

@@ -34,6 +34,11 @@ pub struct Confirmation {
     pub credential_revision: u64,
 }
 
+/// Whether an entry is past its end; without a clock none is.
+pub(crate) fn is_over(entry: &ListEntry, wall_s: Option<u64>) -> bool {
+    entry.not_after_s > 0 && wall_s.is_some_and(|wall_s| wall_s > entry.not_after_s)
+}
+
 /// How much a list may still be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
@@ -125,9 +130,11 @@ impl Trust {
     }
 
     /// A token that should be accepted by a healthy cloud, for a probe: the first valid one behind `after`, in turn.
-    pub(crate) fn known_good(&self, after: &TokenHash) -> Option<TokenHash> {
+    /// `wall_s`: the wall clock, if there is one.
+    pub(crate) fn known_good(&self, after: &TokenHash, wall_s: Option<u64>) -> Option<TokenHash> {
         let good = |(token, entry): (&TokenHash, &ListEntry)| {
-            (entry.valid && !self.is_revoked(token) && !self.is_denied(token)).then_some(*token)
+            let usable = entry.valid && !is_over(entry, wall_s);
+            (usable && !self.is_revoked(token) && !self.is_denied(token)).then_some(*token)
         };
         let behind = (core::ops::Bound::Excluded(*after), core::ops::Bound::Unbounded);
         self.list

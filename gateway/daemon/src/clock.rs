@@ -24,20 +24,29 @@ impl Clock {
     /// Starts at zero.
     #[must_use]
     pub fn start() -> Self {
-        Self { started: Instant::now(), synchronised: Path::new(SYNCHRONISED_MARK).exists() }
+        Self {
+            started: Instant::now(),
+            synchronised: Path::new(SYNCHRONISED_MARK).exists(),
+        }
     }
 
     /// Milliseconds since start, and the wall clock.
     #[must_use]
     pub fn now(&self) -> Now {
         let mono_ms = self.started.elapsed().as_millis() as u64;
-        let wall_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let wall_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let quality = match wall_s {
             0..PLAUSIBLE_S => ClockQuality::Unknown,
             _ if self.synchronised => ClockQuality::Synchronised,
             _ => ClockQuality::Informative,
         };
-        Now { mono_ms, wall_s: if quality == ClockQuality::Unknown { 0 } else { wall_s }, quality }
+        Now {
+            mono_ms,
+            wall_s: if quality == ClockQuality::Unknown { 0 } else { wall_s },
+            quality,
+        }
     }
 
     /// The instant at which `mono_ms` is reached.

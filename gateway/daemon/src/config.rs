@@ -264,7 +264,11 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn fail<T>(&self, key: &str, why: impl std::fmt::Display) -> Result<T, ConfigError> {
-        Err(ConfigError::Value { path: self.path.to_owned(), key: key.to_owned(), why: why.to_string() })
+        Err(ConfigError::Value {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            why: why.to_string(),
+        })
     }
 
     fn name(&self, key: &str, text: &str) -> Result<Name, ConfigError> {
@@ -272,12 +276,15 @@ impl Checker<'_> {
     }
 
     fn secret(&self, key: &str, text: &str) -> Result<PairSecret, ConfigError> {
-        text.parse().or_else(|error| self.fail(key, format_args!("a secret is 64 hexadecimal digits; {error}")))
+        text.parse()
+            .or_else(|error| self.fail(key, format_args!("a secret is 64 hexadecimal digits; {error}")))
     }
 
     fn bytes(&self, key: &str, text: &str) -> Result<[u8; 32], ConfigError> {
         let parsed: Result<proto::id::Hash, _> = text.parse();
-        parsed.map(|hash| hash.0).or_else(|error| self.fail(key, format_args!("32 bytes are 64 hexadecimal digits; {error}")))
+        parsed
+            .map(|hash| hash.0)
+            .or_else(|error| self.fail(key, format_args!("32 bytes are 64 hexadecimal digits; {error}")))
     }
 }
 
@@ -294,7 +301,11 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     let check_secrets = Checker { path: &secrets_path };
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
-    let core = CoreConfig { devices, limits: limits(&check, &file.limits)?, offset_min: file.site.utc_offset_min };
+    let core = CoreConfig {
+        devices,
+        limits: limits(&check, &file.limits)?,
+        offset_min: file.site.utc_offset_min,
+    };
     if !(-720..=840).contains(&core.offset_min) {
         return check.fail("site.utc_offset_min", "an offset from UTC is -720 to 840 minutes");
     }
@@ -308,7 +319,10 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         }
     }
     if issuer_keys.is_empty() {
-        return check.fail("trust.issuer_keys", "at least one key: without it no list can ever be adopted");
+        return check.fail(
+            "trust.issuer_keys",
+            "at least one key: without it no list can ever be adopted",
+        );
     }
     Ok(Config {
         site: check.name("site.name", &file.site.name)?,
@@ -326,16 +340,31 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Form { path: path.to_owned(), error: Box::new(error) })
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+        path: path.to_owned(),
+        error,
+    })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Form {
+        path: path.to_owned(),
+        error: Box::new(error),
+    })
 }
 
 fn check_mode(path: &Path) -> Result<(), ConfigError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = std::fs::metadata(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    let metadata = std::fs::metadata(path).map_err(|error| ConfigError::Read {
+        path: path.to_owned(),
+        error,
+    })?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(ConfigError::Permissions { path: path.to_owned(), mode }) }
+    if mode & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(ConfigError::Permissions {
+            path: path.to_owned(),
+            mode,
+        })
+    }
 }
 
 type Devices = (BTreeMap<DeviceId, DeviceConfig>, BTreeMap<DeviceId, PairSecret>);
@@ -353,16 +382,31 @@ fn devices(
         let id = check.name(&format!("{key}.id"), &section.id)?;
         let kind = Kind::SERVED.into_iter().find(|kind| kind.word() == section.kind);
         let Some(kind) = kind else {
-            return check.fail(&format!("{key}.kind"), format_args!("\"{}\" is not charger, washer or dispenser", section.kind));
+            return check.fail(
+                &format!("{key}.kind"),
+                format_args!("\"{}\" is not charger, washer or dispenser", section.kind),
+            );
         };
         if !(1..=OUTLETS_MAX as u8).contains(&section.outlets) {
-            return check.fail(&format!("{key}.outlets"), format_args!("a device has 1 to {OUTLETS_MAX} outlets"));
+            return check.fail(
+                &format!("{key}.outlets"),
+                format_args!("a device has 1 to {OUTLETS_MAX} outlets"),
+            );
         }
         let Some(secret) = secrets.devices.get(&section.id) else {
             return check_secrets.fail("devices", format_args!("no secret for device {id}"));
         };
         keys.insert(id, check_secrets.secret(&format!("devices.{id}"), secret)?);
-        if devices.insert(id, DeviceConfig { kind, outlets: section.outlets }).is_some() {
+        if devices
+            .insert(
+                id,
+                DeviceConfig {
+                    kind,
+                    outlets: section.outlets,
+                },
+            )
+            .is_some()
+        {
             return check.fail(&format!("{key}.id"), format_args!("{id} stands here twice"));
         }
     }
@@ -375,7 +419,10 @@ fn device_side(
     secrets: &SecretsFile,
 ) -> Result<DeviceSide, ConfigError> {
     match (section.listen, &section.broker) {
-        (Some(listen), None) => Ok(DeviceSide::Embedded { listen, connections_max: section.connections_max }),
+        (Some(listen), None) => Ok(DeviceSide::Embedded {
+            listen,
+            connections_max: section.connections_max,
+        }),
         (None, Some(broker)) => {
             host_port(check, "devices.broker", broker)?;
             Ok(DeviceSide::External {
@@ -384,9 +431,10 @@ fn device_side(
                 password: secrets.broker_password.clone(),
             })
         }
-        (Some(_), Some(_)) | (None, None) => {
-            check.fail("devices", "either `listen` (serve devices here) or `broker` (meet them at a broker)")
-        }
+        (Some(_), Some(_)) | (None, None) => check.fail(
+            "devices",
+            "either `listen` (serve devices here) or `broker` (meet them at a broker)",
+        ),
     }
 }
 
@@ -436,8 +484,12 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
     ];
     for (name, section, limits) in kinds {
         kind_limits(section, limits);
-        if limits.money_max.0 <= 0 || limits.units_max.0 == 0 || limits.duration_max_s == 0 || limits.meter_every_s == 0 {
-            return check.fail(&format!("limits.{name}"), "units, money, duration and meter interval are above zero");
+        if limits.money_max.0 <= 0 || limits.units_max.0 == 0 || limits.duration_max_s == 0 || limits.meter_every_s == 0
+        {
+            return check.fail(
+                &format!("limits.{name}"),
+                "units, money, duration and meter interval are above zero",
+            );
         }
     }
     let set = |target: &mut u64, value: Option<u64>| *target = value.unwrap_or(*target);
@@ -454,7 +506,10 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
         return check.fail("limits.ask_ms", "nobody waits longer than 2,000 ms for a verdict");
     }
     if limits.probe_ms == 0 || limits.attempts_a_minute_max == 0 || limits.site_budget.0 < 0 {
-        return check.fail("limits", "probe_ms and attempts_a_minute_max are above zero, site_budget is not negative");
+        return check.fail(
+            "limits",
+            "probe_ms and attempts_a_minute_max are above zero, site_budget is not negative",
+        );
     }
     Ok(limits)
 }

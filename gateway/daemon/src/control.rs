@@ -149,9 +149,13 @@ pub fn ledger(reader: &Reader) -> Result<Vec<Line>, String> {
     let mut lines = Vec::new();
     let mut failed = None;
     let walked = reader.replay(reader.oldest_sequence().max(1), &mut |sequence, bytes| {
-        let booked = record::decode(sequence, bytes).map_err(|error| error.to_string()).and_then(|(_, event)| {
-            event.record().map_or(Ok(Vec::new()), |row| book.book(row).map_err(|error| format!("record {sequence}: {error}")))
-        });
+        let booked = record::decode(sequence, bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|(_, event)| {
+                event.record().map_or(Ok(Vec::new()), |row| {
+                    book.book(row).map_err(|error| format!("record {sequence}: {error}"))
+                })
+            });
         match booked {
             Ok(transfers) => {
                 lines.extend(transfers.iter().map(Line::from));
@@ -203,7 +207,9 @@ pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>) -> std
 async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>) -> std::io::Result<()> {
     let (incoming, mut outgoing) = stream.into_split();
     let mut question = String::new();
-    BufReader::new(incoming.take(QUESTION_BYTES_MAX)).read_line(&mut question).await?;
+    BufReader::new(incoming.take(QUESTION_BYTES_MAX))
+        .read_line(&mut question)
+        .await?;
     let answer = match serde_json::from_str::<Query>(&question) {
         Ok(Query::Ledger) => {
             let read = tokio::task::spawn_blocking(move || ledger(&reader)).await;
@@ -216,7 +222,9 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>)
             let (reply, answer) = oneshot::channel();
             let sent = engine.send(Job::Query(query, reply)).await;
             match sent {
-                Ok(()) => answer.await.unwrap_or_else(|_| json!({"error": "the gateway is stopping"})),
+                Ok(()) => answer
+                    .await
+                    .unwrap_or_else(|_| json!({"error": "the gateway is stopping"})),
                 Err(_) => json!({"error": "the gateway is stopping"}),
             }
         }

@@ -169,13 +169,18 @@ impl Engine {
 
     fn job(&mut self, job: Job) -> bool {
         match job {
-            Job::Device { device, counter, said, ack } => {
+            Job::Device {
+                device,
+                counter,
+                said,
+                ack,
+            } => {
                 self.take(&Input::Device { device, counter, said });
                 self.acks.push(ack);
             }
             Job::Cloud(input) => {
                 self.take(&input);
-            },
+            }
             // Who asks may have gone away; then nobody is there to be told.
             Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
             Job::Query(query, reply) => {
@@ -190,7 +195,11 @@ impl Engine {
     }
 
     fn tick(&mut self) {
-        while self.gateway.next_deadline().is_some_and(|at| at <= self.clock.now().mono_ms) {
+        while self
+            .gateway
+            .next_deadline()
+            .is_some_and(|at| at <= self.clock.now().mono_ms)
+        {
             if !self.take(&Input::Tick) {
                 break;
             }
@@ -251,7 +260,9 @@ impl Engine {
             cursor: outbox.cursor(),
             revisions: self.gateway.trust().revisions(),
         };
-        self.shell.position.send_if_modified(|known| std::mem::replace(known, position) != position);
+        self.shell
+            .position
+            .send_if_modified(|known| std::mem::replace(known, position) != position);
     }
 
     fn run_effect(&mut self, effect: Effect) {
@@ -265,9 +276,17 @@ impl Engine {
             Effect::Ask(ask) => {
                 let number = ask.ask;
                 let up = self.shell.link_up.load(Ordering::Relaxed);
-                let sent = up && self.shell.link.as_ref().is_some_and(|link| link.try_send(LinkJob::Ask(ask)).is_ok());
+                let sent = up
+                    && self
+                        .shell
+                        .link
+                        .as_ref()
+                        .is_some_and(|link| link.try_send(LinkJob::Ask(ask)).is_ok());
                 if !sent {
-                    self.follow_ups.push_back(Input::Trouble { ask: number, code: CODE_NO_LINK });
+                    self.follow_ups.push_back(Input::Trouble {
+                        ask: number,
+                        code: CODE_NO_LINK,
+                    });
                 }
             }
             Effect::Alarm(alarm) => raise(&alarm),
@@ -291,9 +310,16 @@ fn report(event: &Event) {
     match event {
         Event::ModeChanged(e) => tracing::warn!(mode = e.mode.word(), "authorize is {} now", e.mode.word()),
         Event::ListAdopted(e) => tracing::info!(revision = e.revision, "list adopted"),
-        Event::RevocationsAdopted(e) => tracing::info!(revision = e.revision, count = e.entries.len(), "revocations adopted"),
+        Event::RevocationsAdopted(e) => {
+            tracing::info!(revision = e.revision, count = e.entries.len(), "revocations adopted")
+        }
         Event::TariffAdopted(e) => {
-            tracing::info!(revision = e.revision, kind = e.entry.kind.word(), tariff = e.entry.tariff.id, "tariff adopted");
+            tracing::info!(
+                revision = e.revision,
+                kind = e.entry.kind.word(),
+                tariff = e.entry.tariff.id,
+                "tariff adopted"
+            );
         }
         Event::Silent(e) => tracing::warn!(session = %e.session, "the device is silent; the hold stays"),
         Event::Granted(e) => {

@@ -24,7 +24,12 @@ use gateway::{
 )]
 struct Cli {
     /// Configuration file
-    #[arg(long, global = true, default_value = "/etc/holdfast/holdfast.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "/etc/holdfast/holdfast.toml",
+        value_name = "FILE"
+    )]
     config: PathBuf,
     /// Secrets file; by default secrets.toml beside the configuration
     #[arg(long, global = true, value_name = "FILE")]
@@ -84,7 +89,11 @@ fn main() -> ExitCode {
         Err(error) => {
             // Printing can only fail if nobody reads.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(exit::USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let config = match config::load(&cli.config, cli.secrets.as_deref()) {
@@ -103,7 +112,13 @@ fn main() -> ExitCode {
             }
         }
         Command::CheckConfig => {
-            println!("{}: good: site {}, gateway {}, {} devices", cli.config.display(), config.site, config.gateway, config.core.devices.len());
+            println!(
+                "{}: good: site {}, gateway {}, {} devices",
+                cli.config.display(),
+                config.site,
+                config.gateway,
+                config.core.devices.len()
+            );
             ExitCode::SUCCESS
         }
         Command::Status { json } => ask(&config, &Query::Status, json),
@@ -120,7 +135,10 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
 fn start_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),
@@ -129,7 +147,9 @@ fn start_log(format: LogFormat) {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime needs no more than a file descriptor").block_on(future)
+    runtime
+        .expect("a runtime needs no more than a file descriptor")
+        .block_on(future)
 }
 
 fn ask(config: &Config, query: &Query, json: bool) -> ExitCode {
@@ -141,7 +161,10 @@ fn ask(config: &Config, query: &Query, json: bool) -> ExitCode {
 
 fn no_daemon(dir: &Path, error: &std::io::Error) -> String {
     let path = control::socket_path(dir);
-    format!("no gateway answers at {}: {error}; is it running? Try: systemctl status holdfast", path.display())
+    format!(
+        "no gateway answers at {}: {error}; is it running? Try: systemctl status holdfast",
+        path.display()
+    )
 }
 
 fn print_answer(answer: &Value, json: bool) -> ExitCode {
@@ -165,7 +188,9 @@ fn print_answer(answer: &Value, json: bool) -> ExitCode {
 }
 
 fn print_table(rows: &[Value]) {
-    let Some(Value::Object(first)) = rows.first() else { return };
+    let Some(Value::Object(first)) = rows.first() else {
+        return;
+    };
     println!("{}", first.keys().cloned().collect::<Vec<_>>().join("\t"));
     for row in rows {
         let cells: Vec<String> = first.keys().map(|name| plain(&row[name])).collect();

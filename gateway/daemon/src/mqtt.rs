@@ -97,7 +97,9 @@ impl Sender {
     /// # Errors
     /// If the window is full or the connection is gone; then nothing was queued.
     pub fn publish(&self, topic: &str, payload: Vec<u8>) -> Result<(), String> {
-        self.0.try_publish(topic, QoS::AtLeastOnce, false, payload).map_err(|error| error.to_string())
+        self.0
+            .try_publish(topic, QoS::AtLeastOnce, false, payload)
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -156,7 +158,10 @@ impl Connection {
 
     /// What happens next.
     pub async fn next(&mut self) -> Event {
-        self.events.recv().await.unwrap_or_else(|| Event::Down("the connection's task ended".to_owned()))
+        self.events
+            .recv()
+            .await
+            .unwrap_or_else(|| Event::Down("the connection's task ended".to_owned()))
     }
 
     /// The sending half.
@@ -186,7 +191,10 @@ fn incoming(client: &AsyncClient, filter: &str, packet: Packet) -> Result<Option
         Packet::Publish(publish) => {
             let topic = String::from_utf8_lossy(&publish.topic).into_owned();
             let payload = publish.payload.clone();
-            let ack = Ack { client: client.clone(), publish };
+            let ack = Ack {
+                client: client.clone(),
+                publish,
+            };
             Ok(Some(Event::Message(Message { topic, payload, ack })))
         }
         Packet::Disconnect(disconnect) => Err(format!("the broker disconnects us: {:?}", disconnect.reason_code)),
@@ -212,7 +220,10 @@ impl Backoff {
     /// Waits of at most `max_s` seconds.
     #[must_use]
     pub const fn new(max_s: u64) -> Self {
-        Self { max_ms: max_s * 1000, ceiling_ms: BACKOFF_FIRST_MS }
+        Self {
+            max_ms: max_s * 1000,
+            ceiling_ms: BACKOFF_FIRST_MS,
+        }
     }
 
     /// The next wait.

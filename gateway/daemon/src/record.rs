@@ -21,7 +21,9 @@ pub enum RecordError {
         error: CodecError,
     },
     /// Written by a newer version.
-    #[error("record {sequence} of the journal is of kind {kind}, which this version does not know: it was written by a newer version of holdfast; install that version again")]
+    #[error(
+        "record {sequence} of the journal is of kind {kind}, which this version does not know: it was written by a newer version of holdfast; install that version again"
+    )]
     Newer {
         /// Which.
         sequence: u64,
@@ -149,10 +151,15 @@ pub fn encode_index(now: &Now, row: &IndexRow) -> Vec<u8> {
 /// # Errors
 /// [`RecordError`], with the sequence of the snapshot.
 pub fn decode_chunk(at_sequence: u64, bytes: &[u8]) -> Result<Chunk, RecordError> {
-    let malformed = |error| RecordError::Malformed { sequence: at_sequence, error };
+    let malformed = |error| RecordError::Malformed {
+        sequence: at_sequence,
+        error,
+    };
     let Head(kind, _, _) = codec::decode(bytes).map_err(malformed)?;
     if kind == KIND_INDEX {
-        return Ok(Chunk::Index(codec::decode::<Body<IndexRow>>(bytes).map_err(malformed)?.2));
+        return Ok(Chunk::Index(
+            codec::decode::<Body<IndexRow>>(bytes).map_err(malformed)?.2,
+        ));
     }
     decode(at_sequence, bytes).map(|(now, event)| Chunk::Event(now, event))
 }

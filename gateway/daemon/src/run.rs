@@ -81,17 +81,29 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| RunError::Io { what: "the network", error })?;
+        .map_err(|error| RunError::Io {
+            what: "the network",
+            error,
+        })?;
     runtime.block_on(serve(config))
 }
 
 async fn serve(config: &Config) -> Result<(), RunError> {
-    std::fs::create_dir_all(&config.dir).map_err(|error| RunError::Io { what: "the store's directory", error })?;
+    std::fs::create_dir_all(&config.dir).map_err(|error| RunError::Io {
+        what: "the store's directory",
+        error,
+    })?;
     let clock = Clock::start();
     let (store, gateway) = Store::open(&config.dir, config.core.clone(), config.snapshot_every)?;
     let boot = gateway.timeline().boot + 1;
     let epoch = gateway.timeline().epoch.max(FIRST_EPOCH);
-    tracing::info!(boot, epoch, records = store.head(), replayed_ms = clock.now().mono_ms, "journal replayed");
+    tracing::info!(
+        boot,
+        epoch,
+        records = store.head(),
+        replayed_ms = clock.now().mono_ms,
+        "journal replayed"
+    );
 
     let (jobs, engine_jobs) = mpsc::channel(JOBS_MAX);
     let (link_jobs, link_inbox) = mpsc::channel(LINK_JOBS_MAX);
@@ -114,15 +126,23 @@ async fn serve(config: &Config) -> Result<(), RunError> {
         .name("engine".to_owned())
         .spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            let result = runtime.expect("a runtime without I/O needs nothing").block_on(engine.run(engine_jobs));
+            let result = runtime
+                .expect("a runtime without I/O needs nothing")
+                .block_on(engine.run(engine_jobs));
             // The receiver lives as long as `serve`.
             let _ = ended.blocking_send(());
             result
         })
-        .map_err(|error| RunError::Io { what: "the engine", error })?;
+        .map_err(|error| RunError::Io {
+            what: "the engine",
+            error,
+        })?;
     control::serve(&config.dir, reader.clone(), jobs.clone())
         .await
-        .map_err(|error| RunError::Io { what: "the control socket", error })?;
+        .map_err(|error| RunError::Io {
+            what: "the control socket",
+            error,
+        })?;
     if let Some(link) = &config.link {
         let link = Link {
             site: config.site,
@@ -172,8 +192,14 @@ async fn device_port(
     jobs: &mpsc::Sender<Job>,
 ) -> Result<(Port, Option<Endpoint>), RunError> {
     match &config.device_side {
-        DeviceSide::Embedded { listen, connections_max } => {
-            let access = Arc::new(DeviceAccess::new(&config.device_secrets, config.monitor_password.clone()));
+        DeviceSide::Embedded {
+            listen,
+            connections_max,
+        } => {
+            let access = Arc::new(DeviceAccess::new(
+                &config.device_secrets,
+                config.monitor_password.clone(),
+            ));
             let (inbound, from_devices) = mpsc::channel(INBOUND_MAX);
             let limits = Limits {
                 connections_max: *connections_max,
@@ -182,14 +208,21 @@ async fn device_port(
             };
             let endpoint = Endpoint::bind(*listen, limits, access, inbound)
                 .await
-                .map_err(|error| RunError::Listen { address: *listen, error })?;
+                .map_err(|error| RunError::Listen {
+                    address: *listen,
+                    error,
+                })?;
             // Port 0 is for tests and demos, which read the port from this line.
             tracing::info!(address = %endpoint.local_addr(), "devices may connect");
             let handle = endpoint.handle();
             tokio::spawn(embedded::run(from_devices, opener.clone(), jobs.clone()));
             Ok((Port::Embedded(handle), Some(endpoint)))
         }
-        DeviceSide::External { broker, username, password } => {
+        DeviceSide::External {
+            broker,
+            username,
+            password,
+        } => {
             let options = Options {
                 broker: broker.clone(),
                 client_id: config.gateway.to_string(),

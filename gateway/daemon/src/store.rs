@@ -85,11 +85,16 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_reader(dir: &Path) -> Result<Journal, StoreError> {
-        Ok(Journal::open(&dir.join("journal"), &Options::new(KIND, FORMAT_VERSION))?)
+        Ok(Journal::open(
+            &dir.join("journal"),
+            &Options::new(KIND, FORMAT_VERSION),
+        )?)
     }
 
     fn load_snapshot(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {
-        let Some(snapshot) = self.journal.latest_snapshot()? else { return Ok(()) };
+        let Some(snapshot) = self.journal.latest_snapshot()? else {
+            return Ok(());
+        };
         for damage in snapshot.damaged() {
             tracing::error!(%damage, "a snapshot is damaged; an older one is used");
         }
@@ -98,7 +103,14 @@ impl Store {
             match record::decode_chunk(at, &chunk?)? {
                 Chunk::Event(now, event) => gateway.apply(&now, &event),
                 Chunk::Index(row) => {
-                    self.index.insert(row.ledger, Mark { ledger: row.ledger, chain: row.chain, journal: row.journal });
+                    self.index.insert(
+                        row.ledger,
+                        Mark {
+                            ledger: row.ledger,
+                            chain: row.chain,
+                            journal: row.journal,
+                        },
+                    );
                 }
             }
         }
@@ -109,17 +121,20 @@ impl Store {
     fn replay(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {
         let reader = self.journal.reader();
         let mut failed = None;
-        reader.replay(self.snapshot_at + 1, &mut |sequence, bytes| match record::decode(sequence, bytes) {
-            Ok((now, event)) => {
-                self.note(gateway, sequence, &event);
-                gateway.apply(&now, &event);
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
+        reader.replay(
+            self.snapshot_at + 1,
+            &mut |sequence, bytes| match record::decode(sequence, bytes) {
+                Ok((now, event)) => {
+                    self.note(gateway, sequence, &event);
+                    gateway.apply(&now, &event);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -127,7 +142,14 @@ impl Store {
         if let Some(record) = event.record() {
             let ledger = record.sequence - 1;
             if ledger % INDEX_EVERY == 0 {
-                self.index.insert(ledger, Mark { ledger, chain: gateway.outbox().chain(), journal });
+                self.index.insert(
+                    ledger,
+                    Mark {
+                        ledger,
+                        chain: gateway.outbox().chain(),
+                        journal,
+                    },
+                );
             }
         }
     }
@@ -185,7 +207,14 @@ impl Store {
         let mut chunks: Vec<Vec<u8>> = events.iter().map(|event| record::encode(now, event)).collect();
         // Marks behind the cursor are kept for a hub that is restored from a backup.
         chunks.extend(self.index.values().map(|mark| {
-            record::encode_index(now, &IndexRow { ledger: mark.ledger, chain: mark.chain, journal: mark.journal })
+            record::encode_index(
+                now,
+                &IndexRow {
+                    ledger: mark.ledger,
+                    chain: mark.chain,
+                    journal: mark.journal,
+                },
+            )
         }));
         let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
         self.writing = Some((writer, chunks.into_iter()));
@@ -212,7 +241,11 @@ impl Store {
     #[must_use]
     pub fn mark(&self, ledger: u64) -> Mark {
         let nearest = self.index.range(..=ledger).next_back().map(|(_, mark)| *mark);
-        nearest.unwrap_or(Mark { ledger: 0, chain: Hash::ZERO, journal: 1 })
+        nearest.unwrap_or(Mark {
+            ledger: 0,
+            chain: Hash::ZERO,
+            journal: 1,
+        })
     }
 
     /// A handle for the uploader.

@@ -23,7 +23,14 @@ fn the_example_is_good_and_its_commented_keys_are_the_defaults() {
     let spelled: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(key) if key.contains(" = ") && !key.starts_with(' ') && !key.starts_with("broker") && !key.starts_with("username") => key,
+            Some(key)
+                if key.contains(" = ")
+                    && !key.starts_with(' ')
+                    && !key.starts_with("broker")
+                    && !key.starts_with("username") =>
+            {
+                key
+            }
             _ => line,
         })
         .collect::<Vec<_>>()
@@ -31,39 +38,95 @@ fn the_example_is_good_and_its_commented_keys_are_the_defaults() {
     let spelled = load(dir.path(), &spelled, SECRETS, 0o600).unwrap();
     assert_eq!(spelled.core, as_shipped.core);
     assert_eq!(spelled.snapshot_every, as_shipped.snapshot_every);
-    assert!(matches!(spelled.device_side, DeviceSide::Embedded { connections_max: 12_000, .. }));
+    assert!(matches!(
+        spelled.device_side,
+        DeviceSide::Embedded {
+            connections_max: 12_000,
+            ..
+        }
+    ));
 }
 
 #[test]
 fn what_is_wrong_is_named() {
     let table: &[(&str, &str, &str)] = &[
-        ("name = \"campus\"", "name = \"Campus Nord\"", "site.name: \"Campus Nord\": a name has 1 to 20 characters"),
+        (
+            "name = \"campus\"",
+            "name = \"Campus Nord\"",
+            "site.name: \"Campus Nord\": a name has 1 to 20 characters",
+        ),
         ("[store]", "[storr]", "unknown field `storr`"),
-        ("listen = \"0.0.0.0:1883\"", "listen = \"somewhere\"", "invalid socket address"),
+        (
+            "listen = \"0.0.0.0:1883\"",
+            "listen = \"somewhere\"",
+            "invalid socket address",
+        ),
         ("listen = \"0.0.0.0:1883\"", "", "devices: either `listen`"),
-        ("kind = \"washer\"", "kind = \"dryer\"", "device[1].kind: \"dryer\" is not charger, washer or dispenser"),
-        ("id = \"washer-001\"", "id = \"charger-001\"", "device[1].id: charger-001 stands here twice"),
-        ("id = \"washer-001\"", "id = \"washer-009\"", "no secret for device washer-009"),
-        ("#outlets = 1", "outlets = 40", "device[0].outlets: a device has 1 to 20 outlets"),
-        ("#ask_ms = 1200", "ask_ms = 5000", "limits.ask_ms: nobody waits longer than 2,000 ms"),
+        (
+            "kind = \"washer\"",
+            "kind = \"dryer\"",
+            "device[1].kind: \"dryer\" is not charger, washer or dispenser",
+        ),
+        (
+            "id = \"washer-001\"",
+            "id = \"charger-001\"",
+            "device[1].id: charger-001 stands here twice",
+        ),
+        (
+            "id = \"washer-001\"",
+            "id = \"washer-009\"",
+            "no secret for device washer-009",
+        ),
+        (
+            "#outlets = 1",
+            "outlets = 40",
+            "device[0].outlets: a device has 1 to 20 outlets",
+        ),
+        (
+            "#ask_ms = 1200",
+            "ask_ms = 5000",
+            "limits.ask_ms: nobody waits longer than 2,000 ms",
+        ),
         ("#ask_ms = 1200", "ask_ms = \"soon\"", "invalid type"),
         ("#utc_offset_min = 0", "utc_offset_min = 2000", "site.utc_offset_min"),
-        ("broker = \"hub.example.org:1884\"", "broker = \"hub.example.org\"", "link.broker: \"hub.example.org\" is not host:port"),
+        (
+            "broker = \"hub.example.org:1884\"",
+            "broker = \"hub.example.org\"",
+            "link.broker: \"hub.example.org\" is not host:port",
+        ),
         ("d75a980182b10ab7d54b", "0000", "trust.issuer_keys"),
-        ("[\"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\"]", "[]", "at least one key"),
+        (
+            "[\"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\"]",
+            "[]",
+            "at least one key",
+        ),
     ];
     let dir = tempfile::tempdir().unwrap();
     for (from, to, expected) in table {
         assert!(EXAMPLE.contains(from), "the table is out of date: {from}");
         let error = load(dir.path(), &EXAMPLE.replacen(from, to, 1), SECRETS, 0o600).unwrap_err();
-        assert!(error.contains(expected), "{to}: \"{error}\" does not say \"{expected}\"");
+        assert!(
+            error.contains(expected),
+            "{to}: \"{error}\" does not say \"{expected}\""
+        );
         assert!(error.contains(".toml"), "the file is named: {error}");
     }
     let error = load(dir.path(), EXAMPLE, SECRETS, 0o644).unwrap_err();
     assert!(error.contains("chmod 600"), "{error}");
-    let error = load(dir.path(), EXAMPLE, &SECRETS.replace("token_key = \"0000", "token_key = \"zz"), 0o600).unwrap_err();
+    let error = load(
+        dir.path(),
+        EXAMPLE,
+        &SECRETS.replace("token_key = \"0000", "token_key = \"zz"),
+        0o600,
+    )
+    .unwrap_err();
     assert!(error.contains("secrets.toml: token_key"), "{error}");
     fs::remove_file(dir.path().join("secrets.toml")).unwrap();
-    let error = config::load(&dir.path().join("holdfast.toml"), None).unwrap_err().to_string();
-    assert!(error.contains("cannot read") && error.contains("secrets.toml"), "{error}");
+    let error = config::load(&dir.path().join("holdfast.toml"), None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("cannot read") && error.contains("secrets.toml"),
+        "{error}"
+    );
 }

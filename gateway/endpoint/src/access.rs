@@ -60,7 +60,8 @@ pub trait Access: Send + Sync + 'static {
     /// May this client publish to this topic (or leave a will for it)? The topic is valid and holds no wildcard.
     fn may_publish(&self, client_id: &str, topic: &str) -> bool;
 
-    /// May this client subscribe to this filter? The filter is valid and may hold wildcards.
+    /// May this client subscribe to this filter? The filter is valid and may hold wildcards; of a
+    /// shared subscription it is what comes behind the share name.
     fn may_subscribe(&self, client_id: &str, filter: &str) -> bool;
 
     /// True: a message to this topic is handed to the application, which acknowledges it. It is neither routed to

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::access::{ConnectDenied, ConnectRequest, Protocol};
 use crate::counters;
 use crate::decode;
-use crate::encode::{self, Granted};
+use crate::encode::{self, Granted, Recipient};
 use crate::exchange::{Exchange, TOPIC_ALIAS_MAX};
 use crate::hello::{self, Connect};
 use crate::inbound::{DisconnectReason, Inbound};
@@ -19,7 +19,7 @@ use crate::mailbox::Mailbox;
 use crate::message::Will;
 use crate::reason;
 use crate::router::Attach;
-use crate::session::{Capacity, Session};
+use crate::session::Session;
 use crate::shared::Shared;
 use crate::stream::{Driven, Stream};
 use crate::topic;
@@ -170,12 +170,14 @@ async fn admit_client<S: AsyncRead + AsyncWrite + Unpin>(
         topic_alias_max: TOPIC_ALIAS_MAX,
     };
     encode::connack_accepted(&mut stream.out, connect.protocol, &granted);
-    let capacity = Capacity {
+    let recipient = Recipient {
         protocol: connect.protocol,
         receive_max: connect.receive_max.min(limits.inflight_max),
         packet_bytes_max: connect.packet_bytes_max,
+        topic_alias_max: connect.topic_alias_max.min(TOPIC_ALIAS_MAX),
+        aliased: Vec::new(),
     };
-    let exchange = Exchange::new(shared.clone(), session, mailbox, capacity, connect.will.take());
+    let exchange = Exchange::new(shared.clone(), session, mailbox, recipient, connect.will.take());
     let keep_alive = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1_500));
     Ok(Admitted {
         attachment,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
 use tokio::time::{Instant, Sleep};
 
 use crate::access::Protocol;
-use crate::admission::{self, Admitted, Attachment};
+use crate::admission::{self, Admitted, Attachment, Refused};
 use crate::counters;
 use crate::decode;
 use crate::encode;
@@ -51,10 +51,23 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut stream = Stream::new(io);
-    match admission::admit(&shared, &inbound, &mut stream, peer).await {
+    let admitted = tokio::select! {
+        biased;
+        () = shared.closing() => Err(Refused::ShuttingDown),
+        admitted = admission::admit(&shared, &inbound, &mut stream, peer) => admitted,
+    };
+    match admitted {
         Ok(admitted) => run(shared, inbound, stream, peer, admitted).await,
         Err(why) => {
-            tracing::info!(%peer, reason = %why, "connection refused");
+            // A port scan or a health check is not news; a client that was told no is.
+            match why {
+                Refused::Closed | Refused::ShuttingDown => tracing::debug!(%peer, reason = %why, "connection refused"),
+                Refused::Timeout
+                | Refused::Violation(_)
+                | Refused::Denied { .. }
+                | Refused::Unacceptable { .. }
+                | Refused::NoRoom => tracing::info!(%peer, reason = %why, "connection refused"),
+            }
             stream.close().await;
         }
     }
@@ -93,7 +106,7 @@ async fn run<S>(
         ..
     } = connection;
     report(&shared, peer, &attachment, end.reason);
-    if let (Protocol::V5, Some(code)) = (exchange.capacity.protocol, end.code) {
+    if let (Protocol::V5, Some(code)) = (exchange.recipient.protocol, end.code) {
         encode::disconnect(&mut stream.out, code);
     }
     attachment.finish(exchange.will, end.reason, &inbound).await;
@@ -174,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(Some(frame)) => {
                     let end = frame.body.end;
                     (
-                        decode::packet(self.exchange.capacity.protocol, frame.first, &received[frame.body]),
+                        decode::packet(self.exchange.recipient.protocol, frame.first, &received[frame.body]),
                         end,
                     )
                 }
@@ -214,14 +227,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn send_queued(&mut self) {
-        let exchange = &self.exchange;
-        let limit = OUT_BYTES_PAUSE;
-        let filled =
-            exchange
-                .session
-                .lock()
-                .outgoing
-                .fill(&mut self.stream.out, exchange.capacity, limit, Instant::now());
+        let exchange = &mut self.exchange;
+        let (out, to) = (&mut self.stream.out, &mut exchange.recipient);
+        let filled = exchange
+            .session
+            .lock()
+            .outgoing
+            .fill(out, to, OUT_BYTES_PAUSE, Instant::now());
         counters::add(&exchange.shared.counting.sent, filled.sent);
         counters::add(&exchange.shared.counting.dropped, filled.dropped);
     }

@@ -3,8 +3,8 @@
 
 use mqtt_protocol_core::mqtt::packet::{
     AssignedClientIdentifier, MaximumPacketSize, MessageExpiryInterval, Properties, Property, Qos as WireQos,
-    ReceiveMaximum, ServerKeepAlive, SessionExpiryInterval, SharedSubscriptionAvailable, SubscriptionIdentifier,
-    TopicAliasMaximum, v3_1_1, v5_0,
+    ReceiveMaximum, ServerKeepAlive, SessionExpiryInterval, SubscriptionIdentifier, TopicAlias, TopicAliasMaximum,
+    v3_1_1, v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 use tokio::time::Instant;
@@ -119,9 +119,6 @@ fn connack_v5(granted: &Granted<'_>) -> Result<v5_0::Connack, MqttError> {
     properties.push(Property::TopicAliasMaximum(TopicAliasMaximum::new(
         granted.topic_alias_max,
     )?));
-    properties.push(Property::SharedSubscriptionAvailable(SharedSubscriptionAvailable::new(
-        0,
-    )?));
     if let Some(seconds) = granted.keep_alive_s {
         properties.push(Property::ServerKeepAlive(ServerKeepAlive::new(seconds)?));
     }
@@ -140,20 +137,44 @@ fn wire(qos: Qos) -> WireQos {
     }
 }
 
+/// The client a connection sends to: what it takes, and which topics it has been given an alias for.
+#[derive(Debug)]
+pub(crate) struct Recipient {
+    pub(crate) protocol: Protocol,
+    /// Messages in flight.
+    pub(crate) receive_max: u16,
+    pub(crate) packet_bytes_max: u32,
+    /// Aliases it understands and we use; first come, first served, as a device hears few topics.
+    pub(crate) topic_alias_max: u16,
+    pub(crate) aliased: Vec<Box<str>>,
+}
+
+impl Recipient {
+    /// The alias for a topic, and whether the client knows it already.
+    fn alias(&self, topic: &str) -> Option<(u16, bool)> {
+        match self.aliased.iter().position(|known| **known == *topic) {
+            Some(at) => Some((at as u16 + 1, true)),
+            None if self.aliased.len() < usize::from(self.topic_alias_max) => {
+                Some((self.aliased.len() as u16 + 1, false))
+            }
+            None => None,
+        }
+    }
+}
+
 /// Append PUBLISH; `id` is ignored for QoS 0. False if the packet is larger than the client takes, and then nothing is appended.
 pub(crate) fn publish(
     out: &mut Vec<u8>,
-    protocol: Protocol,
+    to: &mut Recipient,
     delivery: &Delivery,
     id: u16,
     dup: bool,
-    packet_bytes_max: u32,
     now: Instant,
 ) -> bool {
     const BUILT: &str = "a routed message has a valid topic, a packet id if it needs one, and properties of a PUBLISH";
     let message = &delivery.message;
     let id = (delivery.qos != Qos::AtMostOnce).then_some(id);
-    match protocol {
+    match to.protocol {
         Protocol::V311 => {
             let packet = v3_1_1::Publish::builder()
                 .topic_name(&*message.topic)
@@ -165,21 +186,31 @@ pub(crate) fn publish(
                 .payload(message.payload.clone())
                 .build()
                 .expect(BUILT);
-            append(out, packet.size(), packet_bytes_max, &packet.to_buffers())
+            append(out, packet.size(), to.packet_bytes_max, &packet.to_buffers())
         }
         Protocol::V5 => {
+            let alias = to.alias(&message.topic);
+            let topic = if alias.is_some_and(|(_, known)| known) {
+                ""
+            } else {
+                &*message.topic
+            };
             let packet = v5_0::Publish::builder()
-                .topic_name(&*message.topic)
+                .topic_name(topic)
                 .expect(BUILT)
                 .qos(wire(delivery.qos))
                 .dup(dup)
                 .retain(delivery.retain)
                 .packet_id(id)
-                .props(publish_properties(delivery, now))
+                .props(publish_properties(delivery, alias.map(|(alias, _)| alias), now))
                 .payload(message.payload.clone())
                 .build()
                 .expect(BUILT);
-            append(out, packet.size(), packet_bytes_max, &packet.to_buffers())
+            let appended = append(out, packet.size(), to.packet_bytes_max, &packet.to_buffers());
+            if appended && alias.is_some_and(|(_, known)| !known) {
+                to.aliased.push(message.topic.clone());
+            }
+            appended
         }
     }
 }
@@ -193,8 +224,13 @@ fn append(out: &mut Vec<u8>, size: usize, packet_bytes_max: u32, parts: &[std::i
     true
 }
 
-fn publish_properties(delivery: &Delivery, now: Instant) -> Properties {
+fn publish_properties(delivery: &Delivery, alias: Option<u16>, now: Instant) -> Properties {
     let mut properties = delivery.message.properties.clone();
+    properties.extend(
+        alias
+            .and_then(|alias| TopicAlias::new(alias).ok())
+            .map(Property::TopicAlias),
+    );
     if let Some(at) = delivery.message.expires_at {
         // What is left, rounded up, so that a message still worth sending is never sent with 0.
         let left_s = at.saturating_duration_since(now).as_millis().div_ceil(1000);

@@ -85,6 +85,7 @@ impl Endpoint {
         async move {
             let deadline = tokio::time::sleep(Duration::from_millis(SHUTDOWN_MS));
             tokio::pin!(deadline);
+            self.shared.begin_closing();
             loop {
                 let idle = self.shared.idle.notified();
                 tokio::pin!(idle);
@@ -93,8 +94,7 @@ impl Endpoint {
                 mailboxes
                     .iter()
                     .for_each(|mailbox| mailbox.close(DisconnectReason::ShuttingDown));
-                // A connection without a session yet is not waited for.
-                if mailboxes.is_empty() {
+                if counters::read(&self.shared.counting.connections) == 0 {
                     break;
                 }
                 tokio::select! {

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use crate::access::Protocol;
 use crate::counters;
 use crate::decode::{Packet, Publish, Subscription, Violation};
-use crate::encode;
+use crate::encode::{self, Recipient};
 use crate::inbound::{Ack, DisconnectReason, Inbound, Outcome};
 use crate::mailbox::Mailbox;
 use crate::message::{Message, Qos, Will, shared_bytes};
 use crate::reason;
-use crate::session::{Capacity, Session};
+use crate::session::Session;
 use crate::shared::{Shared, expiry_at};
+use crate::subscriptions;
 use crate::topic;
 use tokio::time::Instant;
 
-/// Topic aliases a client may set, each holding a topic of at most `Limits::topic_bytes_max` bytes.
+/// Topic aliases a client may set, and as many are used towards it, each holding a topic of at most `Limits::topic_bytes_max` bytes.
 pub(crate) const TOPIC_ALIAS_MAX: u16 = 16;
 /// Unacknowledged messages of a 3.1.1 client, and QoS 2 ids it has not released. It cannot be told a limit and libraries differ
 /// (20 to 100), so this one is above all of them: each costs a few bytes here, the messages are the application's.
@@ -52,7 +53,7 @@ pub(crate) struct Exchange {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Arc<Session>,
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) capacity: Capacity,
+    pub(crate) recipient: Recipient,
     pub(crate) will: Option<Will>,
     aliases: Vec<Option<Box<str>>>,
     acks: Acks,
@@ -63,14 +64,14 @@ impl Exchange {
         shared: Arc<Shared>,
         session: Arc<Session>,
         mailbox: Arc<Mailbox>,
-        capacity: Capacity,
+        recipient: Recipient,
         will: Option<Will>,
     ) -> Exchange {
         Exchange {
             shared,
             session,
             mailbox,
-            capacity,
+            recipient,
             will,
             aliases: Vec::new(),
             acks: Acks::default(),
@@ -79,7 +80,7 @@ impl Exchange {
 
     /// Act on one packet; answers go to `out`. Returns a message for the application, if it is one.
     pub(crate) fn handle(&mut self, packet: Packet, out: &mut Vec<u8>) -> Result<Option<Inbound>, End> {
-        let protocol = self.capacity.protocol;
+        let protocol = self.recipient.protocol;
         match packet {
             Packet::Publish(publish) => return self.publish(publish, out),
             Packet::Puback { id } => self.session.lock().outgoing.puback(id),
@@ -224,7 +225,7 @@ impl Exchange {
             return Ok(());
         }
         let open_qos2 = self.session.lock().received_qos2.len();
-        let exceeded = match self.capacity.protocol {
+        let exceeded = match self.recipient.protocol {
             Protocol::V5 => self.acks.len() + open_qos2 >= usize::from(self.shared.limits.inflight_max),
             Protocol::V311 => qos == Qos::ExactlyOnce && open_qos2 >= OPEN_MAX_V311,
         };
@@ -238,14 +239,14 @@ impl Exchange {
     /// True while no further packet may be read: a 3.1.1 client has as many messages open as are kept. An MQTT 5 client knows
     /// its limit, so its pings are answered even when all its messages wait for the application.
     pub(crate) fn paused(&self) -> bool {
-        self.capacity.protocol == Protocol::V311 && self.acks.len() >= OPEN_MAX_V311
+        self.recipient.protocol == Protocol::V311 && self.acks.len() >= OPEN_MAX_V311
     }
 
     /// MQTT 5 has a code for it. 3.1.1 offers a false acknowledgement or a closed connection, and a message must not be
     /// acknowledged that nobody has. QoS 0 promises nothing and is ignored in both.
     fn forbid(&mut self, publish: &Publish, out: &mut Vec<u8>) -> Result<Option<Inbound>, End> {
         counters::add(&self.shared.counting.forbidden, 1);
-        match (self.capacity.protocol, publish.qos) {
+        match (self.recipient.protocol, publish.qos) {
             (Protocol::V311 | Protocol::V5, Qos::AtMostOnce) => Ok(None),
             (Protocol::V311, _) => Err(DisconnectReason::Forbidden.into()),
             (Protocol::V5, _) => {
@@ -265,18 +266,29 @@ impl Exchange {
 
     fn subscribe(&self, entry: &Subscription, identifier: Option<u32>) -> u8 {
         let limits = &self.shared.limits;
-        let code = if entry.filter.starts_with("$share/") {
-            reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
-        } else if !topic::valid_filter(&entry.filter, limits.topic_bytes_max, limits.topic_levels_max) {
-            reason::TOPIC_FILTER_INVALID
-        } else if !self.shared.access.may_subscribe(&self.session.client_id, &entry.filter) {
-            reason::NOT_AUTHORIZED
+        let protocol = self.recipient.protocol;
+        let filter = if subscriptions::is_shared(&entry.filter) {
+            // What is behind the share name is what is subscribed to. 3.1.1 knows no shares.
+            subscriptions::shared(&entry.filter)
+                .filter(|_| protocol == Protocol::V5)
+                .map(|(_, filter)| filter)
         } else {
-            self.shared
-                .router()
-                .subscribe(&self.session, entry, identifier, limits, Instant::now())
+            Some(&*entry.filter)
         };
-        match self.capacity.protocol {
+        let valid = filter.filter(|filter| {
+            entry.filter.len() <= limits.topic_bytes_max
+                && topic::valid_filter(filter, limits.topic_bytes_max, limits.topic_levels_max)
+        });
+        let code = match valid {
+            None => reason::TOPIC_FILTER_INVALID,
+            // Not 0x87, which is as correct: some clients know no failure but this one.
+            Some(filter) if !self.shared.access.may_subscribe(&self.session.client_id, filter) => reason::UNSPECIFIED,
+            Some(_) => self
+                .shared
+                .router()
+                .subscribe(&self.session, entry, identifier, limits, Instant::now()),
+        };
+        match protocol {
             Protocol::V311 => code.min(reason::UNSPECIFIED),
             Protocol::V5 => code,
         }
@@ -308,11 +320,11 @@ impl Exchange {
                 }
             };
             // A refusal ends a QoS 2 exchange in MQTT 5; 3.1.1 does not see it and goes on with PUBREL.
-            let goes_on = code < reason::UNSPECIFIED || self.capacity.protocol == Protocol::V311;
+            let goes_on = code < reason::UNSPECIFIED || self.recipient.protocol == Protocol::V311;
             if first == encode::PUBREC && goes_on {
                 self.session.lock().received_qos2.insert(id);
             }
-            encode::acknowledgement(out, self.capacity.protocol, first, id, code);
+            encode::acknowledgement(out, self.recipient.protocol, first, id, code);
         }
         Ok(())
     }

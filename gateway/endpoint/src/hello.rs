@@ -25,6 +25,8 @@ pub(crate) struct Connect {
     pub(crate) session_expiry_s: u32,
     /// Messages in flight the client takes.
     pub(crate) receive_max: u16,
+    /// Topic aliases the client takes.
+    pub(crate) topic_alias_max: u16,
     /// Bytes of a packet the client takes.
     pub(crate) packet_bytes_max: u32,
     /// The client wants enhanced authentication, which is not offered.
@@ -125,6 +127,7 @@ fn connect_v311(body: &[u8]) -> Result<Connect, Violation> {
         will,
         session_expiry_s: if packet.clean_session() { 0 } else { u32::MAX },
         receive_max: u16::MAX,
+        topic_alias_max: 0,
         packet_bytes_max: u32::MAX,
         enhanced_authentication: false,
     })
@@ -160,6 +163,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Violation> {
         will,
         session_expiry_s: 0,
         receive_max: u16::MAX,
+        topic_alias_max: 0,
         packet_bytes_max: u32::MAX,
         enhanced_authentication: false,
     };
@@ -168,8 +172,9 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Violation> {
             Property::SessionExpiryInterval(value) => connect.session_expiry_s = value.val(),
             Property::ReceiveMaximum(value) => connect.receive_max = value.val(),
             Property::MaximumPacketSize(value) => connect.packet_bytes_max = value.val(),
+            Property::TopicAliasMaximum(value) => connect.topic_alias_max = value.val(),
             Property::AuthenticationMethod(_) => connect.enhanced_authentication = true,
-            // Aliases towards the client are not used; the rest asks for nothing that is done here.
+            // The rest asks for nothing that is done here.
             _ => {}
         }
     }

@@ -54,11 +54,13 @@ mod inbound;
 pub mod limits;
 mod mailbox;
 mod message;
+mod outgoing;
 mod reason;
 mod router;
 mod session;
 mod shared;
 mod stream;
+mod subscriptions;
 mod topic;
 
 pub use access::{Access, ConnectDenied, ConnectRequest, Protocol};

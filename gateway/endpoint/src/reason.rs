@@ -30,7 +30,6 @@ pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
 pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
 pub(crate) const ADMINISTRATIVE_ACTION: u8 = 0x98;
 pub(crate) const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
-pub(crate) const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: u8 = 0x9E;
 
 /// CONNACK of 3.1.1: unacceptable protocol version.
 pub(crate) const V311_UNACCEPTABLE_PROTOCOL: u8 = 1;

@@ -17,25 +17,16 @@ use crate::mailbox::Mailbox;
 use crate::message::{Delivery, Message, Qos, Will};
 use crate::reason;
 use crate::session::{Offer, Session};
-use crate::topic::{self, Tree};
+use crate::subscriptions::{self, Subscriber, Subscriptions};
+use crate::topic;
 
 /// Everything clients share.
 #[derive(Debug, Default)]
 pub(crate) struct Router {
     sessions: HashMap<Arc<str>, Arc<Session>>,
     last_session_id: u64,
-    subscriptions: Tree<Subscriber>,
-    subscription_count: usize,
+    subscriptions: Subscriptions,
     retained: Retained,
-}
-
-#[derive(Debug)]
-struct Subscriber {
-    session: Arc<Session>,
-    qos: Qos,
-    no_local: bool,
-    retain_as_published: bool,
-    identifier: Option<u32>,
 }
 
 /// The answer to a connection that wants a session.
@@ -69,7 +60,7 @@ impl Router {
     }
 
     pub(crate) fn subscription_count(&self) -> usize {
-        self.subscription_count
+        self.subscriptions.count()
     }
 
     pub(crate) fn retained_count(&self) -> usize {
@@ -153,7 +144,6 @@ impl Router {
         let filters = std::mem::take(&mut session.lock().filters);
         for filter in filters {
             self.subscriptions.remove(&filter, session.id);
-            self.subscription_count -= 1;
         }
         if let Entry::Occupied(entry) = self.sessions.entry(session.client_id.clone())
             && entry.get().id == session.id
@@ -187,7 +177,6 @@ impl Router {
                 return reason::QUOTA_EXCEEDED;
             }
             state.filters.push(wanted.filter.clone());
-            self.subscription_count += 1;
         }
         let subscriber = Subscriber {
             session: session.clone(),
@@ -196,13 +185,14 @@ impl Router {
             retain_as_published: wanted.retain_as_published,
             identifier,
         };
-        self.subscriptions.insert(&wanted.filter, session.id, subscriber);
+        self.subscriptions.insert(&wanted.filter, subscriber);
         let send = match wanted.send_retained {
             SendRetained::Always => true,
             SendRetained::IfNew => !known,
             SendRetained::Never => false,
         };
-        if send {
+        // Nobody knows which member of a shared subscription should get them, so the standard says none.
+        if send && !subscriptions::is_shared(&wanted.filter) {
             let deliver = |message: &Arc<Message>| Delivery {
                 message: message.clone(),
                 qos: message.qos.min(wanted.qos),
@@ -222,7 +212,6 @@ impl Router {
         let removed = self.subscriptions.remove(filter, session.id);
         if removed {
             session.lock().filters.retain(|known| **known != *filter);
-            self.subscription_count -= 1;
         }
         removed
     }
@@ -240,15 +229,8 @@ impl Router {
         if message.retain {
             routed.not_retained = !self.retained.keep(&message, limits, now);
         }
-        let mut matched: Vec<(u64, &Subscriber)> = Vec::new();
-        self.subscriptions
-            .for_each_match(&message.topic, &mut |id, subscriber| {
-                if !(subscriber.no_local && publisher == Some(id)) {
-                    matched.push((id, subscriber));
-                }
-            });
+        let matched = self.subscriptions.matching(&message.topic, publisher);
         // Overlapping subscriptions of one client make one delivery, with the highest QoS and all identifiers.
-        matched.sort_by_key(|(id, _)| *id);
         for same in matched.chunk_by(|a, b| a.0 == b.0) {
             let granted = same.iter().map(|(_, s)| s.qos).max().unwrap_or(Qos::AtMostOnce);
             let delivery = Delivery {

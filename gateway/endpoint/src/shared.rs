@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::access::Access;
@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     router: Mutex<Router>,
     /// Called when the last connection is gone.
     pub(crate) idle: Notify,
+    /// True once `Endpoint::shutdown` was called: nobody is let in any more.
+    closing: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -34,11 +36,23 @@ impl Shared {
             counting: Counting::default(),
             router: Mutex::default(),
             idle: Notify::new(),
+            closing: watch::Sender::new(false),
         }
     }
 
     pub(crate) fn router(&self) -> MutexGuard<'_, Router> {
         self.router.lock().expect("nothing panics while it holds the router")
+    }
+
+    /// Let nobody in any more.
+    pub(crate) fn begin_closing(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Wait for `begin_closing`.
+    pub(crate) async fn closing(&self) {
+        // The sender lives in `self`, so the wait cannot fail.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// Route a message and count what was lost.

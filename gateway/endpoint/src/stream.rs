@@ -12,8 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const READ_BYTES: usize = 4 * 1024;
 /// Capacity an empty buffer keeps; more is given back, so that one large packet does not cost an idle client memory.
 const KEPT_BYTES: usize = 512;
-/// How long a closing connection may take to accept its last bytes, in milliseconds.
-const CLOSE_FLUSH_MS: u64 = 1_000;
+/// How long a closing connection may take to accept its last bytes and to close its own side, in milliseconds.
+const CLOSE_MS: u64 = 1_000;
+/// How much it may send meanwhile: what a client has under way when it learns of the end.
+const CLOSE_DRAIN_BYTES: usize = 64 * 1024;
 
 /// A stream with what was received and not yet understood, and what is to be sent.
 pub(crate) struct Stream<S> {
@@ -120,15 +122,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     }
 
     /// Send the last bytes if the peer takes them soon, and close.
+    ///
+    /// A socket closed with bytes unread is reset, and the peer may lose what it was told last. So if it was told something,
+    /// what it still sends is read and thrown away until it has closed too, for as long as it may take.
     pub(crate) async fn close(mut self) {
-        let finish = std::future::poll_fn(|context| {
-            self.poll_send(context)?;
-            if self.unsent() > 0 || self.flush {
-                return Poll::Pending;
+        let tell = self.unsent() > 0;
+        let finish = async {
+            std::future::poll_fn(|context| self.poll_finish(context)).await?;
+            let mut bytes = 0;
+            while tell && bytes < CLOSE_DRAIN_BYTES {
+                self.received.clear();
+                if self.drive(true).await? == Driven::Closed {
+                    break;
+                }
+                bytes += self.received.len();
             }
-            Pin::new(&mut self.io).poll_shutdown(context)
-        });
+            io::Result::Ok(())
+        };
         // The connection ends either way; a peer that is gone is not news.
-        let _ = tokio::time::timeout(Duration::from_millis(CLOSE_FLUSH_MS), finish).await;
+        let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS), finish).await;
+    }
+
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(context)?;
+        if self.unsent() > 0 || self.flush {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

@@ -78,6 +78,18 @@ impl<V> Tree<V> {
         }
     }
 
+    /// The value of `owner` at `filter`.
+    pub(crate) fn get_mut(&mut self, filter: &str, owner: u64) -> Option<&mut V> {
+        let mut node = self;
+        for level in filter.split('/') {
+            node = node.children.get_mut(level)?;
+        }
+        node.here
+            .iter_mut()
+            .find(|(id, _)| *id == owner)
+            .map(|(_, value)| value)
+    }
+
     /// Take the value of `owner` from `filter`; true if there was one. Nodes left empty go.
     pub(crate) fn remove(&mut self, filter: &str, owner: u64) -> bool {
         let (level, rest) = match filter.split_once('/') {

@@ -462,21 +462,27 @@ async fn a_client_that_floods_is_held_back_by_the_application() {
 }
 
 #[tokio::test]
-async fn subscribing_again_and_again_without_reading_ends() {
+async fn retained_messages_may_exceed_the_queue_but_not_again_and_again() {
     let mut rig = Rig::new().await;
     for at in 0..1_000 {
+        let topic = format!("r/{at}");
         rig.handle
-            .publish(&format!("r/{at}"), &[b'x'; 1_000], Qos::AtMostOnce, true)
+            .publish(&topic, &[b'x'; 1_000], Qos::AtMostOnce, true)
             .unwrap();
     }
-    let mut client = rig.client(&v5("greedy")).await;
+    // Twice the queue in number and in bytes, with a live message behind: a client that reads gets them all.
+    let mut client = rig.client(&v5("reader")).await;
+    client.subscribe(Protocol::V5, &[("r/+", 0)]).await;
+    rig.handle.publish("r/0", b"live", Qos::AtMostOnce, false).unwrap();
+    for _ in 0..1_000 {
+        assert_eq!(client.publish(Protocol::V5).await.flags, common::RETAIN);
+    }
+    assert_eq!(client.publish(Protocol::V5).await.payload, "live");
+
+    let mut greedy = rig.client(&v5("greedy")).await;
     for id in 1..=60_000u16 {
-        if client
-            .stream
-            .write_all(&subscribe(Protocol::V5, id, &[("r/+", 0)]))
-            .await
-            .is_err()
-        {
+        let bytes = subscribe(Protocol::V5, id, &[("r/+", 0)]);
+        if greedy.stream.write_all(&bytes).await.is_err() {
             break;
         }
     }

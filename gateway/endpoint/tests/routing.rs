@@ -273,32 +273,137 @@ async fn a_message_larger_than_the_client_takes_is_not_sent() {
 
 #[tokio::test]
 async fn subscriptions_that_cannot_be_are_refused_one_by_one() {
-    let rig = Rig::with(
-        Limits {
-            subscriptions_per_client_max: 2,
-            ..Limits::default()
-        },
-        common::INBOUND_CAPACITY,
-    )
-    .await;
+    let limits = Limits {
+        subscriptions_per_client_max: 2,
+        ..Limits::default()
+    };
+    let rig = Rig::with(limits, common::INBOUND_CAPACITY).await;
     let long = "x".repeat(257);
     let filters = [
-        ("ok", 1),
-        ("forbidden/x", 1),
-        ("a#", 1),
-        (long.as_str(), 1),
-        ("$share/g/t", 1),
-        ("ok", 2),
-        ("two", 0),
-        ("three", 0),
+        ("ok", 1, 1),
+        ("forbidden/x", 1, 0x80),
+        ("$share/g/forbidden/x", 1, 0x80),
+        ("a#", 1, 0x8F),
+        (long.as_str(), 1, 0x8F),
+        ("ok", 2, 2),
+        ("two", 0, 0),
+        ("three", 0, 0x97),
+        ("1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17", 0, 0x8F),
     ];
-    let five = [1, 0x87, 0x8F, 0x8F, 0x9E, 2, 0, 0x97];
     for protocol in BOTH {
         let mut client = rig.client(&connect(protocol, "device")).await;
-        let expected = five.map(|code: u8| if protocol == Protocol::V5 { code } else { code.min(0x80) });
-        assert_eq!(client.subscribe(protocol, &filters).await, expected);
+        let entries = filters.map(|(filter, options, _)| (filter, options));
+        let expected =
+            filters.map(|(_, _, code): (_, _, u8)| if protocol == Protocol::V5 { code } else { code.min(0x80) });
+        assert_eq!(client.subscribe(protocol, &entries).await, expected);
         client.send(&DISCONNECT).await;
         client.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn members_of_a_shared_subscription_take_turns() {
+    let rig = Rig::new().await;
+    rig.handle.publish("jobs/0", b"kept", Qos::AtMostOnce, true).unwrap();
+    let mut members = Vec::new();
+    for name in ["a", "b", "c"] {
+        let mut client = rig.client(&v5(name)).await;
+        assert_eq!(
+            client.subscribe(Protocol::V5, &[("$share/workers/jobs/+", 1)]).await,
+            [1]
+        );
+        // Retained messages are not for shares.
+        client.nothing_before_pingresp().await;
+        members.push(client);
+    }
+    let mut witness = rig.client(&v5("witness")).await;
+    witness
+        .subscribe(Protocol::V5, &[("jobs/#", 0), ("$share/others/jobs/#", 0)])
+        .await;
+    // What was retained goes to the ordinary subscription only.
+    assert_eq!(witness.publish(Protocol::V5).await.payload, "kept");
+    for turn in 0..6 {
+        assert_eq!(
+            rig.handle.publish("jobs/1", b"job", Qos::AtLeastOnce, false),
+            Ok(Published::Delivered)
+        );
+        let got = members[turn % 3].publish(Protocol::V5).await;
+        members[turn % 3].send(&ack(PUBACK, got.id)).await;
+        // The ordinary subscription and the other group get theirs, one each.
+        for _ in 0..2 {
+            assert_eq!(witness.publish(Protocol::V5).await.payload, "job");
+        }
+    }
+    for client in &mut members {
+        client.nothing_before_pingresp().await;
+    }
+    // One leaves, one unsubscribes: the last one gets everything.
+    members[0].send(&DISCONNECT).await;
+    members[0].closed().await;
+    members[1]
+        .send(&unsubscribe(
+            Protocol::V5,
+            9,
+            &["$share/workers/jobs/+", "$share/never/jobs/+"],
+        ))
+        .await;
+    members[1].expect(&packet(0xB0, &[0, 9, 0, 0, 0x11])).await;
+    for _ in 0..2 {
+        rig.handle.publish("jobs/1", b"job", Qos::AtMostOnce, false).unwrap();
+        assert_eq!(members[2].publish(Protocol::V5).await.payload, "job");
+    }
+    members[2].send(&DISCONNECT).await;
+    members[2].closed().await;
+    assert_eq!(rig.handle.counters().subscriptions, 2);
+    for (protocol, filter) in [
+        (Protocol::V311, "$share/g/t"),
+        (Protocol::V5, "$share//t"),
+        (Protocol::V5, "$share/g"),
+    ] {
+        let mut client = rig.client(&connect(protocol, "other")).await;
+        client.send(&common::subscribe(protocol, 1, &[(filter, 0)])).await;
+        match client.packet().await {
+            (0x90, body) => assert!(*body.last().unwrap() >= 0x80, "{filter}"),
+            (0xE0, _) => {}
+            other => panic!("{filter}: {other:?}"),
+        }
+        client.send(&DISCONNECT).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_aliases_gets_each_topic_once() {
+    let rig = Rig::new().await;
+    let aliases_and_expiry = [vec![0x22, 0, 2], vec![0x11, 0, 0, 0, 9]].concat();
+    let hello = Connect {
+        properties: aliases_and_expiry,
+        ..common::persistent(Protocol::V5, "device")
+    };
+    for _ in 0..2 {
+        let mut client = rig.client(&hello).await;
+        client.subscribe(Protocol::V5, &[("#", 1)]).await;
+        // Two aliases for three topics; the third is sent in full each time.
+        for (topic, sent, properties) in [
+            ("one", "one", vec![0x23, 0, 1]),
+            ("one", "", vec![0x23, 0, 1]),
+            ("two", "two", vec![0x23, 0, 2]),
+            ("three", "three", vec![]),
+            ("two", "", vec![0x23, 0, 2]),
+            ("three", "three", vec![]),
+        ] {
+            rig.handle.publish(topic, b"x", Qos::AtMostOnce, false).unwrap();
+            let got = client.publish(Protocol::V5).await;
+            assert_eq!((got.topic.as_str(), got.properties), (sent, properties), "{topic}");
+        }
+        // In flight when the connection is lost: the next one must not rely on aliases of this one.
+        rig.handle.publish("one", b"again", Qos::AtLeastOnce, false).unwrap();
+        assert_eq!(client.publish(Protocol::V5).await.topic, "");
+        drop(client);
+        let mut client = rig.client(&common::persistent(Protocol::V5, "device")).await;
+        let got = client.publish(Protocol::V5).await;
+        assert_eq!((got.topic.as_str(), got.payload.as_str()), ("one", "again"));
+        client.send(&ack(PUBACK, got.id)).await;
+        client.nothing_before_pingresp().await;
     }
 }
 

@@ -118,6 +118,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the store lies.
     pub data_dir: PathBuf,
+    /// Where the keys came from.
+    pub secrets_file: PathBuf,
     /// Accounts, tokens, tariffs and revocations, if a file holds them.
     pub seed_file: Option<PathBuf>,
     /// The Unix socket that answers operators.
@@ -186,6 +188,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         issuer_seed: secret(&secrets_path, "issuer_seed", &secrets.issuer_seed)?,
         token_key: TokenKey(secret(&secrets_path, "token_key", &secrets.token_key)?),
         gateways: gateways(path, &file.gateways, &secrets_path, &secrets)?,
+        secrets_file: secrets_path,
     })
 }
 

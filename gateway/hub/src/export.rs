@@ -1,6 +1,8 @@
 //! What operators and the demo read: ledger lines, balances and status, one JSON object each. Names and numbers only;
 //! a token appears nowhere.
 
+use std::collections::BTreeSet;
+
 use journal::Reader;
 use proto::{
     book::{Account, Book, Transfer},
@@ -95,13 +97,8 @@ pub struct BalanceRow {
 /// Every account, those without a record included.
 #[must_use]
 pub fn balances(hub: &Hub) -> Vec<BalanceRow> {
-    let untouched = hub
-        .accounts()
-        .map(|(account, _)| Account::Customer(account))
-        .filter(|account| hub.book().balances().all(|(known, _)| known != account));
-    let mut accounts: Vec<Account> = hub.book().balances().map(|(account, _)| *account).collect();
-    accounts.extend(untouched);
-    accounts.sort_unstable();
+    let mut accounts: BTreeSet<Account> = hub.book().balances().map(|(account, _)| *account).collect();
+    accounts.extend(hub.accounts().map(|(account, _)| Account::Customer(account)));
     accounts.iter().map(|account| balance_row(hub, account)).collect()
 }
 

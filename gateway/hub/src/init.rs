@@ -10,7 +10,6 @@ use std::{
 
 use proto::{
     id::{GatewayId, Name},
-    seal::PairSecret,
     trust::Issuer,
 };
 
@@ -47,7 +46,7 @@ pub struct Handover {
     pub secrets_file: PathBuf,
 }
 
-/// Writes `hub.toml`, `secrets.toml` (for the owner only) and `seed.toml` to `dir`.
+/// Writes `hub.toml`, `hub-secrets.toml` (for the owner only) and `hub-seed.toml` to `dir`.
 ///
 /// # Errors
 /// [`InitError`]; files that exist are left alone.
@@ -57,7 +56,7 @@ pub fn init(dir: &Path, gateway: &GatewayId, site: &Name) -> Result<Handover, In
         move |error| InitError::Io { path, error }
     };
     fs::create_dir_all(dir).map_err(failed(dir))?;
-    let paths = ["hub.toml", "secrets.toml", "seed.toml"].map(|name| dir.join(name));
+    let paths = ["hub.toml", "hub-secrets.toml", "hub-seed.toml"].map(|name| dir.join(name));
     if let Some(path) = paths.iter().find(|path| path.exists()) {
         return Err(InitError::Exists(path.clone()));
     }
@@ -87,12 +86,6 @@ pub fn init(dir: &Path, gateway: &GatewayId, site: &Name) -> Result<Handover, In
         issuer_key: hex(Issuer::from_seed(&issuer_seed).key().as_bytes()),
         secrets_file: secrets.clone(),
     })
-}
-
-/// The MQTT password that goes with a gateway's secret, for tools that speak to the hub themselves.
-#[must_use]
-pub fn password(secret: &PairSecret) -> String {
-    secret.password().as_str().to_owned()
 }
 
 fn random_keys() -> io::Result<[[u8; 32]; 3]> {

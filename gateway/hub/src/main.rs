@@ -286,7 +286,11 @@ fn check_config(config: &Config) -> Result<(), Failure> {
 fn initialise(dir: &Path, gateway: &Name, site: &Name) -> Result<(), Failure> {
     let handover = init::init(dir, gateway, site)?;
     let mut out = io::stdout().lock();
-    writeln!(out, "wrote hub.toml, secrets.toml and seed.toml to {}", dir.display())?;
+    writeln!(
+        out,
+        "wrote hub.toml, hub-secrets.toml and hub-seed.toml to {}",
+        dir.display()
+    )?;
     writeln!(out, "issuer key for gateways to pin: {}", handover.issuer_key)?;
     writeln!(
         out,

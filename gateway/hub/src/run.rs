@@ -1,6 +1,15 @@
 //! `holdfast-hub run`: puts store, engine, endpoint and control socket together, and takes them apart in order.
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, thread, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use mqtt_endpoint::{Endpoint, Inbound, Limits, Qos, Refusal};
 use proto::{artifact::LIST_ENTRIES_MAX, id::Name, link::LINK_FRAME_BYTES_MAX};
@@ -82,6 +91,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         path: data_dir.clone(),
         error,
     })?;
+    warn_of_readable_secrets(&config.secrets_file);
     let (store, hub) = Store::open(data_dir, true)?;
     let seed = first_seed(&config, &hub)?;
     let (inbound_sender, inbound) = mpsc::channel(QUEUE_MAX);
@@ -137,6 +147,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     ended.map_err(|_| RunError::Engine)??;
     info!("stopped");
     Ok(())
+}
+
+fn warn_of_readable_secrets(path: &Path) {
+    const OTHERS: u32 = 0o077;
+    let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
+    if mode & OTHERS != 0 {
+        warn!(path = %path.display(), "the secrets file is open to others; make it mode 600");
+    }
 }
 
 fn first_seed(config: &Config, hub: &Hub) -> Result<Option<Catalogue>, SeedError> {

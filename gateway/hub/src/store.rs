@@ -56,9 +56,22 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(data_dir: &Path, create: bool) -> Result<(Self, Hub), StoreError> {
-        let options = Options::new(KIND, u32::from(RECORD_VERSION));
-        let options = if create { options.create() } else { options };
-        let journal = Journal::open(data_dir.join(DIR), &options)?;
+        let options = Self::options();
+        Self::open_with(data_dir, &if create { options.create() } else { options })
+    }
+
+    /// How a hub's journal is opened: an existing one only.
+    #[must_use]
+    pub fn options() -> Options {
+        Options::new(KIND, u32::from(RECORD_VERSION))
+    }
+
+    /// [`Self::open`] with other options, for tests that make the disk fail.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_with(data_dir: &Path, options: &Options) -> Result<(Self, Hub), StoreError> {
+        let journal = Journal::open(data_dir.join(DIR), options)?;
         let mut hub = Hub::default();
         let mut from = 1;
         if let Some(kept) = journal.latest_snapshot()? {

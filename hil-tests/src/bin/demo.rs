@@ -25,10 +25,14 @@ const SETTLE: Duration = Duration::from_secs(90);
 const USERS_PER_DEVICE: usize = 12;
 /// How often the story tells how things stand.
 const TELL: Duration = Duration::from_secs(3);
+/// How often it looks whether the backlog is gone.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An evening on a small campus, told in about a minute
 #[derive(Parser)]
-#[command(after_help = "Exit code 0 only if the books close: nobody good refused, nobody bad granted, nothing lost, nothing doubled.")]
+#[command(
+    after_help = "Exit code 0 only if the books close: nobody good refused, nobody bad granted, nothing lost, nothing doubled."
+)]
 struct Options {
     /// Everything random follows from it
     #[arg(long, default_value_t = 1)]
@@ -62,12 +66,42 @@ struct Act {
 }
 
 const ACTS: [Act; 6] = [
-    Act { name: "normal", share: 0.18, mode: Mode::Honest, story: "Six in the evening. The cloud answers; people charge, wash and fill bottles." },
-    Act { name: "lying", share: 0.26, mode: Mode::Lying, story: "The cloud now answers every request with \"Specified access key is not found\". The link looks healthy." },
-    Act { name: "hanging", share: 0.17, mode: Mode::Hanging, story: "The cloud takes every request and answers nothing." },
-    Act { name: "dark", share: 0.17, mode: Mode::Dark, story: "The cloud is gone: every connection is closed." },
-    Act { name: "throttled", share: 0.12, mode: Mode::Throttled(8), story: "The cloud is back, and tells whoever comes too fast to slow down." },
-    Act { name: "recovered", share: 0.10, mode: Mode::Honest, story: "The cloud is well again." },
+    Act {
+        name: "normal",
+        share: 0.18,
+        mode: Mode::Honest,
+        story: "Six in the evening. The cloud answers; people charge, wash and fill bottles.",
+    },
+    Act {
+        name: "lying",
+        share: 0.26,
+        mode: Mode::Lying,
+        story: "The cloud now answers every request with \"Specified access key is not found\". The link looks healthy.",
+    },
+    Act {
+        name: "hanging",
+        share: 0.17,
+        mode: Mode::Hanging,
+        story: "The cloud takes every request and answers nothing.",
+    },
+    Act {
+        name: "dark",
+        share: 0.17,
+        mode: Mode::Dark,
+        story: "The cloud is gone: every connection is closed.",
+    },
+    Act {
+        name: "throttled",
+        share: 0.12,
+        mode: Mode::Throttled(8),
+        story: "The cloud is back, and tells whoever comes too fast to slow down.",
+    },
+    Act {
+        name: "recovered",
+        share: 0.10,
+        mode: Mode::Honest,
+        story: "The cloud is well again.",
+    },
 ];
 
 fn main() -> ExitCode {
@@ -86,16 +120,27 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     build()?;
     let temporary = tempfile::tempdir()?;
     let dir = options.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
 
-    let mut plan = Plan::new(options.seed, usize::from(options.devices), usize::from(options.devices) * USERS_PER_DEVICE);
+    let mut plan = Plan::new(
+        options.seed,
+        usize::from(options.devices),
+        usize::from(options.devices) * USERS_PER_DEVICE,
+    );
     // An evening of a minute needs a recovery of seconds.
     plan.limits = "[limits]\nrecover_ms = 2000\nprobe_ms = 700\nprobe_max_ms = 2000\n\
                    [limits.charger]\nmeter_every_s = 2\n[limits.washer]\nmeter_every_s = 2\n[limits.dispenser]\nmeter_every_s = 2\n"
         .to_owned();
     let (hub, hub_address) = Site::start_hub(&plan, &dir)?;
     let cloud = runtime.block_on(CloudSim::start(hub_address))?;
-    let broker = if options.mosquitto { BrokerKind::Mosquitto } else { BrokerKind::Embedded };
+    let broker = if options.mosquitto {
+        BrokerKind::Mosquitto
+    } else {
+        BrokerKind::Embedded
+    };
     let mut site = Site::start(plan, &dir, hub, cloud.address(), broker)?;
     site.gateway.wait_for("list adopted")?;
     println!(
@@ -109,11 +154,15 @@ fn run(options: &Options) -> anyhow::Result<bool> {
 
     let seconds = options.minutes * 60.0;
     let fleet = fleet::Process::start(&site.plan, site.device_address, seconds, &dir)?;
-    let acts = evening(&mut site, &cloud, seconds)?;
+    let mut backlog = Backlog::default();
+    let acts = evening(&mut site, &cloud, seconds, &mut backlog)?;
     let rows = fleet.finish()?;
-    let reconcile = site.settle(SETTLE)?;
+    site.settle(SETTLE)?;
+    let reconcile = backlog.gone_after.unwrap_or_else(|| backlog.since_return());
     let books = books::compare(
-        site.ask_gateway("ledger")?.as_array().context("the gateway's ledger is a list of lines")?,
+        site.ask_gateway("ledger")?
+            .as_array()
+            .context("the gateway's ledger is a list of lines")?,
         &site.ask_hub("ledger")?,
     )?;
     let result = Outcome::new(options, &site.plan, &rows, &books, &acts, reconcile);
@@ -131,10 +180,23 @@ fn run(options: &Options) -> anyhow::Result<bool> {
 
 /// The demo is one command: what it starts is built first.
 fn build() -> anyhow::Result<()> {
-    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
+    let Some(cargo) = std::env::var_os("CARGO") else {
+        return Ok(());
+    };
     println!("Building hub, gateway and devices ...");
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "gateway", "--package", "hub", "--package", "hil-tests", "--bins"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "gateway",
+            "--package",
+            "hub",
+            "--package",
+            "hil-tests",
+            "--bins",
+        ])
         .stdin(Stdio::null())
         .status()?;
     ensure!(status.success(), "the build failed");
@@ -148,18 +210,53 @@ struct Played {
     to_ms: u64,
 }
 
-fn evening(site: &mut Site, cloud: &CloudSim, seconds: f64) -> anyhow::Result<Vec<Played>> {
+/// What had no receipt when the cloud came back, and how long it took until it had.
+#[derive(Default)]
+struct Backlog {
+    returned: Option<std::time::Instant>,
+    records: u64,
+    gone_after: Option<Duration>,
+}
+
+impl Backlog {
+    fn returns(&mut self, status: &serde_json::Value) {
+        self.returned = Some(std::time::Instant::now());
+        self.records = status["records"].as_u64().unwrap_or(0);
+    }
+
+    fn look(&mut self, status: &serde_json::Value) {
+        let gone = status["receipted"]
+            .as_u64()
+            .is_some_and(|receipted| receipted >= self.records);
+        if self.returned.is_some() && gone && self.gone_after.is_none() {
+            self.gone_after = Some(self.since_return());
+        }
+    }
+
+    fn since_return(&self) -> Duration {
+        self.returned.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+}
+
+fn evening(site: &mut Site, cloud: &CloudSim, seconds: f64, backlog: &mut Backlog) -> anyhow::Result<Vec<Played>> {
     let started = std::time::Instant::now();
     let mut played = Vec::new();
     let mut until = Duration::ZERO;
     for act in &ACTS {
         println!("\n[{:>3} s] {}", started.elapsed().as_secs(), act.story);
         cloud.set(act.mode);
+        if act.name == "throttled" {
+            backlog.returns(&site.ask_gateway("status")?);
+        }
         let from_ms = started.elapsed().as_millis() as u64;
         until += Duration::from_secs_f64(seconds * act.share);
         while started.elapsed() < until {
             // The story has a clock of its own; nothing is waited for here.
-            std::thread::sleep(TELL.min(until.saturating_sub(started.elapsed())));
+            let tell_at = until.min(started.elapsed() + TELL);
+            while started.elapsed() < tell_at {
+                std::thread::sleep(LOOK.min(tell_at.saturating_sub(started.elapsed())));
+                backlog.look(&site.ask_gateway("status")?);
+            }
             let status = site.ask_gateway("status")?;
             println!(
                 "[{:>3} s]   {} sessions open, {} at risk; {} records, {} without a receipt; the gateway decides {}",
@@ -168,12 +265,23 @@ fn evening(site: &mut Site, cloud: &CloudSim, seconds: f64) -> anyhow::Result<Ve
                 yuan(status["exposure"].as_i64().unwrap_or(0)),
                 status["records"],
                 status["waiting"],
-                if status["authorize"] == "ONLINE" { "with the cloud" } else { "alone" },
+                if status["authorize"] == "ONLINE" {
+                    "with the cloud"
+                } else {
+                    "alone"
+                },
             );
         }
-        played.push(Played { name: act.name, from_ms, to_ms: started.elapsed().as_millis() as u64 });
+        played.push(Played {
+            name: act.name,
+            from_ms,
+            to_ms: started.elapsed().as_millis() as u64,
+        });
     }
-    println!("\n[{:>3} s] People finish what they began; the books close.", started.elapsed().as_secs());
+    println!(
+        "\n[{:>3} s] People finish what they began; the books close.",
+        started.elapsed().as_secs()
+    );
     Ok(played)
 }
 
@@ -207,14 +315,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn new(
-        options: &Options,
-        plan: &Plan,
-        rows: &[Row],
-        books: &Books,
-        acts: &[Played],
-        reconcile: Duration,
-    ) -> Self {
+    fn new(options: &Options, plan: &Plan, rows: &[Row], books: &Books, acts: &[Played], reconcile: Duration) -> Self {
         let mut outcome = Self {
             seed: options.seed,
             sessions: 0,
@@ -237,7 +338,8 @@ impl Outcome {
             verdicts.extend(row.verdict_ms);
         }
         verdicts.sort_by(f64::total_cmp);
-        let at = |share: f64| verdicts.get(((verdicts.len() as f64 * share) as usize).min(verdicts.len().saturating_sub(1)));
+        let at =
+            |share: f64| verdicts.get(((verdicts.len() as f64 * share) as usize).min(verdicts.len().saturating_sub(1)));
         outcome.verdict_p50_ms = at(0.50).copied().unwrap_or(0.0);
         outcome.verdict_p99_ms = at(0.99).copied().unwrap_or(0.0);
         outcome
@@ -245,7 +347,10 @@ impl Outcome {
 
     fn count(&mut self, plan: &Plan, row: &Row, books: &Books, acts: &[Played]) {
         let standing = plan.users[row.user].standing;
-        let act = acts.iter().find(|act| (act.from_ms..act.to_ms).contains(&row.asked_ms)).map_or("after", |act| act.name);
+        let act = acts
+            .iter()
+            .find(|act| (act.from_ms..act.to_ms).contains(&row.asked_ms))
+            .map_or("after", |act| act.name);
         let outage = matches!(act, "lying" | "hanging" | "dark");
         self.delivered_without_grant += row.ungranted_milli;
         match (&row.refused, row.granted) {
@@ -253,7 +358,10 @@ impl Outcome {
                 if standing == Standing::Good {
                     self.good_users_refused += 1;
                 }
-                *self.refused.entry((standing.word().to_owned(), reason.clone())).or_default() += 1;
+                *self
+                    .refused
+                    .entry((standing.word().to_owned(), reason.clone()))
+                    .or_default() += 1;
             }
             (None, true) => {
                 self.sessions += 1;
@@ -324,7 +432,10 @@ impl Outcome {
             row(&format!("  at a {kind}"), count.to_string());
         }
         for act in &ACTS {
-            row(&format!("  begun while the cloud was {}", act.name), self.by_act.get(act.name).unwrap_or(&0).to_string());
+            row(
+                &format!("  begun while the cloud was {}", act.name),
+                self.by_act.get(act.name).unwrap_or(&0).to_string(),
+            );
         }
         row("good users refused", self.good_users_refused.to_string());
         row("bad users granted", self.bad_users_granted.to_string());
@@ -333,22 +444,44 @@ impl Outcome {
         }
         row("verdict, median", format!("{:.1} ms", self.verdict_p50_ms));
         row("verdict, 99 of 100 within", format!("{:.1} ms", self.verdict_p99_ms));
-        row("false denials the cloud told", cloud.counters().denied.load(Ordering::Relaxed).to_string());
-        row("messages it swallowed", cloud.counters().swallowed.load(Ordering::Relaxed).to_string());
-        row("requests it throttled", cloud.counters().throttled.load(Ordering::Relaxed).to_string());
+        row(
+            "false denials the cloud told",
+            cloud.counters().denied.load(Ordering::Relaxed).to_string(),
+        );
+        row(
+            "messages it swallowed",
+            cloud.counters().swallowed.load(Ordering::Relaxed).to_string(),
+        );
+        row(
+            "requests it throttled",
+            cloud.counters().throttled.load(Ordering::Relaxed).to_string(),
+        );
         row("money held", yuan(books.held));
         row("money captured", yuan(books.captured));
         row("lines in both books", books.lines.to_string());
         row("records lost", books.records_lost.to_string());
         row("records doubled", books.records_doubled.to_string());
-        row("charges that differ from the receipt", self.charged_differently.to_string());
+        row(
+            "charges that differ from the receipt",
+            self.charged_differently.to_string(),
+        );
         row("books of gateway and hub equal", yes(books.hub_gateway_equal));
         row("debits equal credits, nothing held", yes(books.ledger_balanced));
-        row("closed after the last session within", format!("{:.1} s", self.reconcile_s));
+        row(
+            "closed after the last session within",
+            format!("{:.1} s", self.reconcile_s),
+        );
         if let Some(difference) = &books.difference {
             println!("  first difference: {difference}");
         }
-        println!("\n{}", if self.closes(books) { "The books close." } else { "THE BOOKS DO NOT CLOSE." });
+        println!(
+            "\n{}",
+            if self.closes(books) {
+                "The books close."
+            } else {
+                "THE BOOKS DO NOT CLOSE."
+            }
+        );
     }
 }
 

@@ -92,7 +92,11 @@ impl CloudSim {
                 });
             }
         });
-        Ok(Self { address, mode, counters })
+        Ok(Self {
+            address,
+            mode,
+            counters,
+        })
     }
 
     /// Where gateways connect.
@@ -233,14 +237,24 @@ impl Conversation {
         if let Some(id) = publish.packet_id {
             self.to_gateway.write_all(&wire::puback(id)).await?;
         }
-        let Some((site, gateway, word)) = topic::parse_link_up(publish.topic) else { return Ok(()) };
+        let Some((site, gateway, word)) = topic::parse_link_up(publish.topic) else {
+            return Ok(());
+        };
         let ask = match word {
-            LinkUp::Ask => body(publish.payload).and_then(|body| codec::decode::<Ask>(body).ok()).map_or(0, |ask| ask.ask),
+            LinkUp::Ask => body(publish.payload)
+                .and_then(|body| codec::decode::<Ask>(body).ok())
+                .map_or(0, |ask| ask.ask),
             LinkUp::Hello | LinkUp::Records | LinkUp::Echo => 0,
         };
-        let trouble = Trouble { ask, code, text: text.to_owned() };
+        let trouble = Trouble {
+            ask,
+            code,
+            text: text.to_owned(),
+        };
         let topic = topic::link_down(&site, &gateway, LinkDown::Trouble);
-        self.to_gateway.write_all(&wire::publish(&topic, &codec::to_vec(&trouble), self.version)).await
+        self.to_gateway
+            .write_all(&wire::publish(&topic, &codec::to_vec(&trouble), self.version))
+            .await
     }
 }
 
@@ -254,7 +268,9 @@ fn body(frame: &[u8]) -> Option<&[u8]> {
 /// Ledger records in a sealed upload, for those who count what passes.
 #[must_use]
 pub fn records_in(frame: &[u8]) -> usize {
-    body(frame).and_then(|body| codec::decode::<Upload>(body).ok()).map_or(0, |upload| upload.records.len())
+    body(frame)
+        .and_then(|body| codec::decode::<Upload>(body).ok())
+        .map_or(0, |upload| upload.records.len())
 }
 
 /// Time enough for a mode to be noticed on every connection.

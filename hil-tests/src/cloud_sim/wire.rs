@@ -56,7 +56,11 @@ impl<'a> Publish<'a> {
             let (properties, digits) = varint(rest)?;
             rest = rest.get(digits + properties..)?;
         }
-        Some(Self { topic, packet_id, payload: rest })
+        Some(Self {
+            topic,
+            packet_id,
+            payload: rest,
+        })
     }
 }
 
@@ -130,7 +134,10 @@ mod tests {
             splitter.add(&puback(9));
             let whole = splitter.next().unwrap();
             let parsed = Publish::parse(&whole, version).unwrap();
-            assert_eq!((parsed.topic, parsed.packet_id, parsed.payload), ("a/b", None, &[7; 300][..]));
+            assert_eq!(
+                (parsed.topic, parsed.packet_id, parsed.payload),
+                ("a/b", None, &[7; 300][..])
+            );
             assert_eq!(splitter.next().unwrap(), puback(9));
         }
     }

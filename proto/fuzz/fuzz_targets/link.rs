@@ -27,7 +27,10 @@ fuzz_target!(|body: &[u8]| {
     let mut book = Book::default();
     for record in &records {
         for kind in RecordKind::ALL {
-            let record = LedgerRecord { kind: *kind, ..record.clone() };
+            let record = LedgerRecord {
+                kind: *kind,
+                ..record.clone()
+            };
             let _ = book.book(&record);
             assert!(book.is_balanced());
         }

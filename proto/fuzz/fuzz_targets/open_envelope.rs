@@ -12,7 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
     let issuer = Issuer::from_seed(&[3; 32]);
     let keys = [issuer.key()];
     let mut scratch = vec![0; bytes.len() + ENVELOPE_OVERHEAD_BYTES];
-    assert!(trust::open(ArtifactKind::List, bytes, &keys, &mut scratch).is_err(), "never signed");
+    assert!(
+        trust::open(ArtifactKind::List, bytes, &keys, &mut scratch).is_err(),
+        "never signed"
+    );
     same_again::<ListManifest>(bytes);
     same_again::<Revocations>(bytes);
     same_again::<TariffTable>(bytes);

@@ -51,7 +51,7 @@ fn hostile_bodies_are_refused_with_what_and_where() {
         ("a1 00 ff", BAD, 3),
         ("a2 00 05 01 5f 41 00 ff", INDEFINITE, 6),
         ("a2 00 05 01 7f 61 61 ff", INDEFINITE, 6),
-        ("a2 00 05 01 61 ff", BAD, 6),
+        ("a2 00 05 01 61 ff", BAD, 5),
         ("a2 00 05 01 5b ff ff ff ff ff ff ff ff", EARLY, 13),
         ("a2 00 05 01 7b ff ff ff ff ff ff ff ff", BAD, 13),
         ("a2 00 05 01 9b ff ff ff ff ff ff ff ff", EARLY, 13),

@@ -133,11 +133,17 @@ impl Hcp {
         if (site, gateway) != (self.site, self.gateway) {
             return Err(BadLink::Topic);
         }
-        let body = |error| BadLink::Body { word: word.word(), error };
+        let body = |error| BadLink::Body {
+            word: word.word(),
+            error,
+        };
         if word == LinkDown::Trouble {
             return codec::decode(frame).map(Heard::Trouble).map_err(body);
         }
-        let seal = |error| BadLink::Seal { word: word.word(), error };
+        let seal = |error| BadLink::Seal {
+            word: word.word(),
+            error,
+        };
         let opened = self.down.open(topic, frame, LINK_FRAME_BYTES_MAX).map_err(seal)?;
         self.window.check(opened.counter).map_err(seal)?;
         self.window.last = opened.counter;
@@ -178,7 +184,10 @@ impl Assembly {
         if part.parts == 0 || part.parts > PARTS_MAX || part.part >= part.parts {
             return Err(ArtifactError::Long(part.parts as usize));
         }
-        let fresh = || Parts { revision: part.revision, parts: vec![None; part.parts as usize] };
+        let fresh = || Parts {
+            revision: part.revision,
+            parts: vec![None; part.parts as usize],
+        };
         let waiting = self.waiting.entry(part.kind.code()).or_insert_with(fresh);
         if waiting.revision != part.revision || waiting.parts.len() != part.parts as usize {
             *waiting = fresh();
@@ -204,7 +213,9 @@ fn verify(
     use gateway_core::Input;
     match kind {
         ArtifactKind::List => artifact::verify_list(envelope, chunks, keys).map(Input::List).map(Some),
-        ArtifactKind::Revocations => artifact::verify_revocations(envelope, keys).map(Input::Revocations).map(Some),
+        ArtifactKind::Revocations => artifact::verify_revocations(envelope, keys)
+            .map(Input::Revocations)
+            .map(Some),
         ArtifactKind::Tariffs => artifact::verify_tariffs(envelope, keys).map(Input::Tariffs).map(Some),
         ArtifactKind::Policy
         | ArtifactKind::Lease

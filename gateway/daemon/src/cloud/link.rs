@@ -49,6 +49,10 @@ const READ_RECORDS: usize = 256;
 const CODE_THROTTLED: u16 = 429;
 /// Longest pause between two uploads, however much the cloud asks us to slow down.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// First wait for the answer to a hello; doubles up to [`HELLO_WAIT_MAX`]. A cloud that throttles swallows hellos too.
+const HELLO_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait between two hellos on one connection.
+const HELLO_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often an unfinished upload is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -72,6 +76,10 @@ pub struct Link {
     pub reader: Reader,
     /// Told to the engine.
     pub up: Arc<AtomicBool>,
+}
+
+fn far_away() -> Instant {
+    Instant::now() + HELLO_WAIT_MAX
 }
 
 /// The engine is gone: stop.
@@ -102,7 +110,9 @@ impl Link {
         let mut backoff = Backoff::new(self.config.reconnect_s_max);
         loop {
             let since = Instant::now();
-            let Ok(why) = self.connection(&mut hcp).await else { return };
+            let Ok(why) = self.connection(&mut hcp).await else {
+                return;
+            };
             self.up.store(false, Ordering::Relaxed);
             if since.elapsed().as_secs() >= STABLE_S {
                 backoff.reset();
@@ -129,16 +139,18 @@ impl Link {
         let sender = connection.sender();
         let mut assembly = Assembly::default();
         let mut uploads: Option<Uploads> = None;
+        // When to say hello next, once the connection stands and until it is answered.
+        let mut hello: Option<(Instant, Duration)> = None;
         loop {
-            let look_at = self.look_at(uploads.as_ref());
+            if self.up.load(Ordering::Relaxed) {
+                hello = None;
+            }
+            let look_at = self
+                .look_at(uploads.as_ref())
+                .min(hello.map_or_else(far_away, |(at, _)| at));
             tokio::select! {
                 event = connection.next() => match event {
-                    Event::Up => {
-                        let (topic, frame) = hcp.hello(&self.position.borrow());
-                        if let Err(why) = sender.publish(&topic, frame) {
-                            return Ok(why);
-                        }
-                    }
+                    Event::Up => hello = Some((Instant::now(), HELLO_WAIT)),
                     Event::Message(message) => self.heard(hcp, &mut assembly, &mut uploads, message).await?,
                     Event::Down(why) => return Ok(why),
                 },
@@ -153,6 +165,13 @@ impl Link {
                 },
                 changed = self.position.changed() => changed.map_err(|_| Gone)?,
                 () = tokio::time::sleep_until(look_at) => {}
+            }
+            if let Some((at, wait)) = hello.filter(|(at, _)| *at <= Instant::now()) {
+                let (topic, frame) = hcp.hello(&self.position.borrow());
+                if let Err(why) = sender.publish(&topic, frame) {
+                    return Ok(why);
+                }
+                hello = Some((at + wait, (wait * 2).min(HELLO_WAIT_MAX)));
             }
             if let Some(state) = &mut uploads
                 && let Err(why) = self.upload(hcp, &sender, state).await?
@@ -199,11 +218,20 @@ impl Link {
             Ok(Heard::Echo(_)) => {}
             Ok(Heard::Trouble(trouble)) => {
                 let text: String = trouble.text.chars().take(proto::link::TROUBLE_TEXT_BYTES_MAX).collect();
-                tracing::debug!(ask = trouble.ask, code = trouble.code, text, "the cloud reports trouble");
+                tracing::debug!(
+                    ask = trouble.ask,
+                    code = trouble.code,
+                    text,
+                    "the cloud reports trouble"
+                );
                 if let Some(state) = uploads.as_mut().filter(|_| trouble.code == CODE_THROTTLED) {
                     state.slow_down();
                 }
-                self.tell(Input::Trouble { ask: trouble.ask, code: trouble.code }).await?;
+                self.tell(Input::Trouble {
+                    ask: trouble.ask,
+                    code: trouble.code,
+                })
+                .await?;
             }
             Err(bad) => tracing::warn!(topic = message.topic, %bad, "message on the link dropped"),
         }
@@ -213,7 +241,10 @@ impl Link {
     /// An uploader that goes on behind `upto`.
     async fn uploads_from(&self, upto: u64) -> Result<Uploads, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.engine.send(Job::Find { ledger: upto, reply }).await.map_err(|_| Gone)?;
+        self.engine
+            .send(Job::Find { ledger: upto, reply })
+            .await
+            .map_err(|_| Gone)?;
         let mark = answer.await.map_err(|_| Gone)?;
         let now = Instant::now();
         let mut state = Uploads {
@@ -266,15 +297,13 @@ impl Link {
     }
 
     /// Sends what there is to send and the pace allows.
-    async fn upload(
-        &self,
-        hcp: &mut Hcp,
-        sender: &Sender,
-        state: &mut Uploads,
-    ) -> Result<Result<(), String>, Gone> {
+    async fn upload(&self, hcp: &mut Hcp, sender: &Sender, state: &mut Uploads) -> Result<Result<(), String>, Gone> {
         let position = *self.position.borrow();
         if state.refused && Instant::now() >= state.pace_until {
-            *state = Uploads { pause: state.pause, ..self.uploads_from(position.cursor).await? };
+            *state = Uploads {
+                pause: state.pause,
+                ..self.uploads_from(position.cursor).await?
+            };
         }
         Ok(self.send(hcp, sender, state, &position))
     }
@@ -296,7 +325,11 @@ impl Link {
         if records.is_empty() {
             return Ok(());
         }
-        let (topic, frame) = hcp.upload(&Upload { epoch: position.epoch, first, records });
+        let (topic, frame) = hcp.upload(&Upload {
+            epoch: position.epoch,
+            first,
+            records,
+        });
         sender.publish(&topic, frame)?;
         state.ends.insert(state.sent, state.chain);
         let steady = Duration::from_secs(1) / self.config.batches_a_second_max;
@@ -324,7 +357,9 @@ impl Uploads {
         let mut records = Vec::new();
         let mut bytes = 0;
         while records.len() < wanted {
-            let rows = reader.read(self.journal, READ_RECORDS).map_err(|error| error.to_string())?;
+            let rows = reader
+                .read(self.journal, READ_RECORDS)
+                .map_err(|error| error.to_string())?;
             if rows.is_empty() {
                 break;
             }

@@ -31,7 +31,10 @@ impl DeviceAccess {
     /// For these devices.
     #[must_use]
     pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, monitor_password: Option<String>) -> Self {
-        Self { passwords: secrets.iter().map(|(id, secret)| (*id, secret.password())).collect(), monitor_password }
+        Self {
+            passwords: secrets.iter().map(|(id, secret)| (*id, secret.password())).collect(),
+            monitor_password,
+        }
     }
 }
 
@@ -43,7 +46,10 @@ impl Access for DeviceAccess {
         let expected = if user == MONITOR {
             self.monitor_password.as_deref()
         } else {
-            Name::new(user).ok().and_then(|id| self.passwords.get(&id)).map(heapless::String::as_str)
+            Name::new(user)
+                .ok()
+                .and_then(|id| self.passwords.get(&id))
+                .map(heapless::String::as_str)
         };
         // The length of the right password is no secret; its content is.
         let fits = expected.is_some_and(|expected| expected.as_bytes().ct_eq(password).into());
@@ -51,8 +57,16 @@ impl Access for DeviceAccess {
             return Err(ConnectDenied::BadCredentials);
         }
         // A device is its client id; watchers may choose theirs, but not a device's.
-        let as_itself = if user == MONITOR { !self.is_device(request.client_id) } else { request.client_id == user };
-        if as_itself { Ok(()) } else { Err(ConnectDenied::ClientIdRejected) }
+        let as_itself = if user == MONITOR {
+            !self.is_device(request.client_id)
+        } else {
+            request.client_id == user
+        };
+        if as_itself {
+            Ok(())
+        } else {
+            Err(ConnectDenied::ClientIdRejected)
+        }
     }
 
     fn may_publish(&self, client_id: &str, topic: &str) -> bool {
@@ -61,8 +75,10 @@ impl Access for DeviceAccess {
 
     fn may_subscribe(&self, client_id: &str, filter: &str) -> bool {
         match Name::new(client_id).ok().filter(|id| self.passwords.contains_key(id)) {
-            Some(device) => filter == topic::down_filter(&device).as_str()
-                || topic::parse_down(filter).is_some_and(|(of, _)| of == device),
+            Some(device) => {
+                filter == topic::down_filter(&device).as_str()
+                    || topic::parse_down(filter).is_some_and(|(of, _)| of == device)
+            }
             None => true, // Whoever is no device logged in as the monitor.
         }
     }
@@ -81,10 +97,24 @@ impl DeviceAccess {
 /// Hands on what devices say, until the endpoint or the engine ends.
 pub async fn run(mut inbound: mpsc::Receiver<Inbound>, opener: Arc<Opener>, engine: mpsc::Sender<Job>) {
     while let Some(event) = inbound.recv().await {
-        let Inbound::Publish { client_id, topic, payload, ack, .. } = event else { continue };
+        let Inbound::Publish {
+            client_id,
+            topic,
+            payload,
+            ack,
+            ..
+        } = event
+        else {
+            continue;
+        };
         match opener.open(Some(&client_id), &topic, &payload) {
             Ok((device, counter, said)) => {
-                let job = Job::Device { device, counter, said, ack: Ack::Embedded(ack) };
+                let job = Job::Device {
+                    device,
+                    counter,
+                    said,
+                    ack: Ack::Embedded(ack),
+                };
                 if engine.send(job).await.is_err() {
                     return;
                 }

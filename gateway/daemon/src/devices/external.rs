@@ -22,7 +22,10 @@ impl Outward {
     /// If there is none, or its window is full.
     pub fn publish(&self, topic: &str, frame: Vec<u8>) -> Result<(), String> {
         let sender = self.0.read().expect("no panic happens under this lock");
-        sender.as_ref().ok_or_else(|| "no connection to the broker".to_owned())?.publish(topic, frame)
+        sender
+            .as_ref()
+            .ok_or_else(|| "no connection to the broker".to_owned())?
+            .publish(topic, frame)
     }
 
     fn replace(&self, sender: Option<Sender>) {
@@ -55,7 +58,12 @@ pub async fn run(options: Options, opener: Arc<Opener>, outward: Outward, engine
             backoff.reset();
         }
         let wait = backoff.next_wait();
-        tracing::warn!(broker = options.broker, why, wait_ms = wait.as_millis() as u64, "no connection to the broker");
+        tracing::warn!(
+            broker = options.broker,
+            why,
+            wait_ms = wait.as_millis() as u64,
+            "no connection to the broker"
+        );
         tokio::time::sleep(wait).await;
     }
 }
@@ -63,7 +71,12 @@ pub async fn run(options: Options, opener: Arc<Opener>, outward: Outward, engine
 async fn receive(opener: &Opener, engine: &mpsc::Sender<Job>, message: Message) -> Result<(), ()> {
     match opener.open(None, &message.topic, &message.payload) {
         Ok((device, counter, said)) => {
-            let job = Job::Device { device, counter, said, ack: Ack::External(message.ack) };
+            let job = Job::Device {
+                device,
+                counter,
+                said,
+                ack: Ack::External(message.ack),
+            };
             engine.send(job).await.map_err(|_| ())
         }
         Err(bad) => {

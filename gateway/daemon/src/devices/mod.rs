@@ -94,8 +94,16 @@ impl Opener {
     /// For these devices.
     #[must_use]
     pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, token_key: TokenKey) -> Self {
-        let keys = secrets.iter().map(|(id, secret)| (*id, secret.key(Direction::Up))).collect();
-        Self { keys, token_key, complained: Mutex::default(), dropped: AtomicU64::new(0) }
+        let keys = secrets
+            .iter()
+            .map(|(id, secret)| (*id, secret.key(Direction::Up)))
+            .collect();
+        Self {
+            keys,
+            token_key,
+            complained: Mutex::default(),
+            dropped: AtomicU64::new(0),
+        }
     }
 
     /// From topic and frame to what was said. `client`: who published, if the carrier knows.
@@ -105,13 +113,22 @@ impl Opener {
     pub fn open(&self, client: Option<&str>, topic: &str, frame: &[u8]) -> Result<(DeviceId, u64, Said), Bad> {
         let (device, word) = topic::parse_up(topic).ok_or_else(|| Bad::Topic(shorten(topic)))?;
         if let Some(client) = client.filter(|client| *client != device.as_str()) {
-            return Err(Bad::NotItself { client: shorten(client), device });
+            return Err(Bad::NotItself {
+                client: shorten(client),
+                device,
+            });
         }
         let key = self.keys.get(&device).ok_or(Bad::UnknownDevice(device))?;
-        let opened = key
-            .open(topic, frame, FRAME_BYTES_MAX)
-            .map_err(|error| Bad::Seal { device, word: word.word(), error })?;
-        let said = self.said(word, opened.body).map_err(|error| Bad::Body { device, word: word.word(), error })?;
+        let opened = key.open(topic, frame, FRAME_BYTES_MAX).map_err(|error| Bad::Seal {
+            device,
+            word: word.word(),
+            error,
+        })?;
+        let said = self.said(word, opened.body).map_err(|error| Bad::Body {
+            device,
+            word: word.word(),
+            error,
+        })?;
         Ok((device, opened.counter, said))
     }
 
@@ -119,9 +136,22 @@ impl Opener {
         Ok(match word {
             Up::Hello => Said::Hello(codec::decode::<Hello>(body)?),
             Up::Authorize => {
-                let Authorize { session, outlet, token, units_wished, register, at: _ } = codec::decode(body)?;
+                let Authorize {
+                    session,
+                    outlet,
+                    token,
+                    units_wished,
+                    register,
+                    at: _,
+                } = codec::decode(body)?;
                 // Only the hash goes on from here.
-                Said::Authorize { session, outlet, token: token.hash(&self.token_key), units_wished, register }
+                Said::Authorize {
+                    session,
+                    outlet,
+                    token: token.hash(&self.token_key),
+                    units_wished,
+                    register,
+                }
             }
             Up::Started => Said::Started(codec::decode::<Started>(body)?),
             Up::Meter => Said::Meter(codec::decode::<Meter>(body)?),
@@ -163,8 +193,10 @@ impl Sealer {
     /// For these devices, in this boot of the gateway.
     #[must_use]
     pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, boot: u32) -> Self {
-        let devices =
-            secrets.iter().map(|(id, secret)| (*id, (secret.key(Direction::Down), Counter::of_boot(boot)))).collect();
+        let devices = secrets
+            .iter()
+            .map(|(id, secret)| (*id, (secret.key(Direction::Down), Counter::of_boot(boot))))
+            .collect();
         Self { devices }
     }
 

@@ -1,0 +1,263 @@
+//! The command line: every wrong input names what and where, and has its exit code.
+
+#[path = "support/process.rs"]
+mod process_support;
+
+use std::process::Output;
+
+use process_support::{SEED, Site};
+
+fn check(output: &Output, code: i32, words: &[&str]) {
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn wrong_configurations_are_named() {
+    let secret = "5".repeat(64);
+    // (file, text to replace, by what, words of the error)
+    let table: [(&str, &str, &str, &[&str]); 10] = [
+        (
+            "hub.toml",
+            "list_every_s = 0",
+            "list_every_s = 5",
+            &["hub.toml", "list_every_s", "below 60"],
+        ),
+        (
+            "hub.toml",
+            "list_every_s",
+            "list_every",
+            &["hub.toml", "unknown field `list_every`"],
+        ),
+        ("hub.toml", "127.0.0.1:0", "nowhere", &["hub.toml", "listen"]),
+        ("hub.toml", "gw-2", "gw-1", &["gateways[1].id", "twice"]),
+        ("hub.toml", "gw-2", "GW 2", &["gateways[1].id", "1 to 20 characters"]),
+        (
+            "hub.toml",
+            "gw-2",
+            "gw-3",
+            &["secrets.toml", "gateways.gw-3", "no secret"],
+        ),
+        (
+            "hub.toml",
+            "format = \"json\"",
+            "filter = \"hub=loud\"",
+            &["log.filter"],
+        ),
+        (
+            "hub.toml",
+            "secrets.toml",
+            "missing.toml",
+            &["missing.toml", "No such file"],
+        ),
+        (
+            "secrets.toml",
+            "2222",
+            "22",
+            &["secrets.toml", "token_key", "expected 64"],
+        ),
+        (
+            "secrets.toml",
+            "issuer_seed = \"11",
+            "issuer_seed = \"xy",
+            &["secrets.toml", "issuer_seed", "hexadecimal"],
+        ),
+    ];
+    for (file, from, to, words) in table {
+        let site = Site::new();
+        let text = std::fs::read_to_string(site.path(file)).unwrap();
+        assert!(text.contains(from), "{from}");
+        site.write(file, &text.replacen(from, to, 1));
+        let output = site.command(&["check-config", "--config", "hub.toml"]);
+        check(&output, 78, words);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains(&secret[..8]));
+    }
+    let site = Site::new();
+    site.write("secrets.toml", "issuer_seed = \"5555");
+    let output = site.command(&["run", "--config", "hub.toml"]);
+    check(&output, 78, &["secrets.toml"]);
+    assert!(
+        !String::from_utf8_lossy(&output.stderr).contains("5555"),
+        "no part of a secret is shown"
+    );
+}
+
+#[test]
+fn wrong_seed_files_are_named() {
+    let table: [(&str, &str, &str); 12] = [
+        ("deposit = 10000", "deposit = -1", "accounts[0]"),
+        (
+            "account = 7 }",
+            "account = 8 }",
+            "tokens[0]: account 8 is not in this file",
+        ),
+        ("account = 7 }", "account = 7, colour = 1 }", "unknown field `colour`"),
+        (
+            "raw = \"04a1b2c3\"",
+            "raw = \"04a1b2c\"",
+            "tokens[1]: raw: an odd number",
+        ),
+        (
+            "raw = \"04a1b2c3\"",
+            "raw = \"04a1b2zz\"",
+            "tokens[1]: raw: not hexadecimal",
+        ),
+        (
+            "raw = \"04a1b2c3\"",
+            "hash = \"00\"",
+            "tokens[1]: hash: 2 hexadecimal digits",
+        ),
+        (
+            "raw = \"04a1b2c3\"",
+            "raw = \"04\", text = \"a\"",
+            "tokens[1]: exactly one",
+        ),
+        ("kind = \"card\"", "kind = \"ring\"", "tokens[1]: kind \"ring\""),
+        (
+            "kind = \"charger\"",
+            "kind = \"toaster\"",
+            "tariffs[0]: kind \"toaster\"",
+        ),
+        ("\"energy\"", "\"love\"", "tariffs[0]: elements[0]: dimension \"love\""),
+        (
+            "price_milli = 120000",
+            "price_milli = -1",
+            "tariffs[0]: the price of element 0",
+        ),
+        (
+            "whitelist = \"never\"",
+            "whitelist = \"maybe\"",
+            "unknown variant `maybe`",
+        ),
+    ];
+    for (from, to, words) in table {
+        let site = Site::new();
+        assert!(SEED.contains(from), "{from}");
+        site.write("seed.toml", &SEED.replacen(from, to, 1));
+        let output = site.command(&["check-config", "--config", "hub.toml"]);
+        check(&output, 65, &["seed.toml", words]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!text.contains("04a1b2"), "a token is shown: {text}");
+        // A hub that knows nothing yet does not start with it.
+        check(&site.command(&["run", "--config", "hub.toml"]), 65, &[words]);
+    }
+}
+
+#[test]
+fn a_broken_seed_file_does_not_keep_a_hub_dark_that_knows_its_tokens() {
+    let site = Site::new();
+    assert_eq!(site.start().stop(), Some(0));
+    site.write("seed.toml", "tokens = [");
+    let hub = site.start();
+    assert_eq!(site.status().tokens, 2);
+    check(
+        &site.command(&["reload", "--config", "hub.toml"]),
+        65,
+        &["seed.toml", "line 1"],
+    );
+    site.write("seed.toml", &SEED.replace("10000", "500"));
+    check(&site.command(&["reload", "--data", "data"]), 0, &["accounts = 1"]);
+    site.write("more.json", r#"{"accounts": [{"id": 8, "deposit": 1}]}"#);
+    check(
+        &site.command(&["import", "more.json", "--config", "hub.toml"]),
+        0,
+        &["accounts = 1", "tokens_gone = 0"],
+    );
+    assert_eq!(hub.stop(), Some(0));
+    check(
+        &site.command(&["import", "more.json", "--config", "hub.toml"]),
+        0,
+        &["accounts = 0"],
+    );
+    check(
+        &site.command(&["balances", "--data", "data", "--json"]),
+        0,
+        &["customer:8", "\"deposit\":500"],
+    );
+}
+
+#[test]
+fn other_failures_have_their_exit_codes() {
+    let site = Site::new();
+    check(&site.command(&["run"]), 64, &["--config"]);
+    check(&site.command(&["dance"]), 64, &["dance"]);
+    check(&site.command(&["--help"]), 0, &["check-config"]);
+    check(
+        &site.command(&["status", "--data", "nowhere"]),
+        74,
+        &["no journal in nowhere"],
+    );
+    check(
+        &site.command(&["status", "--socket", "nowhere.sock"]),
+        69,
+        &["nowhere.sock"],
+    );
+    let hub = site.start();
+    check(
+        &site.command(&["run", "--config", "hub.toml"]),
+        75,
+        &["another process"],
+    );
+    let taken = hub.address.to_string();
+    let text = std::fs::read_to_string(site.path("hub.toml")).unwrap();
+    let second = text.replace("127.0.0.1:0", &taken).replace("\"data\"", "\"data-2\"");
+    site.write("second.toml", &second);
+    check(&site.command(&["run", "--config", "second.toml"]), 71, &[&taken]);
+    check(&site.command(&["init", "."]), 73, &["exists already"]);
+    check(
+        &site.command(&["ledger", "export", "--data", "data", "--gateway", "GW"]),
+        64,
+        &["GW"],
+    );
+    assert_eq!(hub.stop(), Some(0));
+    check(&site.command(&["status", "--data", "data"]), 69, &["no hub answers"]);
+}
+
+#[test]
+fn init_makes_a_hub_that_runs() {
+    let site = Site::new();
+    check(
+        &site.command(&["init", "new", "--gateway", "gw-5", "--site", "north"]),
+        0,
+        &["issuer key", "gw-5"],
+    );
+    check(
+        &site.command(&["check-config", "--config", "new/hub.toml"]),
+        0,
+        &["1 gateways", "2 tokens", "3 tariffs"],
+    );
+    let mode = std::fs::metadata(site.path("new/hub-secrets.toml")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o077, 0);
+    let text = std::fs::read_to_string(site.path("new/hub.toml")).unwrap();
+    assert!(text.contains("id = \"gw-5\"\nsite = \"north\""));
+}
+
+#[test]
+fn a_list_of_a_truncated_file_is_refused_and_the_known_one_stays() {
+    let site = Site::new();
+    let row = |n: u32| format!("  {{ hash = \"{n:032x}\", account = 7 }},\n");
+    let seed = |rows: u32| {
+        let tokens: String = (1..=rows).map(row).collect();
+        format!("accounts = [{{ id = 7, deposit = 1 }}]\ntokens = [\n{tokens}]\n")
+    };
+    site.write("seed.toml", &seed(200));
+    let hub = site.start();
+    site.write("seed.toml", &seed(100));
+    check(
+        &site.command(&["reload", "--data", "data"]),
+        65,
+        &["100 of 200 tokens would disappear", "may_shrink"],
+    );
+    assert_eq!((site.status().tokens, site.status().list_revision), (200, 1));
+    site.write("seed.toml", &format!("may_shrink = true\n{}", seed(100)));
+    check(&site.command(&["reload", "--data", "data"]), 0, &["tokens_gone = 100"]);
+    assert_eq!((site.status().tokens, site.status().list_revision), (100, 2));
+    assert_eq!(hub.stop(), Some(0));
+}

@@ -1,0 +1,148 @@
+//! The engine says nothing before its events are durable, and ends when they cannot be.
+
+#[path = "support/process.rs"]
+mod process_support;
+mod support;
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use hub::{
+    config,
+    core::{Hub, Input},
+    engine::{Ack, Engine, Work},
+    store::{Store, StoreError},
+};
+use process_support::{Site, secret_of, site_name};
+use proto::{
+    codec,
+    link::{LedgerReceipt, RecordKind, Upload},
+    seal::Direction,
+    topic::{self, LinkDown, LinkUp},
+};
+use support::{NOW, SETTINGS, bytes, gateway, greet, hello, record, upload};
+use tokio::sync::mpsc;
+
+type Sent = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+fn frame(word: LinkUp, counter: u64, message: &impl serde::Serialize, acks: &Arc<Mutex<Vec<bool>>>) -> Work {
+    let topic = topic::link_up(&site_name(), &gateway(), word);
+    let frame = secret_of("gw-1").key(Direction::Up).seal_vec(&topic, counter, message);
+    let acks = Arc::clone(acks);
+    Work::Frame {
+        client: gateway(),
+        topic: topic.to_string(),
+        frame: frame.into(),
+        ack: Ack::new(move |taken| acks.lock().unwrap().push(taken)),
+    }
+}
+
+fn receipts(sent: &Sent) -> Vec<LedgerReceipt> {
+    let topic = topic::link_down(&site_name(), &gateway(), LinkDown::Receipt);
+    let key = secret_of("gw-1").key(Direction::Down);
+    let sent = sent.lock().unwrap();
+    let opened = sent
+        .iter()
+        .filter(|(to, _)| *to == topic.as_str())
+        .map(|(to, frame)| key.open(to, frame, proto::link::LINK_FRAME_BYTES_MAX).unwrap());
+    opened.map(|opened| codec::decode(opened.body).unwrap()).collect()
+}
+
+#[test]
+fn a_failed_sync_lets_nothing_out_and_ends_the_engine() {
+    let site = Site::new();
+    let config = config::load(&site.path("hub.toml")).unwrap();
+    let (sent, acks) = (Sent::default(), Arc::new(Mutex::new(Vec::new())));
+    let broken = Arc::new(AtomicBool::new(false));
+    for fails in [false, true] {
+        broken.store(false, Ordering::SeqCst);
+        let mut options = Store::options().create();
+        let hook = Arc::clone(&broken);
+        options.sync_hook = Some(Arc::new(move |_| {
+            if hook.load(Ordering::SeqCst) {
+                Err(io::Error::other("the disk is gone"))
+            } else {
+                Ok(())
+            }
+        }));
+        let (store, hub) = Store::open_with(&site.path("data"), &options).unwrap();
+        let sender = Arc::clone(&sent);
+        let send = move |_: &_, topic: topic::Topic, frame| sender.lock().unwrap().push((topic.to_string(), frame));
+        let upto = hub.gateways().get(&gateway()).map_or(0, |row| row.upto);
+        let engine = Engine::start(&config, store, hub, String::new(), Box::new(send)).unwrap();
+        let (queue, work) = mpsc::channel(8);
+        let counter = u64::from(fails) * 10;
+        queue
+            .try_send(frame(LinkUp::Hello, counter + 1, &hello(1, 9), &acks))
+            .unwrap();
+        let records = vec![bytes(&record(upto + 1, RecordKind::Hold, upto, 12)).into()];
+        let first = upto + 1;
+        let message = Upload {
+            epoch: 1,
+            first,
+            records,
+        };
+        queue
+            .try_send(frame(LinkUp::Records, counter + 2, &message, &acks))
+            .unwrap();
+        queue.try_send(Work::Stop).unwrap();
+        broken.store(fails, Ordering::SeqCst);
+        let ended = engine.run(work);
+        if fails {
+            assert!(matches!(ended, Err(StoreError::Append(_))), "{ended:?}");
+        } else {
+            ended.unwrap();
+        }
+        // Only the first time anything was said or acknowledged.
+        assert_eq!(receipts(&sent).len(), 1, "fails: {fails}");
+        assert_eq!(receipts(&sent)[0].upto, 1);
+        assert_eq!(*acks.lock().unwrap(), [true, true], "fails: {fails}");
+    }
+}
+
+#[test]
+fn a_store_gives_back_what_it_took_with_and_without_snapshots() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, mut hub) = Store::open(dir.path(), true).unwrap();
+    assert_eq!(hub, Hub::default());
+    let mut step = |hub: &mut Hub, store: &mut Store, input: &Input| {
+        let decision = hub.step(NOW, &SETTINGS, input);
+        store.append(&decision.events).unwrap();
+    };
+    step(
+        &mut hub,
+        &mut store,
+        &Input::Import(support::catalogue([(support::token(1), support::spec())])),
+    );
+    step(&mut hub, &mut store, &greet(hello(1, 0), 1));
+    for n in 1..=40 {
+        let poison = n % 10 == 0;
+        let sent = if poison {
+            vec![0xff; 9000]
+        } else {
+            bytes(&record(n, RecordKind::Hold, n, 12))
+        };
+        step(&mut hub, &mut store, &upload(1, n, [sent]));
+        if n % 7 == 0 {
+            store.snapshot(&hub).unwrap();
+        }
+        if n % 5 == 0 {
+            store.close().unwrap();
+            let (again, restored) = Store::open(dir.path(), false).unwrap();
+            assert_eq!(restored, hub, "after record {n}");
+            store = again;
+        }
+    }
+    assert_eq!((hub.quarantine().len(), hub.book().holds().count()), (4, 36));
+    drop(store);
+    let other = Store::open_with(dir.path(), &journal::Options::new("gateway", 1));
+    assert!(matches!(
+        other,
+        Err(StoreError::Open(journal::OpenError::WrongKind { .. }))
+    ));
+}
