@@ -3,6 +3,7 @@
 //! anything without a durable record.
 //!
 //! `HOLDFAST_SEED` and `HOLDFAST_KILLS` repeat or lengthen a run.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 

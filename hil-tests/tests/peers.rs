@@ -2,6 +2,7 @@
 //! another CBOR library and another MQTT client, and mosquitto's tools.
 //!
 //! `HOLDFAST_PYTHON` names an interpreter with hil-tests/python/requirements.txt installed; `cargo xtask test` makes one.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     io::{BufRead, BufReader},
