@@ -322,6 +322,10 @@ fn last_audit(world: &World) {
         "the hub's book is the gateway's, line by line"
     );
     let replayed: Gateway = world.shell.replay();
-    same("the journal leads to another state than the one that was lived", &replayed, gateway);
+    same(
+        "the journal leads to another state than the one that was lived",
+        &replayed,
+        gateway,
+    );
     assert_eq!(gateway.risk().exposure(), Money::ZERO, "everything has its receipt");
 }

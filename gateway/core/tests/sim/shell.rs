@@ -234,7 +234,11 @@ impl Shell {
     pub(crate) fn boot(&mut self, t_ms: u64, now: &Now, from_snapshot: bool) -> usize {
         let replayed = self.replay();
         if self.died_durable {
-            same("the journal leads to another state than the one that was lived", &replayed, &self.gateway);
+            same(
+                "the journal leads to another state than the one that was lived",
+                &replayed,
+                &self.gateway,
+            );
         }
         let number = replayed.timeline().boot + 1;
         let booted = Event::Booted(Booted { boot: number, epoch: 1 });
@@ -245,7 +249,11 @@ impl Shell {
         let [replayed, restored] = states;
         let replayed = replayed.expect("made above");
         if let Some(restored) = &restored {
-            same("the snapshot leads to another state than the journal", restored, &replayed);
+            same(
+                "the snapshot leads to another state than the journal",
+                restored,
+                &replayed,
+            );
         }
         self.gateway = restored.unwrap_or(replayed);
         let first = self.journal.len();
