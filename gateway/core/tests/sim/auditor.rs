@@ -539,7 +539,8 @@ impl Auditor {
             }
             RefusalReason::Rate if e.rule == Rule::Rate => {
                 marks.hit(Mark::RefusedRate);
-                self.attempts(token, t_ms) >= self.limits.attempts_a_minute_max as usize
+                let before = self.attempts(token, t_ms) - usize::from(waited);
+                before >= self.limits.attempts_a_minute_max as usize
             }
             RefusalReason::Rate => {
                 marks.hit(Mark::RefusedOutageCount);
@@ -661,6 +662,10 @@ impl Auditor {
             Closing::Voided => {
                 marks.hit(Mark::Voided);
                 assert_eq!((record.kind, amount, units), (RecordKind::Void, 0, 0));
+                assert!(
+                    self.stops.contains_key(&session),
+                    "session {session} is voided by a timeout alone"
+                );
                 let read = self.read.get(&session).copied().unwrap_or(0);
                 assert!(
                     read == 0 || self.cut.contains(&session),
