@@ -69,6 +69,10 @@ pub(crate) struct Auditor {
     /// Authentic words of the cloud, by session, with the credential revision that was known then.
     answers: BTreeMap<SessionId, Vec<(Verdict, u64, i64, bool)>>,
     mode: Mode,
+    /// Good answers since the last failure, and since when; `None` after a boot, when time may have jumped.
+    goods: Option<(u32, u64)>,
+    /// Highest counter accepted of each device.
+    counters: BTreeMap<DeviceId, u64>,
     // Money.
     unsecured_held: i64,
     /// Charges without a receipt: (account, amount, unsecured), by sequence.
@@ -108,6 +112,8 @@ impl Auditor {
             reported: BTreeMap::new(),
             answers: BTreeMap::new(),
             mode: Mode::Online,
+            goods: None,
+            counters: BTreeMap::new(),
             unsecured_held: 0,
             charges: BTreeMap::new(),
             unsecured_charged: 0,
@@ -200,6 +206,7 @@ impl Auditor {
                 self.waiting.clear();
                 self.staged = (0, BTreeMap::new());
                 self.attempts.clear();
+                self.goods = None;
             }
             Event::Greeted(e) => self.reported.retain(|(device, _), _| *device != e.device),
             Event::Reported(e) => drop(self.reported.insert((e.device, e.outlet), e.state)),
@@ -261,20 +268,35 @@ impl Auditor {
                 }
                 self.tariffs.insert(e.entry.kind, e.entry.tariff.clone());
             }
-            Event::ModeChanged(e) => self.mode_changed(e.mode, marks),
-            Event::Evidence(e) => match (e.good, e.probe) {
-                (true, true) => marks.hit(Mark::ProbeAccepted),
-                (false, false) => marks.hit(Mark::AskTimedOut),
-                _ => {}
-            },
+            Event::ModeChanged(e) => self.mode_changed(t_ms, e.mode, marks),
+            Event::Evidence(e) => {
+                self.goods = match (e.good, self.goods) {
+                    (false, _) => Some((0, t_ms)),
+                    (true, Some((0, _))) => Some((1, t_ms)),
+                    (true, goods) => goods.map(|(count, since_ms)| (count + 1, since_ms)),
+                };
+                match (e.good, e.probe) {
+                    (true, true) => marks.hit(Mark::ProbeAccepted),
+                    (false, false) => marks.hit(Mark::AskTimedOut),
+                    _ => {}
+                }
+            }
+            Event::Heard(e) => {
+                let last = self.counters.insert(e.device, e.counter).unwrap_or(0);
+                assert!(
+                    e.counter > last,
+                    "{} is heard with counter {} after {last}",
+                    e.device,
+                    e.counter
+                );
+            }
             Event::Receipted(e) => {
                 while let Some(charge) = self.charges.first_entry().filter(|charge| *charge.key() <= e.upto) {
                     let (_, amount, unsecured) = charge.remove();
                     self.unsecured_charged -= if unsecured { amount } else { 0 };
                 }
             }
-            Event::Heard(_)
-            | Event::Probed(_)
+            Event::Probed(_)
             | Event::Commanded(_)
             | Event::CommandAnswered(_)
             | Event::Quarantined(_)
@@ -283,7 +305,15 @@ impl Auditor {
         }
     }
 
-    fn mode_changed(&mut self, mode: Mode, marks: &mut Marks) {
+    fn mode_changed(&mut self, t_ms: u64, mode: Mode, marks: &mut Marks) {
+        let local = matches!(self.mode, Mode::Local | Mode::Recovering);
+        if let Some((count, since_ms)) = self.goods.filter(|_| local && mode == Mode::Online) {
+            assert!(
+                count >= 3 && t_ms - since_ms >= self.limits.recover_ms,
+                "LOCAL was left after {count} good answers in {} ms",
+                t_ms - since_ms
+            );
+        }
         match (self.mode, mode) {
             (Mode::Recovering, Mode::Online) => marks.hit(Mark::LocalLeft),
             (Mode::Recovering, Mode::Local) => marks.hit(Mark::RecoveringFellBack),
