@@ -69,6 +69,10 @@ pub(crate) struct Auditor {
     /// Authentic words of the cloud, by session, with the credential revision that was known then.
     answers: BTreeMap<SessionId, Vec<(Verdict, u64, i64, bool)>>,
     mode: Mode,
+    /// Good answers since the last failure, and since when; `None` after a boot, when time may have jumped.
+    goods: Option<(u32, u64)>,
+    /// Highest counter accepted of each device.
+    counters: BTreeMap<DeviceId, u64>,
     // Money.
     unsecured_held: i64,
     /// Charges without a receipt: (account, amount, unsecured), by sequence.
@@ -82,6 +86,10 @@ pub(crate) struct Auditor {
     intervals: BTreeMap<(DeviceId, u8), BTreeMap<u64, u64>>,
     // What devices did.
     delivered: BTreeMap<SessionId, u64>,
+    /// Of that, what the device has read off; the rest it cannot know.
+    read: BTreeMap<SessionId, u64>,
+    /// Sessions that lived through a power cut: what was read but not stored is lost.
+    cut: BTreeSet<SessionId>,
     stops: BTreeMap<SessionId, Stop>,
 }
 
@@ -104,6 +112,8 @@ impl Auditor {
             reported: BTreeMap::new(),
             answers: BTreeMap::new(),
             mode: Mode::Online,
+            goods: None,
+            counters: BTreeMap::new(),
             unsecured_held: 0,
             charges: BTreeMap::new(),
             unsecured_charged: 0,
@@ -114,6 +124,8 @@ impl Auditor {
             revenue: BTreeMap::new(),
             intervals: BTreeMap::new(),
             delivered: BTreeMap::new(),
+            read: BTreeMap::new(),
+            cut: BTreeSet::new(),
             stops: BTreeMap::new(),
         }
     }
@@ -194,6 +206,7 @@ impl Auditor {
                 self.waiting.clear();
                 self.staged = (0, BTreeMap::new());
                 self.attempts.clear();
+                self.goods = None;
             }
             Event::Greeted(e) => self.reported.retain(|(device, _), _| *device != e.device),
             Event::Reported(e) => drop(self.reported.insert((e.device, e.outlet), e.state)),
@@ -255,20 +268,35 @@ impl Auditor {
                 }
                 self.tariffs.insert(e.entry.kind, e.entry.tariff.clone());
             }
-            Event::ModeChanged(e) => self.mode_changed(e.mode, marks),
-            Event::Evidence(e) => match (e.good, e.probe) {
-                (true, true) => marks.hit(Mark::ProbeAccepted),
-                (false, false) => marks.hit(Mark::AskTimedOut),
-                _ => {}
-            },
+            Event::ModeChanged(e) => self.mode_changed(t_ms, e.mode, marks),
+            Event::Evidence(e) => {
+                self.goods = match (e.good, self.goods) {
+                    (false, _) => Some((0, t_ms)),
+                    (true, Some((0, _))) => Some((1, t_ms)),
+                    (true, goods) => goods.map(|(count, since_ms)| (count + 1, since_ms)),
+                };
+                match (e.good, e.probe) {
+                    (true, true) => marks.hit(Mark::ProbeAccepted),
+                    (false, false) => marks.hit(Mark::AskTimedOut),
+                    _ => {}
+                }
+            }
+            Event::Heard(e) => {
+                let last = self.counters.insert(e.device, e.counter).unwrap_or(0);
+                assert!(
+                    e.counter > last,
+                    "{} is heard with counter {} after {last}",
+                    e.device,
+                    e.counter
+                );
+            }
             Event::Receipted(e) => {
                 while let Some(charge) = self.charges.first_entry().filter(|charge| *charge.key() <= e.upto) {
                     let (_, amount, unsecured) = charge.remove();
                     self.unsecured_charged -= if unsecured { amount } else { 0 };
                 }
             }
-            Event::Heard(_)
-            | Event::Probed(_)
+            Event::Probed(_)
             | Event::Commanded(_)
             | Event::CommandAnswered(_)
             | Event::Quarantined(_)
@@ -277,7 +305,15 @@ impl Auditor {
         }
     }
 
-    fn mode_changed(&mut self, mode: Mode, marks: &mut Marks) {
+    fn mode_changed(&mut self, t_ms: u64, mode: Mode, marks: &mut Marks) {
+        let local = matches!(self.mode, Mode::Local | Mode::Recovering);
+        if let Some((count, since_ms)) = self.goods.filter(|_| local && mode == Mode::Online) {
+            assert!(
+                count >= 3 && t_ms - since_ms >= self.limits.recover_ms,
+                "LOCAL was left after {count} good answers in {} ms",
+                t_ms - since_ms
+            );
+        }
         match (self.mode, mode) {
             (Mode::Recovering, Mode::Online) => marks.hit(Mark::LocalLeft),
             (Mode::Recovering, Mode::Local) => marks.hit(Mark::RecoveringFellBack),
@@ -533,7 +569,8 @@ impl Auditor {
             }
             RefusalReason::Rate if e.rule == Rule::Rate => {
                 marks.hit(Mark::RefusedRate);
-                self.attempts(token, t_ms) >= self.limits.attempts_a_minute_max as usize
+                let before = self.attempts(token, t_ms) - usize::from(waited);
+                before >= self.limits.attempts_a_minute_max as usize
             }
             RefusalReason::Rate => {
                 marks.hit(Mark::RefusedOutageCount);
@@ -655,8 +692,15 @@ impl Auditor {
             Closing::Voided => {
                 marks.hit(Mark::Voided);
                 assert_eq!((record.kind, amount, units), (RecordKind::Void, 0, 0));
-                let delivered = self.delivered.get(&session).copied().unwrap_or(0);
-                assert_eq!(delivered, 0, "session {session} delivered {delivered} and is voided");
+                assert!(
+                    self.stops.contains_key(&session),
+                    "session {session} is voided by a timeout alone"
+                );
+                let read = self.read.get(&session).copied().unwrap_or(0);
+                assert!(
+                    read == 0 || self.cut.contains(&session),
+                    "session {session} delivered {read} and is voided"
+                );
             }
             Closing::Captured => {
                 marks.hit(Mark::Captured);
@@ -780,6 +824,18 @@ impl Auditor {
         *self.delivered.entry(session).or_default() += units;
     }
 
+    /// The device reads the register of a session's outlet.
+    pub(crate) fn read(&mut self, session: Option<SessionId>) {
+        if let Some((session, units)) = session.and_then(|session| self.delivered.get_key_value(&session)) {
+            self.read.insert(*session, *units);
+        }
+    }
+
+    /// The device of a session loses power.
+    pub(crate) fn cut(&mut self, session: Option<SessionId>) {
+        self.cut.extend(session);
+    }
+
     /// A device says that a session is over; returns whether for the first time.
     pub(crate) fn stopped(&mut self, stop: &Stop) -> bool {
         match self.stops.get(&stop.session) {
@@ -787,7 +843,16 @@ impl Auditor {
                 assert_eq!(first, stop, "the same stop, word for word");
                 false
             }
-            None => self.stops.insert(stop.session, stop.clone()).is_none(),
+            None => {
+                let units = stop.register_end.0 - stop.register_start.0;
+                let read = self.read.get(&stop.session).copied().unwrap_or(0);
+                let lossless = !self.cut.contains(&stop.session);
+                assert!(
+                    !lossless || units >= read,
+                    "{read} were read, the stop says {units}: {stop:?}"
+                );
+                self.stops.insert(stop.session, stop.clone()).is_none()
+            }
         }
     }
 

@@ -122,7 +122,7 @@ impl World {
 
     /// An authentic answer, to something else.
     fn confuse(&mut self, truth: Answer) -> Answer {
-        let other = self.random.below(self.hub.tokens.len() as u64) as usize;
+        let other = self.random.below(self.cards.len() as u64) as usize;
         let token = self.hub.tokens[other].hash;
         match self.random.below(3) {
             0 => Answer {
@@ -189,13 +189,18 @@ impl World {
     /// The operator changes something, and publishes it.
     pub(crate) fn publish(&mut self) {
         let wall_s = self.now().wall_s;
-        let one = self.random.below(self.hub.tokens.len() as u64) as usize;
+        let one = self.random.below(self.cards.len() as u64) as usize;
+        let other = self.random.below(self.cards.len() as u64) as usize;
+        let leaves = self.random.chance(4_000) && self.hub.unlisted() < 4;
+        let other = &mut self.hub.tokens[other];
+        other.is_listed = !leaves;
         let revoked = self.hub.tokens.iter().filter(|token| token.is_revoked).count();
         let token = &mut self.hub.tokens[one];
         let published = match self.random.below(10) {
             0 | 1 if revoked < 4 => {
                 token.is_revoked = true;
-                token.revision += 1;
+                // The credential itself, or the one after it, so that a denial shows something newer.
+                token.revision += self.random.below(2);
                 self.hub.publish_revocations();
                 self.hub.revocations.clone()
             }

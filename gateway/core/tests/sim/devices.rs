@@ -54,6 +54,7 @@ impl World {
         self.marks.hit(Mark::PowerCut);
         for (i, place) in twin.places.iter_mut().enumerate() {
             place.physical.on = false;
+            self.auditor.cut(place.session);
             match device.state(i as u8) {
                 Some(OutletState::Preparing) => self.marks.hit(Mark::PowerCutWhileAsking),
                 Some(OutletState::Busy) => {
@@ -134,8 +135,9 @@ impl World {
                     if session.is_some() && session == twin.ended_by_cut {
                         self.marks.hit(Mark::ResumedAfterPowerCut);
                     }
-                    twin.next_sense_ms = self.t_ms + SECOND_MS;
                 }
+                // What flowed up to the switching must be read before anybody else begins.
+                twin.next_sense_ms = self.t_ms + SECOND_MS;
                 place.physical.on = on;
             }
             Effect::Store(record) => {
@@ -225,6 +227,9 @@ impl World {
     pub(crate) fn sense(&mut self, at: usize, outlet: usize) {
         self.advance_physics(at);
         let sense = self.twins[at].places[outlet].physical.sense();
+        if self.twins[at].device.is_some() {
+            self.auditor.read(self.twins[at].places[outlet].session);
+        }
         let outlet = outlet as u8;
         self.drive(at, Input::Sense { outlet, sense });
     }

@@ -101,6 +101,14 @@ impl Hub {
         }
     }
 
+    /// How many people are not in the list.
+    pub(crate) fn unlisted(&self) -> usize {
+        self.tokens
+            .iter()
+            .filter(|token| !token.is_listed && !token.is_stranger)
+            .count()
+    }
+
     pub(crate) const fn book(&self) -> &Book {
         &self.ledger.book
     }

@@ -16,6 +16,7 @@ impl World {
         }
         if self.twins[at].places[outlet].visit.is_some() {
             // Somebody tries his card at an occupied outlet.
+            self.sense(at, outlet);
             let token = self.cards[token].clone();
             let (outlet, units_wished) = (outlet as u8, Units::ZERO);
             return self.drive(
@@ -57,12 +58,12 @@ impl World {
             Kind::Washer | Kind::Unknown => physical.cycle_ms = self.random.range(3 * MINUTE_MS, 50 * MINUTE_MS),
         }
         self.twins[at].places[outlet].visit = Some(visit);
-        self.sense(at, outlet);
         self.present(at, outlet);
         self.again(at, outlet, 2 * SECOND_MS);
     }
 
     fn present(&mut self, at: usize, outlet: usize) {
+        self.sense(at, outlet);
         let Some(visit) = &self.twins[at].places[outlet].visit else {
             return;
         };

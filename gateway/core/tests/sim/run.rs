@@ -132,7 +132,7 @@ fn limits(random: &mut Random, long: bool) -> Limits {
 }
 
 fn begin(world: &mut World, long: bool) {
-    let all = world.random.chance(8_000);
+    let all = world.random.chance(9_400);
     let kinds: &[Kind] = if all {
         &Kind::SERVED
     } else {
