@@ -97,7 +97,9 @@ fn mosquitto_tools_listen_and_speak() {
         .trim_end_matches('"');
     for version in ["mqttv311", "mqttv5"] {
         // A person watches what devices are told, and sees the clock that a device gets for its hello.
-        let mut watcher = Command::new("mosquitto_sub")
+        // Into a pipe mosquitto_sub writes only when its buffer is full, unless stdbuf tells it to write every line.
+        let mut watcher = Command::new("stdbuf")
+            .args(["-oL", "mosquitto_sub"])
             .args([
                 "-h",
                 "127.0.0.1",

@@ -32,9 +32,9 @@ pub const CLOSED_MAX: usize = 4;
 /// The place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKey {
-    /// [`DeviceRecord`]
+    /// `DeviceRecord`
     Device,
-    /// [`OutletRecord`] of one outlet.
+    /// `OutletRecord` of one outlet.
     Outlet(OutletId),
 }
 
