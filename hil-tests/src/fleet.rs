@@ -23,6 +23,7 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    process,
     site::{self, Plan as SitePlan, Standing, hex},
     twin::{Battery, Leaves, Outgoing, Plan, Thing, Twin, Verdict, Visit},
 };
@@ -96,7 +97,7 @@ pub struct Row {
 /// A fleet in a process of its own.
 #[derive(Debug)]
 pub struct Process {
-    process: site::Process,
+    process: process::Process,
     report: PathBuf,
 }
 
@@ -127,7 +128,7 @@ impl Process {
         fs::write(&file, serde_json::to_vec(&orders)?)?;
         let mut command = Command::new(site::binary("fleet")?);
         command.arg(&file);
-        let process = site::Process::start("the fleet", command, &dir.join("fleet.log"))?;
+        let process = process::Process::start("the fleet", command, &dir.join("fleet.log"))?;
         Ok(Self { process, report })
     }
 

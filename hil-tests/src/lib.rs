@@ -5,5 +5,6 @@
 pub mod books;
 pub mod cloud_sim;
 pub mod fleet;
+pub mod process;
 pub mod site;
 pub mod twin;

@@ -1,5 +1,6 @@
 //! Bad input at every edge of the running binary: each is refused with a word that says what and where, nothing is
 //! lost, and the next good device is served.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     fs,

@@ -3,6 +3,7 @@
 //! anything without a durable record.
 //!
 //! `HOLDFAST_SEED` and `HOLDFAST_KILLS` repeat or lengthen a run.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,9 @@ const LIFE_MS_MAX: u64 = 700;
 const SETTLE: Duration = Duration::from_secs(120);
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+    std::env::var(name)
+        .ok()
+        .map_or(default, |text| text.parse().expect("a number"))
 }
 
 fn survive(broker: BrokerKind, kills: u64) {
@@ -61,18 +64,32 @@ fn survive(broker: BrokerKind, kills: u64) {
     );
     assert!(books.ledger_balanced, "{books:?}");
     assert!(books.hub_gateway_equal, "{books:?}");
-    assert_eq!((books.records_lost, books.records_doubled, books.records_foreign), (0, 0, 0), "{books:?}");
+    assert_eq!(
+        (books.records_lost, books.records_doubled, books.records_foreign),
+        (0, 0, 0),
+        "{books:?}"
+    );
     for row in &rows {
         assert_eq!(row.ungranted_milli, 0, "delivered without a grant: {row:?}");
         if row.granted {
-            assert!(books.holds.contains(&row.session), "a grant without a durable record: {row:?}");
+            assert!(
+                books.holds.contains(&row.session),
+                "a grant without a durable record: {row:?}"
+            );
         }
         if let Some(amount) = row.receipt_amount {
-            assert_eq!(books.charges.get(&row.session).copied().unwrap_or(0), amount, "another charge than the receipt: {row:?}");
+            assert_eq!(
+                books.charges.get(&row.session).copied().unwrap_or(0),
+                amount,
+                "another charge than the receipt: {row:?}"
+            );
             assert!(amount <= row.shown, "charged above what was shown: {row:?}");
         }
         if row.started {
-            assert!(row.receipt_amount.is_some(), "delivered, and never settled with the device: {row:?}");
+            assert!(
+                row.receipt_amount.is_some(),
+                "delivered, and never settled with the device: {row:?}"
+            );
         }
     }
     assert!(rows.iter().filter(|row| row.granted).count() > 20, "the load was real");

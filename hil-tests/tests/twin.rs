@@ -305,7 +305,7 @@ fn a_wash_survives_a_power_cut_and_a_charge_resumes() {
         let said = site.twin.power_restore(site.now_ms).unwrap();
         site.exchange(said);
         site.link();
-        for _ in 0..10_000 {
+        for _ in 0..30_000 {
             let said = visit.step(site.now_ms, &mut site.twin);
             site.exchange(said);
             site.pass(20);

@@ -166,3 +166,68 @@ pub enum Screen {
     /// Out of order.
     Faulted(Fault),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::String;
+
+    use proto::{
+        id::{Kind, Name, SessionId, TokenKind},
+        message::{Authorize, ClockQuality, FIRMWARE_BYTES_MAX, Hello, Stamp, Stop},
+        seal::{Direction, PairSecret},
+        topic::{self, Up},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_largest_messages_fit_a_frame() {
+        let at = Stamp {
+            mono_ms: u64::MAX,
+            wall_s: u64::MAX,
+            quality: ClockQuality::Relative,
+        };
+        let stop = Stop {
+            session: SessionId([255; 16]),
+            outlet: 255,
+            reason: StopReason::Abandoned,
+            started: true,
+            register_start: Units(u64::MAX),
+            register_end: Units(u64::MAX),
+            elapsed_s: u32::MAX,
+            idle_s: u32::MAX,
+            shown: Money(i64::MIN),
+            at,
+        };
+        let authorize = Authorize {
+            session: SessionId([255; 16]),
+            outlet: 255,
+            token: IdToken::new(TokenKind::Keypad, &[255; 32]).unwrap(),
+            units_wished: Units(u64::MAX),
+            register: Units(u64::MAX),
+            at,
+        };
+        let firmware = String::from("a").repeat(FIRMWARE_BYTES_MAX);
+        let hello = Hello {
+            version_min: 255,
+            version_max: 255,
+            kind: Kind::Unknown,
+            outlets: 255,
+            boot: u32::MAX,
+            down_counter: u64::MAX,
+            firmware: firmware.as_str().try_into().unwrap(),
+            at,
+        };
+        let key = PairSecret([1; 32]).key(Direction::Up);
+        let topic = topic::up(&Name::new("charger-0123456789ab").unwrap(), Up::CommandAnswer);
+        let mut frame = [0; UP_FRAME_BYTES_MAX];
+        for (word, len) in [
+            ("stop", key.seal(&topic, u64::MAX, &stop, &mut frame)),
+            ("authorize", key.seal(&topic, u64::MAX, &authorize, &mut frame)),
+            ("hello", key.seal(&topic, u64::MAX, &hello, &mut frame)),
+        ] {
+            std::println!("{word}: {len:?} of {UP_FRAME_BYTES_MAX} bytes");
+            assert!(len.is_ok_and(|len| len + 32 <= UP_FRAME_BYTES_MAX), "{word}");
+        }
+    }
+}

@@ -23,15 +23,19 @@
 #[cfg(test)]
 extern crate std;
 
+mod answers;
 mod charger;
 mod command;
 pub mod config;
+mod deadline;
 mod dispenser;
 mod fault;
 pub mod io;
 mod link;
 mod outlet;
+mod output;
 mod progress;
+mod recovery;
 mod rules;
 pub mod stored;
 mod voice;
@@ -57,6 +61,9 @@ use outlet::{Context, Outlet};
 use stored::DeviceRecord;
 use voice::Message;
 
+/// Later than any device lives, in ms since boot: a time beyond it is a fault of the shell, and would leave no room for
+/// the deadlines that are counted from it.
+const MONO_MS_MAX: u64 = u64::MAX / 2;
 /// Answers to commands that may wait for the link; the gateway repeats a command whose answer it misses.
 const ANSWERS_MAX: usize = 4;
 
@@ -84,6 +91,7 @@ impl Device {
     /// [`ConfigError`] if the configuration cannot be served with this storage.
     pub fn boot(config: Config, stored: Stored, now: Now) -> Result<Self, ConfigError> {
         let supply = config.check()?;
+        let now_ms = now.mono_ms.min(MONO_MS_MAX);
         let Stored { device, mut outlets } = stored;
         let lost = outlets.iter().skip(usize::from(config.outlets));
         if let Some(i) = lost.clone().position(|r| r.open.is_some() || !r.closed.is_empty()) {
@@ -100,7 +108,7 @@ impl Device {
             ..device
         };
         let link = Link::new(&config, record.boot);
-        let context = context(&config, supply, &link, now.mono_ms);
+        let context = context(&config, supply, &link, now_ms);
         let outlets = outlets
             .into_iter()
             .enumerate()
@@ -109,7 +117,7 @@ impl Device {
         Ok(Self {
             supply,
             token_key: config.secret.token_key(),
-            now_ms: now.mono_ms,
+            now_ms,
             record,
             unstored: true,
             session_number: 0,
@@ -124,7 +132,7 @@ impl Device {
     /// not for this device, not sealed for it or not new, are ignored (and counted: [`Self::rejected`]).
     pub fn handle(&mut self, now: Now, input: Input<'_>) -> Effects<'_> {
         // A clock that runs backwards is a fault of the shell; standing still is the safest thing to do.
-        self.now_ms = self.now_ms.max(now.mono_ms);
+        self.now_ms = self.now_ms.max(now.mono_ms.min(MONO_MS_MAX));
         match input {
             Input::Token {
                 outlet,

@@ -160,17 +160,16 @@ impl Link {
         }
     }
 
-    /// The hello was refused: the gateway has to change before it is worth asking again.
+    /// The hello was refused: the gateway has to change before it is worth asking again. An answered hello cannot be
+    /// refused any more: that would be the replay of an old refusal.
     pub(crate) fn hello_refused(&mut self, now_ms: u64, retry_after_s: u16) {
         let wait_ms = match retry_after_s {
             0 => HELLO_REFUSED_RETRY_MS,
             seconds => u64::from(seconds) * 1000,
         };
         match self.state {
-            State::Down => {}
-            State::Greeting(_) | State::Ready => {
-                self.state = State::Greeting(Retry::at(now_ms.saturating_add(wait_ms)));
-            }
+            State::Down | State::Ready => {}
+            State::Greeting(_) => self.state = State::Greeting(Retry::at(now_ms.saturating_add(wait_ms))),
         }
     }
 

@@ -9,20 +9,18 @@
 use heapless::Vec;
 use proto::{
     id::{IdToken, OutletId, SessionId, TokenHash},
-    message::{ClockQuality, Grant, Receipt, Refusal, Stamp, StartProof, Stop, StopReason},
+    message::{Stamp, StartProof, Stop, StopReason},
     money::{Money, Units},
 };
 
 use crate::{
-    config::{
-        AUTHORIZE_GIVE_UP_MS, CHECKPOINT_EVERY_MS, NOTICE_MS, RECOVER_CLOCK_MS, RECOVER_SENSE_MS, RESUME_WITHIN_S,
-        Supply, TOKEN_DEBOUNCE_MS, Tuning,
-    },
+    config::{AUTHORIZE_GIVE_UP_MS, CHECKPOINT_EVERY_MS, NOTICE_MS, Supply, TOKEN_DEBOUNCE_MS, Tuning},
     fault::Latch,
     io::{Screen, Sense},
     link::Retry,
-    progress::{self, Mark},
-    rules::{Recovery, View},
+    output::Output,
+    progress::Mark,
+    rules::View,
     stored::{CLOSED_MAX, Open, OutletRecord, Progress},
     voice::Voice,
 };
@@ -65,23 +63,15 @@ pub(crate) struct Asking {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Running {
     /// Accounted up to here.
-    last_ms: u64,
+    pub(crate) last_ms: u64,
     pub(crate) elapsed_ms: u64,
     pub(crate) idle_ms: u64,
     /// Since when nothing is delivered.
-    still_since_ms: Option<u64>,
-    checkpoint_ms: u64,
+    pub(crate) still_since_ms: Option<u64>,
+    pub(crate) checkpoint_ms: u64,
     pub(crate) meter_ms: u64,
     /// A proof not yet told.
     pub(crate) proof: Option<StartProof>,
-}
-
-/// An output: what is wanted, and what was last done. At boot nobody knows, so it is switched off.
-#[derive(Clone, Copy, Debug, Default)]
-struct Output {
-    wanted: bool,
-    actual: Option<bool>,
-    since_ms: u64,
 }
 
 #[derive(Debug)]
@@ -91,8 +81,8 @@ pub(crate) struct Outlet {
     pub(crate) unstored: bool,
     pub(crate) phase: Phase,
     pub(crate) sense: Option<Sense>,
-    sensed_ms: u64,
-    output: Output,
+    pub(crate) sensed_ms: u64,
+    pub(crate) output: Output,
     pub(crate) fault: Latch,
     /// The token last read and when, to tell one gesture from the next.
     gesture: Option<(TokenHash, u64)>,
@@ -218,67 +208,10 @@ impl Outlet {
         self.record.open.as_ref().map(|open| open.session)
     }
 
-    pub(crate) fn grant(&mut self, ctx: &Context<'_>, grant: Grant) {
-        if self.session() != Some(grant.session) || !matches!(self.phase, Phase::Asking(_)) {
-            // Too late: the gateway holds money for a session that is over. Tell it again.
-            return self.repeat_stop(ctx, grant.session);
-        }
-        if !progress::is_usable(&grant, ctx.supply) {
-            return self.end(ctx, StopReason::NotStarted);
-        }
-        let (Some(open), Some(sense)) = (&mut self.record.open, &self.sense) else {
-            return;
-        };
-        open.register_start = sense.register;
-        open.progress = Progress::at(sense.register);
-        self.phase = Phase::Starting {
-            deadline_ms: ctx.now_ms.saturating_add(u64::from(grant.start_within_s) * 1000),
-        };
-        open.grant = Some(grant);
-        self.unstored = true;
-        self.clockwork(ctx);
-    }
-
-    pub(crate) fn refusal(&mut self, ctx: &Context<'_>, refusal: &Refusal) {
-        if self.session() != Some(refusal.session) || !matches!(self.phase, Phase::Asking(_)) {
-            return self.repeat_stop(ctx, refusal.session);
-        }
-        // A refused session holds nothing at the gateway: there is nothing to stop.
-        self.record.open = None;
-        self.unstored = true;
-        self.phase = Phase::Idle;
-        let screen = Screen::Refused {
-            reason: refusal.reason,
-            retry_after_s: refusal.retry_after_s,
-        };
-        self.notify(ctx, screen);
-    }
-
-    pub(crate) fn receipt(&mut self, ctx: &Context<'_>, receipt: &Receipt) {
-        let Some(i) = self
-            .record
-            .closed
-            .iter()
-            .position(|stop| stop.session == receipt.session)
-        else {
-            return;
-        };
-        self.record.closed.remove(i);
-        self.stops.remove(i);
-        self.unstored = true;
-        self.notify(ctx, Screen::Receipt { amount: receipt.amount });
-    }
-
     pub(crate) fn sensed(&mut self, ctx: &Context<'_>, mut sense: Sense) {
-        let off_since_ms = (self.output.actual == Some(false)).then_some(self.output.since_ms);
-        self.fault.look(
-            ctx.now_ms,
-            ctx.supply,
-            ctx.tuning,
-            &sense,
-            self.sense.as_ref(),
-            off_since_ms,
-        );
+        let (before, off_since_ms) = (self.sense.as_ref(), self.output.off_since_ms());
+        self.fault
+            .look(ctx.now_ms, ctx.supply, ctx.tuning, &sense, before, off_since_ms);
         if let Some(before) = &self.sense {
             sense.register = sense.register.max(before.register);
         }
@@ -314,7 +247,10 @@ impl Outlet {
             }
             Phase::Starting { deadline_ms } => self.prove(ctx, *deadline_ms),
             Phase::Running(_) => self.go_on(ctx),
-            Phase::Recovering { since_ms } => self.recover(ctx, *since_ms),
+            Phase::Recovering { since_ms } => {
+                let since_ms = *since_ms;
+                self.recover(ctx, since_ms);
+            }
         }
     }
 
@@ -340,7 +276,7 @@ impl Outlet {
             register_start: open.register_start,
             idle_ms: 0,
         };
-        let proof = ctx.supply.proof(&view).filter(|_| self.output.actual == Some(true));
+        let proof = ctx.supply.proof(&view).filter(|_| self.output.is_on());
         if let Some(proof) = proof {
             open.started = true;
             self.unstored = true;
@@ -350,7 +286,7 @@ impl Outlet {
             self.fault.blind(ctx.now_ms);
             self.end(ctx, StopReason::Fault);
         } else if ctx.now_ms >= deadline_ms {
-            if self.output.actual == Some(true) && ctx.supply == Supply::Charger && !sense.relay_closed {
+            if self.output.is_on() && ctx.supply == Supply::Charger && !sense.relay_closed {
                 self.fault.not_followed(ctx.now_ms);
             }
             self.end(ctx, StopReason::NotStarted);
@@ -360,7 +296,7 @@ impl Outlet {
     }
 
     /// Enters `Running` from what the record says.
-    fn run(&mut self, ctx: &Context<'_>, proof: Option<StartProof>) {
+    pub(crate) fn run(&mut self, ctx: &Context<'_>, proof: Option<StartProof>) {
         let Some(open) = &self.record.open else { return };
         self.output.wanted = true;
         self.phase = Phase::Running(Running {
@@ -375,11 +311,12 @@ impl Outlet {
         self.go_on(ctx);
     }
 
-    /// Running: bill, and end when finished, unplugged, used up or blind.
-    fn go_on(&mut self, ctx: &Context<'_>) {
-        let (Phase::Running(running), Some(open), Some(sense)) = (&mut self.phase, &mut self.record.open, &self.sense)
+    /// Bills what a running session delivered until now; returns whether its grant is used up.
+    fn bill(&mut self, ctx: &Context<'_>) -> bool {
+        self.account_time(ctx);
+        let (Phase::Running(running), Some(open), Some(sense)) = (&self.phase, &mut self.record.open, &self.sense)
         else {
-            return;
+            return false;
         };
         let mark = Mark {
             register: sense.register,
@@ -388,7 +325,16 @@ impl Outlet {
             idle_s: seconds(running.idle_ms),
             second_of_day: ctx.second_of_day,
         };
-        let used_up = open.advance(ctx.supply, &mark, &ctx.stamp);
+        open.advance(ctx.supply, &mark, &ctx.stamp)
+    }
+
+    /// Running: bill, and end when finished, unplugged, used up or blind.
+    fn go_on(&mut self, ctx: &Context<'_>) {
+        let used_up = self.bill(ctx);
+        let (Phase::Running(running), Some(open), Some(sense)) = (&mut self.phase, &self.record.open, &self.sense)
+        else {
+            return;
+        };
         if ctx.now_ms >= running.checkpoint_ms {
             running.checkpoint_ms = ctx.now_ms.saturating_add(CHECKPOINT_EVERY_MS);
             self.unstored = true;
@@ -415,46 +361,18 @@ impl Outlet {
         ctx.now_ms.saturating_sub(self.sensed_ms) >= ctx.tuning.sense_silent_ms
     }
 
-    /// After a power loss (semantics 8.8). The safe default is the end.
-    fn recover(&mut self, ctx: &Context<'_>, since_ms: u64) {
-        let waited_ms = ctx.now_ms.saturating_sub(since_ms);
-        let Some(sense) = self.sense else {
-            if waited_ms >= RECOVER_SENSE_MS {
-                self.end(ctx, StopReason::PowerLoss);
-            }
-            return;
-        };
-        let Some(open) = &mut self.record.open else { return };
-        let gap_s = power_loss_s(&open.progress, &ctx.stamp);
-        let readable = sense.register >= open.progress.register && !self.fault.is_set();
-        let goes_on = readable
-            && match ctx.supply.recover(&sense, open.started) {
-                Recovery::Continue => true,
-                Recovery::End => false,
-                Recovery::AskClock => match gap_s {
-                    Some(gap_s) => gap_s <= RESUME_WITHIN_S,
-                    None if waited_ms < RECOVER_CLOCK_MS => return,
-                    None => false,
-                },
-            };
-        open.started |= goes_on || sense.register > open.register_start;
-        open.catch_up(ctx.supply, &sense);
-        self.unstored = true;
-        if goes_on {
-            let lost_s = u32::try_from(gap_s.unwrap_or(0)).unwrap_or(u32::MAX);
-            open.progress.lost_s = open.progress.lost_s.saturating_add(lost_s);
-            self.run(ctx, None);
-        } else {
-            self.end(ctx, StopReason::PowerLoss);
-        }
-    }
-
     /// Over, for whatever reason: the output goes off first, then everything else is told.
-    fn end(&mut self, ctx: &Context<'_>, reason: StopReason) {
+    pub(crate) fn end(&mut self, ctx: &Context<'_>, reason: StopReason) {
         self.output.wanted = false;
+        self.bill(ctx);
         let phase = core::mem::replace(&mut self.phase, Phase::Idle);
         self.unstored = true;
-        let Some(open) = self.record.open.take() else { return };
+        let Some(mut open) = self.record.open.take() else {
+            return;
+        };
+        if let (Phase::Recovering { .. }, Some(sense)) = (&phase, &self.sense) {
+            open.interrupted(ctx.supply, sense.register);
+        }
         if let Phase::Asking(Asking { sent: false, .. }) = phase {
             // Nobody ever heard of it.
             return self.notify(ctx, Screen::Unavailable);
@@ -491,99 +409,8 @@ impl Outlet {
         self.notify(ctx, screen);
     }
 
-    fn repeat_stop(&mut self, ctx: &Context<'_>, session: SessionId) {
-        if let Some(i) = self.record.closed.iter().position(|stop| stop.session == session) {
-            self.stops[i] = Retry::at(ctx.now_ms);
-        }
-    }
-
-    fn notify(&mut self, ctx: &Context<'_>, screen: Screen) {
+    pub(crate) fn notify(&mut self, ctx: &Context<'_>, screen: Screen) {
         self.notice = Some((screen, ctx.now_ms.saturating_add(NOTICE_MS)));
-    }
-
-    /// The gateway answered a hello: everything is said again.
-    pub(crate) fn announce(&mut self, ctx: &Context<'_>) {
-        self.voice.forget();
-        for stop in &mut self.stops {
-            *stop = Retry::at(ctx.now_ms);
-        }
-        match &mut self.phase {
-            Phase::Asking(asking) => asking.retry = Retry::at(ctx.now_ms),
-            Phase::Running(running) => running.meter_ms = ctx.now_ms,
-            Phase::Idle | Phase::Starting { .. } | Phase::Recovering { .. } => {}
-        }
-    }
-
-    /// Whether the output must go off now; counts as done.
-    pub(crate) fn take_off(&mut self, now_ms: u64) -> bool {
-        self.switch(false, now_ms)
-    }
-
-    /// Whether the output must go on now; counts as done.
-    pub(crate) fn take_on(&mut self, now_ms: u64) -> bool {
-        self.switch(true, now_ms)
-    }
-
-    fn switch(&mut self, on: bool, now_ms: u64) -> bool {
-        let needed = self.output.wanted == on && self.output.actual != Some(on);
-        if needed {
-            self.output.actual = Some(on);
-            self.output.since_ms = now_ms;
-        }
-        needed
-    }
-
-    /// When time alone brings something about; `None`: never.
-    pub(crate) fn deadline_ms(&self, tuning: &Tuning, supply: Supply, linked: bool) -> Option<u64> {
-        let phase_ms = match &self.phase {
-            Phase::Idle => None,
-            Phase::Asking(asking) => {
-                let give_up_ms = asking.since_ms.saturating_add(AUTHORIZE_GIVE_UP_MS);
-                Some(if linked {
-                    give_up_ms.min(asking.retry.next_ms())
-                } else {
-                    give_up_ms
-                })
-            }
-            Phase::Starting { deadline_ms } => {
-                Some((*deadline_ms).min(self.sensed_ms.saturating_add(tuning.sense_silent_ms)))
-            }
-            Phase::Running(running) => Some(self.running_deadline_ms(running, tuning, supply, linked)),
-            Phase::Recovering { since_ms } => Some(since_ms.saturating_add(match self.sense {
-                None => RECOVER_SENSE_MS,
-                Some(_) => RECOVER_CLOCK_MS,
-            })),
-        };
-        let stop_ms = self.stops.iter().map(Retry::next_ms).min().filter(|_| linked);
-        let notice_ms = self.notice.map(|(_, until_ms)| until_ms);
-        [phase_ms, stop_ms, notice_ms, self.fault.deadline_ms()]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    fn running_deadline_ms(&self, running: &Running, tuning: &Tuning, supply: Supply, linked: bool) -> u64 {
-        let finish_ms = running
-            .still_since_ms
-            .map(|since_ms| since_ms.saturating_add(supply.finish_after_ms(tuning)));
-        let blind_ms = self.sensed_ms.saturating_add(tuning.sense_silent_ms);
-        let limit_ms = self.record.open.as_ref().and_then(|open| {
-            let left_s = open.grant.as_ref()?.duration_max_s.saturating_sub(open.progress.lost_s);
-            let left_ms = (u64::from(left_s) * 1000).saturating_sub(running.elapsed_ms);
-            Some(running.last_ms.saturating_add(left_ms))
-        });
-        let cuts = [Some(blind_ms), limit_ms].map(|at_ms| at_ms.filter(|_| supply.may_be_cut()));
-        [
-            Some(running.checkpoint_ms),
-            linked.then_some(running.meter_ms),
-            finish_ms,
-            cuts[0],
-            cuts[1],
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(running.checkpoint_ms)
     }
 
     /// What the user of this outlet has been shown to owe, for the display.
@@ -592,16 +419,6 @@ impl Outlet {
             .open
             .as_ref()
             .map_or((Units::ZERO, Money::ZERO), |open| (open.units(), open.money()))
-    }
-}
-
-/// How long the power was away; `None` if the clocks before or after cannot tell.
-fn power_loss_s(progress: &Progress, stamp: &Stamp) -> Option<u64> {
-    let known = progress.quality == ClockQuality::Synchronised && stamp.quality == ClockQuality::Synchronised;
-    if known {
-        stamp.wall_s.checked_sub(progress.wall_s)
-    } else {
-        None
     }
 }
 

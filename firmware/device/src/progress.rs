@@ -8,7 +8,6 @@ use proto::{
 
 use crate::{
     config::Supply,
-    io::Sense,
     stored::{Open, Progress},
 };
 
@@ -95,10 +94,10 @@ impl Open {
 
     /// Bills what the register counted while the device had no power. When it was counted nobody knows: the cheapest
     /// price applies.
-    pub(crate) fn catch_up(&mut self, supply: Supply, sense: &Sense) {
+    pub(crate) fn catch_up(&mut self, supply: Supply, register: Units) {
         let mark = Mark {
-            register: sense.register,
-            power_w: sense.power_w,
+            register,
+            power_w: 0,
             elapsed_s: self.progress.elapsed_s,
             idle_s: self.progress.idle_s,
             second_of_day: None,

@@ -252,3 +252,118 @@ pub(crate) fn encode<T: Serialize>(key: RecordKey, record: &T) -> Record {
     bytes.truncate(len);
     Record { key, bytes }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        id::{Hash, SessionId},
+        message::{Stamp, StopReason},
+        money::Money,
+        tariff::{Dimension, ELEMENTS_MAX, PriceElement, Tariff},
+    };
+
+    use super::*;
+
+    fn largest() -> OutletRecord {
+        let element = PriceElement {
+            dimension: Dimension::Idle,
+            price_milli: i64::MAX,
+            minute_from: u16::MAX,
+            minute_to: u16::MAX,
+            power_w_min: u32::MAX,
+            power_w_max: u32::MAX,
+        };
+        let grant = Grant {
+            session: SessionId([255; 16]),
+            units_max: Units(u64::MAX),
+            money_max: Money(i64::MIN),
+            duration_max_s: u32::MAX,
+            start_within_s: u16::MAX,
+            meter_every_s: u16::MAX,
+            tariff: Tariff {
+                id: u32::MAX,
+                start_fee: Money(i64::MIN),
+                minimum: Money(i64::MIN),
+                cap: Money(i64::MIN),
+                elements: core::iter::repeat_n(element, ELEMENTS_MAX).collect(),
+            },
+            tariff_hash: Hash([255; 32]),
+            decision: u64::MAX,
+        };
+        let stop = Stop {
+            session: SessionId([255; 16]),
+            outlet: 255,
+            reason: StopReason::Abandoned,
+            started: true,
+            register_start: Units(u64::MAX),
+            register_end: Units(u64::MAX),
+            elapsed_s: u32::MAX,
+            idle_s: u32::MAX,
+            shown: Money(i64::MIN),
+            at: Stamp {
+                mono_ms: u64::MAX,
+                wall_s: u64::MAX,
+                quality: ClockQuality::Relative,
+            },
+        };
+        OutletRecord {
+            version: 255,
+            register: Units(u64::MAX),
+            open: Some(Open {
+                session: SessionId([255; 16]),
+                token: TokenHash([255; 16]),
+                units_wished: Units(u64::MAX),
+                register_start: Units(u64::MAX),
+                grant: Some(grant),
+                started: true,
+                progress: Progress {
+                    register: Units(u64::MAX),
+                    elapsed_s: u32::MAX,
+                    idle_s: u32::MAX,
+                    lost_s: u32::MAX,
+                    bill: Bill {
+                        quantities: [u64::MAX; ELEMENTS_MAX],
+                    },
+                    wall_s: u64::MAX,
+                    quality: ClockQuality::Relative,
+                },
+            }),
+            closed: core::iter::repeat_n(stop, CLOSED_MAX).collect(),
+        }
+    }
+
+    #[test]
+    fn the_largest_record_fits_and_comes_back() {
+        let mut record = largest();
+        let encoded = encode(RecordKey::Outlet(0), &record);
+        std::println!("largest record: {} of {RECORD_BYTES_MAX} bytes", encoded.bytes.len());
+        assert!(encoded.bytes.len() + 64 <= RECORD_BYTES_MAX, "room for a field to come");
+
+        let mut stored = Stored::new();
+        let key = RecordKey::Outlet(3);
+        assert_eq!(
+            stored.load(key, &encoded.bytes),
+            Err(StoredError::Version { key, found: 255 })
+        );
+        record.version = STORED_VERSION;
+        let encoded = encode(key, &record);
+        assert_eq!(stored.load(key, &encoded.bytes), Err(StoredError::Overfull(3)));
+        record.closed.pop();
+        let encoded = encode(key, &record);
+        stored.load(key, &encoded.bytes).unwrap();
+        assert_eq!(stored.outlets[3], record);
+        assert_eq!(stored.open(3), Some((SessionId([255; 16]), true)));
+        assert_eq!(stored.register(3), Units(u64::MAX));
+        assert_eq!((stored.open(0), stored.register(9)), (None, Units::ZERO));
+    }
+
+    #[test]
+    fn what_a_device_holds_in_memory_fits_a_microcontroller() {
+        let (device, stored) = (size_of::<crate::Device>(), size_of::<Stored>());
+        std::println!(
+            "device {device} bytes, stored {stored} bytes, effect {}",
+            size_of::<crate::Effect>()
+        );
+        assert!(device + stored <= 64 * 1024, "an STM32L475 has 96 KiB in one piece");
+    }
+}

@@ -87,6 +87,12 @@ fn a_refused_hello_is_repeated_later() {
     assert!(b.said.is_empty());
     b.wait(1_000);
     assert!(matches!(b.said[..], [Said::Hello(_)]));
+    b.clock(1, ClockQuality::Synchronised, WALL_S);
+    b.tell(Down::Refusal, &refusal);
+    assert!(
+        b.device.is_linked(),
+        "an answered hello is not refused by a late or repeated word"
+    );
 }
 
 #[test]

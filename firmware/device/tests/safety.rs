@@ -352,3 +352,43 @@ fn storage_of_a_newer_firmware_or_damaged_storage_is_refused() {
         Err(StoredError::Outlet(20))
     );
 }
+
+#[test]
+fn no_time_and_no_reading_is_too_large() {
+    for kind in Kind::SERVED {
+        for jump_ms in [86_400_000, 3_000_000_000_000, u64::MAX / 2, u64::MAX - 1_000_000] {
+            let mut b = Bench::new(kind);
+            b.running(0, 1);
+            b.now_ms += jump_ms;
+            b.sense(0, |s| s.register.0 = u64::MAX);
+            b.sense(1, |s| s.register.0 = u64::MAX);
+            b.now_ms = u64::MAX;
+            b.input(Input::Tick);
+            b.present(1, 2);
+            b.input(Input::Button { outlet: 0 });
+            let stop = b.last_stop();
+            assert!(stop.shown <= Money(600), "{stop:?}");
+            b.now_ms = 5;
+            b.input(Input::Tick);
+        }
+    }
+}
+
+#[test]
+fn a_stop_bills_to_the_moment_and_a_recovering_session_can_be_stopped() {
+    let mut b = Bench::new(Kind::Charger);
+    b.running(0, 1);
+    b.now_ms += 4_000;
+    b.input(Input::Button { outlet: 0 });
+    assert_eq!(b.last_stop().elapsed_s, 4);
+
+    let mut b = Bench::new(Kind::Charger);
+    b.running(0, 1);
+    b.reboot();
+    b.sense(0, |s| s.register.0 += 300);
+    b.present(0, 1);
+    b.link();
+    let stop = b.last_stop();
+    assert_eq!((stop.reason, stop.started), (StopReason::User, true));
+    assert_eq!((stop.register_end, stop.shown), (Units(300), Money(30)));
+}

@@ -51,6 +51,10 @@ pub struct Options {
 
 /// What happened on a connection.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are what passes most; a box each would cost an allocation"
+)]
 pub enum Event {
     /// Connected and subscribed.
     Up,

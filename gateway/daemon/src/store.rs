@@ -65,7 +65,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing was changed.
     pub fn open(dir: &Path, core: CoreConfig, snapshot_every: u64) -> Result<(Self, Gateway), StoreError> {
-        let journal = Journal::open(&dir.join("journal"), &Options::new(KIND, FORMAT_VERSION).create())?;
+        let journal = Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION).create())?;
         let mut store = Self {
             journal,
             index: BTreeMap::new(),
@@ -85,10 +85,7 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_reader(dir: &Path) -> Result<Journal, StoreError> {
-        Ok(Journal::open(
-            &dir.join("journal"),
-            &Options::new(KIND, FORMAT_VERSION),
-        )?)
+        Ok(Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION))?)
     }
 
     fn load_snapshot(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {

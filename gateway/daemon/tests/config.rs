@@ -1,4 +1,5 @@
 //! The configuration: the shipped example is good and complete, and whatever is wrong is named.
+#![allow(clippy::unwrap_used)]
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 

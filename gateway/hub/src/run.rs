@@ -32,7 +32,7 @@ use crate::{
 
 /// Bytes of an MQTT packet around a frame: header, topic, properties.
 const PACKET_OVERHEAD_BYTES: u32 = 1024;
-/// Most bytes that may wait for one gateway: a full list of 250,000 entries at 80 bytes, and the answers behind it.
+/// Most bytes that may wait for one gateway: a full list at 80 bytes an entry, and the answers behind it.
 const QUEUE_BYTES_MAX: usize = LIST_ENTRIES_MAX * 80 + 4 * 1024 * 1024;
 /// Most messages that may wait for one gateway: the parts of such a list, three times over.
 const QUEUE_MESSAGES_MAX: usize = 2048;

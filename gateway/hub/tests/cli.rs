@@ -1,4 +1,5 @@
 //! The command line: every wrong input names what and where, and has its exit code.
+#![allow(clippy::unwrap_used)]
 
 #[path = "support/process.rs"]
 mod process_support;

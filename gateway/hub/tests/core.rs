@@ -1,4 +1,5 @@
 //! Rules of the core, as tables.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
@@ -7,6 +8,7 @@ use hub::core::{
     REVOCATION_WINDOW, RecordKey, RevocationSpec, TokenSpec,
 };
 use proto::{
+    artifact::LIST_ENTRIES_MAX,
     book::Account,
     id::{Hash, Kind, Name, SessionId, TokenHash},
     link::{Ask, Echo, LedgerReceipt, RecordKind, Verdict, Welcome},
@@ -593,4 +595,35 @@ fn an_echo_comes_back() {
         hub.decide(NOW, &SETTINGS, &input).effects,
         [Effect::Echo(gateway, echo)]
     );
+}
+
+#[test]
+fn as_many_tokens_as_can_be_signed_and_not_one_more() {
+    let many = |tokens: usize| {
+        let hash = |n: usize| {
+            let mut id = [0; 16];
+            id[8..].copy_from_slice(&(n as u64).to_be_bytes());
+            TokenHash(id)
+        };
+        Input::Import(catalogue((0..tokens).map(|n| (hash(n), spec()))))
+    };
+    let mut hub = Hub::default();
+    let refused = hub.step(NOW, &SETTINGS, &many(LIST_ENTRIES_MAX + 1));
+    assert_eq!(
+        refused.effects,
+        [Effect::ImportRefused(ImportRefusal::Long(LIST_ENTRIES_MAX + 1))]
+    );
+    assert_eq!(hub, Hub::default());
+    hub.step(NOW, &SETTINGS, &many(LIST_ENTRIES_MAX));
+    let mut press = hub::artifacts::Press::new(proto::trust::Issuer::from_seed(&[1; 32]));
+    let parts = press
+        .parts(&hub, ArtifactKind::List, 1)
+        .unwrap()
+        .expect("it was published");
+    assert_eq!(
+        parts.len(),
+        1 + LIST_ENTRIES_MAX.div_ceil(proto::artifact::CHUNK_ENTRIES)
+    );
+    let largest = parts.iter().map(|part| part.bytes.len()).max().unwrap();
+    assert!(largest <= proto::link::PART_BYTES_MAX, "{largest}");
 }

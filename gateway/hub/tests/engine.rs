@@ -1,4 +1,5 @@
 //! The engine says nothing before its events are durable, and ends when they cannot be.
+#![allow(clippy::unwrap_used)]
 
 #[path = "support/process.rs"]
 mod process_support;
@@ -110,7 +111,7 @@ fn a_store_gives_back_what_it_took_with_and_without_snapshots() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, mut hub) = Store::open(dir.path(), true).unwrap();
     assert_eq!(hub, Hub::default());
-    let mut step = |hub: &mut Hub, store: &mut Store, input: &Input| {
+    let step = |hub: &mut Hub, store: &mut Store, input: &Input| {
         let decision = hub.step(NOW, &SETTINGS, input);
         store.append(&decision.events).unwrap();
     };

@@ -1,4 +1,5 @@
 //! The real binary, spoken to by a raw client over TCP.
+#![allow(clippy::unwrap_used)]
 
 #[path = "support/process.rs"]
 mod process_support;

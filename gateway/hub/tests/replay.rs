@@ -1,4 +1,5 @@
 //! Whatever the order, the gaps, the repeats and the restarts: the same records make the same book.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -25,6 +25,8 @@ const SETTLE: Duration = Duration::from_secs(90);
 const USERS_PER_DEVICE: usize = 12;
 /// How often the story tells how things stand.
 const TELL: Duration = Duration::from_secs(3);
+/// How often it looks whether the backlog is gone.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An evening on a small campus, told in about a minute
 #[derive(Parser)]
@@ -152,9 +154,11 @@ fn run(options: &Options) -> anyhow::Result<bool> {
 
     let seconds = options.minutes * 60.0;
     let fleet = fleet::Process::start(&site.plan, site.device_address, seconds, &dir)?;
-    let acts = evening(&mut site, &cloud, seconds)?;
+    let mut backlog = Backlog::default();
+    let acts = evening(&mut site, &cloud, seconds, &mut backlog)?;
     let rows = fleet.finish()?;
-    let reconcile = site.settle(SETTLE)?;
+    site.settle(SETTLE)?;
+    let reconcile = backlog.gone_after.unwrap_or_else(|| backlog.since_return());
     let books = books::compare(
         site.ask_gateway("ledger")?
             .as_array()
@@ -206,18 +210,53 @@ struct Played {
     to_ms: u64,
 }
 
-fn evening(site: &mut Site, cloud: &CloudSim, seconds: f64) -> anyhow::Result<Vec<Played>> {
+/// What had no receipt when the cloud came back, and how long it took until it had.
+#[derive(Default)]
+struct Backlog {
+    returned: Option<std::time::Instant>,
+    records: u64,
+    gone_after: Option<Duration>,
+}
+
+impl Backlog {
+    fn returns(&mut self, status: &serde_json::Value) {
+        self.returned = Some(std::time::Instant::now());
+        self.records = status["records"].as_u64().unwrap_or(0);
+    }
+
+    fn look(&mut self, status: &serde_json::Value) {
+        let gone = status["receipted"]
+            .as_u64()
+            .is_some_and(|receipted| receipted >= self.records);
+        if self.returned.is_some() && gone && self.gone_after.is_none() {
+            self.gone_after = Some(self.since_return());
+        }
+    }
+
+    fn since_return(&self) -> Duration {
+        self.returned.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+}
+
+fn evening(site: &mut Site, cloud: &CloudSim, seconds: f64, backlog: &mut Backlog) -> anyhow::Result<Vec<Played>> {
     let started = std::time::Instant::now();
     let mut played = Vec::new();
     let mut until = Duration::ZERO;
     for act in &ACTS {
         println!("\n[{:>3} s] {}", started.elapsed().as_secs(), act.story);
         cloud.set(act.mode);
+        if act.name == "throttled" {
+            backlog.returns(&site.ask_gateway("status")?);
+        }
         let from_ms = started.elapsed().as_millis() as u64;
         until += Duration::from_secs_f64(seconds * act.share);
         while started.elapsed() < until {
             // The story has a clock of its own; nothing is waited for here.
-            std::thread::sleep(TELL.min(until.saturating_sub(started.elapsed())));
+            let tell_at = until.min(started.elapsed() + TELL);
+            while started.elapsed() < tell_at {
+                std::thread::sleep(LOOK.min(tell_at.saturating_sub(started.elapsed())));
+                backlog.look(&site.ask_gateway("status")?);
+            }
             let status = site.ask_gateway("status")?;
             println!(
                 "[{:>3} s]   {} sessions open, {} at risk; {} records, {} without a receipt; the gateway decides {}",
@@ -386,7 +425,7 @@ impl Outcome {
     }
 
     fn print(&self, books: &Books, cloud: &CloudSim) {
-        let row = |name: &str, value: String| println!("  {name:<44} {value:>14}");
+        let row = |name: &str, value: String| println!("  {name:<46} {value:>14}");
         println!("\nThe evening, seed {}", self.seed);
         row("sessions granted", self.sessions.to_string());
         for (kind, count) in &self.by_kind {
@@ -429,7 +468,7 @@ impl Outcome {
         row("books of gateway and hub equal", yes(books.hub_gateway_equal));
         row("debits equal credits, nothing held", yes(books.ledger_balanced));
         row(
-            "closed after the last session within",
+            "backlog gone after the cloud came back within",
             format!("{:.1} s", self.reconcile_s),
         );
         if let Some(difference) = &books.difference {

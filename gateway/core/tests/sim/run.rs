@@ -121,9 +121,11 @@ fn climate(random: &mut Random, long: bool) -> Climate {
 }
 
 fn limits(random: &mut Random, long: bool) -> Limits {
-    let mut limits = Limits::default();
-    limits.site_budget = Money(random.pick(&[200_000, 200_000, 3_000, 1_000]));
-    limits.attempts_a_minute_max = random.pick(&[10, 3]);
+    let mut limits = Limits {
+        site_budget: Money(random.pick(&[200_000, 200_000, 3_000, 1_000])),
+        attempts_a_minute_max: random.pick(&[10, 3]),
+        ..Limits::default()
+    };
     limits.dispenser.outage_count_max = random.pick(&[10, 2]);
     if long {
         limits.probe_max_ms = 20 * MINUTE_MS;

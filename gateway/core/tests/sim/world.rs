@@ -332,7 +332,7 @@ fn tokens(random: &mut Random) -> (Vec<IdToken>, Vec<Token>) {
             hash: card.hash(&TOKEN_KEY),
             account: u64::from(i.max(1)),
             is_stranger: i == 17,
-            is_listed: !matches!(i, 15 | 16 | 17),
+            is_listed: !matches!(i, 15..=17),
             is_valid: i != 14,
             is_revoked: false,
             whitelist: random.pick(&policies),

@@ -22,6 +22,10 @@ use proto::{
 
 /// To be accepted when the message is in the journal.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are what passes most; a box each would cost an allocation"
+)]
 pub enum Ack {
     /// Of our own endpoint.
     Embedded(mqtt_endpoint::Ack),

@@ -1,5 +1,5 @@
 //! What the hub's tests share: a small operator, records, and a state that lives through restarts.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, missing_docs)]
 
 use std::collections::BTreeMap;
 

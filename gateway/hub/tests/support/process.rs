@@ -1,6 +1,6 @@
 //! A real hub process and a raw gateway: an MQTT client that seals and opens frames itself.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, missing_docs)]
 use std::{
     fs,
     io::{BufRead, BufReader},
