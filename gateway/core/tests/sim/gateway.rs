@@ -125,8 +125,8 @@ impl World {
     }
 
     fn audit(&mut self, first: usize) {
-        for (now, event) in &self.shell.journal[first..] {
-            self.auditor.durable(self.t_ms, now, event, &mut self.marks);
+        for (_, event) in &self.shell.journal[first..] {
+            self.auditor.durable(self.t_ms, event, &mut self.marks);
         }
         let waiting = self.shell.records.len() as u64 > self.shell.gateway.outbox().cursor();
         if waiting && self.cloud_link && !self.upload_due {
@@ -182,7 +182,7 @@ impl World {
     fn act(&mut self, effect: Effect) {
         match effect {
             Effect::Send { device, message } => {
-                self.auditor.told(&message, &mut self.marks);
+                self.auditor.told(&message);
                 let (to, frame) = self.shell.seal(&device, &message);
                 self.send_down(to, frame);
             }
