@@ -24,7 +24,9 @@ use std::time::Instant;
 use marks::Marks;
 
 /// Seeds of an ordinary run: all marks are hit, in well under a minute on one core.
-const SEEDS_DEFAULT: u64 = 300;
+const SEEDS_FOR_MARKS: u64 = 300;
+/// An unoptimised build is ten times slower; it runs a few, and proves no marks.
+const SEEDS_DEFAULT: u64 = if cfg!(debug_assertions) { 20 } else { SEEDS_FOR_MARKS };
 
 fn number(name: &str, default: u64) -> u64 {
     let value = std::env::var(name).ok();

@@ -63,6 +63,9 @@ pub(crate) struct Auditor {
     /// Authentic words of the cloud, by session, with the credential revision that was known then.
     answers: BTreeMap<SessionId, Vec<(Verdict, u64, i64, bool)>>,
     mode: Mode,
+    /// How long the gateway was off, all in all: without a good clock nobody knows it.
+    down_ms: u64,
+    last_ms: u64,
     /// Good answers since the last failure, and since when; `None` after a boot, when time may have jumped.
     goods: Option<(u32, u64)>,
     /// Highest counter accepted of each device.
@@ -106,6 +109,8 @@ impl Auditor {
             reported: BTreeMap::new(),
             answers: BTreeMap::new(),
             mode: Mode::Online,
+            down_ms: 0,
+            last_ms: 0,
             goods: None,
             counters: BTreeMap::new(),
             unsecured_held: 0,
@@ -195,12 +200,14 @@ impl Auditor {
             assert_eq!(record.sequence, self.sequence + 1, "records are numbered without a gap");
             self.sequence = record.sequence;
         }
+        let last_ms = std::mem::replace(&mut self.last_ms, t_ms);
         match event {
             Event::Booted(_) => {
                 self.waiting.clear();
                 self.staged = (0, BTreeMap::new());
                 self.attempts.clear();
                 self.goods = None;
+                self.down_ms += t_ms - last_ms;
             }
             Event::Greeted(e) => self.reported.retain(|(device, _), _| *device != e.device),
             Event::Reported(e) => drop(self.reported.insert((e.device, e.outlet), e.state)),
@@ -368,5 +375,4 @@ impl Auditor {
             marks.hit(Mark::SilentSpokeAgain);
         }
     }
-
 }
