@@ -275,7 +275,12 @@ impl Seat {
             }
             publish(&connection, said);
             let all_closed = visit.is_none() && now_ms >= self.last_ms && self.all_closed();
-            if all_closed || now_ms >= self.last_ms + FINISH_S_MAX * 1000 {
+            if all_closed {
+                return self.report();
+            }
+            if now_ms >= self.last_ms + FINISH_S_MAX * 1000 {
+                let (id, device) = (self.twin.config().id, self.twin.device());
+                eprintln!("{id} is not done, and the time is up: {device:?}, visit {visit:?}");
                 return self.report();
             }
             if reconnect_at.is_some_and(|at| at <= Instant::now()) {

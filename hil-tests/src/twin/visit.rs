@@ -179,7 +179,9 @@ impl Visit {
         let Some(truth) = self.truth(twin) else {
             return Vec::new();
         };
-        if truth.ended.is_some() {
+        // The display says it is over long before the gateway hears of it, if the link is down; whose card then meets
+        // the reader would begin a session that nobody wants.
+        if truth.ended.is_some() || twin.session(self.plan.outlet) != self.session {
             self.stage = Stage::Leaving { since_ms: now_ms };
             return twin.take_away(now_ms, self.plan.outlet);
         }
