@@ -8,7 +8,7 @@ use core::fmt;
 
 use crate::{
     id::{AccountId, Kind, SessionId},
-    link::{LedgerRecord, RecordKind},
+    link::{Evidence, LedgerRecord, RecordKind},
     money::Money,
 };
 
@@ -21,6 +21,108 @@ pub enum Account {
     Clearing,
     /// What was sold.
     Revenue(Kind),
+    /// A slice of a customer's balance that one gateway alone may spend: account and epoch of the lease.
+    Lease(AccountId, u64),
+    /// What vouchers and keypad tokens were sold for and have not bought yet.
+    Prepaid,
+    /// What was delivered and nobody pays for.
+    Loss(Loss),
+    /// Money on whose owner two parties disagree.
+    Dispute,
+}
+
+/// Why nobody pays (semantics, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Loss {
+    /// The token was revoked when it drew, and the gateway could not know.
+    Revoked,
+    /// The account had less than was drawn.
+    Overdraft,
+    /// The price had changed, and the gateway could not know.
+    PriceLag,
+    /// The device is lost with its last readings.
+    DeviceLost,
+    /// Emergency credit and free vend.
+    Emergency,
+}
+
+impl Loss {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [
+        Self::Revoked,
+        Self::Overdraft,
+        Self::PriceLag,
+        Self::DeviceLost,
+        Self::Emergency,
+    ];
+
+    /// The word in an export.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Overdraft => "overdraft",
+            Self::PriceLag => "price_lag",
+            Self::DeviceLost => "device_lost",
+            Self::Emergency => "emergency",
+        }
+    }
+
+    /// Its frozen number in snapshots.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Revoked => 0,
+            Self::Overdraft => 1,
+            Self::PriceLag => 2,
+            Self::DeviceLost => 3,
+            Self::Emergency => 4,
+        }
+    }
+}
+
+impl Account {
+    /// Who pays for a session, by what was relied on when it was granted.
+    #[must_use]
+    pub const fn payer(account: AccountId, evidence: &Evidence) -> Self {
+        match (evidence.lease, evidence.instrument) {
+            (0, 0) => Self::Customer(account),
+            (0, _) => Self::Prepaid,
+            (lease, _) => Self::Lease(account, lease),
+        }
+    }
+
+    /// Its frozen numbers in snapshots: class, number and part.
+    #[must_use]
+    pub const fn parts(self) -> (u8, u64, u64) {
+        match self {
+            Self::Customer(account) => (0, account, 0),
+            Self::Clearing => (1, 0, 0),
+            Self::Revenue(kind) => (2, kind.code() as u64, 0),
+            Self::Lease(account, epoch) => (3, account, epoch),
+            Self::Prepaid => (4, 0, 0),
+            Self::Loss(loss) => (5, loss.code() as u64, 0),
+            Self::Dispute => (6, 0, 0),
+        }
+    }
+
+    /// The account of such numbers; `None` for a class of a newer version.
+    #[must_use]
+    pub fn from_parts(class: u8, number: u64, part: u64) -> Option<Self> {
+        match class {
+            0 => Some(Self::Customer(number)),
+            1 => Some(Self::Clearing),
+            2 => Some(Self::Revenue(Kind::from_code(u8::try_from(number).ok()?))),
+            3 => Some(Self::Lease(number, part)),
+            4 => Some(Self::Prepaid),
+            5 => Loss::ALL
+                .into_iter()
+                .find(|loss| u64::from(loss.code()) == number)
+                .map(Self::Loss),
+            6 => Some(Self::Dispute),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Account {
@@ -29,6 +131,10 @@ impl fmt::Display for Account {
             Self::Customer(account) => write!(f, "customer:{account}"),
             Self::Clearing => f.write_str("clearing"),
             Self::Revenue(kind) => write!(f, "revenue:{}", kind.word()),
+            Self::Lease(account, epoch) => write!(f, "lease:{account}:{epoch}"),
+            Self::Prepaid => f.write_str("prepaid"),
+            Self::Loss(loss) => write!(f, "loss:{}", loss.word()),
+            Self::Dispute => f.write_str("dispute"),
         }
     }
 }
@@ -115,7 +221,7 @@ pub enum BookError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Held {
-    account: AccountId,
+    payer: Account,
     amount: Money,
 }
 
@@ -150,7 +256,7 @@ impl Book {
                 Some(_) => Err(BookError::HeldTwice(session)),
                 None => Ok(alloc::vec![line(
                     Phase::Pending,
-                    Account::Customer(record.account),
+                    Account::payer(record.account, &record.evidence),
                     Account::Clearing,
                     record.amount
                 )]),
@@ -164,10 +270,9 @@ impl Book {
                         hold: held.amount,
                     });
                 }
-                let customer = Account::Customer(held.account);
                 let revenue = Account::Revenue(record.device_kind);
                 Ok(alloc::vec![
-                    line(Phase::Post, customer, Account::Clearing, record.amount),
+                    line(Phase::Post, held.payer, Account::Clearing, record.amount),
                     line(Phase::Direct, Account::Clearing, revenue, record.amount),
                 ])
             }
@@ -175,13 +280,31 @@ impl Book {
                 let held = held.ok_or(BookError::NotHeld(session))?;
                 Ok(alloc::vec![line(
                     Phase::Void,
-                    Account::Customer(held.account),
+                    held.payer,
                     Account::Clearing,
                     held.amount
                 )])
             }
+            RecordKind::LeaseReturn => Ok(alloc::vec![line(
+                Phase::Direct,
+                Account::Lease(record.account, record.evidence.lease),
+                Account::Customer(record.account),
+                record.amount
+            )]),
             RecordKind::Started | RecordKind::Indeterminate | RecordKind::Other => Ok(Vec::new()),
         }
+    }
+
+    /// Moves money at once, outside any session: a deposit that becomes a lease, a loss that is written off.
+    ///
+    /// # Errors
+    /// [`BookError::Amount`] if the amount is negative or a sum would overflow; then nothing was booked.
+    pub fn transfer(&mut self, line: &Transfer) -> Result<(), BookError> {
+        debug_assert_eq!(line.phase, Phase::Direct, "holds come from records only");
+        if line.amount.0 < 0 {
+            return Err(BookError::Amount(line.amount));
+        }
+        self.make(line)
     }
 
     /// Books a record; returns its lines.
@@ -233,18 +356,15 @@ impl Book {
 
     fn make(&mut self, line: &Transfer) -> Result<(), BookError> {
         let (debit, credit) = self.moved(line)?;
-        match (line.phase, line.debit) {
-            (Phase::Pending, Account::Customer(account)) => {
-                let amount = line.amount;
-                self.held.insert(line.session, Held { account, amount });
+        match line.phase {
+            Phase::Pending => {
+                let (payer, amount) = (line.debit, line.amount);
+                self.held.insert(line.session, Held { payer, amount });
             }
-            (Phase::Post | Phase::Void, Account::Customer(_)) => {
+            Phase::Post | Phase::Void => {
                 self.held.remove(&line.session);
             }
-            (Phase::Direct, _) => {}
-            (Phase::Pending | Phase::Post | Phase::Void, Account::Clearing | Account::Revenue(_)) => {
-                unreachable!("only customers' money is held")
-            }
+            Phase::Direct => {}
         }
         self.balances.insert(line.debit, debit);
         self.balances.insert(line.credit, credit);
@@ -262,11 +382,11 @@ impl Book {
         self.balances.iter()
     }
 
-    /// Open holds: session, account and amount.
-    pub fn holds(&self) -> impl Iterator<Item = (&SessionId, AccountId, Money)> {
+    /// Open holds: session, who pays and the amount.
+    pub fn holds(&self) -> impl Iterator<Item = (&SessionId, Account, Money)> {
         self.held
             .iter()
-            .map(|(session, held)| (session, held.account, held.amount))
+            .map(|(session, held)| (session, held.payer, held.amount))
     }
 
     /// Puts an account back as a snapshot kept it.
@@ -275,8 +395,8 @@ impl Book {
     }
 
     /// Puts a hold back as a snapshot kept it.
-    pub fn restore_hold(&mut self, session: SessionId, account: AccountId, amount: Money) {
-        self.held.insert(session, Held { account, amount });
+    pub fn restore_hold(&mut self, session: SessionId, payer: Account, amount: Money) {
+        self.held.insert(session, Held { payer, amount });
     }
 
     /// Whether the sum of debits equals the sum of credits, pending and posted, and the holds add up to what is pending.

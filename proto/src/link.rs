@@ -126,7 +126,27 @@ wire_enum! {
         Void = 4,
         /// The device is silent; the hold stays.
         Indeterminate = 5,
+        /// What is left of a lease goes back to the account.
+        LeaseReturn = 6,
     } else Other
+}
+
+/// What a decision relied on, for whoever judges it later (semantics, sections 6 and 8). All zero in records that are
+/// not about a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Mode of the authorize capability: 0 ONLINE, 1 SUSPECT, 2 LOCAL, 3 RECOVERING.
+    pub mode: u8,
+    /// Revision of the token's credential that was known; 0: none.
+    pub credential_revision: u64,
+    /// Revision of the list; 0: none.
+    pub list_revision: u64,
+    /// Revision of the revocations; 0: none.
+    pub revocations_revision: u64,
+    /// Epoch of the lease that pays; 0: none.
+    pub lease: u64,
+    /// Number of the instrument that pays; 0: none.
+    pub instrument: u64,
 }
 
 /// One fact about money, in the order of the gateway's journal. The unit of upload, of receipt and of comparison.
@@ -168,6 +188,9 @@ pub struct LedgerRecord {
     pub at: Stamp,
     /// Number of the gateway's boot.
     pub boot: u32,
+    /// What the decision relied on.
+    #[serde(default)]
+    pub evidence: Evidence,
 }
 
 /// Gateway to hub: records `first ..`, each as the bytes that are chained.

@@ -32,6 +32,7 @@ fn a_capture_that_overflows_its_second_line_books_nothing() {
         online: false,
         at: Stamp::relative(0),
         boot: 1,
+        evidence: proto::link::Evidence::default(),
     };
     let mut book = Book::default();
     book.book(&record(1, RecordKind::Hold)).unwrap();

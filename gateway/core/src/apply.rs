@@ -352,8 +352,8 @@ impl Gateway {
 
     fn keep_session(&mut self, session: &Session) {
         if let Some(terms) = session.terms.as_ref().filter(|_| session.is_open()) {
-            self.book
-                .restore_hold(session.request.session, terms.account, terms.money_max);
+            let payer = proto::book::Account::payer(terms.account, &terms.evidence);
+            self.book.restore_hold(session.request.session, payer, terms.money_max);
             if terms.unsecured {
                 self.risk.keep_hold(terms.money_max);
             }

@@ -4,7 +4,7 @@
 use proto::{
     artifact::Whitelist,
     id::{AccountId, TokenHash},
-    link::{Answer, Verdict},
+    link::{Answer, Evidence, Verdict},
     message::{OutletState, RefusalReason},
     money::{Money, Units},
 };
@@ -352,6 +352,18 @@ impl Gateway {
         })
     }
 
+    fn evidence(&self, basis: &Basis) -> Evidence {
+        let (list_revision, revocations_revision, _) = self.trust.revisions();
+        Evidence {
+            mode: self.health.mode.into(),
+            credential_revision: basis.credential_revision,
+            list_revision,
+            revocations_revision,
+            lease: 0,
+            instrument: 0,
+        }
+    }
+
     fn grant(&self, request: &Request, limits: &KindLimits, basis: &Basis) -> Outcome {
         let tariff = self
             .trust
@@ -405,6 +417,7 @@ impl Gateway {
             tariff_hash: tariff.hash(),
             tariff: tariff.clone(),
             unsecured: basis.unsecured,
+            evidence: self.evidence(basis),
         };
         Outcome::Grant {
             terms,

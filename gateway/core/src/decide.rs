@@ -529,6 +529,7 @@ impl<'a> Draft<'a> {
             online: session.online,
             at: self.now.stamp(),
             boot: self.gateway.time.boot,
+            evidence: terms.evidence,
         }
     }
 }

@@ -374,10 +374,12 @@ payload! {
     }
     /// An account, as a snapshot keeps it.
     KeptBalance {
-        /// 0 customer, 1 clearing, 2 revenue.
+        /// As [`proto::book::Account::parts`] gives it.
         class: u8,
-        /// The customer's account, or the number of the kind.
+        /// As well.
         number: u64,
+        /// As well.
+        part: u64,
         /// Set aside to leave.
         debits_pending: Money,
         /// Left.
@@ -472,14 +474,11 @@ pub enum Kept {
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {
     fn from((account, balance): (&proto::book::Account, &Balance)) -> Self {
-        let (class, number) = match account {
-            proto::book::Account::Customer(number) => (0, *number),
-            proto::book::Account::Clearing => (1, 0),
-            proto::book::Account::Revenue(kind) => (2, u64::from(kind.code())),
-        };
+        let (class, number, part) = account.parts();
         Self {
             class,
             number,
+            part,
             debits_pending: balance.debits_pending,
             debits_posted: balance.debits_posted,
             credits_pending: balance.credits_pending,
@@ -492,12 +491,7 @@ impl KeptBalance {
     /// The account and its sums; `None` for a class of a newer version.
     #[must_use]
     pub fn account(&self) -> Option<(proto::book::Account, Balance)> {
-        let account = match self.class {
-            0 => proto::book::Account::Customer(self.number),
-            1 => proto::book::Account::Clearing,
-            2 => proto::book::Account::Revenue(Kind::from_code(self.number as u8)),
-            _ => return None,
-        };
+        let account = proto::book::Account::from_parts(self.class, self.number, self.part)?;
         let balance = Balance {
             debits_pending: self.debits_pending,
             debits_posted: self.debits_posted,

@@ -8,6 +8,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proto::{
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
+    link::Evidence,
     message::{Closing, RefusalReason},
     money::{Money, Units},
     tariff::{Bill, Dimension, Tariff, Usage},
@@ -70,6 +71,9 @@ pub struct Terms {
     pub tariff_hash: Hash,
     /// Whether the money is at the site's risk.
     pub unsecured: bool,
+    /// What the decision relied on.
+    #[serde(default)]
+    pub evidence: Evidence,
 }
 
 /// Where a session stands.

@@ -106,7 +106,12 @@ fn balance_row(hub: &Hub, account: &Account) -> BalanceRow {
     let sums = hub.book().balance(account);
     let (deposit, available) = match *account {
         Account::Customer(id) => (hub.deposit(id).0, hub.available(id).0),
-        Account::Clearing | Account::Revenue(_) => (0, 0),
+        Account::Clearing
+        | Account::Revenue(_)
+        | Account::Lease(..)
+        | Account::Prepaid
+        | Account::Loss(_)
+        | Account::Dispute => (0, 0),
     };
     BalanceRow {
         account: account.to_string(),
@@ -124,8 +129,8 @@ fn balance_row(hub: &Hub, account: &Account) -> BalanceRow {
 pub struct HoldRow {
     /// Session, 32 hexadecimal digits.
     pub session: String,
-    /// Whose money.
-    pub account: u64,
+    /// Whose money: an account of the book.
+    pub payer: String,
     /// Minor units.
     pub amount: i64,
 }
@@ -135,9 +140,9 @@ pub struct HoldRow {
 pub fn holds(hub: &Hub) -> Vec<HoldRow> {
     hub.book()
         .holds()
-        .map(|(session, account, amount)| HoldRow {
+        .map(|(session, payer, amount)| HoldRow {
             session: session.to_string(),
-            account,
+            payer: payer.to_string(),
             amount: amount.0,
         })
         .collect()

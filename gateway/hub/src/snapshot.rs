@@ -7,7 +7,7 @@ use proto::{
     artifact::{ListEntry, TariffOf, TariffTable},
     book::{Account, Balance},
     codec,
-    id::{AccountId, GatewayId, Hash, Kind, SessionId},
+    id::{AccountId, GatewayId, Hash, SessionId},
     money::Money,
     tariff::Tariff,
 };
@@ -73,10 +73,8 @@ struct Gateway1 {
 
 #[derive(Serialize, Deserialize)]
 struct Balance1 {
-    /// 0: customer, 1: clearing, 2: revenue.
-    ledger: u8,
-    /// The customer's account, or the code of the kind.
-    number: u64,
+    /// [`Account::parts`].
+    account: (u8, u64, u64),
     debits_pending: Money,
     debits_posted: Money,
     credits_pending: Money,
@@ -87,7 +85,8 @@ struct Balance1 {
 struct Session1 {
     session: SessionId,
     gateway: GatewayId,
-    account: AccountId,
+    /// [`Account::parts`].
+    payer: (u8, u64, u64),
     hold: Money,
     closed: bool,
 }
@@ -242,16 +241,10 @@ fn write_ledger(hub: &Hub, writer: &mut Writer) {
         );
     }
     for (account, sums) in hub.book.balances() {
-        let (ledger, number) = match *account {
-            Account::Customer(account) => (0, account),
-            Account::Clearing => (1, 0),
-            Account::Revenue(kind) => (2, u64::from(kind.code())),
-        };
         writer.push(
             BALANCE,
             &Balance1 {
-                ledger,
-                number,
+                account: account.parts(),
                 debits_pending: sums.debits_pending,
                 debits_posted: sums.debits_posted,
                 credits_pending: sums.credits_pending,
@@ -270,7 +263,7 @@ fn write_ledger(hub: &Hub, writer: &mut Writer) {
             &Session1 {
                 session,
                 gateway: row.gateway,
-                account: row.account,
+                payer: row.payer.parts(),
                 hold: row.hold,
                 closed: row.phase == SessionPhase::Closed,
             },
@@ -419,7 +412,7 @@ fn restore_ledger(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Record
             hub.gateways.insert(row.gateway, kept);
         }
         BALANCE => restore_balance(hub, &read(kind, payload)?)?,
-        SESSION => restore_session(hub, &read(kind, payload)?),
+        SESSION => restore_session(hub, &read(kind, payload)?)?,
         QUARANTINE_PART => {
             let row: QuarantinePart1 = read(kind, payload)?;
             let kept = hub.quarantine.entry(key(row.gateway, row.epoch, row.sequence));
@@ -445,12 +438,8 @@ fn restore_ledger(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Record
 }
 
 fn restore_balance(hub: &mut Hub, row: &Balance1) -> Result<(), RecordError> {
-    let account = match row.ledger {
-        0 => Account::Customer(row.number),
-        1 => Account::Clearing,
-        2 => Account::Revenue(Kind::from_code(row.number as u8)),
-        _ => return Err(RecordError::Kind(BALANCE)),
-    };
+    let (class, number, part) = row.account;
+    let account = Account::from_parts(class, number, part).ok_or(RecordError::Kind(BALANCE))?;
     hub.book.restore_balance(
         account,
         Balance {
@@ -463,21 +452,24 @@ fn restore_balance(hub: &mut Hub, row: &Balance1) -> Result<(), RecordError> {
     Ok(())
 }
 
-fn restore_session(hub: &mut Hub, row: &Session1) {
+fn restore_session(hub: &mut Hub, row: &Session1) -> Result<(), RecordError> {
+    let (class, number, part) = row.payer;
+    let payer = Account::from_parts(class, number, part).ok_or(RecordError::Kind(SESSION))?;
     let phase = if row.closed {
         hub.sessions_closed.push_back(row.session);
         SessionPhase::Closed
     } else {
-        hub.book.restore_hold(row.session, row.account, row.hold);
+        hub.book.restore_hold(row.session, payer, row.hold);
         SessionPhase::Held
     };
     let kept = SessionRow {
         gateway: row.gateway,
-        account: row.account,
+        payer,
         hold: row.hold,
         phase,
     };
     hub.sessions.insert(row.session, kept);
+    Ok(())
 }
 
 fn read<T: for<'a> Deserialize<'a>>(kind: u16, payload: &[u8]) -> Result<T, RecordError> {

@@ -1,6 +1,7 @@
 //! May this token draw?
 
 use proto::{
+    book::Account,
     id::SessionId,
     link::{Answer, Ask, Verdict},
     money::Money,
@@ -48,7 +49,7 @@ impl Hub {
     /// What the session may spend: a hold that this very session has already counts as free.
     fn free_for(&self, ask: &Ask, account: u64) -> Money {
         let own = match self.sessions.get(&ask.session) {
-            Some(row) if row.phase == SessionPhase::Held && row.account == account => row.hold,
+            Some(row) if row.phase == SessionPhase::Held && row.payer == Account::Customer(account) => row.hold,
             Some(_) | None => Money::ZERO,
         };
         self.available(account).saturating_add(own)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proto::{
     artifact::{REVOCATIONS_MAX, Revocations, Revoked, TariffTable, Whitelist},
-    book::Book,
+    book::{Account, Book},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::{LedgerRecord, RecordKind},
     money::Money,
@@ -79,7 +79,7 @@ pub struct SessionRow {
     /// Whose.
     pub gateway: GatewayId,
     /// Who pays.
-    pub account: AccountId,
+    pub payer: Account,
     /// What was held.
     pub hold: Money,
     /// Where it stands.
@@ -362,7 +362,7 @@ impl Hub {
             RecordKind::Hold => {
                 let row = SessionRow {
                     gateway: at.gateway,
-                    account: record.account,
+                    payer: Account::payer(record.account, &record.evidence),
                     hold: record.amount,
                     phase: SessionPhase::Held,
                 };
@@ -379,7 +379,7 @@ impl Hub {
                     }
                 }
             }
-            RecordKind::Started | RecordKind::Indeterminate | RecordKind::Other => {}
+            RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => {}
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use proto::{
-    book::Book,
+    book::{Account, Book},
     codec,
     id::{GatewayId, Hash, SessionId},
     link::{LedgerReceipt, LedgerRecord, RecordKind, UPLOAD_RECORDS_MAX, Upload, chain},
@@ -162,7 +162,7 @@ impl<'a> Judge<'a> {
             RecordKind::Hold => {
                 let row = SessionRow {
                     gateway: self.gateway,
-                    account: record.account,
+                    payer: Account::payer(record.account, &record.evidence),
                     hold: record.amount,
                     phase: SessionPhase::Held,
                 };
@@ -173,7 +173,7 @@ impl<'a> Judge<'a> {
                     row.phase = SessionPhase::Closed;
                 }
             }
-            RecordKind::Started | RecordKind::Indeterminate | RecordKind::Other => {}
+            RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => {}
         }
         Ok(record)
     }
@@ -186,7 +186,7 @@ impl<'a> Judge<'a> {
         if let Some(row) = self.hub.sessions.get(&session) {
             self.sessions.insert(session, *row);
             if row.phase == SessionPhase::Held {
-                self.book.restore_hold(session, row.account, row.hold);
+                self.book.restore_hold(session, row.payer, row.hold);
             }
         }
     }

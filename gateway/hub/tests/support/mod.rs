@@ -113,6 +113,7 @@ pub fn record(sequence: u64, kind: RecordKind, session_number: u64, amount: i64)
         online: false,
         at: Stamp::relative(sequence),
         boot: 1,
+        evidence: proto::link::Evidence::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use proto::{
     artifact::{ListEntry, ListManifest, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
     id::*,
-    link::{LedgerRecord, RecordKind},
+    link::{Evidence, LedgerRecord, RecordKind},
     message::StopReason,
     money::{Money, Units},
     tariff::{Bill, Dimension, PRICE_MILLI_MAX, PriceElement, Tariff},
@@ -88,6 +88,14 @@ pub(crate) fn record() -> LedgerRecord {
         online: false,
         at: at(4_164_900),
         boot: 9,
+        evidence: Evidence {
+            mode: 2,
+            credential_revision: 3,
+            list_revision: 41,
+            revocations_revision: 7,
+            lease: 0,
+            instrument: 0,
+        },
     }
 }
 
@@ -114,6 +122,14 @@ pub(crate) fn most_record() -> LedgerRecord {
         online: true,
         at: MOST_STAMP,
         boot: u32::MAX,
+        evidence: Evidence {
+            mode: u8::MAX,
+            credential_revision: u64::MAX,
+            list_revision: u64::MAX,
+            revocations_revision: u64::MAX,
+            lease: u64::MAX,
+            instrument: u64::MAX,
+        },
     }
 }
 
