@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Hash, IdToken, Kind, OutletId, SessionId},
+    instrument::Instrument,
     money::{Money, Units},
     tariff::Tariff,
     wire::wire_enum,
@@ -94,6 +95,41 @@ pub struct Authorize {
     pub register: Units,
     /// When.
     pub at: Stamp,
+    /// What proves the token, if it is an instrument that does not fit it: the envelope of a voucher, the digits of a
+    /// one-time code.
+    #[serde(default)]
+    pub instrument: Instrument,
+}
+
+/// Device to gateway: a session that the device granted by itself, with the link down, on an instrument. Repeated until
+/// it is answered by a [`Grant`] of the same terms or, if it is over, by its [`Receipt`]. It is a fact, not a request:
+/// it cannot be refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redeemed {
+    /// Minted and stored by the device before the output went on.
+    pub session: SessionId,
+    /// Where.
+    pub outlet: OutletId,
+    /// Who.
+    pub token: IdToken,
+    /// What proved the token; empty for a keypad token, which is its own proof.
+    pub instrument: Instrument,
+    /// Number of the instrument as the device read it; 0 for a one-time code.
+    pub number: u64,
+    /// Most units.
+    pub units_max: Units,
+    /// Most money: what the instrument is charged with at most.
+    pub money_max: Money,
+    /// Longest session, in seconds.
+    pub duration_max_s: u32,
+    /// Interval between `meter` messages, in seconds.
+    pub meter_every_s: u16,
+    /// The price: the last that the gateway granted at this device.
+    pub tariff: Tariff,
+    /// Reading of the register when it was granted.
+    pub register: Units,
+    /// When it was granted.
+    pub at: Stamp,
 }
 
 /// Gateway to device: the outlet may be switched on, within these limits, whichever is reached first.
@@ -152,6 +188,16 @@ wire_enum! {
         Version = 13,
         /// The gateway cannot store decisions now.
         Storage = 14,
+        /// The instrument is forged, damaged or mistyped.
+        Forged = 20,
+        /// The instrument is for another site, device, kind or currency.
+        Elsewhere = 21,
+        /// The time of the instrument is over, or has not come.
+        Expired = 22,
+        /// Too many wrong instruments were tried.
+        LockedOut = 23,
+        /// The clock is not good enough to judge the instrument.
+        Clock = 24,
     } else Other
 }
 
@@ -175,6 +221,11 @@ impl RefusalReason {
             Self::NoTariff => "no_tariff",
             Self::Version => "version",
             Self::Storage => "storage",
+            Self::Forged => "forged",
+            Self::Elsewhere => "elsewhere",
+            Self::Expired => "expired",
+            Self::LockedOut => "locked_out",
+            Self::Clock => "clock",
         }
     }
 }

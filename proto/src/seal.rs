@@ -16,7 +16,7 @@ use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::{VERSION, id::TokenKey, message::BODY_BYTES_MAX};
+use crate::{VERSION, id::TokenKey, instrument::KeypadKey, message::BODY_BYTES_MAX};
 
 /// Bytes that a seal adds to a body.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
@@ -105,6 +105,12 @@ impl PairSecret {
     #[must_use]
     pub fn token_key(&self) -> TokenKey {
         TokenKey(self.derive(b"holdfast device token 1"))
+    }
+
+    /// The key of the device's keypad tokens: whoever sells them needs this key and no other of the device.
+    #[must_use]
+    pub fn keypad_key(&self) -> KeypadKey {
+        KeypadKey(self.derive(b"holdfast keypad key 1"))
     }
 
     fn derive<const N: usize>(&self, info: &[u8]) -> [u8; N] {

@@ -55,6 +55,8 @@ words! {
         Status = "status",
         /// [`crate::message::CommandAnswer`]
         CommandAnswer = "answer",
+        /// [`crate::message::Redeemed`]
+        Redeemed = "redeemed",
     }
 }
 

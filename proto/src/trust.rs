@@ -261,6 +261,24 @@ pub fn open<'a>(
     Ok(payload)
 }
 
+/// The payload of an envelope, without any proof.
+///
+/// # Errors
+/// [`TrustError::Malformed`].
+pub fn peek(envelope: &[u8]) -> Result<&[u8], TrustError> {
+    let body = match envelope.split_first() {
+        Some((&TAG, body)) => body,
+        Some(_) | None => {
+            return Err(TrustError::Malformed(codec::CodecError::Malformed {
+                what: "no COSE_Sign1 tag",
+                at: 0,
+            }));
+        }
+    };
+    let SignOne(_, Unprotected, Octets(payload), _) = codec::decode(body).map_err(TrustError::Malformed)?;
+    Ok(payload)
+}
+
 /// The issuer's side.
 #[cfg(feature = "host")]
 pub struct Issuer(ed25519_dalek::SigningKey);
