@@ -131,11 +131,14 @@ wire_enum! {
     } else Other
 }
 
+/// [`Evidence::mode`] of a session that the device granted by itself, with the link down, on an instrument.
+pub const MODE_ALONE: u8 = 4;
+
 /// What a decision relied on, for whoever judges it later (semantics, sections 6 and 8). All zero in records that are
 /// not about a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Mode of the authorize capability: 0 ONLINE, 1 SUSPECT, 2 LOCAL, 3 RECOVERING.
+    /// Mode of the authorize capability: 0 ONLINE, 1 SUSPECT, 2 LOCAL, 3 RECOVERING; [`MODE_ALONE`]: the device decided.
     pub mode: u8,
     /// Revision of the token's credential that was known; 0: none.
     pub credential_revision: u64,

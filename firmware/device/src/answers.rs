@@ -3,7 +3,7 @@
 
 use proto::{
     id::SessionId,
-    message::{Grant, Receipt, Refusal, StopReason},
+    message::{Grant, Receipt, Refusal, RefusalReason, StopReason},
 };
 
 use crate::{
@@ -49,6 +49,21 @@ impl Outlet {
             retry_after_s: refusal.retry_after_s,
         };
         self.notify(ctx, screen);
+    }
+
+    /// The device itself refuses a request that nobody heard of.
+    pub(crate) fn refuse_alone(&mut self, ctx: &Context<'_>, reason: RefusalReason) {
+        if let Some(session) = self.session() {
+            let retry_after_s = 0;
+            self.refusal(
+                ctx,
+                &Refusal {
+                    session,
+                    reason,
+                    retry_after_s,
+                },
+            );
+        }
     }
 
     pub(crate) fn receipt(&mut self, ctx: &Context<'_>, receipt: &Receipt) {

@@ -2,6 +2,7 @@
 
 use proto::{
     id::SessionId,
+    instrument::Instrument,
     message::{ClockQuality, Command, CommandOutcome, Verb},
     money::Units,
 };
@@ -69,7 +70,7 @@ impl Device {
             if !matches!(o.phase, Phase::Idle) {
                 return false;
             }
-            o.ask(ctx, token, hash, Units::ZERO, || mint(id, boot, &mut number));
+            o.ask(ctx, token, &Instrument::NONE, hash, Units::ZERO, || mint(id, boot, &mut number));
             o.session().is_some()
         });
         self.session_number = number;

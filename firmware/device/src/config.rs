@@ -7,6 +7,8 @@ use proto::{
     tariff::Dimension,
 };
 
+use crate::alone::Instruments;
+
 /// First wait before an `authorize` is repeated, in ms: the gateway answers within 2 s in every failure shape.
 pub const AUTHORIZE_RETRY_FIRST_MS: u64 = 2_000;
 /// Longest wait between two attempts of the same `authorize`, in ms: a user is standing there.
@@ -72,6 +74,8 @@ pub struct Config {
     pub firmware: heapless::String<FIRMWARE_BYTES_MAX>,
     /// Thresholds of the machine behind it.
     pub tuning: Tuning,
+    /// Whom it believes without asking.
+    pub instruments: Instruments,
 }
 
 /// Thresholds that depend on the machine behind the outlets.
@@ -161,6 +165,7 @@ impl Config {
             secret,
             firmware: heapless::String::try_from(env!("CARGO_PKG_VERSION")).unwrap_or_default(),
             tuning: Tuning::usual(kind),
+            instruments: Instruments::default(),
         }
     }
 

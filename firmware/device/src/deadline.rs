@@ -2,7 +2,6 @@
 
 use crate::{
     config::{AUTHORIZE_GIVE_UP_MS, RECOVER_CLOCK_MS, RECOVER_SENSE_MS, Supply, Tuning},
-    link::Retry,
     outlet::{Outlet, Phase, Running},
 };
 
@@ -28,7 +27,9 @@ impl Outlet {
                 Some(_) => RECOVER_CLOCK_MS,
             })),
         };
-        let stop_ms = self.stops.iter().map(Retry::next_ms).min().filter(|_| linked);
+        let closed = self.record.closed.iter().zip(&self.stops);
+        let told = closed.filter(|(stop, _)| self.is_told(&stop.session));
+        let stop_ms = told.map(|(_, retry)| retry.next_ms()).min().filter(|_| linked);
         let notice_ms = self.notice.map(|(_, until_ms)| until_ms);
         [phase_ms, stop_ms, notice_ms, self.fault.deadline_ms()]
             .into_iter()
@@ -49,7 +50,7 @@ impl Outlet {
         let cuts = [Some(blind_ms), limit_ms].map(|at_ms| at_ms.filter(|_| supply.may_be_cut()));
         [
             Some(running.checkpoint_ms),
-            linked.then_some(running.meter_ms),
+            (linked && self.session().is_some_and(|session| self.is_told(&session))).then_some(running.meter_ms),
             finish_ms,
             cuts[0],
             cuts[1],

@@ -1,7 +1,7 @@
 //! What goes into a device and what comes out of it. The shell (embassy tasks, or a twin on the host) does the rest.
 
 use proto::{
-    id::{IdToken, OutletId},
+    id::{AccountId, IdToken, OutletId},
     message::{Fault, RefusalReason, StopReason},
     money::{Money, Units},
     topic::Topic,
@@ -9,8 +9,8 @@ use proto::{
 
 use crate::stored::Record;
 
-/// Largest frame a device sends, in bytes; the largest message is `stop`.
-pub const UP_FRAME_BYTES_MAX: usize = 256;
+/// Largest frame a device sends, in bytes; the largest message is `redeemed`, with a tariff and an instrument.
+pub const UP_FRAME_BYTES_MAX: usize = proto::seal::FRAME_BYTES_MAX;
 
 /// The only time a device knows of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,26 @@ pub enum Input<'a> {
         outlet: OutletId,
         /// Which.
         token: IdToken,
+        /// How much the user asks for; zero: no wish.
+        units_wished: Units,
+    },
+    /// A voucher was presented: a QR code or a tag.
+    Voucher {
+        /// Where.
+        outlet: OutletId,
+        /// The signed envelope.
+        envelope: &'a [u8],
+        /// How much the user asks for; zero: no wish.
+        units_wished: Units,
+    },
+    /// An account and its one-time code were typed.
+    Code {
+        /// Where.
+        outlet: OutletId,
+        /// Whose.
+        account: AccountId,
+        /// The digits.
+        code: &'a [u8],
         /// How much the user asks for; zero: no wish.
         units_wished: Units,
     },
@@ -173,8 +193,10 @@ mod tests {
 
     use proto::{
         id::{Kind, Name, SessionId, TokenKind},
-        message::{Authorize, ClockQuality, FIRMWARE_BYTES_MAX, Hello, Stamp, Stop},
+        instrument::{INSTRUMENT_BYTES_MAX, Instrument},
+        message::{Authorize, ClockQuality, FIRMWARE_BYTES_MAX, Hello, Redeemed, Stamp, Stop},
         seal::{Direction, PairSecret},
+        tariff::{Dimension, ELEMENTS_MAX, PriceElement, Tariff},
         topic::{self, Up},
     };
 
@@ -206,6 +228,35 @@ mod tests {
             units_wished: Units(u64::MAX),
             register: Units(u64::MAX),
             at,
+            instrument: Instrument::new(&[255; INSTRUMENT_BYTES_MAX]).unwrap(),
+        };
+        let element = PriceElement {
+            dimension: Dimension::Idle,
+            price_milli: i64::MAX,
+            minute_from: u16::MAX,
+            minute_to: u16::MAX,
+            power_w_min: u32::MAX,
+            power_w_max: u32::MAX,
+        };
+        let redeemed = Redeemed {
+            session: SessionId([255; 16]),
+            outlet: 255,
+            token: IdToken::new(TokenKind::Keypad, &[255; 32]).unwrap(),
+            instrument: Instrument::new(&[255; INSTRUMENT_BYTES_MAX]).unwrap(),
+            number: u64::MAX,
+            units_max: Units(u64::MAX),
+            money_max: Money(i64::MIN),
+            duration_max_s: u32::MAX,
+            meter_every_s: u16::MAX,
+            tariff: Tariff {
+                id: u32::MAX,
+                start_fee: Money(i64::MIN),
+                minimum: Money(i64::MIN),
+                cap: Money(i64::MIN),
+                elements: core::iter::repeat_n(element, ELEMENTS_MAX).collect(),
+            },
+            register: Units(u64::MAX),
+            at,
         };
         let firmware = String::from("a").repeat(FIRMWARE_BYTES_MAX);
         let hello = Hello {
@@ -224,6 +275,7 @@ mod tests {
         for (word, len) in [
             ("stop", key.seal(&topic, u64::MAX, &stop, &mut frame)),
             ("authorize", key.seal(&topic, u64::MAX, &authorize, &mut frame)),
+            ("redeemed", key.seal(&topic, u64::MAX, &redeemed, &mut frame)),
             ("hello", key.seal(&topic, u64::MAX, &hello, &mut frame)),
         ] {
             std::println!("{word}: {len:?} of {UP_FRAME_BYTES_MAX} bytes");

@@ -23,6 +23,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod alone;
 mod answers;
 mod charger;
 mod command;
@@ -45,16 +46,21 @@ use heapless::{Deque, Vec};
 use proto::{
     VERSION,
     id::{IdToken, OutletId, SessionId, TokenKey},
-    message::{Clock, CommandAnswer, CommandOutcome, Grant, Hello, OUTLETS_MAX, OutletState, Receipt, Refusal},
+    instrument::{Enrolment, Instrument, KeypadKey, Voucher},
+    message::{
+        Clock, CommandAnswer, CommandOutcome, Grant, Hello, OUTLETS_MAX, OutletState, Receipt, Refusal, RefusalReason,
+    },
     money::Units,
     topic::{Down, Up},
 };
 
+pub use alone::{ISSUERS_MAX, Instruments};
 pub use config::{Config, ConfigError, Tuning};
 pub use io::{Effect, Input, Now, Screen, Sense};
 pub use link::Rejected;
 pub use stored::{Record, RecordKey, Stored, StoredError};
 
+use alone::{Alone, AskedAlone, Place};
 use config::Supply;
 use link::Link;
 use outlet::{Context, Outlet};
@@ -81,6 +87,8 @@ pub struct Device {
     link: Link,
     outlets: Vec<Outlet, OUTLETS_MAX>,
     answers: Deque<(u64, CommandOutcome), ANSWERS_MAX>,
+    alone: Alone,
+    keypad_key: KeypadKey,
 }
 
 impl Device {
@@ -92,7 +100,13 @@ impl Device {
     pub fn boot(config: Config, stored: Stored, now: Now) -> Result<Self, ConfigError> {
         let supply = config.check()?;
         let now_ms = now.mono_ms.min(MONO_MS_MAX);
-        let Stored { device, mut outlets } = stored;
+        let Stored {
+            device,
+            mut outlets,
+            instruments,
+            price,
+            redeemed,
+        } = stored;
         let lost = outlets.iter().skip(usize::from(config.outlets));
         if let Some(i) = lost.clone().position(|r| r.open.is_some() || !r.closed.is_empty()) {
             return Err(ConfigError::OutletLost(config.outlets + i as u8));
@@ -114,7 +128,9 @@ impl Device {
             .enumerate()
             .map(|(i, record)| Outlet::boot(i as OutletId, record, &context))
             .collect();
-        Ok(Self {
+        let mut device = Self {
+            alone: Alone::boot(instruments, price, redeemed, now_ms),
+            keypad_key: config.secret.keypad_key(),
             supply,
             token_key: config.secret.token_key(),
             now_ms,
@@ -125,7 +141,9 @@ impl Device {
             outlets,
             answers: Deque::new(),
             config,
-        })
+        };
+        device.tidy();
+        Ok(device)
     }
 
     /// Takes an input in and returns what is to be done. Inputs for outlets that do not exist, and messages that are
@@ -138,7 +156,21 @@ impl Device {
                 outlet,
                 token,
                 units_wished,
-            } => self.present(outlet, &token, units_wished),
+            } => self.present(outlet, &token, &Instrument::NONE, units_wished),
+            Input::Voucher {
+                outlet,
+                envelope,
+                units_wished,
+            } => self.present_voucher(outlet, envelope, units_wished),
+            Input::Code {
+                outlet,
+                account,
+                code,
+                units_wished,
+            } => match Instrument::new(code) {
+                Some(code) => self.present(outlet, &Enrolment::id_token(account), &code, units_wished),
+                None => self.show_refused(outlet, RefusalReason::Forged),
+            },
             Input::Button { outlet } => self.at(outlet, |o, ctx| o.button(ctx)).unwrap_or(()),
             Input::Sense { outlet, sense } => self.at(outlet, |o, ctx| o.sensed(ctx, sense)).unwrap_or(()),
             Input::LinkUp => self.link.up(self.now_ms),
@@ -147,6 +179,7 @@ impl Device {
             Input::Tick => {}
         }
         self.each(|o, ctx| o.clockwork(ctx));
+        self.tidy();
         self.effects()
     }
 
@@ -163,7 +196,8 @@ impl Device {
             .outlets
             .iter()
             .filter_map(|o| o.deadline_ms(&self.config.tuning, self.supply, linked));
-        outlets.chain(self.link.deadline_ms()).min()
+        let redeemed = self.alone.deadline_ms().filter(|_| linked);
+        outlets.chain(self.link.deadline_ms()).chain(redeemed).min()
     }
 
     /// The configuration.
@@ -208,14 +242,76 @@ impl Device {
         self.outlets.iter().map(|o| o.record.closed.len()).sum()
     }
 
-    fn present(&mut self, outlet: OutletId, token: &IdToken, units_wished: Units) {
+    fn present(&mut self, outlet: OutletId, token: &IdToken, instrument: &Instrument, units_wished: Units) {
         let hash = token.hash(&self.token_key);
         let (boot, mut number) = (self.record.boot, self.session_number);
         let id = self.config.id;
-        self.at(outlet, |o, ctx| {
-            o.present(ctx, token, hash, units_wished, || mint(id, boot, &mut number));
+        let minted = self.at(outlet, |o, ctx| {
+            let before = o.session();
+            o.present(ctx, token, instrument, hash, units_wished, || mint(id, boot, &mut number));
+            o.session().filter(|session| Some(*session) != before)
         });
         self.session_number = number;
+        if let Some(Some(session)) = minted
+            && !self.link.is_ready()
+            && alone::proves_itself(token, instrument)
+        {
+            self.decide_alone(outlet, session, token, instrument);
+        }
+    }
+
+    fn present_voucher(&mut self, outlet: OutletId, envelope: &[u8], units_wished: Units) {
+        match (Voucher::peek(envelope), Instrument::new(envelope)) {
+            (Some(number), Some(instrument)) => {
+                self.present(outlet, &Voucher::id_token(number), &instrument, units_wished);
+            }
+            (None, _) | (_, None) => self.show_refused(outlet, RefusalReason::Forged),
+        }
+    }
+
+    /// Nobody can be asked, and the token proves itself.
+    fn decide_alone(&mut self, outlet: OutletId, session: SessionId, token: &IdToken, instrument: &Instrument) {
+        let register = self.at(outlet, |o, _| o.record.register).unwrap_or_default();
+        let asked = AskedAlone {
+            session,
+            outlet,
+            token,
+            instrument,
+            register,
+        };
+        let place = place(&self.config, &self.keypad_key, &self.link, self.now_ms);
+        match self.alone.decide(&place, self.supply, &asked) {
+            Ok(grant) => {
+                self.hush();
+                self.at(outlet, |o, ctx| o.grant(ctx, grant));
+            }
+            Err(reason) => {
+                self.at(outlet, |o, ctx| o.refuse_alone(ctx, reason));
+            }
+        }
+    }
+
+    fn show_refused(&mut self, outlet: OutletId, reason: RefusalReason) {
+        let retry_after_s = 0;
+        self.at(outlet, |o, ctx| {
+            o.notify(ctx, Screen::Refused { reason, retry_after_s });
+        });
+    }
+
+    /// Keeps what was granted here as long as it matters, and quiet as long as the gateway does not know of it.
+    fn tidy(&mut self) {
+        let outlets = &self.outlets;
+        self.alone.tidy(|session| outlets.iter().any(|o| o.traces(session)));
+        self.hush();
+    }
+
+    fn hush(&mut self) {
+        let alone = &self.alone;
+        for outlet in &mut self.outlets {
+            let open = outlet.session();
+            let closed = outlet.record.closed.iter().map(|stop| stop.session);
+            outlet.untold = closed.chain(open).filter(|session| !alone.is_told(session)).collect();
+        }
     }
 
     fn message(&mut self, topic: &str, frame: &[u8]) {
@@ -228,6 +324,7 @@ impl Device {
                     return;
                 };
                 if self.link.clock(self.now_ms, self.record.boot, &clock) {
+                    self.alone.announce(self.now_ms);
                     self.each(|o, ctx| o.announce(ctx));
                 }
             }
@@ -235,7 +332,7 @@ impl Device {
                 let Some(grant) = self.link.decode::<Grant>(body) else {
                     return;
                 };
-                self.owner(grant.session, |o, ctx| o.grant(ctx, grant));
+                self.granted(grant);
             }
             Down::Refusal => {
                 let Some(refusal) = self.link.decode::<Refusal>(body) else {
@@ -251,6 +348,7 @@ impl Device {
                 let Some(receipt) = self.link.decode::<Receipt>(body) else {
                     return;
                 };
+                self.alone.answered(&receipt.session);
                 self.owner(receipt.session, |o, ctx| o.receipt(ctx, &receipt));
             }
             Down::Command => {
@@ -258,6 +356,19 @@ impl Device {
                 self.command(&command);
             }
         }
+    }
+
+    fn granted(&mut self, grant: Grant) {
+        if self.alone.has(&grant.session) {
+            // The answer to `redeemed`: the gateway holds the money, and hears the rest now.
+            return self.alone.answered(&grant.session);
+        }
+        let asked = self.outlets.iter().find(|o| o.session() == Some(grant.session));
+        if let Some(outlet::Phase::Asking(asking)) = asked.map(|o| &o.phase) {
+            let place = place(&self.config, &self.keypad_key, &self.link, self.now_ms);
+            self.alone.granted(&place, &grant, &asking.token, &asking.instrument);
+        }
+        self.owner(grant.session, |o, ctx| o.grant(ctx, grant));
     }
 
     /// Runs `step` on one outlet, if there is such an outlet.
@@ -305,6 +416,9 @@ impl Device {
         if core::mem::take(&mut self.unstored) {
             return Some(Effect::Store(stored::encode(RecordKey::Device, &self.record)));
         }
+        if let Some(record) = self.alone.take_store() {
+            return Some(Effect::Store(record));
+        }
         if let Some(record) = self.outlets.iter_mut().find_map(Outlet::take_store) {
             return Some(Effect::Store(record));
         }
@@ -335,6 +449,9 @@ impl Device {
             return Some(self.link.seal(&self.config, Up::CommandAnswer, &answer));
         }
         let spread = self.link.spread();
+        if let Some(redeemed) = self.alone.take_redeemed(self.now_ms, spread) {
+            return Some(self.link.seal(&self.config, Up::Redeemed, &redeemed));
+        }
         for i in 0..self.config.outlets {
             let message = self.at(i, |o, ctx| o.take_message(ctx, spread)).flatten();
             let Some(message) = message else { continue };
@@ -347,6 +464,18 @@ impl Device {
             });
         }
         None
+    }
+}
+
+fn place<'a>(config: &'a Config, keypad_key: &'a KeypadKey, link: &Link, now_ms: u64) -> Place<'a> {
+    Place {
+        device: &config.id,
+        kind: config.kind,
+        instruments: &config.instruments,
+        keypad_key,
+        stamp: link.stamp(now_ms),
+        now_ms,
+        clock_age_s: link.clock_age_s(now_ms),
     }
 }
 

@@ -205,6 +205,12 @@ impl Link {
         }
     }
 
+    /// How long ago the clock was set, in s; 0 without one.
+    pub(crate) fn clock_age_s(&self, now_ms: u64) -> u64 {
+        let set_ms = self.clock.as_ref().map_or(now_ms, |clock| clock.at_ms);
+        now_ms.saturating_sub(set_ms) / 1000
+    }
+
     /// The local second of the day; `None` unless the clock is synchronised: then the customer's favour decides.
     pub(crate) fn second_of_day(&self, now_ms: u64) -> Option<u32> {
         let clock = self.clock.as_ref()?;

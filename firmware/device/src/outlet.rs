@@ -9,6 +9,7 @@
 use heapless::Vec;
 use proto::{
     id::{IdToken, OutletId, SessionId, TokenHash},
+    instrument::Instrument,
     message::{Stamp, StartProof, Stop, StopReason},
     money::{Money, Units},
 };
@@ -54,6 +55,7 @@ pub(crate) enum Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct Asking {
     pub(crate) token: IdToken,
+    pub(crate) instrument: Instrument,
     pub(crate) since_ms: u64,
     pub(crate) retry: Retry,
     /// At least one authorize left: a grant may be on its way.
@@ -88,6 +90,8 @@ pub(crate) struct Outlet {
     gesture: Option<(TokenHash, u64)>,
     /// One for each closed session.
     pub(crate) stops: Vec<Retry, CLOSED_MAX>,
+    /// Sessions of which nothing may be said yet: the gateway does not know them.
+    pub(crate) untold: Vec<SessionId, { CLOSED_MAX + 1 }>,
     pub(crate) voice: Voice,
     /// What the display says between sessions, and until when.
     pub(crate) notice: Option<(Screen, u64)>,
@@ -106,6 +110,7 @@ impl Outlet {
             output: Output::default(),
             fault: Latch::new(),
             gesture: None,
+            untold: Vec::new(),
             voice: Voice::default(),
             notice: None,
         };
@@ -123,6 +128,7 @@ impl Outlet {
         &mut self,
         ctx: &Context<'_>,
         token: &IdToken,
+        instrument: &Instrument,
         hash: TokenHash,
         units_wished: Units,
         mint: impl FnOnce() -> Option<SessionId>,
@@ -136,7 +142,7 @@ impl Outlet {
         }
         let own = self.record.open.as_ref().is_some_and(|open| open.token == hash);
         match self.phase {
-            Phase::Idle => self.ask(ctx, token, hash, units_wished, mint),
+            Phase::Idle => self.ask(ctx, token, instrument, hash, units_wished, mint),
             // Impatience is no reason to stop.
             Phase::Asking(_) => {}
             Phase::Starting { .. } | Phase::Running(_) | Phase::Recovering { .. } if own => {
@@ -151,6 +157,7 @@ impl Outlet {
         &mut self,
         ctx: &Context<'_>,
         token: &IdToken,
+        instrument: &Instrument,
         hash: TokenHash,
         units_wished: Units,
         mint: impl FnOnce() -> Option<SessionId>,
@@ -176,6 +183,7 @@ impl Outlet {
         self.unstored = true;
         self.phase = Phase::Asking(Asking {
             token: token.clone(),
+            instrument: instrument.clone(),
             since_ms: ctx.now_ms,
             retry: Retry::at(ctx.now_ms),
             sent: false,
@@ -411,6 +419,16 @@ impl Outlet {
 
     pub(crate) fn notify(&mut self, ctx: &Context<'_>, screen: Screen) {
         self.notice = Some((screen, ctx.now_ms.saturating_add(NOTICE_MS)));
+    }
+
+    /// Whether the gateway knows a session.
+    pub(crate) fn is_told(&self, session: &SessionId) -> bool {
+        !self.untold.contains(session)
+    }
+
+    /// Whether the outlet has, or had, a session that is not receipted.
+    pub(crate) fn traces(&self, session: &SessionId) -> bool {
+        self.session() == Some(*session) || self.record.closed.iter().any(|stop| stop.session == *session)
     }
 
     /// What the user of this outlet has been shown to owe, for the display.

@@ -14,10 +14,11 @@
 use heapless::Vec;
 use proto::{
     codec::{self, CodecError},
-    id::{OutletId, SessionId, TokenHash},
-    message::{ClockQuality, Grant, OUTLETS_MAX, Stop},
+    id::{AccountId, OutletId, SessionId, TokenHash},
+    instrument::{Lockout, ReplayWindow, Used},
+    message::{ClockQuality, Grant, OUTLETS_MAX, Redeemed, Stop},
     money::Units,
-    tariff::Bill,
+    tariff::{Bill, Tariff},
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,11 @@ pub const RECORD_BYTES_MAX: usize = 1280;
 /// and each walk-away during an outage of the site's network takes one.
 pub const CLOSED_MAX: usize = 4;
 
+/// Sessions that a device may have granted by itself and not told the gateway yet. Each takes 1.5 KiB of memory.
+pub const REDEEMED_MAX: usize = 8;
+/// Accounts whose one-time codes a device takes.
+pub const CODES_MAX: usize = 16;
+
 /// The place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKey {
@@ -36,6 +42,12 @@ pub enum RecordKey {
     Device,
     /// `OutletRecord` of one outlet.
     Outlet(OutletId),
+    /// `InstrumentRecord`
+    Instruments,
+    /// `PriceRecord`
+    Price,
+    /// `RedeemedRecord` of one slot, below [`REDEEMED_MAX`].
+    Redeemed(u8),
 }
 
 /// An encoded record and its place.
@@ -72,6 +84,9 @@ pub enum StoredError {
     /// An outlet beyond the largest device.
     #[error("a record for outlet {0}, a device has at most {OUTLETS_MAX}")]
     Outlet(OutletId),
+    /// A slot beyond the last.
+    #[error("a record for slot {0}, there are {REDEEMED_MAX}")]
+    Slot(u8),
 }
 
 /// Everything that was stored, read back at boot.
@@ -79,6 +94,9 @@ pub enum StoredError {
 pub struct Stored {
     pub(crate) device: DeviceRecord,
     pub(crate) outlets: Vec<OutletRecord, OUTLETS_MAX>,
+    pub(crate) instruments: InstrumentRecord,
+    pub(crate) price: PriceRecord,
+    pub(crate) redeemed: Vec<RedeemedRecord, REDEEMED_MAX>,
 }
 
 impl Stored {
@@ -110,6 +128,21 @@ impl Stored {
                         .expect("the number of outlets was checked");
                 }
                 self.outlets[usize::from(outlet)] = record;
+            }
+            RecordKey::Instruments => self.instruments = decode(key, bytes)?,
+            RecordKey::Price => self.price = decode(key, bytes)?,
+            RecordKey::Redeemed(slot) => {
+                let record: RedeemedRecord = decode(key, bytes)?;
+                let i = usize::from(slot);
+                if i >= REDEEMED_MAX {
+                    return Err(StoredError::Slot(slot));
+                }
+                while self.redeemed.len() <= i {
+                    self.redeemed
+                        .push(RedeemedRecord::default())
+                        .map_err(|_| StoredError::Slot(slot))?;
+                }
+                self.redeemed[i] = record;
             }
         }
         Ok(())
@@ -170,6 +203,77 @@ impl Default for DeviceRecord {
             version: STORED_VERSION,
             boot: 0,
             command: 0,
+        }
+    }
+}
+
+/// What the device accepted by itself, or saw the gateway accept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InstrumentRecord {
+    pub(crate) version: u8,
+    /// Vouchers.
+    pub(crate) used: Used,
+    /// Keypad tokens.
+    pub(crate) window: ReplayWindow,
+    /// Wrong keypad tokens and codes.
+    pub(crate) lockout: Lockout,
+    /// Last steps of one-time codes.
+    pub(crate) codes: Vec<CodeMark, CODES_MAX>,
+}
+
+/// An account and the last step of its codes that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CodeMark(pub(crate) AccountId, pub(crate) u64);
+
+impl Default for InstrumentRecord {
+    fn default() -> Self {
+        Self {
+            version: STORED_VERSION,
+            used: Used::default(),
+            window: ReplayWindow::default(),
+            lockout: Lockout::default(),
+            codes: Vec::new(),
+        }
+    }
+}
+
+/// The price of the last grant, for when the gateway is away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PriceRecord {
+    pub(crate) version: u8,
+    pub(crate) price: Option<Price>,
+}
+
+/// What a grant has beside the user's limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Price {
+    pub(crate) tariff: Tariff,
+    pub(crate) duration_max_s: u32,
+    pub(crate) start_within_s: u16,
+    pub(crate) meter_every_s: u16,
+}
+
+impl Default for PriceRecord {
+    fn default() -> Self {
+        Self {
+            version: STORED_VERSION,
+            price: None,
+        }
+    }
+}
+
+/// A session that the device granted by itself, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RedeemedRecord {
+    pub(crate) version: u8,
+    pub(crate) redeemed: Option<Redeemed>,
+}
+
+impl Default for RedeemedRecord {
+    fn default() -> Self {
+        Self {
+            version: STORED_VERSION,
+            redeemed: None,
         }
     }
 }

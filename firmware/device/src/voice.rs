@@ -63,13 +63,19 @@ impl Outlet {
     }
 
     fn take_stop(&mut self, ctx: &Context<'_>, spread: u8) -> Option<Stop> {
-        let i = self.stops.iter().position(|retry| retry.due(ctx.now_ms))?;
+        let closed = self.record.closed.iter().zip(&self.stops);
+        let i = closed
+            .map(|(stop, retry)| retry.due(ctx.now_ms) && self.is_told(&stop.session))
+            .position(|due| due)?;
         self.stops[i].said(ctx.now_ms, STOP_RETRY_FIRST_MS, STOP_RETRY_MAX_MS, spread);
         self.record.closed.get(i).cloned()
     }
 
     fn take_session_message(&mut self, ctx: &Context<'_>, spread: u8) -> Option<Message> {
         let open = self.record.open.as_ref()?;
+        if !self.is_told(&open.session) {
+            return None;
+        }
         match &mut self.phase {
             Phase::Asking(asking) if asking.retry.due(ctx.now_ms) => {
                 asking
@@ -83,6 +89,7 @@ impl Outlet {
                     units_wished: open.units_wished,
                     register: open.register_start,
                     at: ctx.stamp,
+                    instrument: asking.instrument.clone(),
                 }))
             }
             Phase::Running(running) => {

@@ -130,6 +130,8 @@ impl Gateway {
                 self.risk.receipted(e.upto);
             }
             Event::Rewound(e) => self.outbox.cursor = e.upto,
+            Event::InstrumentAccepted(e) => self.spent.accept(e, self.time.wall_high_s),
+            Event::GuessFailed(e) => self.spent.failed(&e.device, e.account, at),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -152,6 +154,7 @@ impl Gateway {
         }
         let terms = &event.terms;
         self.risk.hold(terms.account, terms.money_max, terms.unsecured);
+        self.spent.hold(terms);
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
             self.risk.count(request.token, request.kind, terms.money_max);
@@ -242,6 +245,7 @@ impl Gateway {
             unsecured: terms.unsecured,
         };
         self.risk.close(terms.money_max, charge, event.record.sequence);
+        self.spent.close(terms, event.amount);
         if session.counted {
             self.risk.uncount(request.token, request.kind, terms.money_max);
             // A session that never began used up nothing.
@@ -329,6 +333,10 @@ impl Gateway {
                 self.trust.tariffs_revision = kept.tariffs_revision;
             }
             Kept::Health(health) => self.health = health.clone(),
+            Kept::Purse(kept) => self.spent.keep_purse(kept),
+            Kept::Pad(kept) => self.spent.keep_pad(kept),
+            Kept::Codes(kept) => self.spent.keep_codes(kept),
+            Kept::Forgotten(kept) => self.spent.keep_forgotten(kept),
         }
     }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Gateway,
     config::KindLimits,
+    instrument::Proof,
     session::{Request, Terms, register_dimension},
     time::{Instant, Now},
     trust::{Age, is_over},
@@ -123,6 +124,10 @@ pub(crate) enum Word {
     },
     /// No, and it is credible.
     Deny,
+    /// Nobody needs to be asked: an instrument that proves itself was presented.
+    Proven(Proof),
+    /// What was presented as an instrument is none, or does not draw here.
+    Unproven(RefusalReason),
 }
 
 /// The outcome for a request.
@@ -160,7 +165,7 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
             | Rule::Never
             | Rule::Unknown => RETRY_LATER_S,
         },
-        RefusalReason::NoTariff | RefusalReason::NoCredit => RETRY_LATER_S,
+        RefusalReason::NoTariff | RefusalReason::NoCredit | RefusalReason::LockedOut => RETRY_LATER_S,
         RefusalReason::Other
         | RefusalReason::Revoked
         | RefusalReason::Replay
@@ -170,6 +175,10 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
         | RefusalReason::Invalid
         | RefusalReason::ListExpired
         | RefusalReason::Version
+        | RefusalReason::Forged
+        | RefusalReason::Elsewhere
+        | RefusalReason::Expired
+        | RefusalReason::Clock
         | RefusalReason::Storage => 0,
     }
 }
@@ -224,6 +233,11 @@ impl Gateway {
         }
         if self.trust.tariff(request.kind).is_none() {
             return refuse(Rule::Device, RefusalReason::NoTariff);
+        }
+        match word {
+            Word::Proven(proof) => return self.grant_instrument(request, limits, &proof),
+            Word::Unproven(reason) => return refuse(Rule::Instrument, reason),
+            Word::NotAsked | Word::None | Word::Accept { .. } | Word::Deny => {}
         }
         match self.basis(now, request, word) {
             Ok(basis) => self.grant(request, limits, &basis),
@@ -305,7 +319,7 @@ impl Gateway {
                 });
             }
             Word::Deny => return refuse(Rule::Cloud, RefusalReason::Denied),
-            Word::NotAsked | Word::None => {}
+            Word::NotAsked | Word::None | Word::Proven(_) | Word::Unproven(_) => {}
         }
         if self.trust.is_denied(token) {
             return refuse(Rule::Cloud, RefusalReason::Denied);

@@ -131,4 +131,6 @@ pub struct Config {
     pub limits: Limits,
     /// Offset of local time from UTC, in minutes.
     pub offset_min: i16,
+    /// Whom to believe about instruments.
+    pub instruments: crate::instrument::Instruments,
 }

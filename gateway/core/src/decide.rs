@@ -2,6 +2,7 @@
 
 mod cloud;
 mod deadline;
+mod instrument;
 
 use alloc::vec::Vec;
 
@@ -19,11 +20,12 @@ use proto::{
 
 use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
-    authorize::{Outcome, Rule, Word, retry_after_s},
+    authorize::{Outcome, Rule, retry_after_s},
     event::{
         Asked, Booted, Closed, CommandAnswered, Commanded, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
         Started as StartedEvent,
     },
+    instrument::Presented,
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
 };
@@ -144,6 +146,7 @@ impl<'a> Draft<'a> {
                 token,
                 units_wished,
                 register,
+                presented,
             } => {
                 let request = Request {
                     session: *session,
@@ -154,9 +157,14 @@ impl<'a> Draft<'a> {
                     units_wished: *units_wished,
                     register: *register,
                 };
-                self.authorize(request);
+                self.authorize(request, presented);
                 Ok(())
             }
+            Said::Redeemed {
+                redeemed,
+                token,
+                presented,
+            } => self.redeemed(device, config.kind, redeemed, *token, presented),
             Said::Started(started) => self.started(device, started),
             Said::Meter(meter) => self.meter(device, meter),
             Said::Stop(stop) => {
@@ -214,11 +222,13 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn authorize(&mut self, request: Request) {
+    fn authorize(&mut self, request: Request, presented: &Presented) {
         if let Some(known) = self.gateway.sessions.get(&request.session) {
             return self.answer_again(known);
         }
-        let outcome = self.gateway.evaluate(self.now, &request, Word::NotAsked);
+        let (word, fault) = self.instrument_word(&request, presented);
+        let outcome = self.gateway.evaluate(self.now, &request, word);
+        self.remember_instrument(&request, presented, &word, fault, &outcome);
         self.conclude(request, outcome);
     }
 

@@ -9,6 +9,7 @@ use proto::{
     artifact::{ListEntry, Revoked, TariffOf},
     book::Balance,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
+    instrument::{Lockout, ReplayWindow},
     link::LedgerRecord,
     message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
     money::{Money, Units},
@@ -20,6 +21,7 @@ use crate::{
     authorize::Rule,
     claims::Interval,
     health::{Health, Mode},
+    instrument::Purse,
     risk::Tally,
     session::{Request, Session, Terms},
     time::{Instant, Timeline},
@@ -271,6 +273,30 @@ payload! {
         /// The last record that it knows.
         upto: u64,
     }
+    /// An instrument is sound and about to be drawn upon. From now on its purse, window or step remembers it.
+    InstrumentAccepted {
+        /// For which session.
+        session: SessionId,
+        /// At which device.
+        device: DeviceId,
+        /// Its number; 0: a one-time code.
+        number: u64,
+        /// Face value.
+        face: Money,
+        /// Last second of a voucher (seconds since 1970 UTC); 0: none.
+        not_after_s: u64,
+        /// Whose one-time code; 0: none.
+        account: AccountId,
+        /// Step of a one-time code; 0: none, or not known.
+        step: u64,
+    }
+    /// Somebody typed an instrument that does not exist.
+    GuessFailed {
+        /// Where.
+        device: DeviceId,
+        /// Whose one-time code was guessed; 0: a keypad token.
+        account: AccountId,
+    }
 }
 
 /// One event.
@@ -306,6 +332,8 @@ pub enum Event {
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
+    InstrumentAccepted(InstrumentAccepted),
+    GuessFailed(GuessFailed),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -340,6 +368,8 @@ impl Event {
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
+            | Self::InstrumentAccepted(_)
+            | Self::GuessFailed(_)
             | Self::Kept(_) => None,
         }
     }
@@ -452,6 +482,36 @@ payload! {
         /// How much.
         amount: Money,
     }
+    /// The money of an instrument, as a snapshot keeps it.
+    KeptPurse {
+        /// Its number.
+        number: u64,
+        /// Its money.
+        purse: Purse,
+    }
+    /// A keypad, as a snapshot keeps it.
+    KeptPad {
+        /// Whose.
+        device: DeviceId,
+        /// Counters that were accepted.
+        window: ReplayWindow,
+        /// Failures.
+        lockout: Lockout,
+    }
+    /// An account's one-time codes, as a snapshot keeps them.
+    KeptCodes {
+        /// Whose.
+        account: AccountId,
+        /// The last step accepted.
+        last_step: u64,
+        /// Failures.
+        lockout: Lockout,
+    }
+    /// Which vouchers nobody remembers, as a snapshot keeps it.
+    KeptForgotten {
+        /// The latest expiry among them (seconds since 1970 UTC).
+        forgotten_s: u64,
+    }
 }
 
 /// A piece of state in a snapshot.
@@ -470,6 +530,10 @@ pub enum Kept {
     Outbox(KeptOutbox),
     Trust(KeptTrust),
     Health(Health),
+    Purse(KeptPurse),
+    Pad(KeptPad),
+    Codes(KeptCodes),
+    Forgotten(KeptForgotten),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

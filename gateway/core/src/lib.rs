@@ -16,6 +16,7 @@ pub mod config;
 mod decide;
 pub mod event;
 mod health;
+mod instrument;
 mod outbox;
 mod risk;
 mod session;
@@ -45,6 +46,7 @@ pub use crate::{
     config::Config,
     event::Event,
     health::{Health, Mode},
+    instrument::{Instruments, PURSES_MAX, Presented, Purse, Spent},
     outbox::Outbox,
     risk::{Risk, Tally},
     session::{Request, Session, Sessions, Terms},
@@ -124,6 +126,13 @@ pub enum Said {
         token: TokenHash,
         units_wished: Units,
         register: Units,
+        presented: Presented,
+    },
+    /// `redeemed`, with the token's hash beside it.
+    Redeemed {
+        redeemed: alloc::boxed::Box<proto::message::Redeemed>,
+        token: TokenHash,
+        presented: Presented,
     },
     Started(Started),
     Meter(Meter),
@@ -226,6 +235,24 @@ pub enum Alarm {
         found: u64,
         /// Billed up to.
         billed: u64,
+    },
+    /// A device redeemed an instrument by itself, and something is wrong with it. The session stands.
+    #[error("{device} redeemed instrument {number} by itself: {fault}")]
+    Redeemed {
+        /// Who.
+        device: DeviceId,
+        /// Which.
+        number: u64,
+        /// What is wrong.
+        fault: proto::instrument::Fault,
+    },
+    /// A device redeemed a revoked instrument by itself. The session stands.
+    #[error("{device} redeemed instrument {number} by itself, and it is revoked")]
+    RedeemedRevoked {
+        /// Who.
+        device: DeviceId,
+        /// Which.
+        number: u64,
     },
 }
 
@@ -339,6 +366,8 @@ pub struct Gateway {
     probed: TokenHash,
     /// Number of the last question to the cloud in this boot.
     ask: u64,
+    /// What was spent of instruments.
+    spent: Spent,
 }
 
 impl Gateway {

@@ -21,6 +21,7 @@ impl Gateway {
         let mut events = Vec::new();
         self.snapshot_trust(&mut events);
         self.snapshot_risk(&mut events);
+        self.spent.snapshot(&mut events);
         events.extend(self.devices.iter().map(|(id, device)| {
             let outlets = device.outlets.iter().map(|(&outlet, kept)| KeptOutlet {
                 outlet,

@@ -7,9 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::config::{Config as CoreConfig, DeviceConfig, KindLimits, Limits};
+use gateway_core::{
+    Instruments,
+    config::{Config as CoreConfig, DeviceConfig, KindLimits, Limits},
+};
 use proto::{
-    id::{DeviceId, GatewayId, Kind, Name, TokenKey},
+    id::{AccountId, DeviceId, GatewayId, Kind, Name, TokenKey},
+    instrument::{Enrolment, TotpKey},
     message::OUTLETS_MAX,
     money::{Money, Units},
     seal::PairSecret,
@@ -78,6 +82,13 @@ struct SiteSection {
     gateway: String,
     #[serde(default)]
     utc_offset_min: i16,
+    #[serde(default = "currency_default")]
+    currency: u16,
+}
+
+/// The yuan, as ISO 4217 numbers it.
+fn currency_default() -> u16 {
+    156
 }
 
 #[derive(Debug, Deserialize)]
@@ -193,6 +204,17 @@ struct SecretsFile {
     monitor_password: Option<String>,
     #[serde(default)]
     devices: BTreeMap<String, String>,
+    #[serde(default)]
+    codes: Vec<CodeSection>,
+}
+
+/// An account with one-time codes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CodeSection {
+    account: u64,
+    key: String,
+    limit: i64,
 }
 
 /// How devices are reached.
@@ -301,10 +323,11 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     let check_secrets = Checker { path: &secrets_path };
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
-    let core = CoreConfig {
+    let mut core = CoreConfig {
         devices,
         limits: limits(&check, &file.limits)?,
         offset_min: file.site.utc_offset_min,
+        instruments: Instruments::default(),
     };
     if !(-720..=840).contains(&core.offset_min) {
         return check.fail("site.utc_offset_min", "an offset from UTC is -720 to 840 minutes");
@@ -324,8 +347,16 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
             "at least one key: without it no list can ever be adopted",
         );
     }
+    let site = check.name("site.name", &file.site.name)?;
+    core.instruments = Instruments {
+        site: Some(site),
+        currency: file.site.currency,
+        issuers: issuer_keys.clone(),
+        keypads: device_secrets.iter().map(|(id, secret)| (*id, secret.keypad_key())).collect(),
+        enrolments: enrolments(&check_secrets, &secrets.codes)?,
+    };
     Ok(Config {
-        site: check.name("site.name", &file.site.name)?,
+        site,
         gateway: check.name("site.gateway", &file.site.gateway)?,
         dir: base.join(&file.store.dir),
         snapshot_every: file.store.snapshot_every.max(1),
@@ -365,6 +396,26 @@ fn check_mode(path: &Path) -> Result<(), ConfigError> {
             mode,
         })
     }
+}
+
+fn enrolments(check: &Checker<'_>, sections: &[CodeSection]) -> Result<BTreeMap<AccountId, Enrolment>, ConfigError> {
+    let mut enrolments = BTreeMap::new();
+    for (i, section) in sections.iter().enumerate() {
+        let key = format!("codes[{i}]");
+        let (account, limit) = (section.account, Money(section.limit));
+        if account == 0 || limit <= Money::ZERO {
+            return check.fail(&key, "account and limit are above zero");
+        }
+        let enrolment = Enrolment {
+            account,
+            key: TotpKey(check.bytes(&format!("{key}.key"), &section.key)?),
+            limit,
+        };
+        if enrolments.insert(account, enrolment).is_some() {
+            return check.fail(&key, format_args!("account {account} stands here twice"));
+        }
+    }
+    Ok(enrolments)
 }
 
 type Devices = (BTreeMap<DeviceId, DeviceConfig>, BTreeMap<DeviceId, PairSecret>);

@@ -305,7 +305,9 @@ fn raise(alarm: &Alarm) {
         | Alarm::Quarantined { .. }
         | Alarm::HubRegressed { .. }
         | Alarm::Epoch { .. }
-        | Alarm::Register { .. } => tracing::error!(%alarm, "ALARM"),
+        | Alarm::Register { .. }
+        | Alarm::Redeemed { .. }
+        | Alarm::RedeemedRevoked { .. } => tracing::error!(%alarm, "ALARM"),
     }
 }
 
@@ -332,7 +334,9 @@ fn report(event: &Event) {
         Event::Refused(e) => {
             tracing::debug!(session = %e.request.session, device = %e.request.device, reason = e.reason.word(), "refused");
         }
+        Event::GuessFailed(e) => tracing::debug!(device = %e.device, account = e.account, "a wrong instrument was typed"),
         Event::Booted(_)
+        | Event::InstrumentAccepted(_)
         | Event::Heard(_)
         | Event::Greeted(_)
         | Event::Asked(_)

@@ -63,6 +63,18 @@ enum Command {
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Keypad credit tokens
+    #[command(subcommand)]
+    Keypad(KeypadCommand),
+}
+
+#[derive(Subcommand)]
+enum KeypadCommand {
+    /// Print the key that the hub needs to sell keypad tokens for a device; it opens nothing else of that device
+    Key {
+        /// Which device
+        device: proto::id::DeviceId,
+    },
 }
 
 #[derive(Subcommand)]
@@ -124,6 +136,7 @@ fn main() -> ExitCode {
         Command::Status { json } => ask(&config, &Query::Status, json),
         Command::Sessions { json } => ask(&config, &Query::Sessions, json),
         Command::Ledger(LedgerCommand::Export { json }) => export(&config, json),
+        Command::Keypad(KeypadCommand::Key { device }) => keypad_key(&config, &device),
     }
 }
 
@@ -203,6 +216,16 @@ fn plain(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+fn keypad_key(config: &Config, device: &proto::id::DeviceId) -> ExitCode {
+    match config.core.instruments.keypads.get(device) {
+        Some(key) => {
+            println!("{}", proto::id::Hash(key.0));
+            ExitCode::SUCCESS
+        }
+        None => fail(exit::USAGE, &format_args!("{device} is not a device of this site")),
     }
 }
 

@@ -101,6 +101,8 @@ kinds! {
         23 = ModeChanged,
         24 = Receipted,
         25 = Rewound,
+        70 = InstrumentAccepted,
+        71 = GuessFailed,
     }
     kept {
         128 = Timeline,
@@ -115,6 +117,10 @@ kinds! {
         137 = Outbox,
         138 = Trust,
         139 = Health,
+        170 = Purse,
+        171 = Pad,
+        172 = Codes,
+        173 = Forgotten,
     }
 }
 

@@ -29,7 +29,7 @@ impl Draft<'_> {
             match word {
                 Word::Accept { .. } => self.confirm(answer, SessionId::ZERO),
                 Word::Deny => self.deny(answer),
-                Word::None | Word::NotAsked => {}
+                Word::None | Word::NotAsked | Word::Proven(_) | Word::Unproven(_) => {}
             }
             return Ok(());
         }
@@ -43,7 +43,7 @@ impl Draft<'_> {
         match word {
             Word::Accept { .. } => self.confirm(answer, SessionId::ZERO),
             Word::Deny => self.deny(answer),
-            Word::None | Word::NotAsked => {}
+            Word::None | Word::NotAsked | Word::Proven(_) | Word::Unproven(_) => {}
         }
         let outcome = self.gateway.evaluate(self.now, &session.request, word);
         self.conclude(session.request.clone(), outcome);

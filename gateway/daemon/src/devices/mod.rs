@@ -11,11 +11,11 @@ use std::{
     },
 };
 
-use gateway_core::{Said, Told};
+use gateway_core::{Presented, Said, Told};
 use proto::{
     codec::{self, CodecError},
     id::{DeviceId, TokenKey},
-    message::{Authorize, CommandAnswer, Hello, Meter, Started, Status, Stop},
+    message::{Authorize, CommandAnswer, Hello, Meter, Redeemed, Started, Status, Stop},
     seal::{Counter, Direction, FRAME_BYTES_MAX, PairSecret, SealError, SealKey},
     topic::{self, Down, Topic, Up},
 };
@@ -147,14 +147,26 @@ impl Opener {
                     units_wished,
                     register,
                     at: _,
+                    instrument,
                 } = codec::decode(body)?;
-                // Only the hash goes on from here.
+                let (token, presented) = Presented::of(token, &instrument);
+                // Of the token only the hash goes on from here.
                 Said::Authorize {
                     session,
                     outlet,
                     token: token.hash(&self.token_key),
                     units_wished,
                     register,
+                    presented,
+                }
+            }
+            Up::Redeemed => {
+                let redeemed: Redeemed = codec::decode(body)?;
+                let (token, presented) = Presented::of(redeemed.token.clone(), &redeemed.instrument);
+                Said::Redeemed {
+                    redeemed: Box::new(redeemed),
+                    token: token.hash(&self.token_key),
+                    presented,
                 }
             }
             Up::Started => Said::Started(codec::decode::<Started>(body)?),
