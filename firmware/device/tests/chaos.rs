@@ -280,6 +280,7 @@ impl Chaos {
                 marks.hit("started");
                 self.same_start(started.session, started.register_start);
             }
+            Said::Redeemed(redeemed) => panic!("nobody is believed here: {redeemed:?}"),
             Said::Meter(meter) => {
                 assert!(self.grants.contains_key(&meter.session));
                 self.same_start(meter.session, meter.register_start);

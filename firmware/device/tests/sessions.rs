@@ -20,8 +20,8 @@ fn every_kind_runs_from_token_to_receipt() {
         let session = b.granted(0, 1);
         assert_eq!(
             b.order,
-            ["store", "authorize", "status", "store", "on 0"],
-            "{kind:?}: the session is stored before it is said, the grant before the output is on"
+            ["store", "authorize", "status", "store", "store", "on 0"],
+            "{kind:?}: the session is stored before it is said, the price and the grant before the output is on"
         );
         b.order.clear();
         b.begin(0);

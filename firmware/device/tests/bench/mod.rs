@@ -33,6 +33,7 @@ pub enum Said {
     Stop(Stop),
     Status(Status),
     Answer(CommandAnswer),
+    Redeemed(Redeemed),
 }
 
 pub struct Bench {
@@ -157,6 +158,16 @@ impl Bench {
             offset_min: 480,
         };
         self.tell(Down::Clock, &clock);
+    }
+
+    /// The gateway is there for a hello, and gone.
+    pub fn clock_alone(&mut self) {
+        self.input(Input::LinkUp);
+        // Whatever is said meanwhile is lost.
+        let said = self.said.len();
+        self.clock(self.device.boot_number(), ClockQuality::Synchronised, WALL_S);
+        self.said.truncate(said);
+        self.input(Input::LinkDown);
     }
 
     pub fn input(&mut self, input: Input<'_>) {
@@ -372,5 +383,6 @@ fn open(word: Up, body: &[u8]) -> Said {
         Up::Stop => Said::Stop(decode(body)),
         Up::Status => Said::Status(decode(body)),
         Up::CommandAnswer => Said::Answer(decode(body)),
+        Up::Redeemed => Said::Redeemed(decode(body)),
     }
 }
