@@ -2,7 +2,7 @@
 """Checks the frozen vectors with none of the project's own code.
 
 Every body against proto/schema/v1.cddl (pycddl) and through cbor2; every seal, signature, session id, token hash,
-password, chain and bill computed again. Prints what it counted; exit code 1 if anything does not fit.
+password, chain, bill, keypad token and one-time code computed again. Prints what it counted; exit code 1 if anything does not fit.
 
 `--self-test` then damages the vectors in memory, one at a time, and expects every damage to be found.
 """
@@ -36,7 +36,7 @@ HEXADECIMAL = {
 TOPIC = re.compile(r"dev/1/[a-z0-9-]{1,20}/(up|down)/[a-z]+|hf/1/[a-z0-9-]{1,20}/[a-z0-9-]{1,20}/[ud]/[a-z]+")
 # Root, way and last level of a topic, and the rule of its body.
 ROUTES = {
-    **{("dev", "up", word): word for word in ("hello", "authorize", "started", "meter", "stop", "status")},
+    **{("dev", "up", word): word for word in ("hello", "authorize", "redeemed", "started", "meter", "stop", "status")},
     ("dev", "up", "answer"): "command-answer",
     **{("dev", "down", word): word for word in ("clock", "grant", "refusal", "receipt", "command")},
     ("hf", "u", "hello"): "link-hello",
@@ -243,6 +243,18 @@ def check_chain(schema: Schema, vector: Vector) -> None:
     same("hash", wire.chain(vector.bytes("previous"), vector.bytes("record")), vector.bytes("hash"))
 
 
+def check_keypad(_: Schema, vector: Vector) -> None:
+    counter = vector.number("counter")
+    computed = wire.keypad_digits(vector.bytes("secret"), counter, vector.number("amount"))
+    same("digits", computed, vector.text("digits"))
+    same("instrument", wire.keypad_number(vector.text("device"), counter), vector.number("instrument"))
+
+
+def check_one_time_code(_: Schema, vector: Vector) -> None:
+    same("length of the key", len(vector.bytes("key")), 32)
+    same("digits", wire.one_time_code(vector.bytes("key"), vector.number("wall-s")), vector.text("digits"))
+
+
 def check_bill(schema: Schema, vector: Vector) -> None:
     body = vector.bytes("tariff")
     check_body(schema, "tariff", body)
@@ -265,6 +277,8 @@ CHECKS: dict[str, Callable[[Schema, Vector], None]] = {
     "token-hash": check_token_hash,
     "password": check_password,
     "chain": check_chain,
+    "keypad": check_keypad,
+    "one-time-code": check_one_time_code,
     "bill": check_bill,
 }
 
@@ -295,14 +309,17 @@ def damaged(vector: Vector) -> list[tuple[str, Vector]]:
                 damages.append((f"{key} byte {at}", position, flipped.hex()))
             damages.append((f"{key} cut", position, value[:-2]))
             damages.append((f"{key} longer", position, value + "00"))
-        elif key in ("counter", "boot", "number", "total", "kind") and value.isdigit():
+        elif key in ("counter", "boot", "number", "total", "kind", "amount", "instrument") and value.isdigit():
             damages.append((key, position, str(int(value) + 1)))
         elif key == "kind":
-            damages.append((key, position, "voucher"))
+            damages.append((key, position, "firmware"))
         elif key in ("topic", "device"):
             damages.append((key, position, value[:-1] + ("a" if value[-1] != "a" else "b")))
         elif key == "direction":
             damages.append((key, position, "down" if value == "up" else "up"))
+        elif key in ("digits", "wall-s"):
+            # A second is not always another step; a minute is.
+            damages.append((key, position, str(int(value) + 60).zfill(len(value))))
         elif key == "quantities":
             damages.append((key, position, "1" + value))
         elif key == "rule":

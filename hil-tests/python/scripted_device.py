@@ -52,6 +52,7 @@ class Device(Link):
                 "units_wished": 0,
                 "register": self.register,
                 "at": self.at(),
+                "instrument": b"",
             }
 
         def answers(told: Told) -> bool:

@@ -28,7 +28,11 @@ TARIFF = ("id", "start_fee", "minimum", "cap", ("elements", [PRICE_ELEMENT]))
 # Fields in wire order; a pair is a field that is a struct (or, in a list, an array of structs).
 STRUCTS: dict[str, tuple] = {
     "hello": ("version_min", "version_max", "kind", "outlets", "boot", "down_counter", "firmware", ("at", STAMP)),
-    "authorize": ("session", "outlet", ("token", ID_TOKEN), "units_wished", "register", ("at", STAMP)),
+    "authorize": ("session", "outlet", ("token", ID_TOKEN), "units_wished", "register", ("at", STAMP), "instrument"),
+    "redeemed": (
+        "session", "outlet", ("token", ID_TOKEN), "instrument", "number", "units_max", "money_max", "duration_max_s",
+        "meter_every_s", ("tariff", TARIFF), "register", ("at", STAMP),
+    ),
     "started": ("session", "outlet", "register_start", "proof", ("at", STAMP)),
     "meter": ("session", "outlet", "register_start", "register", "power_w", "elapsed_s", "idle_s", ("at", STAMP)),
     "stop": (
@@ -61,7 +65,7 @@ CLOSING = {1: "captured", 2: "voided", 3: "unknown"}
 REFUSAL_REASON = {
     0: "other", 1: "device_state", 2: "revoked", 3: "rate", 4: "replay", 5: "concurrent", 6: "online_required",
     7: "unknown", 8: "denied", 9: "invalid", 10: "no_credit", 11: "list_expired", 12: "no_tariff", 13: "version",
-    14: "storage",
+    14: "storage", 20: "forged", 21: "elsewhere", 22: "expired", 23: "locked_out", 24: "clock",
 }
 ARTIFACT_WORDS = ("other", "list", "revocations", "tariffs", "policy", "lease", "voucher", "firmware")
 
@@ -198,3 +202,31 @@ def chain(previous: bytes, record: bytes) -> bytes:
 def signed_bytes(kind: str, protected: bytes, payload: bytes) -> bytes:
     """What an envelope's signature covers (RFC 9052, section 4.4)."""
     return cbor2.dumps(["Signature1", protected, b"holdfast/1/" + kind.encode(), payload])
+
+
+# -------------------------------------------------------------------------------------------------------- instruments
+
+KEYPAD_AMOUNTS = (50, 100, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000, 4000, 5000, 7500, 10000)
+KEYPAD_MACS = 10**12 // (128 * 16)
+
+
+def keypad_digits(secret: bytes, counter: int, amount: int) -> str:
+    """The 12 digits of a keypad token of the device with this secret."""
+    key = hkdf(secret, b"holdfast keypad key 1", 32)
+    amount_class = KEYPAD_AMOUNTS.index(amount)
+    digest = hmac.digest(key, b"holdfast keypad 1" + struct.pack(">IB", counter, amount_class), "sha256")
+    mac = int.from_bytes(digest[:8], "big") % KEYPAD_MACS
+    return f"{(mac * 128 + counter % 128) * 16 + amount_class:012}"
+
+
+def keypad_number(device: str, counter: int) -> int:
+    """The number of a keypad token among all instruments."""
+    head = int.from_bytes(hashlib.sha256(device.encode()).digest()[:4], "big") >> 1
+    return 1 << 63 | head << 32 | counter
+
+
+def one_time_code(key: bytes, wall_s: int) -> str:
+    """RFC 6238 with HMAC-SHA256, 8 digits, steps of 30 s."""
+    digest = hmac.digest(key, struct.pack(">Q", wall_s // 30), "sha256")
+    offset = digest[31] & 0x0F
+    return f"{(int.from_bytes(digest[offset:offset + 4], 'big') & 0x7FFFFFFF) % 10**8:08}"

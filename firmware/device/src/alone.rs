@@ -13,9 +13,7 @@
 use heapless::Vec;
 use proto::{
     id::{DeviceId, IdToken, Kind, Name, SessionId, TokenKind},
-    instrument::{
-        Enrolment, Fault, Here, Instrument, KeypadKey, Today, TotpClock, Voucher, keypad_number, parse_code,
-    },
+    instrument::{Enrolment, Fault, Here, Instrument, KeypadKey, Today, TotpClock, Voucher, keypad_number, parse_code},
     message::{ClockQuality, Grant, Redeemed, Stamp},
     money::{Money, Units},
     tariff::Dimension,

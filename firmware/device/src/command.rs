@@ -70,7 +70,9 @@ impl Device {
             if !matches!(o.phase, Phase::Idle) {
                 return false;
             }
-            o.ask(ctx, token, &Instrument::NONE, hash, Units::ZERO, || mint(id, boot, &mut number));
+            o.ask(ctx, token, &Instrument::NONE, hash, Units::ZERO, || {
+                mint(id, boot, &mut number)
+            });
             o.session().is_some()
         });
         self.session_number = number;

@@ -248,7 +248,9 @@ impl Device {
         let id = self.config.id;
         let minted = self.at(outlet, |o, ctx| {
             let before = o.session();
-            o.present(ctx, token, instrument, hash, units_wished, || mint(id, boot, &mut number));
+            o.present(ctx, token, instrument, hash, units_wished, || {
+                mint(id, boot, &mut number)
+            });
             o.session().filter(|session| Some(*session) != before)
         });
         self.session_number = number;

@@ -169,10 +169,18 @@ fn a_voucher_is_redeemed_with_the_link_down_and_told_in_order_when_it_is_back() 
         });
         assert!(b.said.is_empty(), "{kind:?}: there is nobody to tell");
         b.link();
-        let told: Vec<&str> = b.order.iter().map(String::as_str).filter(|word| *word != "store").collect();
+        let told: Vec<&str> = b
+            .order
+            .iter()
+            .map(String::as_str)
+            .filter(|word| *word != "store")
+            .collect();
         assert_eq!(told, ["on 0", "hello", "redeemed", "status", "status"], "{kind:?}");
         let first = redeemed(&b).remove(0);
-        assert_eq!((first.session, first.number, first.money_max), (session, 41, Money(600)));
+        assert_eq!(
+            (first.session, first.number, first.money_max),
+            (session, 41, Money(600))
+        );
         assert_eq!(first.token, Voucher::id_token(41));
         assert_eq!(first.instrument.as_slice(), signed(&paper));
         assert_eq!(first.tariff, tariff(kind));
@@ -182,7 +190,12 @@ fn a_voucher_is_redeemed_with_the_link_down_and_told_in_order_when_it_is_back() 
         assert_eq!(b.count("started") + b.count("meter"), 0, "{kind:?}: not before that");
         b.order.clear();
         answer(&mut b, &first);
-        let told: Vec<&str> = b.order.iter().map(String::as_str).filter(|word| *word != "store").collect();
+        let told: Vec<&str> = b
+            .order
+            .iter()
+            .map(String::as_str)
+            .filter(|word| *word != "store")
+            .collect();
         assert_eq!(told, ["started", "meter"], "{kind:?}");
         b.input(Input::Button { outlet: 0 });
         let stop = b.last_stop();
@@ -216,12 +229,24 @@ fn what_a_device_alone_refuses() {
         ("of another issuer", stranger, RefusalReason::Forged),
         ("no envelope", vec![1, 2, 3], RefusalReason::Forged),
         ("too long", vec![0xd2; 400], RefusalReason::Forged),
-        ("another site", at(|v| v.place = name("other")), RefusalReason::Elsewhere),
-        ("another device", at(|v| v.scope = Scope::Device), RefusalReason::Elsewhere),
+        (
+            "another site",
+            at(|v| v.place = name("other")),
+            RefusalReason::Elsewhere,
+        ),
+        (
+            "another device",
+            at(|v| v.scope = Scope::Device),
+            RefusalReason::Elsewhere,
+        ),
         ("another kind", at(|v| v.kind = Kind::Charger), RefusalReason::Elsewhere),
         ("another currency", at(|v| v.currency = 978), RefusalReason::Elsewhere),
         ("expired", at(|v| v.not_after_s = WALL_S - 10), RefusalReason::Expired),
-        ("not yet", at(|v| v.not_before_s = WALL_S + 9_000), RefusalReason::Expired),
+        (
+            "not yet",
+            at(|v| v.not_before_s = WALL_S + 9_000),
+            RefusalReason::Expired,
+        ),
     ];
     let mut b = alone(kind);
     for (word, envelope, reason) in table {
@@ -373,7 +398,10 @@ fn what_the_gateway_took_is_not_taken_again_without_it() {
     b.sense(0, |_| {});
     b.link();
     b.input(Input::LinkDown);
-    assert_eq!(refusal_of(&mut b, |b| present(b, 0, &envelope)), Some(RefusalReason::Replay));
+    assert_eq!(
+        refusal_of(&mut b, |b| present(b, 0, &envelope)),
+        Some(RefusalReason::Replay)
+    );
     assert_eq!(
         refusal_of(&mut b, |b| type_keypad(b, 0, keypad(3))),
         Some(RefusalReason::Replay)
@@ -388,7 +416,10 @@ fn the_memory_of_vouchers_refuses_rather_than_forgets() {
         b.screens.clear();
         present(&mut b, 0, &signed(&voucher(number, Kind::Dispenser)));
         let Some(session) = b.device.session(0) else {
-            assert_eq!((number, refused(&b)), (USED_MAX as u64 + 1, Some(RefusalReason::Storage)));
+            assert_eq!(
+                (number, refused(&b)),
+                (USED_MAX as u64 + 1, Some(RefusalReason::Storage))
+            );
             return;
         };
         b.input(Input::Button { outlet: 0 });
@@ -456,7 +487,11 @@ fn the_power_may_fail_after_any_effect() {
         present(&mut b, 0, &envelope);
         live(&mut b, &mut ledger);
         if b.effects_left != Some(0) {
-            assert_eq!((ledger.held.len(), ledger.ends.len()), (1, 1), "without a cut the session ran");
+            assert_eq!(
+                (ledger.held.len(), ledger.ends.len()),
+                (1, 1),
+                "without a cut the session ran"
+            );
             assert_eq!(b.device.unreceipted(), 0);
             break;
         }
@@ -482,15 +517,25 @@ fn the_power_may_fail_after_any_effect() {
         }
         assert_eq!(b.device.unreceipted(), 0, "cut {cut}");
         assert_eq!(ledger.held.len(), ledger.ends.len(), "cut {cut}");
-        let told: u64 = ledger.ends.values().map(|end| end.register_end.since(end.register_start).0).sum();
+        let told: u64 = ledger
+            .ends
+            .values()
+            .map(|end| end.register_end.since(end.register_start).0)
+            .sum();
         assert_eq!(told, flowed.0, "cut {cut}: all that flowed is told");
         drew += u32::from(flowed > Units::ZERO);
         let said = b.said.len();
         b.pass(300, 0, |_| {});
-        assert!(b.said[said..].iter().all(|said| matches!(said, Said::Status(_))), "cut {cut}: at rest");
+        assert!(
+            b.said[said..].iter().all(|said| matches!(said, Said::Status(_))),
+            "cut {cut}: at rest"
+        );
     }
     println!("{cuts} cuts; granted again after {granted_again}, in which nothing had flowed; {drew} had drawn");
-    assert!(cuts > 12 && granted_again >= 1 && drew > 6, "{cuts} {granted_again} {drew}");
+    assert!(
+        cuts > 12 && granted_again >= 1 && drew > 6,
+        "{cuts} {granted_again} {drew}"
+    );
 }
 
 /// Delivers, stops, links and tells, as far as the power lasts.

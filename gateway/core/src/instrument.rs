@@ -297,7 +297,13 @@ impl Gateway {
         Some(self.verify_unspent(now, request, presented, proof))
     }
 
-    fn verify_unspent(&self, now: &Now, request: &Request, presented: &Presented, proof: Proof) -> Result<Proof, Fault> {
+    fn verify_unspent(
+        &self,
+        now: &Now,
+        request: &Request,
+        presented: &Presented,
+        proof: Proof,
+    ) -> Result<Proof, Fault> {
         if let Presented::Voucher(envelope) = presented {
             let site = self.config.instruments.site.as_ref().ok_or(Fault::Elsewhere)?;
             let here = Here {
@@ -376,7 +382,12 @@ impl Gateway {
     }
 
     fn identify_code(&self, now: &Now, account: AccountId, code: Option<u32>) -> Result<Proof, Fault> {
-        let enrolment = self.config.instruments.enrolments.get(&account).ok_or(Fault::Elsewhere)?;
+        let enrolment = self
+            .config
+            .instruments
+            .enrolments
+            .get(&account)
+            .ok_or(Fault::Elsewhere)?;
         let codes = self.spent.codes.get(&account).copied().unwrap_or_default();
         if codes.lockout.wait_ms(self.time.at(now).0) > 0 {
             return Err(Fault::LockedOut);

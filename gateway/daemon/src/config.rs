@@ -352,7 +352,10 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         site: Some(site),
         currency: file.site.currency,
         issuers: issuer_keys.clone(),
-        keypads: device_secrets.iter().map(|(id, secret)| (*id, secret.keypad_key())).collect(),
+        keypads: device_secrets
+            .iter()
+            .map(|(id, secret)| (*id, secret.keypad_key()))
+            .collect(),
         enrolments: enrolments(&check_secrets, &secrets.codes)?,
     };
     Ok(Config {

@@ -334,7 +334,9 @@ fn report(event: &Event) {
         Event::Refused(e) => {
             tracing::debug!(session = %e.request.session, device = %e.request.device, reason = e.reason.word(), "refused");
         }
-        Event::GuessFailed(e) => tracing::debug!(device = %e.device, account = e.account, "a wrong instrument was typed"),
+        Event::GuessFailed(e) => {
+            tracing::debug!(device = %e.device, account = e.account, "a wrong instrument was typed")
+        }
         Event::Booted(_)
         | Event::InstrumentAccepted(_)
         | Event::Heard(_)

@@ -119,7 +119,11 @@ impl KeypadKey {
             counter,
             class: AmountClass(class),
         };
-        if self.mac(token) == mac { Ok(token) } else { Err(Fault::Forged) }
+        if self.mac(token) == mac {
+            Ok(token)
+        } else {
+            Err(Fault::Forged)
+        }
     }
 
     fn mac(&self, token: KeypadToken) -> u64 {

@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 pub const FREE_FAILURES: u8 = 4;
 /// Wait after the first failure beyond them, in ms; it doubles with each further one.
 pub const WAIT_FIRST_MS: u64 = 60_000;
-/// Longest wait, in ms: 32 minutes. At this pace 45 guesses are possible in a day.
-pub const WAIT_MAX_MS: u64 = 32 * WAIT_FIRST_MS;
+/// Longest wait, in ms: 64 minutes. With it no day has more than 32 guesses, which keeps even one-time codes, of which
+/// three in a hundred million are right at any moment, below one in a million a day.
+pub const WAIT_MAX_MS: u64 = WAIT_FIRST_MS << WAIT_DOUBLINGS_MAX;
+const WAIT_DOUBLINGS_MAX: u8 = 6;
 /// One failure is forgiven after so long without another, in ms. Longer than [`WAIT_MAX_MS`], so that whoever goes on
 /// guessing is never forgiven anything.
-pub const FORGIVE_MS: u64 = 3_600_000;
+pub const FORGIVE_MS: u64 = 2 * 3_600_000;
 /// Failures beyond which the wait no longer grows.
-const FAILURES_MAX: u8 = FREE_FAILURES + 6;
+const FAILURES_MAX: u8 = FREE_FAILURES + 1 + WAIT_DOUBLINGS_MAX;
 
 /// Failures so far. `now_ms` of every call is on one line of time; where that line begins anew with a boot,
 /// [`Self::restart`] comes first.
@@ -45,7 +47,11 @@ impl Lockout {
     /// A wrong one. Store this before anybody learns that it was wrong.
     pub const fn failed(&mut self, now_ms: u64) {
         let failures = self.failures(now_ms) + 1;
-        self.failures = if failures > FAILURES_MAX { FAILURES_MAX } else { failures };
+        self.failures = if failures > FAILURES_MAX {
+            FAILURES_MAX
+        } else {
+            failures
+        };
         self.since_ms = now_ms;
     }
 
@@ -60,7 +66,7 @@ const fn wait_after(failures: u8) -> u64 {
         return 0;
     }
     let doublings = (failures - FREE_FAILURES - 1) as u32;
-    if doublings >= 5 {
+    if doublings >= WAIT_DOUBLINGS_MAX as u32 {
         WAIT_MAX_MS
     } else {
         WAIT_FIRST_MS << doublings

@@ -18,9 +18,7 @@ pub use keypad::{
     ACCEPTANCE_INVERSE, AmountClass, DIGITS, KeypadKey, KeypadToken, OUTSTANDING_MAX, keypad_number, keypad_text,
 };
 pub use lockout::{FORGIVE_MS, FREE_FAILURES, Lockout, WAIT_FIRST_MS, WAIT_MAX_MS};
-pub use totp::{
-    CODE_DIGITS, DRIFT_MAX_S, Enrolment, STEP_S, STEPS_ACCEPTED, TotpClock, TotpKey, parse_code,
-};
+pub use totp::{CODE_DIGITS, DRIFT_MAX_S, Enrolment, STEP_S, STEPS_ACCEPTED, TotpClock, TotpKey, parse_code};
 pub use used::{USED_MAX, Used, UsedUp};
 pub use voucher::{Here, NUMBER_MAX, Scope, Today, Voucher};
 pub use window::{ReplayWindow, WINDOW};

@@ -62,10 +62,9 @@ impl TotpClock {
     pub const fn step(&self) -> Result<u64, Fault> {
         match self.quality {
             ClockQuality::Synchronised if self.since_set_s <= DRIFT_MAX_S => Ok(self.wall_s / STEP_S),
-            ClockQuality::Synchronised
-            | ClockQuality::Unknown
-            | ClockQuality::Informative
-            | ClockQuality::Relative => Err(Fault::Clock),
+            ClockQuality::Synchronised | ClockQuality::Unknown | ClockQuality::Informative | ClockQuality::Relative => {
+                Err(Fault::Clock)
+            }
         }
     }
 }
@@ -93,7 +92,11 @@ impl TotpKey {
         let around = STEPS_ACCEPTED / 2;
         let fits = (now.saturating_sub(around)..=now.saturating_add(around)).filter(|step| self.code(*step) == code);
         let newest = fits.last().ok_or(Fault::Forged)?;
-        if newest > last_step { Ok(newest) } else { Err(Fault::Spent) }
+        if newest > last_step {
+            Ok(newest)
+        } else {
+            Err(Fault::Spent)
+        }
     }
 }
 

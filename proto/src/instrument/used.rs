@@ -57,9 +57,7 @@ impl Used {
             let UsedUp(_, expired_s) = self.numbers.swap_remove(i);
             self.forgotten_s = self.forgotten_s.max(expired_s);
         }
-        self.numbers
-            .push(UsedUp(number, not_after_s))
-            .map_err(|_| Fault::Full)
+        self.numbers.push(UsedUp(number, not_after_s)).map_err(|_| Fault::Full)
     }
 
     /// Takes a voucher back: nothing was drawn.

@@ -52,10 +52,10 @@ fn coset_verifies_our_envelopes() {
         };
         let kind = vector.get("kind");
         assert!(verify(&format!("holdfast/1/{kind}")).is_ok(), "{}", vector.name);
-        assert!(verify("holdfast/1/voucher").is_err(), "{}", vector.name);
+        assert!(verify("holdfast/1/firmware").is_err(), "{}", vector.name);
         opened += 1;
     }
-    assert_eq!(opened, 5);
+    assert_eq!(opened, 7);
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! Vectors of what is derived rather than sent: session ids, token hashes, passwords, the chain of records.
+//! Vectors of what is derived rather than sent: session ids, token hashes, passwords, the chain of records, keypad tokens
+//! and one-time codes.
 
 use proto::{
     id::*,
+    instrument::{AmountClass, KeypadToken, TotpKey, keypad_number},
     link::chain,
+    money::Money,
     seal::{Direction, PairSecret},
 };
 
@@ -17,7 +20,49 @@ pub(crate) fn vectors() -> Vec<Vector> {
     vectors.extend(token_hashes());
     vectors.extend(passwords());
     vectors.extend(chains());
+    vectors.extend(keypad_tokens());
+    vectors.extend(one_time_codes());
     vectors
+}
+
+fn keypad_tokens() -> Vec<Vector> {
+    let rows = [
+        ("keypad-first", "charger-07", 1, 50),
+        ("keypad-typical", "washer-12", 131, 600),
+        ("keypad-extreme", "dispenser-0123456789", u32::MAX, 10_000),
+    ];
+    let vector = |(file, device, counter, amount): (&str, &str, u32, i64)| {
+        let secret = [0xd1; 32];
+        let class = AmountClass::of(Money(amount)).expect("one of the 16 amounts");
+        let digits = PairSecret(secret).keypad_key().digits(KeypadToken { counter, class });
+        Vector::new(file, "keypad", "a keypad token of one device")
+            .with_bytes("secret", &secret)
+            .with("device", device)
+            .with("counter", counter)
+            .with("amount", amount)
+            .with("digits", std::str::from_utf8(&digits).expect("digits"))
+            .with("instrument", keypad_number(&name(device), counter))
+    };
+    rows.map(vector).into()
+}
+
+/// The seed and the times of the appendix of RFC 6238, in its mode SHA-256 with 8 digits.
+fn one_time_codes() -> Vec<Vector> {
+    let rows = [
+        ("code-1970", 59, 46_119_246),
+        ("code-2005", 1_111_111_109, 68_084_774),
+        ("code-2603", 20_000_000_000, 77_737_706),
+    ];
+    let vector = |(file, wall_s, expected): (&str, u64, u32)| {
+        let key = *b"12345678901234567890123456789012";
+        let code = TotpKey(key).code(wall_s / proto::instrument::STEP_S);
+        assert_eq!(code, expected, "{file}: RFC 6238 says otherwise");
+        Vector::new(file, "one-time-code", "a row of the appendix of RFC 6238")
+            .with_bytes("key", &key)
+            .with("wall-s", wall_s)
+            .with("digits", format!("{code:08}"))
+    };
+    rows.map(vector).into()
 }
 
 fn session_ids() -> Vec<Vector> {

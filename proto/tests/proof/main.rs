@@ -10,6 +10,7 @@ mod compat;
 mod cose;
 mod deriv;
 mod hostile;
+mod instruments;
 mod mutation;
 mod samples;
 mod schema;

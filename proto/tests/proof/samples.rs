@@ -115,6 +115,7 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn all() -> Vec<Sample> {
     let groups = [
         device::up,
+        device::up_alone,
         device::up_ends,
         device::down,
         link::up,

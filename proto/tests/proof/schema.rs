@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs};
 
 use ciborium::Value;
-use proto::{artifact, id, link, message, tariff, trust};
+use proto::{artifact, id, instrument, link, message, tariff, trust};
 
 use crate::{samples, vector::read};
 
@@ -334,6 +334,7 @@ fn the_enums_have_the_words_and_numbers_of_the_schema() {
         "verdict" => link::Verdict: Other,
         "artifact-kind" => trust::ArtifactKind: Other,
         "whitelist" => artifact::Whitelist: Never,
+        "scope" => instrument::Scope: Other,
     }
     for reason in message::RefusalReason::ALL {
         assert!(

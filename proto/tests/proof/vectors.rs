@@ -122,6 +122,18 @@ fn envelopes() -> Vec<Vector> {
             "tariff-table",
             encoded(&most_tariffs),
         ),
+        sign(
+            "envelope-voucher-typical",
+            ArtifactKind::Voucher,
+            "voucher",
+            encoded(&content::voucher()),
+        ),
+        sign(
+            "envelope-voucher-extreme",
+            ArtifactKind::Voucher,
+            "voucher",
+            encoded(&content::most_voucher()),
+        ),
     ]
 }
 

@@ -169,7 +169,11 @@ impl Draft<'_> {
             }
         };
         if proof.number != 0 {
-            let left = self.gateway.spent.purse(proof.number).map_or(proof.face, |purse| purse.left());
+            let left = self
+                .gateway
+                .spent
+                .purse(proof.number)
+                .map_or(proof.face, |purse| purse.left());
             if redeemed.money_max > left {
                 faults.push(Fault::Spent);
             }

@@ -3,6 +3,7 @@
 use proto::{
     artifact::{ListEntry, ListManifest, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
     id::*,
+    instrument::{NUMBER_MAX, Scope, Voucher},
     link::{Evidence, LedgerRecord, RecordKind},
     message::StopReason,
     money::{Money, Units},
@@ -57,6 +58,34 @@ pub(crate) fn most_tariff() -> Tariff {
         minimum: Money(i64::MAX),
         cap: Money(i64::MAX),
         elements: core::iter::repeat_n(element, 8).collect(),
+    }
+}
+
+/// 5.00 for a charger of the samples' site, for a month.
+pub(crate) fn voucher() -> Voucher {
+    Voucher {
+        number: 1_000_042,
+        scope: Scope::Site,
+        place: name("north-campus"),
+        kind: Kind::Charger,
+        amount: Money(500),
+        currency: 156,
+        not_before_s: 1_772_323_200,
+        not_after_s: 1_775_001_599,
+    }
+}
+
+/// The largest voucher.
+pub(crate) fn most_voucher() -> Voucher {
+    Voucher {
+        number: NUMBER_MAX,
+        scope: Scope::Device,
+        place: name("dispenser-0123456789"),
+        kind: Kind::Unknown,
+        amount: Money(i64::MAX),
+        currency: u16::MAX,
+        not_before_s: u64::MAX,
+        not_after_s: u64::MAX,
     }
 }
 
@@ -199,6 +228,13 @@ pub(crate) fn inside() -> Vec<Sample> {
             "manifest-extreme",
             "numbers at their ends",
             manifest,
+        ),
+        sample(
+            place,
+            "voucher",
+            "voucher-typical",
+            "for a charger of one site",
+            voucher(),
         ),
         sample(
             place,

@@ -2,14 +2,16 @@
 
 use proto::{
     id::*,
+    instrument::{INSTRUMENT_BYTES_MAX, Instrument, Voucher},
     message::*,
     money::{Money, Units},
     topic::{Down, Up},
+    trust::Issuer,
 };
 
 use super::{
     EVENING_S, MOST, MOST_SESSION, MOST_STAMP, Place, Sample, at,
-    content::{card, evening_tariff, most_tariff},
+    content::{card, evening_tariff, most_tariff, voucher},
     sample, session,
 };
 
@@ -47,6 +49,12 @@ pub(crate) fn up() -> Vec<Sample> {
         units_wished: Units::ZERO,
         register: Units(1_204_550),
         at: at(90_000),
+        instrument: Instrument::NONE,
+    };
+    let with_voucher = Authorize {
+        token: Voucher::id_token(voucher().number),
+        instrument: envelope(&voucher()),
+        ..authorize.clone()
     };
     let most_authorize = Authorize {
         session: MOST_SESSION,
@@ -55,6 +63,7 @@ pub(crate) fn up() -> Vec<Sample> {
         units_wished: Units(u64::MAX),
         register: Units(u64::MAX),
         at: MOST_STAMP,
+        instrument: Instrument::new(&[0xff; INSTRUMENT_BYTES_MAX]).expect("192 bytes"),
     };
     let started = Started {
         session: session(1),
@@ -89,6 +98,13 @@ pub(crate) fn up() -> Vec<Sample> {
         sample(
             place(Up::Authorize),
             "authorize",
+            "authorize-voucher",
+            "a voucher at outlet 1",
+            with_voucher,
+        ),
+        sample(
+            place(Up::Authorize),
+            "authorize",
             "authorize-extreme",
             MOST,
             most_authorize,
@@ -102,6 +118,54 @@ pub(crate) fn up() -> Vec<Sample> {
         ),
         sample(place(Up::Started), "started", "started-extreme", MOST, most_started),
     ]
+}
+
+/// What a device says that was alone.
+pub(crate) fn up_alone() -> Vec<Sample> {
+    let place = Place::Up;
+    let redeemed = Redeemed {
+        session: session(2),
+        outlet: 0,
+        token: Voucher::id_token(voucher().number),
+        instrument: envelope(&voucher()),
+        number: voucher().number,
+        units_max: Units(4_166),
+        money_max: Money(500),
+        duration_max_s: 28_800,
+        meter_every_s: 60,
+        tariff: evening_tariff(),
+        register: Units(1_212_390),
+        at: Stamp::relative(9_812),
+    };
+    let most_redeemed = Redeemed {
+        session: MOST_SESSION,
+        outlet: u8::MAX,
+        token: longest_token(),
+        instrument: Instrument::new(&[0xff; INSTRUMENT_BYTES_MAX]).expect("192 bytes"),
+        number: u64::MAX,
+        units_max: Units(u64::MAX),
+        money_max: Money(i64::MIN),
+        duration_max_s: u32::MAX,
+        meter_every_s: u16::MAX,
+        tariff: most_tariff(),
+        register: Units(u64::MAX),
+        at: MOST_STAMP,
+    };
+    vec![
+        sample(
+            place(Up::Redeemed),
+            "redeemed",
+            "redeemed-typical",
+            "a voucher at a device without a link",
+            redeemed,
+        ),
+        sample(place(Up::Redeemed), "redeemed", "redeemed-extreme", MOST, most_redeemed),
+    ]
+}
+
+fn envelope(voucher: &Voucher) -> Instrument {
+    let envelope = voucher.sign(&Issuer::from_seed(&[0x15; 32])).expect("small");
+    Instrument::new(&envelope).expect("a voucher fits")
 }
 
 /// What a device says from then on.
