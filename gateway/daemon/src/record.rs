@@ -101,6 +101,9 @@ kinds! {
         23 = ModeChanged,
         24 = Receipted,
         25 = Rewound,
+        54 = LeaseTaken,
+        55 = LeaseReturned,
+        56 = LeasesRead,
     }
     kept {
         128 = Timeline,
@@ -115,6 +118,8 @@ kinds! {
         137 = Outbox,
         138 = Trust,
         139 = Health,
+        160 = Lease,
+        161 = Leases,
     }
 }
 

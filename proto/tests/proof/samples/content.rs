@@ -144,6 +144,7 @@ pub(crate) fn entry() -> ListEntry {
         credential_revision: 3,
         balance: Money(12_345),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
@@ -157,6 +158,7 @@ fn most_entry() -> ListEntry {
         credential_revision: u64::MAX,
         balance: Money(i64::MIN),
         not_after_s: u64::MAX,
+        lease_only: false,
     }
 }
 
