@@ -167,7 +167,7 @@ pub(crate) fn down() -> Vec<Sample> {
         credential_revision: u64::MAX,
         account: u64::MAX,
         money_max: Money(i64::MIN),
-        lease: proto::artifact::Lease::default(),
+        lease: super::content::leases()[1].entries[0],
     };
     let receipt = LedgerReceipt {
         epoch: 1,
