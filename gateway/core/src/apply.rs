@@ -134,7 +134,7 @@ impl Gateway {
             Event::Rewound(e) => self.outbox.cursor = e.upto,
             Event::LeaseTaken(e) => self.leases.take(e),
             Event::LeaseReturned(e) => self.leases.give_back(e),
-            Event::LeasesRead(e) => self.leases.read(e.revision, at),
+            Event::LeasesRead(e) => self.leases.read(e.revision, at, self.outbox.cursor()),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }

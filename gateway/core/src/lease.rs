@@ -40,6 +40,8 @@ pub struct LeaseRow {
     pub until: Instant,
     /// Epoch of the journal in which it may be spent.
     pub journal_epoch: u32,
+    /// Sequence of the record that took it.
+    pub sequence: u64,
     /// Held by open sessions.
     #[serde(skip)]
     pub held: Money,
@@ -100,17 +102,18 @@ impl Leases {
             returned: Money::ZERO,
             until: event.until,
             journal_epoch: event.journal_epoch,
+            sequence: event.record.sequence,
             held: Money::ZERO,
         };
         self.rows.insert((event.lease.account, event.lease.epoch), row);
     }
 
-    /// Leases were read up to `revision`. The hub sends none twice whose time is over, so that used up ones may be
-    /// forgotten then.
-    pub(crate) fn read(&mut self, revision: u64, at: Instant) {
+    /// Leases were read up to `revision`. Used up ones may be forgotten once the hub knows that they were taken, which is
+    /// up to the record `cursor`: until then it sends them again.
+    pub(crate) fn read(&mut self, revision: u64, at: Instant, cursor: u64) {
         self.revision = revision;
         self.rows
-            .retain(|_, row| row.left().0 > 0 || row.held.0 > 0 || at < row.until);
+            .retain(|_, row| row.left().0 > 0 || row.held.0 > 0 || at < row.until || row.sequence > cursor);
     }
 
     pub(crate) fn give_back(&mut self, event: &LeaseReturned) {

@@ -101,8 +101,11 @@ pub(super) fn follow(
             )),
         },
         RecordKind::LeaseReturn => {
-            let row = rows.get_mut(&key).filter(|row| own(row) && row.is_taken);
-            let row = row.ok_or_else(|| format!("lease {} of account {} was never taken", key.1, key.0))?;
+            // A journal that was put back repeats returns that were booked already; a new one it cannot make.
+            let row = rows
+                .get_mut(&key)
+                .filter(|row| own(row) && row.is_taken && row.journal_epoch == epoch);
+            let row = row.ok_or_else(|| format!("lease {} of account {} is not in use", key.1, key.0))?;
             if record.amount > row.left() {
                 return Err(format!(
                     "{} come back of a lease that has {} left",
