@@ -10,7 +10,7 @@ use proto::{
     book::Balance,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     link::LedgerRecord,
-    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
+    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
     trust::ArtifactKind,
 };
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::Interval,
+    grounds::Grounds,
     health::{Health, Mode},
     risk::Tally,
     session::{Request, Session, Terms},
@@ -91,6 +92,9 @@ payload! {
         rule: Rule,
         /// Mode of the authorize capability then.
         mode: Mode,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// Yes. Everything that `why` needs to explain it.
     Granted {
@@ -112,6 +116,9 @@ payload! {
         exposure: Money,
         /// The hold.
         record: LedgerRecord,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// The cloud accepted a token.
     Confirmed {
@@ -139,6 +146,9 @@ payload! {
         register_start: Units,
         /// The evidence.
         record: LedgerRecord,
+        /// What convinced the device; `None`: a later message said that it runs.
+        #[serde(default)]
+        proof: Option<StartProof>,
     }
     /// A checkpoint.
     Metered {
@@ -169,6 +179,9 @@ payload! {
         register_end: Units,
         /// Capture or void.
         record: LedgerRecord,
+        /// What the display showed; `None`: the device never said.
+        #[serde(default)]
+        shown: Option<Money>,
     }
     /// The device is silent; the hold stays.
     Silent {
@@ -445,6 +458,11 @@ payload! {
         /// Revision of the tariffs.
         tariffs_revision: u64,
     }
+    /// How many decisions there were, as a snapshot keeps it.
+    KeptDecisions {
+        /// Number of the last one.
+        decisions: u64,
+    }
     /// What a customer spent since the list was made, as a snapshot keeps it.
     KeptSpent {
         /// Whose account.
@@ -470,6 +488,7 @@ pub enum Kept {
     Outbox(KeptOutbox),
     Trust(KeptTrust),
     Health(Health),
+    Decisions(KeptDecisions),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

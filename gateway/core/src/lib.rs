@@ -15,6 +15,7 @@ mod claims;
 pub mod config;
 mod decide;
 pub mod event;
+mod grounds;
 mod health;
 mod outbox;
 mod risk;
@@ -44,6 +45,7 @@ pub use crate::{
     claims::Interval,
     config::Config,
     event::Event,
+    grounds::{Caps, CloudWord, Grounds, Listed},
     health::{Health, Mode},
     outbox::Outbox,
     risk::{Risk, Tally},
@@ -339,6 +341,8 @@ pub struct Gateway {
     probed: TokenHash,
     /// Number of the last question to the cloud in this boot.
     ask: u64,
+    /// Grants and refusals so far.
+    decisions: u64,
 }
 
 impl Gateway {

@@ -115,6 +115,7 @@ kinds! {
         137 = Outbox,
         138 = Trust,
         139 = Health,
+        176 = Decisions,
     }
 }
 
