@@ -23,6 +23,8 @@ mod session;
 mod snapshot;
 mod time;
 mod trust;
+pub mod why;
+pub mod words;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 

@@ -11,3 +11,4 @@ mod session;
 mod snapshot;
 mod time;
 mod trust;
+mod why;
