@@ -12,7 +12,9 @@ use serde_json::Value;
 use gateway::{
     config::{self, Config},
     control::{self, Query},
-    exit, run, store,
+    exit,
+    look::command,
+    run, store,
 };
 
 #[derive(Parser)]
@@ -60,6 +62,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Explain a session: which rule decided, on what evidence, and what became of the money
+    #[command(after_help = command::WHY_HELP)]
+    Why(command::WhyCommand),
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -96,6 +101,12 @@ fn main() -> ExitCode {
             };
         }
     };
+    // The files of a stopped gateway can be read anywhere, without its configuration.
+    if let Command::Why(why) = &cli.command
+        && why.is_alone()
+    {
+        return why.run(None);
+    }
     let config = match config::load(&cli.config, cli.secrets.as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(exit::CONFIG, &error),
@@ -123,6 +134,7 @@ fn main() -> ExitCode {
         }
         Command::Status { json } => ask(&config, &Query::Status, json),
         Command::Sessions { json } => ask(&config, &Query::Sessions, json),
+        Command::Why(why) => why.run(Some(&config)),
         Command::Ledger(LedgerCommand::Export { json }) => export(&config, json),
     }
 }

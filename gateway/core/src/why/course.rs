@@ -12,7 +12,6 @@ use proto::{
 use super::{Happened, Receipted};
 use crate::{
     Mode, Terms,
-    authorize::Rule,
     event::{Closed, Event, Granted, Metered, Refused},
     session::Request,
     time::Now,
@@ -304,13 +303,6 @@ impl Story {
                 && closed.record.stop_reason == StopReason::Other
                 && self.silent.is_some()
                 && closed.shown.is_none_or(|shown| shown == Money::ZERO)
-        })
-    }
-
-    pub(super) fn rule(&self) -> Option<Rule> {
-        self.verdict.as_ref().map(|(_, verdict)| match verdict {
-            Verdict::Granted(granted) => granted.rule,
-            Verdict::Refused(refused) => refused.rule,
         })
     }
 

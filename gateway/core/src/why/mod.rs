@@ -63,6 +63,8 @@ pub enum WhyError {
 struct Part {
     first: Vec<u8>,
     last: Vec<u8>,
+    /// The longer of the two, as far as it makes whole bytes.
+    bytes: Vec<u8>,
 }
 
 impl Part {
@@ -74,7 +76,12 @@ impl Part {
         let (first, last) = text.split_once("..").unwrap_or((text, ""));
         let (first, last) = (digits(first)?, digits(last)?);
         let (given, all) = (first.len() + last.len(), 2 * SessionId::LEN);
-        (given >= PREFIX_DIGITS_MIN && first.len() <= all && last.len() <= all).then_some(Self { first, last })
+        let pairs = |digits: &[u8]| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        let (from_first, from_last): (Vec<u8>, Vec<u8>) = (pairs(&first), pairs(&last[last.len() % 2..]));
+        let is_first = from_first.len() >= from_last.len();
+        let bytes = if is_first { from_first } else { from_last };
+        let fits = given >= PREFIX_DIGITS_MIN && first.len() <= all && last.len() <= all;
+        fits.then_some(Self { first, last, bytes })
     }
 
     fn fits(&self, id: &SessionId) -> bool {
@@ -127,18 +134,17 @@ impl Search {
         })
     }
 
-    /// Bytes that stand in every record that names the session; such records and those of a few rare kinds are all that
-    /// [`Self::take`] needs.
+    /// Whether a record may be about the session, by its bytes alone: ids stand in a record as they are. Events that name
+    /// no session must be taken whatever this says.
     #[must_use]
-    pub fn needle(&self) -> Vec<u8> {
+    pub fn may_concern(&self, record: &[u8]) -> bool {
+        let has = |part: &[u8]| part.is_empty() || record.windows(part.len()).any(|window| window == part);
         match &self.looking {
-            Looking::For(part, _) => {
-                let pairs = |digits: &[u8]| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-                let odd = part.last.len() % 2;
-                let (first, last): (Vec<u8>, Vec<u8>) = (pairs(&part.first), pairs(&part.last[odd..]));
-                if first.len() >= last.len() { first } else { last }
+            Looking::For(part, _) => has(&part.bytes),
+            Looking::ForLastOf(device) => {
+                let own = self.story.as_ref().is_some_and(|story| has(&story.session().0));
+                own || has(device.as_str().as_bytes())
             }
-            Looking::ForLastOf(device) => device.as_str().as_bytes().to_vec(),
         }
     }
 

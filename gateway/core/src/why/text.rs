@@ -110,12 +110,7 @@ impl Why {
                 step.text
             )?;
         }
-        writeln!(
-            f,
-            "  after {}; authorize was {}",
-            words::duration_ms(d.waited_ms),
-            d.authorize
-        )?;
+        writeln!(f, "  {}; authorize was {}", waited(d.waited_ms), d.authorize)?;
         writeln!(f, "\nRelied on")?;
         writeln!(
             f,

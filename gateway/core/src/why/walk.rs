@@ -2,11 +2,7 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use proto::{
-    artifact::Whitelist,
-    message::RefusalReason,
-    money::{Money, Units},
-};
+use proto::{artifact::Whitelist, message::RefusalReason, money::Money};
 
 use super::{
     Step,
@@ -16,7 +12,6 @@ use crate::{
     authorize::Rule,
     event::{Granted, Refused},
     grounds::{CloudWord, Grounds, Listed},
-    session::Request,
     words,
 };
 
@@ -313,13 +308,5 @@ fn no_credit(e: &Refused) -> String {
             words::amount(balance),
             g.spent
         )
-    }
-}
-
-/// What was wished for, in words.
-pub(super) fn wish_words(request: &Request) -> String {
-    match request.units_wished {
-        Units::ZERO => String::from("no wish"),
-        wished => format!("wishes {}", words::units(request.kind, wished)),
     }
 }
