@@ -18,6 +18,7 @@ pub mod event;
 mod grounds;
 mod health;
 mod outbox;
+pub mod report;
 mod risk;
 mod session;
 mod snapshot;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::{Gateway, Now, why::Wanted};
+use gateway_core::{Gateway, Now, report::Span, why::Wanted};
 use journal::Reader;
 use proto::book::{Book, Transfer};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,13 @@ pub enum Query {
     Why {
         /// Which.
         wanted: Wanted,
+        /// Offset of local time from UTC, in minutes.
+        offset_min: i16,
+    },
+    /// What an outage did.
+    Report {
+        /// Of what.
+        span: Span,
         /// Offset of local time from UTC, in minutes.
         offset_min: i16,
     },
@@ -81,7 +88,9 @@ pub fn answer(query: &Query, gateway: &Gateway, now: Now, dropped: u64, link: bo
     match query {
         Query::Status => status(gateway, now, dropped, link, store),
         Query::Sessions => sessions(gateway),
-        Query::Ledger | Query::Why { .. } => json!({"error": "this is read from the journal, not from the engine"}),
+        Query::Ledger | Query::Why { .. } | Query::Report { .. } => {
+            json!({"error": "this is read from the journal, not from the engine"})
+        }
     }
 }
 
@@ -231,6 +240,7 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>)
             }
         }
         Ok(Query::Why { wanted, offset_min }) => from_journal(move || look::why(&reader, &wanted, offset_min)).await,
+        Ok(Query::Report { span, offset_min }) => from_journal(move || look::report(&reader, span, offset_min)).await,
         Ok(query) => {
             let (reply, answer) = oneshot::channel();
             let sent = engine.send(Job::Query(query, reply)).await;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use gateway::{
-    exit,
+    control, exit,
     look::{self, LookError},
     record,
     store::Store,
@@ -13,6 +13,7 @@ use gateway_core::{
     Caps, CloudWord, Config, Event, Gateway, Grounds, Input, Listed, Mode, Now, Request, Rule, Said, Tally, Terms,
     config::DeviceConfig,
     event::{Asked, Granted, Refused},
+    report::{Report, Span},
     why::Wanted,
 };
 use proto::{
@@ -204,6 +205,47 @@ fn sessions_of_a_running_and_of_a_stopped_gateway() {
     assert_eq!(code(&Wanted::LastOf(DeviceId::new("d2").unwrap())), exit::NOT_FOUND);
     let missing = look::open(&dir.path().join("elsewhere")).unwrap_err();
     assert_eq!(missing.exit_code(), exit::STORAGE);
+}
+
+/// The export, added up by somebody who knows nothing of the report.
+fn exported(lines: &[control::Line], phase: &str, first: u64, last: u64) -> (u64, i64) {
+    let rows = lines
+        .iter()
+        .filter(|line| line.phase == phase && (first..=last).contains(&line.sequence));
+    rows.fold((0, 0), |(count, sum), line| (count + 1, sum + line.amount))
+}
+
+#[test]
+fn a_report_adds_up_to_the_ledgers_export() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path());
+    for _ in 0..20 {
+        site.draw();
+        site.pass(40_000);
+    }
+    site.store.commit().unwrap();
+    let reader = site.store.reader();
+    let lines = control::ledger(&reader).unwrap();
+    let check = |since_s: Option<u64>, until_s: Option<u64>, sessions: u64| {
+        let report = look::report(&reader, Span::Between { since_s, until_s }, 0).unwrap();
+        let of = |phase| exported(&lines, phase, report.ledger.first, report.ledger.last);
+        let l = &report.ledger;
+        assert_eq!((l.held.sessions, l.held.amount), of("pending"), "{report}");
+        assert_eq!((l.captured.sessions, l.captured.amount), of("post"), "{report}");
+        assert_eq!(l.revenue.values().sum::<i64>(), of("direct").1, "{report}");
+        assert_eq!(
+            (l.captured.sessions, l.captured.amount),
+            (sessions, 10 * sessions as i64)
+        );
+        // As it goes over the control socket.
+        let line = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);
+    };
+    check(None, None, 20);
+    check(Some(WALL_S + 60), None, 19);
+    check(Some(WALL_S + 60), Some(WALL_S + 5 * 60), 4);
+    let none = look::report(&reader, Span::LastOutage, 0).unwrap_err();
+    assert_eq!(none.exit_code(), exit::NOT_FOUND, "{none}");
 }
 
 /// The largest of everything that a decision may carry.

@@ -4,7 +4,11 @@
 use std::{fmt, path::PathBuf, process::ExitCode};
 
 use clap::{ArgGroup, Args};
-use gateway_core::why::{Wanted, Why};
+use gateway_core::{
+    report::{Report, Span},
+    why::{Wanted, Why},
+    words,
+};
 use proto::id::DeviceId;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -24,6 +28,14 @@ Examples:
   holdfast why 9f86d0..0007 --data /var/lib/holdfast   from the files of a stopped gateway
 
 Exit codes: 0 done; 64 not a session id; 66 no such session, or several; 69 the gateway runs, but does not answer; 74 the journal cannot be read.";
+
+/// Shown after the help of `report outage`.
+pub const OUTAGE_HELP: &str = "\
+Times are those of the site (without a configuration: UTC), unless they say otherwise: 2026-01-15, '2026-01-15 16:00', 2026-01-15T16:00:03+08:00, 2026-01-15T08:00:03Z.
+
+An outage begins when a capability leaves ONLINE and SUSPECT and ends when all are back. Amounts are in the currency's major unit, in --json in minor units. The sums of the ledger records equal those of `holdfast ledger export` for the same sequences.
+
+Exit codes: 0 done; 64 not a time; 66 no outage, or nothing in that time; 69 the gateway runs, but does not answer; 74 the journal cannot be read.";
 
 /// Where to read.
 #[derive(Args, Clone, Debug)]
@@ -70,6 +82,61 @@ impl WhyCommand {
         };
         let read = |reader: &journal::Reader, offset_min| super::why(reader, &wanted, offset_min);
         self.from.tell::<Why>(config, query, read)
+    }
+
+    /// Whether it needs no configuration.
+    #[must_use]
+    pub const fn is_alone(&self) -> bool {
+        self.from.data.is_some()
+    }
+}
+
+/// `holdfast report outage`.
+#[derive(Args, Clone, Debug)]
+pub struct OutageCommand {
+    /// From this time on, whatever the cloud did
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// The newest outage, over or not; what is meant without --since and --until
+    #[arg(long, conflicts_with_all = ["since", "until"])]
+    last: bool,
+    #[command(flatten)]
+    from: From,
+}
+
+impl OutageCommand {
+    /// Runs it.
+    #[must_use]
+    pub fn run(&self, config: Option<&Config>) -> ExitCode {
+        let offset_min = config.map_or(0, |config| config.core.offset_min);
+        let span = match self.span(offset_min) {
+            Ok(span) => span,
+            Err(text) => {
+                return fail(
+                    exit::USAGE,
+                    &format_args!("'{text}' is not a time; write 2026-01-15 16:00"),
+                );
+            }
+        };
+        let query = |offset_min| Query::Report { span, offset_min };
+        let read = |reader: &journal::Reader, offset_min| super::report(reader, span, offset_min);
+        self.from.tell::<Report>(config, query, read)
+    }
+
+    fn span(&self, offset_min: i16) -> Result<Span, String> {
+        let time = |text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => words::parse_time(text, offset_min)
+                .map(Some)
+                .ok_or_else(|| text.clone()),
+        };
+        Ok(match (time(&self.since)?, time(&self.until)?) {
+            (None, None) => Span::LastOutage,
+            (since_s, until_s) => Span::Between { since_s, until_s },
+        })
     }
 
     /// Whether it needs no configuration.

@@ -5,7 +5,10 @@ pub mod command;
 
 use std::{ops::ControlFlow, path::Path};
 
-use gateway_core::why::{Search, Wanted, Why, WhyError};
+use gateway_core::{
+    report::{Report, ReportError, Reporter, Span},
+    why::{Search, Wanted, Why, WhyError},
+};
 use journal::Reader;
 
 use crate::{
@@ -37,6 +40,9 @@ pub enum LookError {
     /// There is no such session, or more than one.
     #[error(transparent)]
     Why(#[from] WhyError),
+    /// There is no outage, or nothing in that time.
+    #[error(transparent)]
+    Report(#[from] ReportError),
 }
 
 impl LookError {
@@ -47,7 +53,10 @@ impl LookError {
             Self::Open(_) | Self::Read(_) | Self::Record(_) => exit::STORAGE,
             Self::InUse { .. } => exit::UNAVAILABLE,
             Self::Why(WhyError::Malformed(_)) => exit::USAGE,
-            Self::Why(WhyError::Unknown(_) | WhyError::NoSessionOf(_) | WhyError::Ambiguous { .. }) => exit::NOT_FOUND,
+            Self::Report(_)
+            | Self::Why(WhyError::Unknown(_) | WhyError::NoSessionOf(_) | WhyError::Ambiguous { .. }) => {
+                exit::NOT_FOUND
+            }
         }
     }
 }
@@ -72,29 +81,49 @@ pub fn open(dir: &Path) -> Result<journal::Journal, LookError> {
 /// [`LookError`].
 pub fn why(reader: &Reader, wanted: &Wanted, offset_min: i16) -> Result<Why, LookError> {
     let mut search = Search::new(wanted, offset_min)?;
-    let mut failed = None;
-    reader.replay(reader.oldest_sequence(), &mut |sequence, bytes| {
-        if record::is_beside(bytes, || search.may_concern(bytes)) {
-            return ControlFlow::Continue(());
+    scan(reader, &mut |sequence, bytes| {
+        if !record::is_beside(bytes, || search.may_concern(bytes)) {
+            let (now, event) = record::decode(sequence, bytes)?;
+            search.take(sequence, &now, &event);
         }
-        match record::decode(sequence, bytes) {
-            Ok((now, event)) => {
-                search.take(sequence, &now, &event);
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+        Ok(())
     })?;
-    failed.map_or(Ok(()), Err)?;
     let mut why = search.finish()?;
     if let Some(decided) = &mut why.decision {
         decided.journal_hash = hex(&reader.chain_hash_at(decided.journal)?);
         decided.journal_previous = hex(&reader.chain_hash_at(decided.journal - 1)?);
     }
     Ok(why)
+}
+
+/// Reports a span. `offset_min`: of local time from UTC.
+///
+/// # Errors
+/// [`LookError`].
+pub fn report(reader: &Reader, span: Span, offset_min: i16) -> Result<Report, LookError> {
+    let mut reporter = Reporter::new(span, offset_min);
+    scan(reader, &mut |sequence, bytes| {
+        let (now, event) = record::decode(sequence, bytes)?;
+        reporter.take(sequence, &now, &event);
+        Ok(())
+    })?;
+    Ok(reporter.finish()?)
+}
+
+/// Shows every record that is kept, in order.
+fn scan(reader: &Reader, take: &mut dyn FnMut(u64, &[u8]) -> Result<(), RecordError>) -> Result<(), LookError> {
+    let mut failed = None;
+    reader.replay(
+        reader.oldest_sequence(),
+        &mut |sequence, bytes| match take(sequence, bytes) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn hex(hash: &[u8; 32]) -> String {

@@ -4,6 +4,7 @@
 mod grounds;
 mod money;
 mod outside;
+mod report;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
