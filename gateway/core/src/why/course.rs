@@ -311,7 +311,7 @@ impl Story {
         if let Some((at, last)) = &self.last_reading {
             let register = words::units(self.request.kind, last.register);
             let text = format!(
-                "{} so far; the last one after {}: register {register}",
+                "{}; the last one after {}: register {register}",
                 words::count(self.readings, "reading"),
                 words::duration_s(u64::from(last.elapsed_s)),
             );

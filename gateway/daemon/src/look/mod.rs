@@ -31,6 +31,9 @@ pub enum LookError {
         /// Who has it.
         holder: Option<u32>,
     },
+    /// There is no journal.
+    #[error("no journal in {0}")]
+    Missing(String),
     /// The journal cannot be read.
     #[error("the journal cannot be read: {0}")]
     Read(#[from] journal::ReadError),
@@ -50,7 +53,7 @@ impl LookError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Open(_) | Self::Read(_) | Self::Record(_) => exit::STORAGE,
+            Self::Open(_) | Self::Missing(_) | Self::Read(_) | Self::Record(_) => exit::STORAGE,
             Self::InUse { .. } => exit::UNAVAILABLE,
             Self::Why(WhyError::Malformed(_)) => exit::USAGE,
             Self::Report(_)
@@ -71,6 +74,7 @@ pub fn open(dir: &Path) -> Result<journal::Journal, LookError> {
             dir: dir.display().to_string(),
             holder,
         },
+        StoreError::Open(journal::OpenError::Missing(dir)) => LookError::Missing(dir.display().to_string()),
         error => LookError::Open(error),
     })
 }
