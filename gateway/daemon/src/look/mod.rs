@@ -85,7 +85,7 @@ pub fn open(dir: &Path) -> Result<journal::Journal, LookError> {
 /// [`LookError`].
 pub fn why(reader: &Reader, wanted: &Wanted, offset_min: i16) -> Result<Why, LookError> {
     let mut search = Search::new(wanted, offset_min)?;
-    scan(reader, &mut |sequence, bytes| {
+    scan(reader, |sequence, bytes| {
         if !record::is_beside(bytes, || search.may_concern(bytes)) {
             let (now, event) = record::decode(sequence, bytes)?;
             search.take(sequence, &now, &event);
@@ -106,7 +106,7 @@ pub fn why(reader: &Reader, wanted: &Wanted, offset_min: i16) -> Result<Why, Loo
 /// [`LookError`].
 pub fn report(reader: &Reader, span: Span, offset_min: i16) -> Result<Report, LookError> {
     let mut reporter = Reporter::new(span, offset_min);
-    scan(reader, &mut |sequence, bytes| {
+    scan(reader, |sequence, bytes| {
         let (now, event) = record::decode(sequence, bytes)?;
         reporter.take(sequence, &now, &event);
         Ok(())
@@ -115,7 +115,7 @@ pub fn report(reader: &Reader, span: Span, offset_min: i16) -> Result<Report, Lo
 }
 
 /// Shows every record that is kept, in order.
-fn scan(reader: &Reader, take: &mut dyn FnMut(u64, &[u8]) -> Result<(), RecordError>) -> Result<(), LookError> {
+fn scan(reader: &Reader, mut take: impl FnMut(u64, &[u8]) -> Result<(), RecordError>) -> Result<(), LookError> {
     let mut failed = None;
     reader.replay(
         reader.oldest_sequence(),
