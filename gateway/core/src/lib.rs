@@ -15,14 +15,18 @@ mod claims;
 pub mod config;
 mod decide;
 pub mod event;
+mod grounds;
 mod health;
 mod lease;
 mod outbox;
+pub mod report;
 mod risk;
 mod session;
 mod snapshot;
 mod time;
 mod trust;
+pub mod why;
+pub mod words;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
@@ -45,6 +49,7 @@ pub use crate::{
     claims::Interval,
     config::Config,
     event::Event,
+    grounds::{Caps, CloudWord, Grounds, Listed},
     health::{Health, Mode},
     lease::{LeaseRow, Leases},
     outbox::Outbox,
@@ -347,6 +352,8 @@ pub struct Gateway {
     probed: TokenHash,
     /// Number of the last question to the cloud in this boot.
     ask: u64,
+    /// Grants and refusals so far.
+    decisions: u64,
 }
 
 impl Gateway {

@@ -7,8 +7,8 @@ use proto::{artifact::Revoked, artifact::TariffOf};
 use crate::{
     Gateway,
     event::{
-        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptLease, KeptLeases,
-        KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
+        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial, KeptDevice, KeptLease,
+        KeptLeases, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
     },
     trust::REVOKED_ENTRIES_MAX,
 };
@@ -51,6 +51,8 @@ impl Gateway {
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
         events.push(Event::Kept(Kept::Health(self.health.clone())));
+        let decisions = self.decisions;
+        events.push(Event::Kept(Kept::Decisions(KeptDecisions { decisions })));
         // Last, because applying the others has moved the clock.
         events.push(Event::Kept(Kept::Timeline(self.time.clone())));
         events

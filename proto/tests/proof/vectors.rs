@@ -116,8 +116,18 @@ fn envelopes() -> Vec<Vector> {
             "revocations",
             encoded(&most_revocations),
         ),
-        sign("envelope-leases-typical", ArtifactKind::Lease, "leases", encoded(&leases)),
-        sign("envelope-leases-extreme", ArtifactKind::Lease, "leases", encoded(&most_leases)),
+        sign(
+            "envelope-leases-typical",
+            ArtifactKind::Lease,
+            "leases",
+            encoded(&leases),
+        ),
+        sign(
+            "envelope-leases-extreme",
+            ArtifactKind::Lease,
+            "leases",
+            encoded(&most_leases),
+        ),
         sign("envelope-tariffs-typical", kind_t, "tariff-table", encoded(&tariffs)),
         sign(
             "envelope-tariffs-extreme",
