@@ -149,6 +149,7 @@ fn entry() -> ListEntry {
         credential_revision: 1,
         balance: Money(i64::MAX),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
