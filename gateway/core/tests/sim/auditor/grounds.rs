@@ -2,6 +2,7 @@
 
 use gateway_core::{CloudWord, Grounds, Request, Rule};
 use proto::artifact::Whitelist;
+use proto::id::TokenHash;
 
 use super::Auditor;
 use crate::world::DAY_MS;
@@ -58,8 +59,13 @@ impl Auditor {
             "{:?} of a cloud that nobody asked",
             grounds.cloud
         );
-        let asks = known.is_none_or(|(policy, ..)| matches!(policy, Whitelist::AllowedOffline | Whitelist::Never));
-        assert!(grounds.cloud == CloudWord::NotAsked || asks, "its policy does not ask");
+    }
+
+    /// Called when the cloud is asked; by the answer, another list may say otherwise of the token.
+    pub(super) fn asked(&self, token: &TokenHash) {
+        let policy = self.list.get(token).map(|entry| entry.whitelist);
+        let asks = matches!(policy, None | Some(Whitelist::AllowedOffline | Whitelist::Never));
+        assert!(asks, "its policy does not ask");
     }
 
     /// Whom the decision followed must be whom it names.

@@ -225,6 +225,7 @@ impl Auditor {
                 let place = (e.request.device, e.request.outlet);
                 let (token, kind) = (e.request.token, e.request.kind);
                 self.attempt(token, t_ms);
+                self.asked(&token);
                 self.waiting.insert(e.request.session, Waiting { token, kind, place });
             }
             Event::Refused(e) => self.refused(t_ms, e, marks),
