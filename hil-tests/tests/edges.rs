@@ -167,6 +167,7 @@ impl Bytes {
             units_wished: Units::ZERO,
             register: start,
             at: Stamp::relative(2),
+            instrument: proto::instrument::Instrument::NONE,
         };
         let heard = self.say(Up::Authorize, &authorize);
         let grant: Grant = self.hear(Down::Grant, heard);
@@ -295,6 +296,7 @@ fn a_running_gateway_names_what_is_wrong_and_serves_the_next_device() {
         units_wished: Units::ZERO,
         register: Units(90_000),
         at: Stamp::relative(9),
+        instrument: proto::instrument::Instrument::NONE,
     };
     let (topic, frame) = first.seal(Up::Authorize, &authorize);
     let heard = first.publish_raw(&topic, &frame);

@@ -283,6 +283,17 @@ impl Alone {
         !self.slots.iter().any(untold)
     }
 
+    /// Whether a session that was granted here on this token has still to be told.
+    pub(crate) fn owes(&self, token: &IdToken) -> bool {
+        let same = |slot: &Slot| {
+            slot.record
+                .redeemed
+                .as_ref()
+                .is_some_and(|redeemed| redeemed.token == *token)
+        };
+        self.slots.iter().any(|slot| !slot.told && same(slot))
+    }
+
     /// The gateway answered.
     pub(crate) fn answered(&mut self, session: &SessionId) {
         for slot in self.slots.iter_mut().filter(|slot| slot.session() == Some(*session)) {

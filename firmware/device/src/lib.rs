@@ -244,6 +244,10 @@ impl Device {
 
     fn present(&mut self, outlet: OutletId, token: &IdToken, instrument: &Instrument, units_wished: Units) {
         let hash = token.hash(&self.token_key);
+        if self.link.is_ready() && self.alone.owes(token) && self.session(outlet).is_none() {
+            // The gateway does not know yet that this is drawn upon, and would grant it a second time.
+            return self.show_refused(outlet, RefusalReason::Concurrent);
+        }
         let (boot, mut number) = (self.record.boot, self.session_number);
         let id = self.config.id;
         let minted = self.at(outlet, |o, ctx| {

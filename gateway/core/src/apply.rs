@@ -66,6 +66,7 @@ impl Gateway {
                     self.risk.attempt(e.request.token, at);
                 }
                 let mut session = Session::new(e.request.clone(), session.map_or(at, |s| s.requested_at));
+                self.decisions = e.grounds.decision;
                 session.refused = Some(e.reason);
                 session.rule = Some(e.rule);
                 self.sessions.put(session);
@@ -104,6 +105,8 @@ impl Gateway {
                     .sessions
                     .open()
                     .filter_map(|s| s.terms.as_ref())
+                    // The balance of a list is what is not leased.
+                    .filter(|terms| terms.evidence.lease == 0)
                     .map(|t| (t.account, t.money_max));
                 self.risk.new_balances(open);
             }
@@ -132,6 +135,9 @@ impl Gateway {
             Event::Rewound(e) => self.outbox.cursor = e.upto,
             Event::InstrumentAccepted(e) => self.spent.accept(e, self.time.wall_high_s),
             Event::GuessFailed(e) => self.spent.failed(&e.device, e.account, at),
+            Event::LeaseTaken(e) => self.leases.take(e),
+            Event::LeaseReturned(e) => self.leases.give_back(e),
+            Event::LeasesRead(e) => self.leases.read(e.revision, at, self.outbox.cursor()),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -153,7 +159,10 @@ impl Gateway {
             self.risk.attempt(request.token, at);
         }
         let terms = &event.terms;
-        self.risk.hold(terms.account, terms.money_max, terms.unsecured);
+        match terms.evidence.lease {
+            0 => self.risk.hold(terms.account, terms.money_max, terms.unsecured),
+            lease => self.leases.hold(terms.account, lease, terms.money_max),
+        }
         self.spent.hold(terms);
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
@@ -162,7 +171,8 @@ impl Gateway {
         let mut session = Session::new(request.clone(), asked.unwrap_or(at));
         session.rule = Some(event.rule);
         session.online = event.record.online;
-        session.decision = event.record.sequence;
+        self.decisions = event.grounds.decision;
+        session.decision = event.grounds.decision;
         session.deadline = Some(at.plus_ms(u64::from(terms.start_within_s) * 1000 + START_GRACE_MS));
         session.terms = Some(terms.clone());
         session.counted = counted;
@@ -244,7 +254,10 @@ impl Gateway {
             amount: event.amount,
             unsecured: terms.unsecured,
         };
-        self.risk.close(terms.money_max, charge, event.record.sequence);
+        match terms.evidence.lease {
+            0 => self.risk.close(terms.money_max, charge, event.record.sequence),
+            lease => self.leases.close(terms.account, lease, terms.money_max, event.amount),
+        }
         self.spent.close(terms, event.amount);
         if session.counted {
             self.risk.uncount(request.token, request.kind, terms.money_max);
@@ -337,6 +350,11 @@ impl Gateway {
             Kept::Pad(kept) => self.spent.keep_pad(kept),
             Kept::Codes(kept) => self.spent.keep_codes(kept),
             Kept::Forgotten(kept) => self.spent.keep_forgotten(kept),
+            Kept::Lease(kept) => {
+                self.leases.rows.insert((kept.account, kept.epoch), kept.row);
+            }
+            Kept::Leases(kept) => self.leases.revision = kept.revision,
+            Kept::Decisions(kept) => self.decisions = kept.decisions,
         }
     }
 
@@ -365,6 +383,7 @@ impl Gateway {
             if terms.unsecured {
                 self.risk.keep_hold(terms.money_max);
             }
+            self.leases.hold(terms.account, terms.evidence.lease, terms.money_max);
         }
         self.sessions.put(session.clone());
     }

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 
 use proto::{
-    id::{DeviceId, Kind},
+    id::{DeviceId, GatewayId, Kind},
     money::{Money, Units},
 };
 
@@ -133,4 +133,6 @@ pub struct Config {
     pub offset_min: i16,
     /// Whom to believe about instruments.
     pub instruments: crate::instrument::Instruments,
+    /// The gateway's own name: leases for another one are not taken. `None`: leases are not taken at all.
+    pub gateway: Option<GatewayId>,
 }

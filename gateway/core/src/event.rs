@@ -6,12 +6,12 @@
 use alloc::vec::Vec;
 
 use proto::{
-    artifact::{ListEntry, Revoked, TariffOf},
+    artifact::{Lease, ListEntry, Revoked, TariffOf},
     book::Balance,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     instrument::{Lockout, ReplayWindow},
     link::LedgerRecord,
-    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
+    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
     trust::ArtifactKind,
 };
@@ -20,8 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::Interval,
+    grounds::Grounds,
     health::{Health, Mode},
     instrument::Purse,
+    lease::LeaseRow,
     risk::Tally,
     session::{Request, Session, Terms},
     time::{Instant, Timeline},
@@ -93,6 +95,9 @@ payload! {
         rule: Rule,
         /// Mode of the authorize capability then.
         mode: Mode,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// Yes. Everything that `why` needs to explain it.
     Granted {
@@ -114,6 +119,9 @@ payload! {
         exposure: Money,
         /// The hold.
         record: LedgerRecord,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// The cloud accepted a token.
     Confirmed {
@@ -141,6 +149,9 @@ payload! {
         register_start: Units,
         /// The evidence.
         record: LedgerRecord,
+        /// What convinced the device; `None`: a later message said that it runs.
+        #[serde(default)]
+        proof: Option<StartProof>,
     }
     /// A checkpoint.
     Metered {
@@ -171,6 +182,9 @@ payload! {
         register_end: Units,
         /// Capture or void.
         record: LedgerRecord,
+        /// What the display showed; `None`: the device never said.
+        #[serde(default)]
+        shown: Option<Money>,
     }
     /// The device is silent; the hold stays.
     Silent {
@@ -268,6 +282,37 @@ payload! {
         /// The last record.
         upto: u64,
     }
+    /// A lease is taken over.
+    LeaseTaken {
+        /// As the hub gave it.
+        lease: Lease,
+        /// Revision of the leases that brought it; 0: it came with an answer.
+        revision: u64,
+        /// Until when it may be spent, on the gateway's own line of time.
+        until: Instant,
+        /// Epoch of the journal in which it may be spent.
+        journal_epoch: u32,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// What is left of a lease goes back.
+    LeaseReturned {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// How much.
+        amount: Money,
+        /// Revision of the leases that asked for it; 0: it is over by itself.
+        revision: u64,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// Leases were read to the end.
+    LeasesRead {
+        /// Their revision.
+        revision: u64,
+    }
     /// The hub knows less than it acknowledged: it was restored from a backup. Everything after is sent again.
     Rewound {
         /// The last record that it knows.
@@ -334,6 +379,9 @@ pub enum Event {
     Rewound(Rewound),
     InstrumentAccepted(InstrumentAccepted),
     GuessFailed(GuessFailed),
+    LeaseTaken(LeaseTaken),
+    LeaseReturned(LeaseReturned),
+    LeasesRead(LeasesRead),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -347,6 +395,8 @@ impl Event {
             Self::Started(event) => Some(&event.record),
             Self::Closed(event) => Some(&event.record),
             Self::Silent(event) => Some(&event.record),
+            Self::LeaseTaken(event) => Some(&event.record),
+            Self::LeaseReturned(event) => Some(&event.record),
             Self::Booted(_)
             | Self::Heard(_)
             | Self::Greeted(_)
@@ -370,6 +420,7 @@ impl Event {
             | Self::Rewound(_)
             | Self::InstrumentAccepted(_)
             | Self::GuessFailed(_)
+            | Self::LeasesRead(_)
             | Self::Kept(_) => None,
         }
     }
@@ -475,6 +526,25 @@ payload! {
         /// Revision of the tariffs.
         tariffs_revision: u64,
     }
+    /// A lease, as a snapshot keeps it; what is held of it follows from the sessions.
+    KeptLease {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// The lease.
+        row: LeaseRow,
+    }
+    /// Revision of the newest leases, as a snapshot keeps it.
+    KeptLeases {
+        /// It.
+        revision: u64,
+    }
+    /// How many decisions there were, as a snapshot keeps it.
+    KeptDecisions {
+        /// Number of the last one.
+        decisions: u64,
+    }
     /// What a customer spent since the list was made, as a snapshot keeps it.
     KeptSpent {
         /// Whose account.
@@ -534,6 +604,9 @@ pub enum Kept {
     Pad(KeptPad),
     Codes(KeptCodes),
     Forgotten(KeptForgotten),
+    Lease(KeptLease),
+    Leases(KeptLeases),
+    Decisions(KeptDecisions),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

@@ -15,21 +15,26 @@ mod claims;
 pub mod config;
 mod decide;
 pub mod event;
+mod grounds;
 mod health;
 mod instrument;
+mod lease;
 mod outbox;
+pub mod report;
 mod risk;
 mod session;
 mod snapshot;
 mod time;
 mod trust;
+pub mod why;
+pub mod words;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use proto::{
     artifact::{Revocations, TariffTable, VerifiedList},
     book::Book,
-    id::{DeviceId, Hash, OutletId, SessionId, TokenHash},
+    id::{DeviceId, GatewayId, Hash, OutletId, SessionId, TokenHash},
     link::{Answer, Ask, LedgerReceipt, Welcome},
     message::{
         Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status,
@@ -45,8 +50,10 @@ pub use crate::{
     claims::Interval,
     config::Config,
     event::Event,
+    grounds::{Caps, CloudWord, Grounds, Listed},
     health::{Health, Mode},
     instrument::{Instruments, PURSES_MAX, Presented, Purse, Spent},
+    lease::{LeaseRow, Leases},
     outbox::Outbox,
     risk::{Risk, Tally},
     session::{Request, Session, Sessions, Terms},
@@ -88,6 +95,8 @@ pub enum Input {
     Revocations(Revocations),
     /// Signed prices.
     Tariffs(TariffTable),
+    /// Signed leases for this gateway.
+    Leases(proto::artifact::Leases),
     /// The hub's answer to our hello.
     Welcome(Welcome),
     /// The hub has committed records.
@@ -300,6 +309,9 @@ pub enum Ignored {
         /// Its epoch.
         epoch: u32,
     },
+    /// Leases of another gateway.
+    #[error("leases for gateway {0}")]
+    OtherGateway(GatewayId),
     /// Nothing is due.
     #[error("nothing is due")]
     NotDue,
@@ -357,6 +369,7 @@ pub struct Gateway {
     devices: BTreeMap<DeviceId, Device>,
     trust: Trust,
     risk: Risk,
+    leases: Leases,
     sessions: Sessions,
     book: Book,
     outbox: Outbox,
@@ -368,6 +381,8 @@ pub struct Gateway {
     ask: u64,
     /// What was spent of instruments.
     spent: Spent,
+    /// Grants and refusals so far.
+    decisions: u64,
 }
 
 impl Gateway {
@@ -384,7 +399,8 @@ impl Gateway {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let probe = self.probe.map(|probe| probe.until).or(self.health.probe_at);
-        let at = self.sessions.next_timer().into_iter().chain(probe).min()?;
+        let lease = self.leases.next_end(self.time.epoch);
+        let at = self.sessions.next_timer().into_iter().chain(probe).chain(lease).min()?;
         Some(self.time.mono_ms(at))
     }
 
@@ -416,6 +432,12 @@ impl Gateway {
     #[must_use]
     pub const fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// What may be spent without credit.
+    #[must_use]
+    pub const fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Money at risk.

@@ -74,6 +74,8 @@ pub struct Position {
     pub cursor: u64,
     /// Revisions of list, revocations, tariffs.
     pub revisions: (u64, u64, u64),
+    /// Revision of the leases.
+    pub leases_revision: u64,
 }
 
 /// The engine's surroundings.
@@ -232,6 +234,7 @@ impl Engine {
                 tracing::debug!(%ignored, "message dropped");
             }
             Ignored::ForeignReceipt { .. } => tracing::warn!(%ignored, "receipt ignored"),
+            Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
             Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
             | Ignored::Stale(_)
@@ -263,6 +266,7 @@ impl Engine {
             head: outbox.head(),
             cursor: outbox.cursor(),
             revisions: self.gateway.trust().revisions(),
+            leases_revision: self.gateway.leases().revision(),
         };
         self.shell
             .position
@@ -337,8 +341,15 @@ fn report(event: &Event) {
         Event::GuessFailed(e) => {
             tracing::debug!(device = %e.device, account = e.account, "a wrong instrument was typed")
         }
-        Event::Booted(_)
+        Event::LeaseTaken(e) => {
+            tracing::info!(account = e.lease.account, lease = e.lease.epoch, amount = %e.lease.amount, "lease taken over");
+        }
+        Event::LeaseReturned(e) => {
+            tracing::info!(account = e.account, lease = e.epoch, amount = %e.amount, "lease given back");
+        }
+        Event::LeasesRead(_)
         | Event::InstrumentAccepted(_)
+        | Event::Booted(_)
         | Event::Heard(_)
         | Event::Greeted(_)
         | Event::Asked(_)

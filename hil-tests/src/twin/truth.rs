@@ -176,7 +176,7 @@ impl Truth {
                     }
                 });
             }
-            Up::Hello | Up::Authorize | Up::Meter | Up::Status | Up::CommandAnswer => {}
+            Up::Hello | Up::Authorize | Up::Redeemed | Up::Meter | Up::Status | Up::CommandAnswer => {}
         }
     }
 

@@ -87,7 +87,7 @@ impl Draft<'_> {
     pub(super) fn redeemed(
         &mut self,
         device: &DeviceId,
-        kind: Kind,
+        (kind, counter): (Kind, u64),
         redeemed: &Redeemed,
         token: TokenHash,
         presented: &Presented,
@@ -104,6 +104,7 @@ impl Draft<'_> {
             token,
             units_wished: Units::ZERO,
             register: redeemed.register,
+            counter,
         };
         let limits = self.gateway.config.limits.of(kind);
         let bounds = Money(1)..=REDEEMED_MONEY_MAX;
@@ -157,6 +158,8 @@ impl Draft<'_> {
             Presented::Voucher(_) | Presented::Keypad(_) => {
                 match self.gateway.identify(self.now, &request.device, presented) {
                     Some(Ok(proof)) if proof.number == redeemed.number => proof,
+                    // Who guesses at the keypad now says nothing about what was accepted before.
+                    Some(Err(Fault::LockedOut)) => believed,
                     Some(Err(fault)) => {
                         faults.push(fault);
                         believed

@@ -142,7 +142,11 @@ impl World {
             }
             Effect::Store(record) => {
                 twin.flash.insert(record.key, record.bytes.to_vec());
-                debug_assert!(matches!(record.key, RecordKey::Device | RecordKey::Outlet(_)));
+                if let RecordKey::Redeemed(_) = record.key
+                    && let Some(redeemed) = crate::instruments::stored(&record.bytes)
+                {
+                    self.auditor.redeemed(at, &redeemed, &mut self.marks);
+                }
             }
             Effect::Publish { topic, frame } => {
                 let frame = Frame {

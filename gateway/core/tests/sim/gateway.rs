@@ -125,7 +125,8 @@ impl World {
     }
 
     fn audit(&mut self, first: usize) {
-        for (_, event) in &self.shell.journal[first..] {
+        for (now, event) in &self.shell.journal[first..] {
+            self.auditor.clock(now);
             self.auditor.durable(self.t_ms, event, &mut self.marks);
         }
         let waiting = self.shell.records.len() as u64 > self.shell.gateway.outbox().cursor();
@@ -197,7 +198,14 @@ impl World {
                 Alarm::Quarantined { .. } => self.hit(Mark::ListSetAside),
                 Alarm::HubRegressed { .. } => self.hit(Mark::HubPutBack),
                 Alarm::DeviceFault { .. } => {}
-                Alarm::Diverged { .. } | Alarm::Epoch { .. } | Alarm::Register { .. } => {
+                Alarm::Redeemed { number, fault, .. } => {
+                    self.auditor.alarmed(number, fault);
+                    self.hit(Mark::RedeemedSpentAlready);
+                }
+                Alarm::RedeemedRevoked { .. }
+                | Alarm::Diverged { .. }
+                | Alarm::Epoch { .. }
+                | Alarm::Register { .. } => {
                     panic!("an alarm without a cause: {alarm}")
                 }
             },

@@ -12,6 +12,7 @@ mod cloud;
 mod devices;
 mod gateway;
 mod hub;
+mod instruments;
 mod marks;
 mod outlet;
 mod people;

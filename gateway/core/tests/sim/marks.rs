@@ -15,6 +15,9 @@ macro_rules! marks {
 marks! {
     // Grants, by rule.
     GrantByCloud, GrantByList, GrantByCachedAccept, GrantAtHalfCaps, GrantWhileLocal,
+    // Instruments.
+    GrantByVoucher, GrantByKeypad, RemainderDrawn, RedeemedAlone, RedeemedTold, RedeemedSpentAlready, VoucherSpentTwice,
+    RefusedForged, RefusedElsewhere, RefusedReplay, RefusedLockedOut, RefusedClock,
     // Refusals, by reason.
     RefusedDeviceState, RefusedRevoked, RefusedRate, RefusedOutageCount, RefusedConcurrent, RefusedOnlineRequired,
     RefusedUnknown, RefusedDenied, RefusedInvalid, RefusedNoCredit, RefusedListExpired, RefusedNoTariff,
@@ -36,6 +39,8 @@ marks! {
     FrameLost, FrameTwice, FrameOvertaken, FrameReplayedUp, FrameReplayedDown, LinkCut,
     // The hub.
     HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
+    // Reports.
+    OutageReported, OutageServed,
     // Clocks.
     ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown,
 }

@@ -42,6 +42,7 @@ impl World {
             stops_at_ms,
             acts: self.random.chance(9_200),
             acted: false,
+            instrument: self.buy(at),
         };
         let plugs_first = self.random.chance(8_500);
         let physical = &mut self.twins[at].places[outlet].physical;
@@ -67,19 +68,21 @@ impl World {
         let Some(visit) = &self.twins[at].places[outlet].visit else {
             return;
         };
-        let token = self.token_of(visit);
+        let (token, instrument) = (self.cards[visit.token].clone(), visit.instrument);
         let wished = match visit.number % 5 {
             0 => Units(u64::from(visit.number % 7) * 300),
             _ => Units::ZERO,
         };
-        self.drive(
-            at,
-            Input::Token {
-                outlet: outlet as u8,
-                token,
-                units_wished: wished,
-            },
-        );
+        let outlet = outlet as u8;
+        if let Some(sold) = instrument {
+            return self.present_instrument(at, outlet, sold, wished);
+        }
+        let input = Input::Token {
+            outlet,
+            token,
+            units_wished: wished,
+        };
+        self.drive(at, input);
     }
 
     fn again(&mut self, at: usize, outlet: usize, ms: u64) {

@@ -76,7 +76,7 @@ pub(crate) fn run(seed: u64, length: Length, trace: bool, marks: &mut Marks) -> 
     let lost = world.twins.iter().any(|twin| twin.is_lost);
     let end_ms = world.t_ms + if lost { 9 * DAY_MS } else { REST_MS };
     steps += go(&mut world, end_ms, is_at_rest);
-    last_audit(&world);
+    last_audit(&mut world);
     marks.add(&world.marks);
     Totals {
         seeds: 1,
@@ -283,7 +283,7 @@ fn is_at_rest(world: &World) -> bool {
         && gateway.health().mode.asks()
 }
 
-fn last_audit(world: &World) {
+fn last_audit(world: &mut World) {
     let gateway = &world.shell.gateway;
     if !is_at_rest(world) {
         let open: Vec<_> = gateway
@@ -308,6 +308,9 @@ fn last_audit(world: &World) {
             gateway.health().mode,
         );
     }
+    world.auditor.reports(&world.shell.journal, &mut world.marks);
+    world.auditor.instruments_at_rest(&mut world.marks);
+    let prepaid = world.auditor.prepaid();
     let (customers, revenue) = world.auditor.at_rest(world.hub.records(), &world.shell.records);
     for book in [gateway.book(), world.hub.book()] {
         assert!(book.is_balanced());
@@ -315,13 +318,14 @@ fn last_audit(world: &World) {
         for (account, balance) in book.balances() {
             let expected = match account {
                 Account::Customer(number) => customers.get(number).copied().unwrap_or(0),
-                Account::Clearing => customers.values().sum(),
-                Account::Revenue(_) | Account::Lease(..) | Account::Prepaid | Account::Loss(_) | Account::Dispute => 0,
+                Account::Clearing => customers.values().sum::<i64>() + prepaid,
+                Account::Prepaid => prepaid,
+                Account::Revenue(_) | Account::Lease(..) | Account::Loss(_) | Account::Dispute => 0,
             };
             assert_eq!(balance.debits_posted.0, expected, "debits of {account}");
             let credited = match account {
                 Account::Customer(_) | Account::Lease(..) | Account::Prepaid | Account::Loss(_) | Account::Dispute => 0,
-                Account::Clearing => customers.values().sum(),
+                Account::Clearing => customers.values().sum::<i64>() + prepaid,
                 Account::Revenue(kind) => revenue.get(kind).copied().unwrap_or(0),
             };
             assert_eq!(balance.credits_posted.0, credited, "credits of {account}");

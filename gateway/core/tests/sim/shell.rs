@@ -2,12 +2,15 @@
 //! recovery from the journal or from a snapshot.
 
 use device::config::Config as DeviceConfig;
-use gateway_core::{Config, Decision, Effect, Event, Gateway, Input, Now, Said, Told, event::Booted};
+use gateway_core::{
+    Config, Decision, Effect, Event, Gateway, Input, Now, Presented, Said, Told,
+    event::{Booted, Granted, Refused},
+};
 use proto::{
     codec,
     id::{DeviceId, Hash, TokenKey},
     link::{LedgerRecord, chain},
-    message::Authorize,
+    message::{Authorize, Redeemed},
     seal::{Counter, Direction, FRAME_BYTES_MAX, SealKey},
     topic::{self, Down, Topic, Up},
 };
@@ -85,12 +88,23 @@ impl Shell {
             Up::Hello => Said::Hello(codec::decode(body).ok()?),
             Up::Authorize => {
                 let authorize: Authorize = codec::decode(body).ok()?;
+                let (token, presented) = Presented::of(authorize.token, &authorize.instrument);
                 Said::Authorize {
                     session: authorize.session,
                     outlet: authorize.outlet,
-                    token: authorize.token.hash(&TOKEN_KEY),
+                    token: token.hash(&TOKEN_KEY),
                     units_wished: authorize.units_wished,
                     register: authorize.register,
+                    presented,
+                }
+            }
+            Up::Redeemed => {
+                let redeemed: Redeemed = codec::decode(body).ok()?;
+                let (token, presented) = Presented::of(redeemed.token.clone(), &redeemed.instrument);
+                Said::Redeemed {
+                    redeemed: Box::new(redeemed),
+                    token: token.hash(&TOKEN_KEY),
+                    presented,
                 }
             }
             Up::Started => Said::Started(codec::decode(body).ok()?),
@@ -156,8 +170,11 @@ impl Shell {
     }
 
     fn write(&mut self, entry: Entry) {
+        let previous = self.records.last().map_or(Hash::ZERO, |(_, hash)| *hash);
+        if let Event::Granted(Granted { grounds, .. }) | Event::Refused(Refused { grounds, .. }) = &entry.1 {
+            assert_eq!(grounds.previous, previous, "a decision names the chain that it follows");
+        }
         if let Some(record) = entry.1.record() {
-            let previous = self.records.last().map_or(Hash::ZERO, |(_, hash)| *hash);
             let bytes = encode(record);
             let hash = chain(&previous, &bytes);
             self.records.push((bytes, hash));

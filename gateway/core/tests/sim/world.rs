@@ -18,6 +18,7 @@ use proto::{
 use crate::{
     auditor::Auditor,
     hub::{Hub, Mood, Token},
+    instruments::Shop,
     marks::{Mark, Marks},
     outlet::Physical,
     random::Random,
@@ -124,6 +125,8 @@ pub(crate) struct Visit {
     /// Whether he does his part: plugs in, opens the tap, presses start.
     pub(crate) acts: bool,
     pub(crate) acted: bool,
+    /// What he presents instead of his card, by its place among what was sold.
+    pub(crate) instrument: Option<usize>,
 }
 
 /// One outlet: physics, the session that its device has open, and its visitor.
@@ -167,6 +170,7 @@ pub(crate) struct World {
     pub(crate) commit_due: bool,
     pub(crate) twins: Vec<Twin>,
     pub(crate) cards: Vec<IdToken>,
+    pub(crate) shop: Shop,
     pub(crate) hub: Hub,
     pub(crate) mood: Mood,
     pub(crate) cloud_link: bool,
@@ -190,18 +194,23 @@ const NAMES: [(&str, Kind, u8); 5] = [
 impl World {
     pub(crate) fn new(climate: Climate, mut random: Random, limits: gateway_core::config::Limits) -> Self {
         let count = random.range(3, 6) as usize;
+        let shop = Shop::new(BEGIN_WALL_S);
         let mut twins = Vec::new();
         let mut devices = BTreeMap::new();
         for &(name, kind, outlets) in &NAMES[..count] {
             let id = DeviceId::new(name).expect("a short name");
             devices.insert(id, DeviceConfig { kind, outlets });
-            twins.push(twin(id, kind, outlets, &mut random));
+            let mut twin = twin(id, kind, outlets, &mut random);
+            twin.config.instruments = shop.believed_by_device();
+            twins.push(twin);
         }
         let configs: Vec<_> = twins.iter().map(|twin| twin.config.clone()).collect();
         let config = Config {
             devices,
             limits,
             offset_min: 480,
+            gateway: None,
+            instruments: shop.believed_by_gateway(&configs),
         };
         let (cards, tokens) = tokens(&mut random);
         let hub = Hub::new(tokens, &mut random);
@@ -218,6 +227,7 @@ impl World {
             commit_due: false,
             twins,
             cards,
+            shop,
             hub,
             mood: Mood::Healthy,
             cloud_link: false,
@@ -276,10 +286,6 @@ impl World {
 
     pub(crate) fn hit(&mut self, mark: Mark) {
         self.marks.hit(mark);
-    }
-
-    pub(crate) fn token_of(&self, visit: &Visit) -> IdToken {
-        self.cards[visit.token].clone()
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn entry(n: u8, whitelist: Whitelist) -> ListEntry {
         credential_revision: 5,
         balance: Money(10_000),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
@@ -161,6 +162,8 @@ pub(crate) fn config() -> Config {
         devices: devices.into(),
         limits: Limits::default(),
         offset_min: 480,
+        gateway: Some(id("gw-1")),
+        instruments: gateway_core::Instruments::default(),
     }
 }
 
@@ -339,6 +342,7 @@ pub(crate) fn answer_to(decision: &Decision, reply: Reply) -> Input {
         credential_revision: reply.credential_revision,
         account: u64::from(question.token.0[0]),
         money_max: reply.money_max,
+        lease: proto::artifact::Lease::default(),
     })
 }
 
@@ -353,6 +357,7 @@ pub(crate) fn wish(session: SessionId, outlet: u8, n: u8, register: u64, units_w
         token: token(n),
         units_wished: Units(units_wished),
         register: Units(register),
+        presented: gateway_core::Presented::Token,
     }
 }
 

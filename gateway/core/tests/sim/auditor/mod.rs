@@ -1,8 +1,11 @@
 //! What must be true, computed a second time: from the journal's durable events, the messages that left, and the physics.
 //! It shares no code with the core: no book, no tally, no tariff engine, no decision order.
 
+mod grounds;
+mod instruments;
 mod money;
 mod outside;
+mod report;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +20,8 @@ use proto::{
 };
 
 use crate::marks::{Mark, Marks};
+
+pub(crate) use instruments::Sold;
 
 /// A hold and what became of it.
 #[derive(Clone, Debug)]
@@ -34,6 +39,8 @@ struct Hold {
     counted: bool,
     silent: bool,
     closed: Option<(Closing, i64, u64)>,
+    /// Number of the instrument that pays; 0: none.
+    instrument: u64,
 }
 
 /// A session that waits for the cloud.
@@ -51,6 +58,9 @@ pub(crate) struct Auditor {
     waiting: BTreeMap<SessionId, Waiting>,
     refused: BTreeMap<SessionId, RefusalReason>,
     sequence: u64,
+    /// Number of the last grant or refusal, and of the boot.
+    decisions: u64,
+    boot: u32,
     // Trust, as the journal tells it.
     list: BTreeMap<TokenHash, ListEntry>,
     staged: (u64, BTreeMap<TokenHash, ListEntry>),
@@ -63,6 +73,7 @@ pub(crate) struct Auditor {
     /// Authentic words of the cloud, by session, with the credential revision that was known then.
     answers: BTreeMap<SessionId, Vec<(Verdict, u64, i64, bool)>>,
     mode: Mode,
+    mode_before: Mode,
     /// How long the gateway was off, all in all: without a good clock nobody knows it.
     down_ms: u64,
     last_ms: u64,
@@ -88,6 +99,7 @@ pub(crate) struct Auditor {
     /// Sessions that lived through a power cut: what was read but not stored is lost.
     cut: BTreeSet<SessionId>,
     stops: BTreeMap<SessionId, Stop>,
+    instruments: instruments::Instruments,
 }
 
 impl Auditor {
@@ -99,6 +111,8 @@ impl Auditor {
             waiting: BTreeMap::new(),
             refused: BTreeMap::new(),
             sequence: 0,
+            decisions: 0,
+            boot: 0,
             list: BTreeMap::new(),
             staged: (0, BTreeMap::new()),
             list_adopted_ms: 0,
@@ -109,6 +123,7 @@ impl Auditor {
             reported: BTreeMap::new(),
             answers: BTreeMap::new(),
             mode: Mode::Online,
+            mode_before: Mode::Online,
             down_ms: 0,
             last_ms: 0,
             goods: None,
@@ -126,6 +141,7 @@ impl Auditor {
             read: BTreeMap::new(),
             cut: BTreeSet::new(),
             stops: BTreeMap::new(),
+            instruments: instruments::Instruments::default(),
         }
     }
 
@@ -202,7 +218,8 @@ impl Auditor {
         }
         let last_ms = std::mem::replace(&mut self.last_ms, t_ms);
         match event {
-            Event::Booted(_) => {
+            Event::Booted(e) => {
+                self.boot = e.boot;
                 self.waiting.clear();
                 self.staged = (0, BTreeMap::new());
                 self.attempts.clear();
@@ -215,6 +232,7 @@ impl Auditor {
                 let place = (e.request.device, e.request.outlet);
                 let (token, kind) = (e.request.token, e.request.kind);
                 self.attempt(token, t_ms);
+                self.asked(&token);
                 self.waiting.insert(e.request.session, Waiting { token, kind, place });
             }
             Event::Refused(e) => self.refused(t_ms, e, marks),
@@ -297,11 +315,17 @@ impl Auditor {
                     self.unsecured_charged -= if unsecured { amount } else { 0 };
                 }
             }
+            Event::InstrumentAccepted(e) => self.accepted(e),
+            Event::GuessFailed(e) => self.guess_failed(&e.device),
             Event::Probed(_)
             | Event::Commanded(_)
             | Event::CommandAnswered(_)
             | Event::Quarantined(_)
             | Event::Rewound(_)
+            // Leases have an auditor of their own, over two gateways and a hub: the hub's `leases` test.
+            | Event::LeaseTaken(_)
+            | Event::LeaseReturned(_)
+            | Event::LeasesRead(_)
             | Event::Kept(_) => {}
         }
     }
@@ -321,7 +345,7 @@ impl Auditor {
             (_, Mode::Local) => marks.hit(Mark::LocalEntered),
             _ => {}
         }
-        self.mode = mode;
+        self.mode_before = std::mem::replace(&mut self.mode, mode);
         if mode == Mode::Online {
             self.tallies.clear();
             self.holds.values_mut().for_each(|hold| hold.counted = false);

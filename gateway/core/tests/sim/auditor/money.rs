@@ -39,6 +39,7 @@ impl Auditor {
         assert!(hold.closed.is_none(), "session {session} is closed twice");
         assert!(self.open.remove(&session), "session {session} was open");
         let (amount, units) = (e.amount.0, e.units.0);
+        self.instruments.release(hold.instrument, hold.amount);
         hold.closed = Some((e.closing, amount, units));
         let record = &e.record;
         assert!(amount <= hold.amount, "{amount} billed, {} held", hold.amount);
@@ -114,7 +115,10 @@ impl Auditor {
             );
             intervals.insert(from, upto);
         }
-        *self.customers.entry(hold.account).or_default() += amount;
+        match hold.instrument {
+            0 => *self.customers.entry(hold.account).or_default() += amount,
+            number => self.instruments.capture(number, amount),
+        }
         *self.revenue.entry(hold.kind).or_default() += amount;
         if amount > 0 {
             self.charges
@@ -137,7 +141,7 @@ impl Auditor {
             hub.iter().zip(own).all(|(theirs, (ours, _))| theirs == ours),
             "and the same ones"
         );
-        let debits: i64 = self.customers.values().sum();
+        let debits: i64 = self.customers.values().sum::<i64>() + self.prepaid();
         let credits: i64 = self.revenue.values().sum();
         assert_eq!(debits, credits, "debits are credits");
         (self.customers.clone(), self.revenue.clone())

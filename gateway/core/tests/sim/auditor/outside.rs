@@ -19,8 +19,8 @@ impl Auditor {
                     .expect("a grant left before its record was durable");
                 assert_eq!((grant.money_max.0, grant.units_max.0), (hold.amount, hold.units_max));
                 assert!(
-                    grant.decision > 0 && grant.decision <= self.sequence,
-                    "the grant names its record"
+                    grant.decision > 0 && grant.decision <= self.decisions,
+                    "the grant names its decision"
                 );
             }
             Told::Refusal(refusal) if refusal.session == SessionId::ZERO => {}
@@ -56,8 +56,9 @@ impl Auditor {
     /// An output is switched on.
     pub(crate) fn switched_on(&self, session: Option<SessionId>, place: (usize, usize)) {
         let hold = session.and_then(|session| self.holds.get(&session));
+        let alone = session.is_some_and(|session| self.is_alone(&session));
         assert!(
-            hold.is_some_and(|hold| hold.closed.is_none()),
+            hold.map_or(alone, |hold| hold.closed.is_none()),
             "outlet {place:?} goes on for {session:?} without a durable hold: {hold:?}"
         );
     }
@@ -67,7 +68,7 @@ impl Auditor {
         let session = session.unwrap_or_else(|| panic!("{units} flowed at {place:?} for nobody"));
         let hold = self.holds.get(&session);
         assert!(
-            hold.is_some_and(|hold| hold.closed.is_none()),
+            hold.map_or(self.is_alone(&session), |hold| hold.closed.is_none()),
             "{units} flowed for {session}: {hold:?}"
         );
         *self.delivered.entry(session).or_default() += units;

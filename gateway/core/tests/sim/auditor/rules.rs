@@ -7,7 +7,7 @@ use gateway_core::{
 use proto::{
     artifact::Whitelist,
     id::{DeviceId, Kind, SessionId, TokenHash},
-    link::{RecordKind, Verdict},
+    link::{MODE_ALONE, RecordKind, Verdict},
     message::{OutletState, RefusalReason},
 };
 
@@ -22,6 +22,8 @@ impl Auditor {
     pub(super) fn granted(&mut self, t_ms: u64, e: &Granted, marks: &mut Marks) {
         let (request, terms, record) = (&e.request, &e.terms, &e.record);
         let (session, token) = (request.session, request.token);
+        self.grounds(t_ms, request, &e.grounds);
+        Self::cloud_word(e.rule, &e.grounds);
         let decided = self.waiting.remove(&session).is_some();
         if !decided {
             self.attempt(token, t_ms);
@@ -42,7 +44,10 @@ impl Auditor {
         );
         self.rule_of_grant(t_ms, e, marks);
         let elsewhere = self.elsewhere(session, token, request.kind, (request.device, request.outlet));
-        assert!(!elsewhere, "a second session of {token}");
+        assert!(
+            !elsewhere || terms.evidence.mode == MODE_ALONE,
+            "a second session of {token}"
+        );
         let place = (request.device, request.outlet);
         if self
             .open
@@ -94,7 +99,9 @@ impl Auditor {
             counted,
             silent: false,
             closed: None,
+            instrument: terms.evidence.instrument,
         };
+        self.instruments.hold(hold.instrument, hold.amount);
         assert!(
             self.holds.insert(session, hold).is_none(),
             "a second hold for session {session}"
@@ -150,13 +157,8 @@ impl Auditor {
                     "a cached accept gives half caps"
                 );
             }
-            Rule::Device
-            | Rule::Revoked
-            | Rule::Rate
-            | Rule::Instrument
-            | Rule::Lease
-            | Rule::Never
-            | Rule::Unknown => {
+            Rule::Instrument => self.granted_instrument(e, marks),
+            Rule::Device | Rule::Revoked | Rule::Rate | Rule::Lease | Rule::Never | Rule::Unknown => {
                 panic!("a grant by rule {:?}", e.rule)
             }
         }
@@ -180,6 +182,7 @@ impl Auditor {
     pub(super) fn refused(&mut self, t_ms: u64, e: &Refused, marks: &mut Marks) {
         let (request, token) = (&e.request, &e.request.token);
         let (place, session) = ((request.device, request.outlet), request.session);
+        self.grounds(t_ms, request, &e.grounds);
         let waited = self.waiting.contains_key(&session);
         let is_true = match e.reason {
             RefusalReason::DeviceState => {
@@ -244,7 +247,13 @@ impl Auditor {
             }
             // The user went away while the cloud was asked.
             RefusalReason::Other => waited,
-            RefusalReason::Replay | RefusalReason::Version | RefusalReason::Storage => false,
+            RefusalReason::Replay
+            | RefusalReason::Forged
+            | RefusalReason::Elsewhere
+            | RefusalReason::Expired
+            | RefusalReason::LockedOut
+            | RefusalReason::Clock => self.is_no_instrument(e, marks),
+            RefusalReason::Version | RefusalReason::Storage => false,
         };
         assert!(is_true, "refused for a reason that is not true: {e:?}");
         assert!(
@@ -266,6 +275,9 @@ impl Auditor {
         };
         // A clock that ran ahead may have made the list look older than it is.
         let old = t_ms - self.list_adopted_ms > self.limits.list_full_s * 1000 - 2 * DAY_MS;
+        if e.rule == Rule::Instrument {
+            return self.left_of(&token) < bill::least(tariff);
+        }
         let mut left = match old || e.rule == Rule::CachedAccept {
             true => limits.money_max.0 / 2,
             false => limits.money_max.0,
