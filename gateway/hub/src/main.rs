@@ -17,11 +17,15 @@ use hub::{
     core::{Effect, Hub, Input, Now},
     export::{self, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
     init::{self, InitError},
+    issue::{self, IssueError, VoucherOrder},
     run::{self, RunError},
     seed::{self, SeedError},
     store::{Store, StoreError},
 };
-use proto::id::Name;
+use proto::{
+    id::{Kind, Name},
+    instrument::Scope,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use tracing_subscriber::EnvFilter;
 
@@ -91,6 +95,69 @@ enum Command {
     Quarantine(Where),
     /// Charges on which gateway and hub disagree.
     Disputes(Where),
+    /// Vouchers, keypad tokens and secrets of one-time codes.
+    #[command(subcommand)]
+    Issue(Issue),
+}
+
+#[derive(Subcommand)]
+enum Issue {
+    /// Print a voucher: its number, and its envelope in hexadecimal digits, for a QR code or a tag.
+    Voucher {
+        /// The configuration, for the issuer's seed.
+        #[arg(long)]
+        config: PathBuf,
+        /// Redeemed at every device of this site.
+        #[arg(long, required_unless_present = "device", conflicts_with = "device")]
+        site: Option<Name>,
+        /// Redeemed at this device only.
+        #[arg(long)]
+        device: Option<Name>,
+        /// charger, washer or dispenser.
+        #[arg(long, value_parser = kind)]
+        kind: Kind,
+        /// Face value, in minor units.
+        #[arg(long)]
+        amount: i64,
+        /// Last second, as seconds since 1970 UTC.
+        #[arg(long)]
+        until: u64,
+        /// First second, as seconds since 1970 UTC.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Currency, as the number of ISO 4217.
+        #[arg(long, default_value_t = 156)]
+        currency: u16,
+    },
+    /// Print the next 12 digits for one keypad.
+    Keypad {
+        /// A file with the keypad's key: `holdfast keypad key DEVICE` prints it.
+        #[arg(long)]
+        key_file: PathBuf,
+        /// A file with the last counter; it is made with the first token. One seller per keypad at a time.
+        #[arg(long)]
+        counter_file: PathBuf,
+        /// 50, 100, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000, 4000, 5000, 7500 or 10000 minor units.
+        #[arg(long)]
+        amount: i64,
+    },
+    /// Print a fresh secret of an account's one-time codes, for the gateway and for the account's app.
+    Code {
+        /// Whose.
+        #[arg(long)]
+        account: u64,
+        /// What one code is worth at most, in minor units.
+        #[arg(long)]
+        limit: i64,
+    },
+}
+
+/// A kind by its word.
+fn kind(word: &str) -> Result<Kind, String> {
+    let known = Kind::SERVED.iter().find(|kind| kind.word() == word);
+    known
+        .copied()
+        .ok_or_else(|| String::from("one of charger, washer, dispenser"))
 }
 
 #[derive(Subcommand)]
@@ -145,6 +212,8 @@ enum Failure {
     Call(#[from] CallError),
     #[error(transparent)]
     Init(#[from] InitError),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
     #[error("{0}")]
     ImportRefused(String),
     #[error("{0}")]
@@ -162,6 +231,8 @@ impl Failure {
             Self::Run(RunError::Engine) => EX_SOFTWARE,
             Self::Call(CallError::Refused(_)) => EX_DATAERR,
             Self::Call(_) => EX_UNAVAILABLE,
+            Self::Issue(IssueError::File { .. }) => EX_IOERR,
+            Self::Issue(_) => EX_DATAERR,
             Self::Init(_) => EX_CANTCREAT,
         }
     }
@@ -218,7 +289,50 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Disputes(place) => ask::<DisputeRow>(&place.resolve()?, &Request::new("disputes"), |hub| {
             Some(export::disputes(hub))
         }),
+        Command::Issue(order) => issue_one(order),
     }
+}
+
+fn issue_one(order: Issue) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match order {
+        Issue::Voucher {
+            config,
+            site,
+            device,
+            kind,
+            amount,
+            until,
+            from,
+            currency,
+        } => {
+            let scope = if device.is_some() { Scope::Device } else { Scope::Site };
+            let order = VoucherOrder {
+                place: device.or(site).expect("clap asks for one of the two"),
+                scope,
+                kind,
+                amount,
+                currency,
+                from_s: from,
+                until_s: until,
+            };
+            let (number, envelope) = issue::voucher(&config::load(&config)?.issuer(), &order)?;
+            writeln!(out, "voucher {number}\n{envelope}")?;
+        }
+        Issue::Keypad {
+            key_file,
+            counter_file,
+            amount,
+        } => {
+            let (counter, digits) = issue::keypad(&key_file, &counter_file, amount)?;
+            writeln!(out, "keypad token {counter}\n{digits}")?;
+        }
+        Issue::Code { account, limit } => {
+            let (lines, address) = issue::code(account, limit)?;
+            writeln!(out, "{lines}\n{address}")?;
+        }
+    }
+    Ok(())
 }
 
 impl Where {

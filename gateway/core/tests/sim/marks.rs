@@ -16,7 +16,7 @@ marks! {
     // Grants, by rule.
     GrantByCloud, GrantByList, GrantByCachedAccept, GrantAtHalfCaps, GrantWhileLocal,
     // Instruments.
-    GrantByVoucher, GrantByKeypad, RemainderDrawn, RedeemedAlone, RedeemedTold, RedeemedSpentAlready, VoucherSpentTwice,
+    GrantByVoucher, GrantByKeypad, RemainderDrawn, RedeemedAlone, RedeemedTold, RedeemedSpentAlready,
     RefusedForged, RefusedElsewhere, RefusedReplay, RefusedLockedOut, RefusedClock,
     // Refusals, by reason.
     RefusedDeviceState, RefusedRevoked, RefusedRate, RefusedOutageCount, RefusedConcurrent, RefusedOnlineRequired,

@@ -309,7 +309,7 @@ fn last_audit(world: &mut World) {
         );
     }
     world.auditor.reports(&world.shell.journal, &mut world.marks);
-    world.auditor.instruments_at_rest(&mut world.marks);
+    world.auditor.instruments_at_rest();
     let prepaid = world.auditor.prepaid();
     let (customers, revenue) = world.auditor.at_rest(world.hub.records(), &world.shell.records);
     for book in [gateway.book(), world.hub.book()] {
