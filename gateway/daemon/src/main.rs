@@ -133,7 +133,8 @@ fn main() -> ExitCode {
         | Command::CheckConfig
         | Command::Status { .. }
         | Command::Sessions { .. }
-        | Command::Ledger(_) => {}
+        | Command::Ledger(_)
+        | Command::Keypad(_) => {}
     }
     let config = match config::load(&cli.config, cli.secrets.as_deref()) {
         Ok(config) => config,
