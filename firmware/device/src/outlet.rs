@@ -37,6 +37,10 @@ pub(crate) struct Context<'a> {
 }
 
 /// Where the session is. The durable part is [`OutletRecord::open`].
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is no heap; each outlet has one of these"
+)]
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
     Idle,

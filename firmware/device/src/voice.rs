@@ -25,6 +25,7 @@ impl Voice {
 }
 
 /// A message of an outlet.
+#[allow(clippy::large_enum_variant, reason = "there is no heap; one of these at a time")]
 #[derive(Debug)]
 pub(crate) enum Message {
     Stop(Stop),

@@ -1,5 +1,6 @@
 //! A device with the link down: what proves itself is granted here, once, and told when the link is back. The power may
 //! fail between any two effects.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
 
 mod bench;
 

@@ -90,7 +90,8 @@ impl TotpKey {
     pub fn verify(&self, code: u32, clock: &TotpClock, last_step: u64) -> Result<u64, Fault> {
         let now = clock.step()?;
         let around = STEPS_ACCEPTED / 2;
-        let mut fits = (now.saturating_sub(around)..=now.saturating_add(around)).filter(|step| self.code(*step) == code);
+        let mut fits =
+            (now.saturating_sub(around)..=now.saturating_add(around)).filter(|step| self.code(*step) == code);
         let newest = fits.next_back().ok_or(Fault::Forged)?;
         if newest > last_step {
             Ok(newest)
