@@ -30,7 +30,7 @@ PROTO = Path(__file__).resolve().parents[2] / "proto"
 COSE_SIGN1_TAG = 18
 EDDSA = -8
 HEXADECIMAL = {
-    "body", "frame", "secret", "sha256", "payload", "envelope", "chunk", "before", "public-key", "seed", "key", "token", "hash",
+    "body", "frame", "secret", "sha256", "payload", "envelope", "chunk", "before", "before-sha256", "public-key", "seed", "key", "token", "hash",
     "id", "tariff", "tariff-hash", "previous", "record", "password",
 }
 TOPIC = re.compile(r"dev/1/[a-z0-9-]{1,20}/(up|down)/[a-z]+|hf/1/[a-z0-9-]{1,20}/[a-z0-9-]{1,20}/[ud]/[a-z]+")
@@ -230,6 +230,7 @@ def check_whole_list(schema: Schema, vector: Vector, manifest: Any, entries: Any
     same("is a full list", manifest[1] == 0, not vector.has("before"))
     if vector.has("before"):
         before = check_body(schema, "list-chunk", vector.bytes("before"))
+        same("before-sha256", hashlib.sha256(vector.bytes("before")).digest(), vector.bytes("before-sha256"))
         whole = {entry[0]: entry for entry in before}
         same("removed are of the base", set(manifest[5]) - set(whole), set())
     same("order of the removed", sorted(set(manifest[5])), manifest[5])

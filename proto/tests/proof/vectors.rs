@@ -117,7 +117,8 @@ fn envelopes() -> Vec<Vector> {
             delta,
         )
         .with_bytes("chunk", &changed[0])
-        .with_bytes("before", &encoded(&before)),
+        .with_bytes("before", &encoded(&before))
+        .with_bytes("before-sha256", &Sha256::digest(encoded(&before))),
         sign(
             "envelope-keys-typical",
             ArtifactKind::Keys,
