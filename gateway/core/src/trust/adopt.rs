@@ -158,6 +158,7 @@ impl Trust {
 
     pub(crate) fn forget_staged(&mut self) {
         self.staged = super::list::Staged::default();
+        self.tariffs_staged = None;
     }
 
     /// The staged list is the list now.

@@ -36,6 +36,11 @@ marks! {
     FrameLost, FrameTwice, FrameOvertaken, FrameReplayedUp, FrameReplayedDown, LinkCut,
     // The hub.
     HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
+    // Trust.
+    ListChangesAdopted, ListBaseUnknown, ListZeroed, ListAdoptedByOperator, ListRolledBack, ListTakenUpAgain,
+    TariffsSetAside, TariffsAdoptedByOperator, KeysRotated, KeyRevoked, AccountRevoked, DeviceRevoked,
+    RejectedStranger, RejectedRetired, RejectedDamaged, RejectedMiscounted, RejectedTrailer, RejectedOlder,
+    SetAsideAgain, KeysComeTooLate,
     // Clocks.
     ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown,
 }
