@@ -79,7 +79,12 @@ impl World {
                 // A key that is retired elsewhere is not retired here until the gateway hears of it.
                 let not_heard = before.keys_epoch() < self.hub.office.epoch();
                 let is_good = signed.flaw == Flaw::None || (signed.flaw == Flaw::Retired && not_heard);
-                assert!(is_good, "a {} with flaw {:?} is believed", signed.kind.word(), signed.flaw);
+                assert!(
+                    is_good,
+                    "a {} with flaw {:?} is believed",
+                    signed.kind.word(),
+                    signed.flaw
+                );
                 // The auditor knows what is durable; a set of keys may be about to be.
                 if self.shell.staged() == 0 {
                     self.auditor.believed(signed.kind, &signed.signer);
