@@ -95,12 +95,16 @@ kinds! {
         17 = ListStaged,
         18 = ListAdopted,
         19 = RevocationsAdopted,
-        20 = TariffAdopted,
+        20 = TariffsAdopted,
         21 = Quarantined,
         22 = Evidence,
         23 = ModeChanged,
         24 = Receipted,
         25 = Rewound,
+        30 = TariffsStaged,
+        31 = Adopted,
+        32 = RolledBack,
+        33 = KeysAdopted,
     }
     kept {
         128 = Timeline,
@@ -115,6 +119,9 @@ kinds! {
         137 = Outbox,
         138 = Trust,
         139 = Health,
+        144 = List,
+        145 = Uses,
+        146 = Tariffs,
     }
 }
 
