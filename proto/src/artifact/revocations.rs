@@ -62,8 +62,10 @@ wire_enum! {
     } else Other
 }
 
-fn other() -> Reason {
-    Reason::Other
+impl Default for Reason {
+    fn default() -> Self {
+        Self::Other
+    }
 }
 
 /// One revoked token.
@@ -74,7 +76,7 @@ pub struct Revoked {
     /// The credential revision that is revoked, with all before it.
     pub credential_revision: u64,
     /// Why.
-    #[serde(default = "other")]
+    #[serde(default)]
     pub reason: Reason,
 }
 
