@@ -594,7 +594,14 @@ fn lists_are_published_again_with_age_and_balances() {
     assert_eq!(hub.step(at(3599), &SETTINGS, &Input::Tick).events, []);
     let effects = hub.step(at(3600), &SETTINGS, &Input::Tick).effects;
     let (kind, revision) = (ArtifactKind::List, 2);
-    assert_eq!(effects, [Effect::Announce { kind, revision, base: 1 }]);
+    assert_eq!(
+        effects,
+        [Effect::Announce {
+            kind,
+            revision,
+            base: 1
+        }]
+    );
     assert_eq!(hub.list().unwrap().entries[0].balance, Money(9_880));
     assert_eq!(hub.step(at(3601), &SETTINGS, &Input::Tick).events, []);
 }
