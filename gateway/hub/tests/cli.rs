@@ -309,7 +309,7 @@ fn keys_are_rotated_and_everything_published_fits_a_file() {
         .filter(|part| part.part == 0)
         .map(|part| part.kind.word())
         .collect();
-    assert_eq!(kinds, ["keys", "revocations", "tariffs", "list"]);
+    assert_eq!(kinds, ["keys", "tariffs", "list"]);
     assert_eq!(read("stopped.artifacts"), parts, "the same content, the same bytes");
 }
 

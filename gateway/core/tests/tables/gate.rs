@@ -535,7 +535,7 @@ fn every_part_of_a_price_is_compared() {
 }
 
 #[test]
-fn half_a_rotation_of_events_changes_nothing() {
+fn what_was_written_in_part_changes_nothing() {
     let all = [
         list(8, tokens(99)),
         list(8, tokens(50)),
@@ -568,4 +568,83 @@ fn half_a_rotation_of_events_changes_nothing() {
             "the second time it is as if there had been no first"
         );
     }
+}
+
+/// I1: whatever is not signed, or is signed and unsound, takes trust from nobody.
+#[test]
+fn no_unsound_input_shrinks_trust() {
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut below = move |n: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % n
+    };
+    let issuer = Issuer::from_seed(&[7; 32]);
+    let (mut believed, mut aside, mut answered) = (0, 0, 0);
+    for round in 0..40 {
+        let mut site = site_with_users(20);
+        let trusted = |site: &Site| {
+            let good = |n: &u8| {
+                site.gateway.trust().entry(&token(*n)).is_some_and(|e| e.valid)
+                    && !site.gateway.trust().is_revoked(&token(*n))
+                    && !site.gateway.trust().is_denied(&token(*n))
+            };
+            (0..100).filter(good).collect::<Vec<u8>>()
+        };
+        let all: Vec<u8> = (0..100).collect();
+        for step in 0..60 {
+            let revision = 8 + below(5);
+            match below(6) {
+                // A signed list with any bit of it changed.
+                0 => {
+                    let (mut envelope, mut chunks) =
+                        proto::artifact::sign_list(&issuer, revision, 0, tokens(40)).unwrap();
+                    let bytes = if below(2) == 0 { &mut envelope } else { &mut chunks[0] };
+                    let at = below(bytes.len() as u64) as usize;
+                    bytes[at] ^= 1 << below(8);
+                    let list = verify_list(
+                        &envelope,
+                        &chunks,
+                        &site.gateway.trust().signers(ArtifactKind::List, &[issuer.key()]),
+                    );
+                    believed += usize::from(list.is_ok());
+                }
+                // Signed and unsound, or old.
+                1 => {
+                    let unsound = list(revision, tokens(below(94) as u8));
+                    aside += site.put(&unsound).events.len();
+                }
+                2 => drop(site.put(&list(below(8), tokens(3)))),
+                3 => {
+                    let base = tokens(100 - below(3) as u8);
+                    let onto = list_of_changes((7 + below(3), &base), 20, &base[..50]);
+                    site.put(&onto);
+                }
+                // What a lying cloud says.
+                4 => {
+                    let code = [400, 401, 403, 404, 410, 429, 500, 503][below(8) as usize];
+                    let ask = below(5);
+                    site.put(&Input::Trouble { ask, code });
+                }
+                _ => {
+                    let (_, question) = site.ask("c2", 200 + below(40) as u8);
+                    if words(&question) == "ask" {
+                        let lie = answer_to(&question, DENY);
+                        let Input::Answer(mut lie) = lie else {
+                            panic!("an answer")
+                        };
+                        lie.token = token(below(100) as u8);
+                        site.put(&Input::Answer(lie));
+                        answered += 1;
+                    }
+                }
+            }
+            assert_eq!(trusted(&site), all, "round {round}, step {step}");
+        }
+        site.check();
+    }
+    assert_eq!(believed, 0, "no changed bit is believed");
+    println!("{aside} events about lists set aside, {answered} lies");
+    assert!(aside > 300 && answered > 100);
 }
