@@ -239,7 +239,7 @@ def check_whole_list(schema: Schema, vector: Vector, manifest: Any, entries: Any
         del whole[token]
     whole.update({entry[0]: entry for entry in entries})
     rows = [
-        entry[0] + struct.pack(">QQBBQqQ", *(int(entry[key]) for key in range(1, 8)))
+        entry[0] + struct.pack(">QQBBQqQB", *(int(entry.get(key, False)) for key in range(1, 9)))
         for _, entry in sorted(whole.items())
     ]
     same("total", len(rows), manifest[6])

@@ -160,6 +160,9 @@ impl Gateway {
                 self.risk.receipted(e.upto);
             }
             Event::Rewound(e) => self.outbox.cursor = e.upto,
+            Event::LeaseTaken(e) => self.leases.take(e),
+            Event::LeaseReturned(e) => self.leases.give_back(e),
+            Event::LeasesRead(e) => self.leases.read(e.revision, at, self.outbox.cursor()),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -177,6 +180,8 @@ impl Gateway {
     /// What no list of now can have in its balances: what is held, and what is charged and has no receipt.
     fn not_in_balances(&self) -> BTreeMap<AccountId, Money> {
         let open = self.sessions.open().filter_map(|session| session.terms.as_ref());
+        // The balance of a list is what is not leased.
+        let open = open.filter(|terms| terms.evidence.lease == 0);
         let open = open.map(|terms| (terms.account, terms.money_max));
         self.risk.not_in_balances(open)
     }
@@ -189,7 +194,10 @@ impl Gateway {
         }
         self.trust.use_token(request.token, at);
         let terms = &event.terms;
-        self.risk.hold(terms.account, terms.money_max, terms.unsecured);
+        match terms.evidence.lease {
+            0 => self.risk.hold(terms.account, terms.money_max, terms.unsecured),
+            lease => self.leases.hold(terms.account, lease, terms.money_max),
+        }
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
             self.risk.count(request.token, request.kind, terms.money_max);
@@ -279,7 +287,10 @@ impl Gateway {
             amount: event.amount,
             unsecured: terms.unsecured,
         };
-        self.risk.close(terms.money_max, charge, event.record.sequence);
+        match terms.evidence.lease {
+            0 => self.risk.close(terms.money_max, charge, event.record.sequence),
+            lease => self.leases.close(terms.account, lease, terms.money_max, event.amount),
+        }
         if session.counted {
             self.risk.uncount(request.token, request.kind, terms.money_max);
             // A session that never began used up nothing.
@@ -375,6 +386,10 @@ impl Gateway {
                 let (revision, entries) = (kept.revision, kept.entries.clone());
                 self.trust.tariffs_aside = Some(TariffTable { revision, entries });
             }
+            Kept::Lease(kept) => {
+                self.leases.rows.insert((kept.account, kept.epoch), kept.row);
+            }
+            Kept::Leases(kept) => self.leases.revision = kept.revision,
         }
     }
 
@@ -403,6 +418,7 @@ impl Gateway {
             if terms.unsecured {
                 self.risk.keep_hold(terms.money_max);
             }
+            self.leases.hold(terms.account, terms.evidence.lease, terms.money_max);
         }
         self.sessions.put(session.clone());
     }

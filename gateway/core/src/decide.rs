@@ -33,12 +33,12 @@ use crate::{
 const CODE_THROTTLED: u16 = 429;
 
 /// A decision in the making.
-struct Draft<'a> {
-    gateway: &'a Gateway,
-    now: &'a Now,
-    at: Instant,
-    out: Decision,
-    sequence: u64,
+pub(crate) struct Draft<'a> {
+    pub(crate) gateway: &'a Gateway,
+    pub(crate) now: &'a Now,
+    pub(crate) at: Instant,
+    pub(crate) out: Decision,
+    pub(crate) sequence: u64,
 }
 
 impl Gateway {
@@ -65,14 +65,20 @@ impl Gateway {
             Input::Answer(answer) => draft.answer(answer),
             Input::Trouble { ask, code } => draft.trouble(*ask, *code),
             Input::List(list) => {
-                let (wall_s, spent) = (now.wall(), &self.risk.spent);
-                draft.adopt(self.trust.decide_list(list, &Look { at, wall_s, spent }))
+                let look = Look {
+                    at,
+                    wall_s: now.wall(),
+                    spent: &self.risk.spent,
+                    leases: &self.leases,
+                };
+                draft.adopt(self.trust.decide_list(list, &look))
             }
             Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set).map_err(Ignored::Stale)),
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
             Input::Keys(keys) => draft.adopt(self.trust.decide_keys(keys).map_err(Ignored::Stale)),
             Input::Adopt { kind, revision } => draft.adopt(self.trust.decide_adopt(*kind, *revision)),
             Input::RollBack => draft.adopt(self.trust.decide_roll_back()),
+            Input::Leases(leases) => draft.leases(leases),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
             Input::Command {
@@ -90,7 +96,7 @@ impl Gateway {
 }
 
 impl<'a> Draft<'a> {
-    fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         self.out.events.push(event);
     }
 

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use proto::{
+    artifact::Lease,
     book::Balance,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     link::LedgerRecord,
@@ -18,6 +19,7 @@ use crate::{
     authorize::Rule,
     claims::Interval,
     health::{Health, Mode},
+    lease::LeaseRow,
     risk::Tally,
     session::{Request, Session, Terms},
     time::{Instant, Timeline},
@@ -222,6 +224,37 @@ payload! {
         /// The last record.
         upto: u64,
     }
+    /// A lease is taken over.
+    LeaseTaken {
+        /// As the hub gave it.
+        lease: Lease,
+        /// Revision of the leases that brought it; 0: it came with an answer.
+        revision: u64,
+        /// Until when it may be spent, on the gateway's own line of time.
+        until: Instant,
+        /// Epoch of the journal in which it may be spent.
+        journal_epoch: u32,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// What is left of a lease goes back.
+    LeaseReturned {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// How much.
+        amount: Money,
+        /// Revision of the leases that asked for it; 0: it is over by itself.
+        revision: u64,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// Leases were read to the end.
+    LeasesRead {
+        /// Their revision.
+        revision: u64,
+    }
     /// The hub knows less than it acknowledged: it was restored from a backup. Everything after is sent again.
     Rewound {
         /// The last record that it knows.
@@ -273,6 +306,9 @@ pub enum Event {
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
+    LeaseTaken(LeaseTaken),
+    LeaseReturned(LeaseReturned),
+    LeasesRead(LeasesRead),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -286,6 +322,8 @@ impl Event {
             Self::Started(event) => Some(&event.record),
             Self::Closed(event) => Some(&event.record),
             Self::Silent(event) => Some(&event.record),
+            Self::LeaseTaken(event) => Some(&event.record),
+            Self::LeaseReturned(event) => Some(&event.record),
             Self::Booted(_)
             | Self::Heard(_)
             | Self::Greeted(_)
@@ -311,6 +349,7 @@ impl Event {
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
+            | Self::LeasesRead(_)
             | Self::Kept(_) => None,
         }
     }
@@ -403,6 +442,20 @@ payload! {
         /// Sequence of the last record with a receipt.
         cursor: u64,
     }
+    /// A lease, as a snapshot keeps it; what is held of it follows from the sessions.
+    KeptLease {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// The lease.
+        row: LeaseRow,
+    }
+    /// Revision of the newest leases, as a snapshot keeps it.
+    KeptLeases {
+        /// It.
+        revision: u64,
+    }
     /// What a customer spent since the list was made, as a snapshot keeps it.
     KeptSpent {
         /// Whose account.
@@ -433,6 +486,8 @@ pub enum Kept {
     List(KeptList),
     Uses(KeptUses),
     Tariffs(KeptTariffs),
+    Lease(KeptLease),
+    Leases(KeptLeases),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

@@ -16,6 +16,7 @@ pub mod config;
 mod decide;
 pub mod event;
 mod health;
+mod lease;
 mod outbox;
 mod risk;
 mod session;
@@ -29,7 +30,7 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use proto::{
     artifact::{IssuerKeys, Revocations, TariffTable, VerifiedList},
     book::Book,
-    id::{DeviceId, Hash, OutletId, SessionId, TokenHash},
+    id::{DeviceId, GatewayId, Hash, OutletId, SessionId, TokenHash},
     link::{Answer, Ask, LedgerReceipt, Welcome},
     message::{
         Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status,
@@ -46,6 +47,7 @@ pub use crate::{
     config::Config,
     event::Event,
     health::{Health, Mode},
+    lease::{LeaseRow, Leases},
     outbox::Outbox,
     risk::{Risk, Tally},
     session::{Request, Session, Sessions, Terms},
@@ -98,6 +100,8 @@ pub enum Input {
     },
     /// An operator goes back to the list before the active one.
     RollBack,
+    /// Signed leases for this gateway.
+    Leases(proto::artifact::Leases),
     /// The hub's answer to our hello.
     Welcome(Welcome),
     /// The hub has committed records.
@@ -323,6 +327,9 @@ pub enum Ignored {
         /// Its epoch.
         epoch: u32,
     },
+    /// Leases of another gateway.
+    #[error("leases for gateway {0}")]
+    OtherGateway(GatewayId),
     /// Nothing is due.
     #[error("nothing is due")]
     NotDue,
@@ -380,6 +387,7 @@ pub struct Gateway {
     devices: BTreeMap<DeviceId, Device>,
     trust: Trust,
     risk: Risk,
+    leases: Leases,
     sessions: Sessions,
     book: Book,
     outbox: Outbox,
@@ -405,7 +413,8 @@ impl Gateway {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let probe = self.probe.map(|probe| probe.until).or(self.health.probe_at);
-        let at = self.sessions.next_timer().into_iter().chain(probe).min()?;
+        let lease = self.leases.next_end(self.time.epoch);
+        let at = self.sessions.next_timer().into_iter().chain(probe).chain(lease).min()?;
         Some(self.time.mono_ms(at))
     }
 
@@ -437,6 +446,12 @@ impl Gateway {
     #[must_use]
     pub const fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// What may be spent without credit.
+    #[must_use]
+    pub const fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Money at risk.

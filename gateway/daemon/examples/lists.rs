@@ -42,6 +42,7 @@ fn entries(count: u32) -> Vec<ListEntry> {
         credential_revision: 7,
         balance: Money(12_345),
         not_after_s: 0,
+        lease_only: false,
     };
     let mut entries: Vec<ListEntry> = (0..count).map(entry).collect();
     entries.sort_by_key(|entry| entry.token);

@@ -99,11 +99,8 @@ pub fn verify(whole: &Whole, keys: &[IssuerKey]) -> Result<Option<Input>, Artifa
         ArtifactKind::Revocations => Input::Revocations(artifact::verify_revocations(envelope, keys)?),
         ArtifactKind::Tariffs => Input::Tariffs(artifact::verify_tariffs(envelope, keys)?),
         ArtifactKind::Keys => Input::Keys(artifact::verify_keys(envelope, keys)?),
-        ArtifactKind::Policy
-        | ArtifactKind::Lease
-        | ArtifactKind::Voucher
-        | ArtifactKind::Firmware
-        | ArtifactKind::Other => return Ok(None),
+        ArtifactKind::Lease => Input::Leases(artifact::verify_leases(envelope, keys)?),
+        ArtifactKind::Policy | ArtifactKind::Voucher | ArtifactKind::Firmware | ArtifactKind::Other => return Ok(None),
     };
     Ok(Some(input))
 }

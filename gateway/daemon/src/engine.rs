@@ -36,10 +36,6 @@ pub const DONE: &str = "done";
 
 /// Something for the engine.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "messages are what passes most; a box each would cost an allocation"
-)]
 pub enum Job {
     /// A device said something.
     Device {
@@ -84,6 +80,8 @@ pub struct Position {
     pub cursor: u64,
     /// Newest revisions adopted of list, revocations, tariffs.
     pub revisions: (u64, u64, u64),
+    /// Revision of the leases.
+    pub leases_revision: u64,
 }
 
 /// The engine's surroundings.
@@ -280,6 +278,7 @@ impl Engine {
                     let _ = link.try_send(LinkJob::FetchList);
                 }
             }
+            Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
             Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
             | Ignored::Stale(_)
@@ -321,6 +320,7 @@ impl Engine {
             cursor: outbox.cursor(),
             // Whatever an operator went back from is not asked for again.
             revisions: (trust.list_newest(), revocations, tariffs),
+            leases_revision: self.gateway.leases().revision(),
         };
         self.shell
             .position
@@ -412,7 +412,14 @@ fn report(event: &Event) {
         Event::Refused(e) => {
             tracing::debug!(session = %e.request.session, device = %e.request.device, reason = e.reason.word(), "refused");
         }
-        Event::Booted(_)
+        Event::LeaseTaken(e) => {
+            tracing::info!(account = e.lease.account, lease = e.lease.epoch, amount = %e.lease.amount, "lease taken over");
+        }
+        Event::LeaseReturned(e) => {
+            tracing::info!(account = e.account, lease = e.epoch, amount = %e.amount, "lease given back");
+        }
+        Event::LeasesRead(_)
+        | Event::Booted(_)
         | Event::Heard(_)
         | Event::Greeted(_)
         | Event::Asked(_)

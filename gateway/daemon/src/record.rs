@@ -105,6 +105,9 @@ kinds! {
         31 = Adopted,
         32 = RolledBack,
         33 = KeysAdopted,
+        54 = LeaseTaken,
+        55 = LeaseReturned,
+        56 = LeasesRead,
     }
     kept {
         128 = Timeline,
@@ -122,6 +125,8 @@ kinds! {
         144 = List,
         145 = Uses,
         146 = Tariffs,
+        160 = Lease,
+        161 = Leases,
     }
 }
 

@@ -50,6 +50,7 @@ fn entries(count: u32) -> Vec<ListEntry> {
             credential_revision: 1,
             balance: Money(1_000),
             not_after_s: 0,
+            lease_only: false,
         }
     };
     (0..count).map(entry).collect()

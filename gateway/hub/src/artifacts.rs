@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proto::{
-    artifact::{self, PublicKey},
+    artifact::{self, Leases, PublicKey},
     link::ArtifactPart,
     trust::{ArtifactKind, Issuer, TrustError},
 };
@@ -107,6 +107,21 @@ impl Press {
             }
         }
         Ok(all)
+    }
+
+    /// The only part of a gateway's leases.
+    ///
+    /// # Errors
+    /// [`TrustError::Long`] if they do not fit an envelope.
+    pub fn leases(&self, leases: &Leases) -> Result<ArtifactPart, TrustError> {
+        let envelope = artifact::sign(&self.issuer, ArtifactKind::Lease, leases)?;
+        Ok(ArtifactPart {
+            kind: ArtifactKind::Lease,
+            revision: leases.revision,
+            part: 0,
+            parts: 1,
+            bytes: ByteBuf::from(envelope),
+        })
     }
 
     /// The public half of the root, which gateways pin.

@@ -62,14 +62,14 @@ impl VerifiedList {
     }
 }
 
-/// SHA-256 over the entries in order, each as 58 bytes: token, account, group, valid (0 or 1), whitelist, credential
-/// revision, balance, not-after; numbers big-endian. Not over their CBOR, so that an entry with a field that this
+/// SHA-256 over the entries in order, each as 59 bytes: token, account, group, valid (0 or 1), whitelist, credential
+/// revision, balance, not-after, lease-only (0 or 1); numbers big-endian. Not over their CBOR, so that an entry with a field that this
 /// version does not know has the same digest everywhere.
 #[must_use]
 pub fn list_digest<'a>(entries: impl IntoIterator<Item = &'a ListEntry>) -> Hash {
     let mut digest = Sha256::new();
     for entry in entries {
-        let mut row = [0; 58];
+        let mut row = [0; 59];
         row[..16].copy_from_slice(&entry.token.0);
         row[16..24].copy_from_slice(&entry.account.to_be_bytes());
         row[24..32].copy_from_slice(&entry.group.to_be_bytes());
@@ -77,7 +77,8 @@ pub fn list_digest<'a>(entries: impl IntoIterator<Item = &'a ListEntry>) -> Hash
         row[33] = entry.whitelist.code();
         row[34..42].copy_from_slice(&entry.credential_revision.to_be_bytes());
         row[42..50].copy_from_slice(&entry.balance.0.to_be_bytes());
-        row[50..].copy_from_slice(&entry.not_after_s.to_be_bytes());
+        row[50..58].copy_from_slice(&entry.not_after_s.to_be_bytes());
+        row[58] = u8::from(entry.lease_only);
         digest.update(row);
     }
     Hash(digest.finalize().into())

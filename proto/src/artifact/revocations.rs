@@ -14,8 +14,10 @@ use crate::{
 
 wire_enum! {
     /// Why something is revoked. For people; every reason has the same effect.
+    #[derive(Default)]
     Reason {
         /// Not said, or a reason of a newer version.
+        #[default]
         Other = 0,
         /// Lost.
         Lost = 1,
@@ -60,12 +62,6 @@ wire_enum! {
         /// Everything that an issuer key signs.
         Key = 3,
     } else Other
-}
-
-impl Default for Reason {
-    fn default() -> Self {
-        Self::Other
-    }
 }
 
 /// One revoked token.

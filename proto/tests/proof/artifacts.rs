@@ -31,6 +31,7 @@ fn entry(number: u32) -> ListEntry {
         credential_revision: 1,
         balance: Money(100),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
@@ -215,6 +216,7 @@ fn the_largest_list_fits_one_envelope() {
         credential_revision: u64::MAX,
         balance: Money(i64::MIN),
         not_after_s: u64::MAX,
+        lease_only: false,
         ..entry(0)
     };
     assert!(codec::to_vec(&vec![widest; CHUNK_ENTRIES]).len() <= proto::link::PART_BYTES_MAX);
@@ -349,7 +351,7 @@ fn the_trailer_knows_every_other_list() {
 #[test]
 fn every_field_of_an_entry_is_in_the_digest() {
     let good = list_digest(&[entry(1)]);
-    let changes: [fn(&mut ListEntry); 8] = [
+    let changes: [fn(&mut ListEntry); 9] = [
         |e| e.token.0[15] ^= 1,
         |e| e.account += 1,
         |e| e.group += 1,
@@ -358,6 +360,7 @@ fn every_field_of_an_entry_is_in_the_digest() {
         |e| e.credential_revision += 1,
         |e| e.balance = Money(-100),
         |e| e.not_after_s += 1,
+        |e| e.lease_only = true,
     ];
     for (field, change) in changes.iter().enumerate() {
         let mut other = entry(1);

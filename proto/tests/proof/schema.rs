@@ -198,6 +198,7 @@ fn a_second_implementation_reads_every_body_as_the_schema_says() {
         "envelope-keys-extreme",
         "envelope-revocations-extreme",
         "envelope-tariffs-extreme",
+        "envelope-leases-extreme",
     ] {
         let vector = read(name);
         let payload = parsed(&vector.bytes("payload"));
@@ -372,12 +373,13 @@ fn every_struct_of_the_schema_has_a_vector() {
         "revoked",
         "revoked-scope",
         "issuer-keys",
+        "leases",
         "tariff-table",
         "tariff-of",
         "protected-header",
         "list-entry",
     ];
-    let inside = ["id-token", "stamp", "price-element", "bill", "evidence"];
+    let inside = ["id-token", "stamp", "price-element", "bill", "evidence", "lease"];
     for rule in schema.fields.keys().map(String::as_str) {
         let covered = rules.contains(&rule) || enveloped.contains(&rule) || inside.contains(&rule);
         assert!(covered, "{rule}");

@@ -96,6 +96,7 @@ fn envelopes() -> Vec<Vector> {
     let manifest = trust::open(ArtifactKind::List, &list, &[issuer.key()], &mut scratch).expect("just signed");
     let delta = trust::open(ArtifactKind::List, &changes, &[issuer.key()], &mut other).expect("just signed");
     let [revocations, most_revocations] = content::revocations();
+    let [leases, most_leases] = content::leases();
     let [tariffs, most_tariffs] = content::tariff_tables();
     let [keys, most_keys] = content::key_sets();
     let encoded = |value: &dyn samples::Value| value.encoded();
@@ -142,6 +143,18 @@ fn envelopes() -> Vec<Vector> {
             kind_r,
             "revocations",
             encoded(&most_revocations),
+        ),
+        sign(
+            "envelope-leases-typical",
+            ArtifactKind::Lease,
+            "leases",
+            encoded(&leases),
+        ),
+        sign(
+            "envelope-leases-extreme",
+            ArtifactKind::Lease,
+            "leases",
+            encoded(&most_leases),
         ),
         sign("envelope-tariffs-typical", kind_t, "tariff-table", encoded(&tariffs)),
         sign(
@@ -379,4 +392,7 @@ fn the_envelopes_of_the_vectors_pass_the_gate() {
     let opened = ["envelope-tariffs-typical", "envelope-tariffs-extreme"]
         .map(|name| artifact::verify_tariffs(&read(name).bytes("envelope"), &key).expect(name));
     assert_eq!(opened, content::tariff_tables());
+    let opened = ["envelope-leases-typical", "envelope-leases-extreme"]
+        .map(|name| artifact::verify_leases(&read(name).bytes("envelope"), &key).expect(name));
+    assert_eq!(opened, content::leases());
 }

@@ -12,7 +12,7 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{Trust, is_over};
-use crate::{spent::Spent, time::Instant};
+use crate::{lease::Leases, spent::Spent, time::Instant};
 
 /// Most hundredths by which a list may be shorter than the active one.
 const SHRINK_PERCENT_MAX: u64 = 5;
@@ -156,6 +156,15 @@ pub(crate) struct Look<'a> {
     pub(crate) at: Instant,
     pub(crate) wall_s: Option<u64>,
     pub(crate) spent: &'a Spent,
+    pub(crate) leases: &'a Leases,
+}
+
+impl Look<'_> {
+    /// Whether there is, or was lately, a lease of this account here.
+    fn is_leased(&self, account: AccountId) -> bool {
+        let mut leases = self.leases.rows.range((account, 0)..=(account, u64::MAX));
+        leases.next().is_some()
+    }
 }
 
 impl Trust {
@@ -183,11 +192,17 @@ impl Trust {
             .is_some_and(|&used| look.at.since_ms(used) <= IN_USE_MS);
         if in_use && self.serves(old, look.wall_s) && !self.is_denied(token) {
             findings.users += 1;
-            findings.users_refused += u32::from(!new.is_some_and(|new| self.serves(new, look.wall_s)));
+            let served = |new: &ListEntry| {
+                // Who had credit and gets none any more needs a lease to be served.
+                let credit = old.lease_only || !new.lease_only || look.is_leased(new.account);
+                credit && self.serves(new, look.wall_s)
+            };
+            findings.users_refused += u32::from(!new.is_some_and(served));
         }
-        // What was spent here explains a balance that is gone.
+        // What was spent here explains a balance that is gone, and so does a lease. Who has no credit needs none.
         let left = old.balance.saturating_sub(look.spent.of(old.account));
-        if let Some(new) = new.filter(|_| left > Money::ZERO) {
+        let unexplained = |new: &&ListEntry| left > Money::ZERO && !new.lease_only && !look.is_leased(new.account);
+        if let Some(new) = new.filter(unexplained) {
             findings.balances += 1;
             findings.balances_zeroed += u32::from(new.balance <= Money::ZERO);
         }

@@ -8,6 +8,7 @@ mod billing;
 mod gate;
 mod health;
 mod keys;
+mod lease;
 mod link;
 mod session;
 mod snapshot;

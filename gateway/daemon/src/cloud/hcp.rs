@@ -103,6 +103,7 @@ impl Hcp {
             revocations_revision,
             tariffs_revision,
             down_counter: self.window.last,
+            leases_revision: position.leases_revision,
         };
         self.seal(LinkUp::Hello, &hello)
     }
