@@ -63,7 +63,7 @@ REFUSAL_REASON = {
     7: "unknown", 8: "denied", 9: "invalid", 10: "no_credit", 11: "list_expired", 12: "no_tariff", 13: "version",
     14: "storage",
 }
-ARTIFACT_WORDS = ("other", "list", "revocations", "tariffs", "policy", "lease", "voucher", "firmware")
+ARTIFACT_WORDS = ("other", "list", "revocations", "tariffs", "policy", "lease", "voucher", "firmware", "keys")
 
 
 class Refused(Exception):

@@ -1,9 +1,14 @@
 //! The only place where state changes. Everything here must follow from the event alone, so that replay ends in the
 //! same state.
 
+use alloc::collections::BTreeMap;
+
 use proto::{
-    id::{DeviceId, OutletId, TokenHash},
+    artifact::TariffTable,
+    id::{AccountId, DeviceId, OutletId, TokenHash},
     message::{Closing, Fault, OutletState},
+    money::Money,
+    trust::ArtifactKind,
 };
 
 use crate::{
@@ -97,23 +102,46 @@ impl Gateway {
                 outlet.fault = e.fault;
             }
             Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
-            Event::CommandAnswered(_) | Event::Quarantined(_) => {}
-            Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries),
+            Event::CommandAnswered(_) => {}
+            Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries, &e.removed),
             Event::ListAdopted(e) => {
-                self.trust.adopt(e.revision, e.issued_s, at);
-                let open = self
-                    .sessions
-                    .open()
-                    .filter_map(|s| s.terms.as_ref())
-                    // The balance of a list is what is not leased.
-                    .filter(|terms| terms.evidence.lease == 0)
-                    .map(|t| (t.account, t.money_max));
-                self.risk.new_balances(open);
+                self.trust.adopt(e, at);
+                let (fresh, has_aside) = (self.not_in_balances(), self.trust.aside.is_some());
+                let has_previous = self.trust.previous.is_some();
+                self.risk.spent.adopted(fresh, has_previous, has_aside);
             }
-            Event::RevocationsAdopted(e) => self.trust.revoke(e.revision, &e.entries),
-            Event::TariffAdopted(e) => {
-                self.trust.tariffs_revision = e.revision;
-                self.trust.tariffs.insert(e.entry.kind, e.entry.tariff.clone());
+            Event::RevocationsAdopted(e) => {
+                self.trust.revocations_revision = e.revision;
+                self.trust.revoked.add(&e.entries, &e.scopes);
+            }
+            Event::TariffsAdopted(e) => {
+                let entries = e.entries.iter().cloned().map(|entry| (entry.kind, entry.tariff));
+                self.trust.price(e.revision, entries);
+            }
+            Event::TariffsStaged(e) => {
+                let (revision, entries) = (e.revision, e.entries.clone());
+                self.trust.tariffs_staged = Some(TariffTable { revision, entries });
+            }
+            Event::Quarantined(e) => {
+                self.trust.set_aside(e, at);
+                if e.kind == ArtifactKind::List {
+                    let fresh = self.not_in_balances();
+                    self.risk.spent.set_aside(fresh);
+                }
+            }
+            Event::Adopted(e) => {
+                self.trust.adopt_aside(e.kind, at);
+                if e.kind == ArtifactKind::List {
+                    self.risk.spent.adopted_aside(self.trust.previous.is_some());
+                }
+            }
+            Event::RolledBack(_) => {
+                self.trust.roll_back();
+                self.risk.spent.rolled_back();
+            }
+            Event::KeysAdopted(e) => {
+                self.trust.keys.epoch = e.epoch;
+                self.trust.keys.set.clone_from(&e.keys);
             }
             Event::Evidence(e) => {
                 if e.probe {
@@ -150,12 +178,22 @@ impl Gateway {
         self.health.boot(at, &self.config.limits);
     }
 
+    /// What no list of now can have in its balances: what is held, and what is charged and has no receipt.
+    fn not_in_balances(&self) -> BTreeMap<AccountId, Money> {
+        let open = self.sessions.open().filter_map(|session| session.terms.as_ref());
+        // The balance of a list is what is not leased.
+        let open = open.filter(|terms| terms.evidence.lease == 0);
+        let open = open.map(|terms| (terms.account, terms.money_max));
+        self.risk.not_in_balances(open)
+    }
+
     fn apply_grant(&mut self, at: Instant, event: &Granted) {
         let request = &event.request;
         let asked = self.sessions.get(&request.session).map(|session| session.requested_at);
         if asked.is_none() {
             self.risk.attempt(request.token, at);
         }
+        self.trust.use_token(request.token, at);
         let terms = &event.terms;
         match terms.evidence.lease {
             0 => self.risk.hold(terms.account, terms.money_max, terms.unsecured),
@@ -328,7 +366,7 @@ impl Gateway {
                 self.risk.put_charge(kept.sequence, charge);
             }
             Kept::Spent(kept) => {
-                self.risk.spent.insert(kept.account, kept.amount);
+                self.risk.spent.keep(kept.slot, kept.account, kept.amount);
             }
             Kept::Outbox(kept) => {
                 self.outbox.head = kept.head;
@@ -336,12 +374,20 @@ impl Gateway {
                 self.outbox.cursor = kept.cursor;
             }
             Kept::Trust(kept) => {
-                self.trust
-                    .adopt(kept.list_revision, kept.list_issued_s, kept.list_adopted);
+                self.trust.list_newest = kept.list_newest;
                 self.trust.revocations_revision = kept.revocations_revision;
                 self.trust.tariffs_revision = kept.tariffs_revision;
             }
             Kept::Health(health) => self.health = health.clone(),
+            Kept::List(kept) => {
+                self.trust.keep_list(kept);
+                self.risk.spent.keep_list(kept.slot);
+            }
+            Kept::Uses(kept) => self.trust.used.extend(kept.uses.iter().copied()),
+            Kept::Tariffs(kept) => {
+                let (revision, entries) = (kept.revision, kept.entries.clone());
+                self.trust.tariffs_aside = Some(TariffTable { revision, entries });
+            }
             Kept::Lease(kept) => {
                 self.leases.rows.insert((kept.account, kept.epoch), kept.row);
             }

@@ -222,7 +222,7 @@ impl Gateway {
         if !self.outlet_serves(request) {
             return refuse(Rule::Device, RefusalReason::DeviceState);
         }
-        if self.trust.is_revoked(&request.token) {
+        if self.trust.is_revoked(&request.token) || self.trust.is_device_revoked(&request.device) {
             return refuse(Rule::Revoked, RefusalReason::Revoked);
         }
         if let Some(reason) = self.rate(request, at) {
@@ -232,6 +232,8 @@ impl Gateway {
             return refuse(Rule::Device, RefusalReason::NoTariff);
         }
         match self.basis(now, request, word) {
+            // An account that only the cloud, a lease or an instrument named.
+            Ok(basis) if self.trust.is_account_revoked(basis.account) => refuse(Rule::Revoked, RefusalReason::Revoked),
             Ok(basis) => self.grant(request, limits, &basis),
             Err(outcome) => outcome,
         }

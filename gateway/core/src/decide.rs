@@ -27,6 +27,7 @@ use crate::{
     grounds::{CloudWord, Grounds},
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
+    trust::Look,
 };
 
 /// Code of a cloud that asks us to slow down. It says nothing about trust.
@@ -68,11 +69,19 @@ impl Gateway {
             Input::Answer(answer) => draft.answer(answer),
             Input::Trouble { ask, code } => draft.trouble(*ask, *code),
             Input::List(list) => {
-                let manifest = list.manifest();
-                draft.adopt(self.trust.decide_list(manifest, list.entries()))
+                let look = Look {
+                    at,
+                    wall_s: now.wall(),
+                    spent: &self.risk.spent,
+                    leases: &self.leases,
+                };
+                draft.adopt(self.trust.decide_list(list, &look))
             }
-            Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set.revision, &set.entries)),
+            Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set).map_err(Ignored::Stale)),
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
+            Input::Keys(keys) => draft.adopt(self.trust.decide_keys(keys).map_err(Ignored::Stale)),
+            Input::Adopt { kind, revision } => draft.adopt(self.trust.decide_adopt(*kind, *revision)),
+            Input::RollBack => draft.adopt(self.trust.decide_roll_back()),
             Input::Leases(leases) => draft.leases(leases),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
@@ -106,16 +115,18 @@ impl<'a> Draft<'a> {
         });
     }
 
-    fn adopt(&mut self, events: Result<Vec<Event>, crate::Stale>) -> Result<(), Ignored> {
+    fn adopt(&mut self, events: Result<Vec<Event>, Ignored>) -> Result<(), Ignored> {
+        if let Err(Ignored::Trailer { revision, base }) = events {
+            self.alarm(Alarm::Trailer { revision, base });
+        }
         for event in events? {
             if let Event::Quarantined(q) = &event {
-                let alarm = Alarm::Quarantined {
-                    kind: q.kind,
-                    revision: q.revision,
-                    found: q.found,
-                    active: q.active,
-                };
-                self.alarm(alarm);
+                let (kind, revision, findings) = (q.kind, q.revision, q.findings);
+                self.alarm(Alarm::Quarantined {
+                    kind,
+                    revision,
+                    findings,
+                });
             }
             self.event(event);
         }

@@ -6,13 +6,12 @@
 use alloc::vec::Vec;
 
 use proto::{
-    artifact::{Lease, ListEntry, Revoked, TariffOf},
+    artifact::Lease,
     book::Balance,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     link::LedgerRecord,
     message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
-    trust::ArtifactKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +26,6 @@ use crate::{
     time::{Instant, Timeline},
     trust::Confirmation,
 };
-
-/// Most list entries in one event, so that its record stays below the journal's 3.5 KiB.
-pub const STAGED_ENTRIES_MAX: usize = 40;
 
 macro_rules! payload {
     ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* })+) => {
@@ -224,45 +220,6 @@ payload! {
         /// What became of it.
         outcome: CommandOutcome,
     }
-    /// Part of a list that is about to be adopted.
-    ListStaged {
-        /// Revision of the list.
-        revision: u64,
-        /// At most [`STAGED_ENTRIES_MAX`].
-        entries: Vec<ListEntry>,
-    }
-    /// The staged list is the list now.
-    ListAdopted {
-        /// Its revision.
-        revision: u64,
-        /// When it was made (seconds since 1970 UTC).
-        issued_s: u64,
-    }
-    /// Revocations were added.
-    RevocationsAdopted {
-        /// Their revision.
-        revision: u64,
-        /// What is revoked.
-        entries: Vec<Revoked>,
-    }
-    /// A price of a new table.
-    TariffAdopted {
-        /// Revision of the table.
-        revision: u64,
-        /// The price.
-        entry: TariffOf,
-    }
-    /// A genuine artifact looks wrong and is set aside.
-    Quarantined {
-        /// What it is about.
-        kind: ArtifactKind,
-        /// Its revision.
-        revision: u64,
-        /// Entries it has.
-        found: u32,
-        /// Entries the active one has.
-        active: u32,
-    }
     /// The cloud answered well, or did not.
     Evidence {
         /// Whether it did.
@@ -318,6 +275,13 @@ payload! {
     }
 }
 
+mod trust;
+pub use self::trust::{
+    Adopted, KeptList, KeptListSlot, KeptTariffs, KeptTrust, KeptUses, KeysAdopted, ListAdopted, ListStaged,
+    Quarantined, RevocationsAdopted, RolledBack, STAGED_ENTRIES_MAX, STAGED_REMOVED_MAX, TariffsAdopted, TariffsStaged,
+    USES_MAX,
+};
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is named after its payload")]
@@ -345,8 +309,12 @@ pub enum Event {
     ListStaged(ListStaged),
     ListAdopted(ListAdopted),
     RevocationsAdopted(RevocationsAdopted),
-    TariffAdopted(TariffAdopted),
+    TariffsAdopted(TariffsAdopted),
     Quarantined(Quarantined),
+    TariffsStaged(TariffsStaged),
+    Adopted(Adopted),
+    RolledBack(RolledBack),
+    KeysAdopted(KeysAdopted),
     Evidence(Evidence),
     ModeChanged(ModeChanged),
     Receipted(Receipted),
@@ -384,8 +352,12 @@ impl Event {
             | Self::ListStaged(_)
             | Self::ListAdopted(_)
             | Self::RevocationsAdopted(_)
-            | Self::TariffAdopted(_)
+            | Self::TariffsAdopted(_)
             | Self::Quarantined(_)
+            | Self::TariffsStaged(_)
+            | Self::Adopted(_)
+            | Self::RolledBack(_)
+            | Self::KeysAdopted(_)
             | Self::Evidence(_)
             | Self::ModeChanged(_)
             | Self::Receipted(_)
@@ -483,19 +455,6 @@ payload! {
         /// Sequence of the last record with a receipt.
         cursor: u64,
     }
-    /// The end of the list in a snapshot, and the list's age.
-    KeptTrust {
-        /// Revision of the list.
-        list_revision: u64,
-        /// When the list was made.
-        list_issued_s: u64,
-        /// When the list was adopted.
-        list_adopted: Instant,
-        /// Revision of the revocations.
-        revocations_revision: u64,
-        /// Revision of the tariffs.
-        tariffs_revision: u64,
-    }
     /// A lease, as a snapshot keeps it; what is held of it follows from the sessions.
     KeptLease {
         /// Whose.
@@ -521,6 +480,8 @@ payload! {
         account: AccountId,
         /// How much.
         amount: Money,
+        /// Since which list.
+        slot: KeptListSlot,
     }
 }
 
@@ -540,6 +501,9 @@ pub enum Kept {
     Outbox(KeptOutbox),
     Trust(KeptTrust),
     Health(Health),
+    List(KeptList),
+    Uses(KeptUses),
+    Tariffs(KeptTariffs),
     Lease(KeptLease),
     Leases(KeptLeases),
     Decisions(KeptDecisions),

@@ -209,7 +209,7 @@ impl Gateway {
                 balance: entry.balance,
             }),
             list_revision,
-            list_age_s: at.since_ms(self.trust.list_adopted) / 1000,
+            list_age_s: at.since_ms(self.trust.list.head.arrived) / 1000,
             revocations_revision,
             tariffs_revision,
             tariff_hash: self.trust.tariff(kind).map_or(Hash::ZERO, |tariff| tariff.hash()),

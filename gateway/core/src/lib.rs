@@ -23,6 +23,7 @@ pub mod report;
 mod risk;
 mod session;
 mod snapshot;
+mod spent;
 mod time;
 mod trust;
 pub mod why;
@@ -31,7 +32,7 @@ pub mod words;
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use proto::{
-    artifact::{Revocations, TariffTable, VerifiedList},
+    artifact::{IssuerKeys, Revocations, TariffTable, VerifiedList},
     book::Book,
     id::{DeviceId, GatewayId, Hash, OutletId, SessionId, TokenHash},
     link::{Answer, Ask, LedgerReceipt, Welcome},
@@ -56,7 +57,7 @@ pub use crate::{
     risk::{Risk, Tally},
     session::{Request, Session, Sessions, Terms},
     time::{Instant, Now, Timeline},
-    trust::{Confirmation, Stale, Trust},
+    trust::{Aside, Confirmation, Findings, List, ListHead, PriceChange, Stale, Trust},
 };
 
 /// Something from outside. Whatever could be wrong with its form was found before it became an `Input`.
@@ -93,6 +94,17 @@ pub enum Input {
     Revocations(Revocations),
     /// Signed prices.
     Tariffs(TariffTable),
+    /// A set of keys, signed by one of [`Trust::signers`].
+    Keys(IssuerKeys),
+    /// An operator takes what the gate set aside.
+    Adopt {
+        /// What it is about.
+        kind: ArtifactKind,
+        /// Its revision; 0: whichever it is.
+        revision: u64,
+    },
+    /// An operator goes back to the list before the active one.
+    RollBack,
     /// Signed leases for this gateway.
     Leases(proto::artifact::Leases),
     /// The hub's answer to our hello.
@@ -187,16 +199,22 @@ pub enum Alarm {
         upto: u64,
     },
     /// A genuine artifact looks wrong.
-    #[error("{} revision {revision} is set aside: {found} entries instead of {active}", kind.word())]
+    #[error("{} revision {revision} is set aside: {findings}", kind.word())]
     Quarantined {
         /// What it is about.
         kind: ArtifactKind,
         /// Its revision.
         revision: u64,
-        /// Entries it has.
-        found: u32,
-        /// Entries the active one has.
-        active: u32,
+        /// What is wrong with it.
+        findings: Findings,
+    },
+    /// A genuine list of changes does not make the signed list of ours: whoever made it forgot what we have.
+    #[error("list revision {revision} as changes to revision {base} makes another list than the signed one of ours")]
+    Trailer {
+        /// Its revision.
+        revision: u64,
+        /// The active revision.
+        base: u64,
     },
     /// The hub knows less than it had acknowledged.
     #[error("the hub has lost records {} to {cursor}; they are sent again", upto + 1)]
@@ -266,6 +284,38 @@ pub enum Ignored {
     /// An artifact that is not newer.
     #[error(transparent)]
     Stale(#[from] Stale),
+    /// An artifact that was set aside comes again.
+    #[error("{} revision {revision} is set aside already", kind.word())]
+    Aside {
+        /// What it is about.
+        kind: ArtifactKind,
+        /// Its revision.
+        revision: u64,
+    },
+    /// Changes to a list that is not the active one. The whole list is needed.
+    #[error("list revision {revision} comes as changes to revision {base}, the active one is {active}")]
+    Base {
+        /// Its revision.
+        revision: u64,
+        /// The list that it changes.
+        base: u64,
+        /// The active list.
+        active: u64,
+    },
+    /// Changes to the active list that make another one than the signed one. The whole list is needed.
+    #[error("list revision {revision} is not what its changes make of revision {base}")]
+    Trailer {
+        /// Its revision.
+        revision: u64,
+        /// The active list.
+        base: u64,
+    },
+    /// Nothing of this kind, or not this revision, is set aside.
+    #[error("no such {} is set aside", .0.word())]
+    NothingAside(ArtifactKind),
+    /// There is no list before the active one.
+    #[error("there is no list to go back to")]
+    NothingBefore,
     /// A receipt that changes nothing: it repeats an earlier one.
     #[error("receipt up to {upto}, the cursor is at {cursor}")]
     OldReceipt {

@@ -8,7 +8,7 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::time::Instant;
+use crate::{spent::Spent, time::Instant};
 
 /// Length of the window in which attempts are counted, in ms.
 const ATTEMPTS_WINDOW_MS: u64 = 60_000;
@@ -43,7 +43,7 @@ struct Attempts {
 pub struct Risk {
     pub(crate) outage: BTreeMap<(TokenHash, Kind), Tally>,
     pub(crate) charges: BTreeMap<u64, Charge>,
-    pub(crate) spent: BTreeMap<AccountId, Money>,
+    pub(crate) spent: Spent,
     attempts: BTreeMap<TokenHash, Attempts>,
     held_unsecured: Money,
     charged_unsecured: Money,
@@ -65,7 +65,7 @@ impl Risk {
     /// What a customer spent and holds since the list was made.
     #[must_use]
     pub fn spent(&self, account: AccountId) -> Money {
-        self.spent.get(&account).copied().unwrap_or_default()
+        self.spent.of(account)
     }
 
     pub(crate) fn attempts(&self, token: &TokenHash, at: Instant) -> u32 {
@@ -94,7 +94,7 @@ impl Risk {
     }
 
     pub(crate) fn hold(&mut self, account: AccountId, amount: Money, unsecured: bool) {
-        add(self.spent.entry(account).or_default(), amount);
+        self.spent.add(account, amount);
         if unsecured {
             add(&mut self.held_unsecured, amount);
         }
@@ -116,8 +116,7 @@ impl Risk {
 
     /// The hold became a charge, or nothing.
     pub(crate) fn close(&mut self, hold: Money, charge: Charge, sequence: u64) {
-        let spent = self.spent.entry(charge.account).or_default();
-        *spent = spent.saturating_sub(hold).saturating_add(charge.amount);
+        self.spent.add(charge.account, charge.amount.saturating_sub(hold));
         if charge.unsecured {
             self.held_unsecured = self.held_unsecured.saturating_sub(hold);
         }
@@ -148,13 +147,17 @@ impl Risk {
         }
     }
 
-    /// A new list carries newer balances: what was receipted before is in them.
-    pub(crate) fn new_balances(&mut self, open_holds: impl Iterator<Item = (AccountId, Money)>) {
-        self.spent.clear();
+    /// What is not in the balances of a list that is made now: what was receipted before is.
+    pub(crate) fn not_in_balances(
+        &self,
+        open_holds: impl Iterator<Item = (AccountId, Money)>,
+    ) -> BTreeMap<AccountId, Money> {
+        let mut sums = BTreeMap::new();
         let charged = self.charges.values().map(|charge| (charge.account, charge.amount));
         for (account, amount) in open_holds.chain(charged) {
-            add(self.spent.entry(account).or_default(), amount);
+            add(sums.entry(account).or_default(), amount);
         }
+        sums
     }
 
     /// The outage is over.

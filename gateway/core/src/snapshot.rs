@@ -2,15 +2,14 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use proto::{artifact::Revoked, artifact::TariffOf};
+use proto::artifact::TariffOf;
 
 use crate::{
     Gateway,
     event::{
         Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial, KeptDevice, KeptLease,
-        KeptLeases, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
+        KeptLeases, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTariffs, KeptTrust, KeysAdopted, TariffsAdopted,
     },
-    trust::REVOKED_ENTRIES_MAX,
 };
 
 impl Gateway {
@@ -60,36 +59,28 @@ impl Gateway {
 
     fn snapshot_trust(&self, events: &mut Vec<Event>) {
         let trust = &self.trust;
-        events.extend(trust.staged_in_snapshot());
-        let revoked: Vec<Revoked> = trust
-            .revoked
-            .iter()
-            .map(|(token, &credential_revision)| Revoked {
-                token: *token,
-                credential_revision,
-            })
-            .collect();
-        let revision = trust.revocations_revision;
-        events.extend(revoked.chunks(REVOKED_ENTRIES_MAX).map(|part| {
-            Event::RevocationsAdopted(RevocationsAdopted {
-                revision,
-                entries: part.to_vec(),
-            })
-        }));
-        let revision = trust.tariffs_revision;
-        events.extend(trust.tariffs.iter().map(|(&kind, tariff)| {
-            Event::TariffAdopted(TariffAdopted {
-                revision,
-                entry: TariffOf {
-                    kind,
-                    tariff: tariff.clone(),
-                },
-            })
-        }));
+        trust.lists_in_snapshot(events);
+        events.extend(trust.revoked.events(trust.revocations_revision));
+        if !trust.tariffs.is_empty() {
+            let entries = trust.tariffs.iter().map(|(&kind, tariff)| TariffOf {
+                kind,
+                tariff: tariff.clone(),
+            });
+            events.push(Event::TariffsAdopted(TariffsAdopted {
+                revision: trust.tariffs_revision,
+                entries: entries.collect(),
+            }));
+        }
+        if let Some(aside) = &trust.tariffs_aside {
+            let (revision, entries) = (aside.revision, aside.entries.clone());
+            events.push(Event::Kept(Kept::Tariffs(KeptTariffs { revision, entries })));
+        }
+        if trust.keys.epoch > 0 {
+            let (epoch, keys) = (trust.keys.epoch, trust.keys.set.clone());
+            events.push(Event::KeysAdopted(KeysAdopted { epoch, keys }));
+        }
         events.push(Event::Kept(Kept::Trust(KeptTrust {
-            list_revision: trust.list_revision,
-            list_issued_s: trust.list_issued_s,
-            list_adopted: trust.list_adopted,
+            list_newest: trust.list_newest,
             revocations_revision: trust.revocations_revision,
             tariffs_revision: trust.tariffs_revision,
         })));
@@ -129,11 +120,8 @@ impl Gateway {
                 unsecured,
             }))
         }));
-        events.extend(
-            self.risk
-                .spent
-                .iter()
-                .map(|(&account, &amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount }))),
-        );
+        let spent = self.risk.spent.rows().into_iter();
+        events
+            .extend(spent.map(|(slot, account, amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount, slot }))));
     }
 }

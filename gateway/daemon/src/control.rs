@@ -6,9 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::{Gateway, Now, report::Span, why::Wanted};
+use gateway_core::{Gateway, Input, Now, report::Span, why::Wanted};
 use journal::Reader;
-use proto::book::{Book, Transfer};
+use proto::{
+    book::{Book, Transfer},
+    trust::ArtifactKind,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
@@ -18,10 +21,12 @@ use tokio::{
 };
 
 use crate::{
-    engine::Job,
+    artifacts::Desk,
+    engine::{DONE, Job},
     look::{self, LookError},
     record,
     store::Store,
+    trust,
 };
 
 /// Longest question, in bytes.
@@ -51,6 +56,86 @@ pub enum Query {
         /// Offset of local time from UTC, in minutes.
         offset_min: i16,
     },
+    /// The lists: active, before, set aside.
+    Lists,
+    /// What would change if that which is set aside were adopted.
+    Diff {
+        /// Lists or prices.
+        what: Gated,
+    },
+    /// Adopt what is set aside.
+    Adopt {
+        /// Lists or prices.
+        what: Gated,
+        /// Its revision; 0: whichever it is.
+        revision: u64,
+    },
+    /// Go back to the list before.
+    RollBack,
+    /// Take in a file of signed artifacts.
+    Import {
+        /// Where it is.
+        file: PathBuf,
+    },
+}
+
+/// What the gate may set aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Gated {
+    /// The list of id tokens.
+    #[default]
+    List,
+    /// The prices.
+    Tariffs,
+}
+
+impl Gated {
+    /// As it is signed.
+    #[must_use]
+    pub const fn kind(self) -> ArtifactKind {
+        match self {
+            Self::List => ArtifactKind::List,
+            Self::Tariffs => ArtifactKind::Tariffs,
+        }
+    }
+}
+
+/// What the engine's answers are made of.
+pub struct Look<'a> {
+    /// The state.
+    pub gateway: &'a Gateway,
+    /// The clocks.
+    pub now: Now,
+    /// Messages of devices that were dropped.
+    pub dropped: u64,
+    /// Artifacts that were rejected.
+    pub rejected: u64,
+    /// Whether the link stands.
+    pub link: bool,
+    /// The store.
+    pub store: &'a Store,
+}
+
+impl Look<'_> {
+    /// The engine's answers.
+    #[must_use]
+    pub fn answer(&self, query: &Query) -> Value {
+        match query {
+            Query::Status => status(self),
+            Query::Sessions => sessions(self.gateway),
+            Query::Lists => trust::show(self.gateway, &self.now),
+            Query::Diff { what } => trust::diff(self.gateway, what.kind()),
+            Query::Ledger
+            | Query::Why { .. }
+            | Query::Report { .. }
+            | Query::Adopt { .. }
+            | Query::RollBack
+            | Query::Import { .. } => {
+                json!({"error": "this is not answered by looking at the engine"})
+            }
+        }
+    }
 }
 
 /// A line of the book, as it is exported.
@@ -83,18 +168,9 @@ impl From<&Transfer> for Line {
     }
 }
 
-/// The engine's answers.
-pub fn answer(query: &Query, gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) -> Value {
-    match query {
-        Query::Status => status(gateway, now, dropped, link, store),
-        Query::Sessions => sessions(gateway),
-        Query::Ledger | Query::Why { .. } | Query::Report { .. } => {
-            json!({"error": "this is read from the journal, not from the engine"})
-        }
-    }
-}
-
-fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) -> Value {
+fn status(look: &Look<'_>) -> Value {
+    let Look { gateway, now, .. } = *look;
+    let trust = gateway.trust();
     let health = gateway.health();
     let outbox = gateway.outbox();
     let (list, revocations, tariffs) = gateway.trust().revisions();
@@ -106,7 +182,7 @@ fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) 
         "clock": format!("{:?}", now.quality).to_lowercase(),
         "authorize": health.mode.word(),
         "authorize_since_s": time.at(&now).since_ms(health.since) / 1000,
-        "link": link,
+        "link": look.link,
         "devices": gateway.config().devices.len(),
         "tokens": gateway.trust().tokens(),
         "list_revision": list,
@@ -121,8 +197,12 @@ fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) 
         "records": outbox.head(),
         "receipted": outbox.cursor(),
         "waiting": outbox.waiting(),
-        "journal": store.head(),
-        "messages_dropped": dropped,
+        "journal": look.store.head(),
+        "messages_dropped": look.dropped,
+        "artifacts_rejected": look.rejected,
+        "list_aside": trust.aside().map_or(0, |aside| aside.list.head().revision),
+        "tariffs_aside": trust.tariffs_aside().map_or(0, |table| table.revision),
+        "keys_epoch": trust.keys_epoch(),
     })
 }
 
@@ -204,7 +284,7 @@ pub fn socket_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>) -> std::io::Result<()> {
+pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>, desk: Desk) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let path = socket_path(dir);
     // One daemon a store: the journal's lock is ours, so a socket that is here is a dead one's.
@@ -216,9 +296,9 @@ pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>) -> std
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (reader, engine) = (reader.clone(), engine.clone());
+            let (reader, engine, desk) = (reader.clone(), engine.clone(), desk.clone());
             tokio::spawn(async move {
-                if let Err(error) = converse(stream, reader, engine).await {
+                if let Err(error) = converse(stream, reader, engine, desk).await {
                     tracing::debug!(%error, "control connection");
                 }
             });
@@ -227,7 +307,7 @@ pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>) -> std
     Ok(())
 }
 
-async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>, desk: Desk) -> std::io::Result<()> {
     let (incoming, mut outgoing) = stream.into_split();
     let mut question = String::new();
     BufReader::new(incoming.take(QUESTION_BYTES_MAX))
@@ -243,6 +323,15 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>)
         }
         Ok(Query::Why { wanted, offset_min }) => from_journal(move || look::why(&reader, &wanted, offset_min)).await,
         Ok(Query::Report { span, offset_min }) => from_journal(move || look::report(&reader, span, offset_min)).await,
+        Ok(Query::Adopt { what, revision }) => {
+            let kind = what.kind();
+            order(&desk, Input::Adopt { kind, revision }).await
+        }
+        Ok(Query::RollBack) => order(&desk, Input::RollBack).await,
+        Ok(Query::Import { file }) => match desk.import(&file).await {
+            Ok(rows) => json!(rows),
+            Err(error) => json!({ "error": error }),
+        },
         Ok(query) => {
             let (reply, answer) = oneshot::channel();
             let sent = engine.send(Job::Query(query, reply)).await;
@@ -268,6 +357,15 @@ async fn from_journal<T: Serialize + Send + 'static>(
         Ok(Ok(found)) => json!(found),
         Ok(Err(error)) => json!({"error": error.to_string(), "exit": error.exit_code()}),
         Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+/// Has something decided; whatever is not done is an error.
+async fn order(desk: &Desk, input: Input) -> Value {
+    match desk.order(input).await {
+        Ok(outcome) if outcome == DONE => json!({ "result": outcome }),
+        Ok(outcome) => json!({ "error": outcome }),
+        Err(_) => json!({"error": "the gateway is stopping"}),
     }
 }
 

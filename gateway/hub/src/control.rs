@@ -3,7 +3,7 @@
 //! One request a line, as `{"request":"ledger","gateway":"gw-1"}`; the answer is one JSON object a line and, last,
 //! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `ledger` (of one `gateway`
 //! or of all), `balances`, `holds`, `quarantine`, `disputes`, `reload` (the seed file of the configuration), `import`
-//! (a `file`).
+//! (a `file`), `artifacts` (everything published, signed, to a `file`).
 
 use std::{
     fs, io,
@@ -50,7 +50,7 @@ pub struct Request {
     /// `ledger`: only this gateway's lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
-    /// `import`: this file.
+    /// `import` from this file, `artifacts` to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
 }
@@ -237,6 +237,15 @@ async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), Str
         "quarantine" => out.rows(&door.query(Query::Quarantine).await?).await,
         "disputes" => out.rows(&door.query(Query::Disputes).await?).await,
         "ledger" => ledger(request, door, out).await,
+        "artifacts" => {
+            let parts = door.query(Query::Artifacts).await??;
+            let file = request
+                .file
+                .as_ref()
+                .ok_or_else(|| "artifacts need a file".to_owned())?;
+            out.rows(&[export::write_artifacts(file, &parts).map_err(|error| error.to_string())?])
+                .await
+        }
         "reload" => {
             let file = door
                 .seed_file

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use proto::{
     id::GatewayId,
+    link::ArtifactPart,
     topic::{LinkDown, Topic},
     trust::ArtifactKind,
 };
@@ -71,6 +72,8 @@ pub enum Query {
     Quarantine(oneshot::Sender<Vec<QuarantineRow>>),
     /// Every dispute.
     Disputes(oneshot::Sender<Vec<DisputeRow>>),
+    /// Everything that is published, signed.
+    Artifacts(oneshot::Sender<Result<Vec<ArtifactPart>, String>>),
 }
 
 /// The promise to acknowledge a frame. A refused frame is acknowledged, too: it must not come again.
@@ -129,6 +132,13 @@ impl Engine {
         let settings = config.settings;
         let booted = hub.step(now(), &settings, &Input::Start);
         store.append(&booted.events)?;
+        let press = Press::new(config.issuer(), config.root());
+        let (signing, root) = (press.key(), press.root_key());
+        let keys = hub.step(now(), &settings, &Input::Keys { signing, root });
+        if !keys.events.is_empty() {
+            store.append(&keys.events)?;
+            warn!(key = %signing, "another key signs from now on");
+        }
         let links = Links::new(&config.gateways, hub.gateways(), hub.boot());
         info!(
             boot = hub.boot(),
@@ -142,7 +152,7 @@ impl Engine {
             store,
             settings,
             links,
-            press: Press::new(config.issuer()),
+            press,
             listen,
             send,
         })
@@ -272,15 +282,23 @@ impl Engine {
                 gateway,
                 kind,
                 revision,
+                base,
             } => match kind {
                 ArtifactKind::Lease => self.send_leases(&gateway),
-                _ => self.send_artifact(&[gateway], kind, revision),
+                ArtifactKind::Other
+                | ArtifactKind::List
+                | ArtifactKind::Revocations
+                | ArtifactKind::Tariffs
+                | ArtifactKind::Policy
+                | ArtifactKind::Voucher
+                | ArtifactKind::Firmware
+                | ArtifactKind::Keys => self.send_artifact(&[gateway], kind, revision, base),
             },
-            Effect::Announce { kind, revision } => {
+            Effect::Announce { kind, revision, base } => {
                 let greeted = self.links.0.iter().filter(|(_, link)| link.greeted);
                 let gateways: Vec<GatewayId> = greeted.map(|(gateway, _)| *gateway).collect();
                 info!(what = kind.word(), revision, gateways = gateways.len(), "published");
-                self.send_artifact(&gateways, kind, revision);
+                self.send_artifact(&gateways, kind, revision, base);
             }
             Effect::Duplicates(gateway, records) => self.count(&gateway, |counts| counts.duplicates += records),
             Effect::Imported(summary) => {
@@ -319,11 +337,11 @@ impl Engine {
         }
     }
 
-    fn send_artifact(&mut self, gateways: &[GatewayId], kind: ArtifactKind, revision: u64) {
+    fn send_artifact(&mut self, gateways: &[GatewayId], kind: ArtifactKind, revision: u64, base: u64) {
         if gateways.is_empty() {
             return;
         }
-        match self.press.parts(&self.hub, kind, revision) {
+        match self.press.parts(&self.hub, kind, revision, base) {
             Ok(Some(parts)) => {
                 for gateway in gateways {
                     for part in parts.iter() {
@@ -337,7 +355,7 @@ impl Engine {
         }
     }
 
-    fn answer(&self, query: Query) {
+    fn answer(&mut self, query: Query) {
         // Whoever asked may be gone by now.
         match query {
             Query::Status(reply) => drop(reply.send(self.status())),
@@ -345,6 +363,10 @@ impl Engine {
             Query::Holds(reply) => drop(reply.send(export::holds(&self.hub))),
             Query::Quarantine(reply) => drop(reply.send(export::quarantine(&self.hub))),
             Query::Disputes(reply) => drop(reply.send(export::disputes(&self.hub))),
+            Query::Artifacts(reply) => {
+                let parts = self.press.everything(&self.hub);
+                drop(reply.send(parts.map_err(|error| error.to_string())));
+            }
         }
     }
 
@@ -353,7 +375,9 @@ impl Engine {
         Status {
             boot: self.hub.boot(),
             listen: self.listen.clone(),
-            issuer_key: self.press.key().to_string(),
+            issuer_key: self.press.root_key().to_string(),
+            signing_key: self.press.key().to_string(),
+            keys_epoch: self.hub.keys().map_or(0, |keys| keys.epoch),
             list_revision: list.map_or(0, |list| list.revision),
             revocations_revision: self.hub.revocations_revision(),
             tariffs_revision: self.hub.tariff_table().map_or(0, |table| table.revision),

@@ -1,12 +1,14 @@
 //! What operators and the demo read: ledger lines, balances and status, one JSON object each. Names and numbers only;
 //! a token appears nowhere.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use journal::Reader;
 use proto::{
+    artifact::write_bundle,
     book::{Account, Book, Transfer},
     id::GatewayId,
+    link::ArtifactPart,
 };
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +74,30 @@ pub fn for_each_line(
                 lines.iter().for_each(|line| visit(LedgerLine::new(at, line)));
             }
         }
+    })
+}
+
+/// What was written to a file of artifacts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactsRow {
+    /// Artifacts in it.
+    pub artifacts: usize,
+    /// Bytes of it.
+    pub bytes: usize,
+}
+
+/// Writes artifacts to a file, for `holdfast trust import`. The file appears whole or not at all.
+///
+/// # Errors
+/// As the system says.
+pub fn write_artifacts(file: &Path, parts: &[ArtifactPart]) -> io::Result<ArtifactsRow> {
+    let bytes = write_bundle(parts);
+    let new = file.with_extension("new");
+    fs::write(&new, &bytes)?;
+    fs::rename(&new, file)?;
+    Ok(ArtifactsRow {
+        artifacts: parts.iter().filter(|part| part.part == 0).count(),
+        bytes: bytes.len(),
     })
 }
 
@@ -220,6 +246,10 @@ pub struct Status {
     pub listen: String,
     /// The public key to pin in gateways, 64 hexadecimal digits.
     pub issuer_key: String,
+    /// The public key that signs, 64 hexadecimal digits.
+    pub signing_key: String,
+    /// Number of the set of keys in force; 0: the issuer key signs.
+    pub keys_epoch: u64,
     /// Revision of the published list; 0: none.
     pub list_revision: u64,
     /// Revision of the published revocations; 0: none.

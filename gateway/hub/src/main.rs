@@ -12,11 +12,13 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use hub::{
+    artifacts::Press,
     config::{self, Config, ConfigError, LogFormat},
     control::{self, CallError, ImportRow, Request},
     core::{Effect, Hub, Input, Now},
-    export::{self, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
+    export::{self, ArtifactsRow, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
     init::{self, InitError},
+    keys::{self, RotateError},
     run::{self, RunError},
     seed::{self, SeedError},
     store::{Store, StoreError},
@@ -76,6 +78,17 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Write everything that is published, signed, to a file for gateways that no network reaches.
+    ExportArtifacts {
+        /// Where to.
+        file: PathBuf,
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// The keys that sign.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Have a running hub read its seed file again.
     Reload(Where),
     /// A running hub at a glance.
@@ -91,6 +104,16 @@ enum Command {
     Quarantine(Where),
     /// Charges on which gateway and hub disagree.
     Disputes(Where),
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// Make a new signing key. It signs when the hub starts again; from then on the one before signs nothing.
+    Rotate {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -145,6 +168,8 @@ enum Failure {
     Call(#[from] CallError),
     #[error(transparent)]
     Init(#[from] InitError),
+    #[error(transparent)]
+    Rotate(#[from] RotateError),
     #[error("{0}")]
     ImportRefused(String),
     #[error("{0}")]
@@ -163,6 +188,7 @@ impl Failure {
             Self::Call(CallError::Refused(_)) => EX_DATAERR,
             Self::Call(_) => EX_UNAVAILABLE,
             Self::Init(_) => EX_CANTCREAT,
+            Self::Rotate(_) => EX_IOERR,
         }
     }
 }
@@ -203,6 +229,12 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::CheckConfig { config } => check_config(&config::load(&config)?),
         Command::Init { dir, gateway, site } => initialise(&dir, &gateway, &site),
         Command::Import { file, config } => import(&file, &config::load(&config)?),
+        Command::ExportArtifacts { file, config } => export_artifacts(&file, &config::load(&config)?),
+        Command::Keys(Keys::Rotate { config }) => {
+            let key = keys::rotate(&config::load(&config)?.secrets_file)?;
+            print(&format!("signing key from the next start on: {key}"));
+            Ok(())
+        }
         Command::Reload(place) => ask::<ImportRow>(&place.resolve()?, &Request::new("reload"), |_| None),
         Command::Status(place) => ask::<Status>(&place.resolve()?, &Request::new("status"), |_| None),
         Command::Ledger(Ledger::Export { place, gateway }) => ledger(&place.resolve()?, gateway.as_ref()),
@@ -319,10 +351,7 @@ fn import_stopped(file: &Path, config: &Config) -> Result<(), Failure> {
     let catalogue = seed::load(file, &config.token_key)?;
     std::fs::create_dir_all(&config.data_dir)?;
     let (mut store, mut hub) = Store::open(&config.data_dir, true)?;
-    let wall_s = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let decision = hub.step(Now { wall_s }, &config.settings, &Input::Import(catalogue));
+    let decision = hub.step(wall(), &config.settings, &Input::Import(catalogue));
     store.append(&decision.events)?;
     store.close()?;
     for effect in &decision.effects {
@@ -334,6 +363,35 @@ fn import_stopped(file: &Path, config: &Config) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn export_artifacts(file: &Path, config: &Config) -> Result<(), Failure> {
+    let request = Request {
+        file: Some(std::path::absolute(file)?),
+        ..Request::new("artifacts")
+    };
+    let print = |row: ArtifactsRow| print_row(&row, false);
+    match control::call(&config.control_socket, &request, print) {
+        Err(CallError::Absent { .. }) => {
+            let (_, mut hub) = Store::open(&config.data_dir, false)?;
+            let mut press = Press::new(config.issuer(), config.root());
+            // As the next start will publish them.
+            let (signing, root) = (press.key(), press.root_key());
+            hub.step(wall(), &config.settings, &Input::Keys { signing, root });
+            let parts = press.everything(&hub);
+            let parts = parts.map_err(|error| Failure::ImportRefused(error.to_string()))?;
+            print(export::write_artifacts(file, &parts)?);
+            Ok(())
+        }
+        done => Ok(done?),
+    }
+}
+
+fn wall() -> Now {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Now {
+        wall_s: since.map_or(0, |since| since.as_secs()),
+    }
 }
 
 /// Asks the running hub, or reads the store if none runs and `from_store` can tell.

@@ -4,7 +4,7 @@
 //! error: an older hub must not run on books it cannot read.
 
 use proto::{
-    artifact::{Lease, Whitelist},
+    artifact::{Lease, PublicKey, Reason, RevokedScope, Whitelist},
     codec::{self, CodecError},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     money::Money,
@@ -98,6 +98,14 @@ impl Token1 {
 struct Revoked1 {
     token: TokenHash,
     credential_revision: u64,
+    #[serde(default)]
+    reason: Reason,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeysPublished1 {
+    epoch: u64,
+    keys: Vec<PublicKey>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -201,6 +209,8 @@ const BOOKED: u16 = 11;
 const QUARANTINE_PART: u16 = 12;
 const QUARANTINED: u16 = 13;
 const DISPUTED: u16 = 14;
+const SCOPE_REVOKED: u16 = 30;
+const KEYS_PUBLISHED: u16 = 31;
 const LEASE_ONLY_SET: u16 = 15;
 const LEASE_GIVEN: u16 = 16;
 const LEASE_RECALLED: u16 = 17;
@@ -216,13 +226,17 @@ pub fn encode(event: &Event) -> Vec<u8> {
         Event::Revoked {
             token,
             credential_revision,
+            reason,
         } => frame(
             REVOKED,
             &Revoked1 {
                 token,
                 credential_revision,
+                reason,
             },
         ),
+        Event::ScopeRevoked { subject, reason } => frame(SCOPE_REVOKED, &RevokedScope::new(subject, reason)),
+        Event::KeysPublished { epoch, keys } => frame(KEYS_PUBLISHED, &KeysPublished1 { epoch, keys }),
         Event::TariffSet { kind, tariff } => frame(TARIFF_SET, &TariffSet1 { kind, tariff }),
         Event::ListPublished { revision, issued_s } => frame(LIST_PUBLISHED, &Published1 { revision, issued_s }),
         Event::RevocationsPublished { revision } => {
@@ -383,7 +397,20 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
             Event::Revoked {
                 token: row.token,
                 credential_revision: row.credential_revision,
+                reason: row.reason,
             }
+        }
+        SCOPE_REVOKED => {
+            let row: RevokedScope = read(kind, &payload)?;
+            let subject = row.read().ok_or(RecordError::Kind(kind))?;
+            Event::ScopeRevoked {
+                subject,
+                reason: row.reason,
+            }
+        }
+        KEYS_PUBLISHED => {
+            let KeysPublished1 { epoch, keys } = read(kind, &payload)?;
+            Event::KeysPublished { epoch, keys }
         }
         TARIFF_SET => {
             let TariffSet1 { kind, tariff } = read(kind, &payload)?;

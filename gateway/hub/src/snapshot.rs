@@ -4,10 +4,10 @@
 //! sessions) are written in it.
 
 use proto::{
-    artifact::{ListEntry, TariffOf, TariffTable},
+    artifact::{ListEntry, RevokedScope, TariffOf, TariffTable},
     book::{Account, Balance},
     codec,
-    id::{AccountId, GatewayId, Hash, SessionId},
+    id::{AccountId, GatewayId, Hash, SessionId, TokenHash},
     money::Money,
     tariff::Tariff,
 };
@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
-    core::LeaseRow,
-    core::{Dispute, GatewayRow, Hub, PublishedList, QUARANTINE_PART_BYTES, RecordKey, SessionPhase, SessionRow},
+    core::{
+        Dispute, GatewayRow, Hub, LeaseRow, ListStep, LogEntry, PublishedList, QUARANTINE_PART_BYTES, RecordKey,
+        SessionPhase, SessionRow,
+    },
     record::{RecordError, Token1},
 };
 
@@ -50,6 +52,12 @@ struct Account1 {
 struct RevocationEnd1 {
     revision: u64,
     end: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ListStep1 {
+    from: u64,
+    touched: Vec<TokenHash>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -167,6 +175,12 @@ const SESSION: u16 = 14;
 const QUARANTINE_PART: u16 = 15;
 const QUARANTINE_REASON: u16 = 16;
 const DISPUTE: u16 = 17;
+const SCOPE_REVOKED: u16 = 40;
+const LIST_STEP: u16 = 41;
+const KEYS: u16 = 42;
+
+/// Most touched tokens in one row.
+const STEP_TOKENS_MAX: usize = 150;
 const LEASE_ONLY: u16 = 18;
 const LEASE: u16 = 19;
 const LEASE_REVISION: u16 = 20;
@@ -226,8 +240,11 @@ fn write_catalogue(hub: &Hub, writer: &mut Writer) {
     for (token, row) in &hub.tokens {
         writer.push(TOKEN, &Token1::new(*token, row));
     }
-    for revoked in &hub.revocation_log {
-        writer.push(REVOKED, revoked);
+    for entry in &hub.revocation_log {
+        match entry {
+            LogEntry::Token(revoked) => writer.push(REVOKED, revoked),
+            LogEntry::Scope(revoked) => writer.push(SCOPE_REVOKED, revoked),
+        }
     }
     for &(revision, end) in &hub.revocation_ends {
         let end = end as u64;
@@ -249,6 +266,19 @@ fn write_published(hub: &Hub, writer: &mut Writer) {
         for entry in &list.entries {
             writer.push(LIST_ENTRY, entry);
         }
+    }
+    for step in &hub.list_steps {
+        // A step that touched nobody is a step, too.
+        let whole = [step.touched.as_slice()];
+        let parts = step.touched.chunks(STEP_TOKENS_MAX);
+        let empty = whole.into_iter().filter(|touched| touched.is_empty());
+        for part in parts.chain(empty) {
+            let (from, touched) = (step.from, part.to_vec());
+            writer.push(LIST_STEP, &ListStep1 { from, touched });
+        }
+    }
+    if let Some(keys) = &hub.keys {
+        writer.push(KEYS, keys);
     }
     if let Some(table) = &hub.tariff_table {
         let (revision, issued_s) = (table.revision, 0);
@@ -390,7 +420,7 @@ pub fn restore(hub: &mut Hub, chunk: &[u8]) -> Result<(), RecordError> {
         return Err(RecordError::Version { found: version });
     }
     rows.iter().try_for_each(|Row(kind, payload)| match *kind {
-        HEAD..=TARIFF_TABLE_ENTRY => restore_catalogue(hub, *kind, payload),
+        HEAD..=TARIFF_TABLE_ENTRY | SCOPE_REVOKED..=KEYS => restore_catalogue(hub, *kind, payload),
         _ => restore_ledger(hub, *kind, payload),
     })
 }
@@ -412,8 +442,22 @@ fn restore_catalogue(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Rec
         REVOKED => {
             let revoked: proto::artifact::Revoked = read(kind, payload)?;
             hub.revoked.insert(revoked.token, revoked.credential_revision);
-            hub.revocation_log.push(revoked);
+            hub.revocation_log.push(LogEntry::Token(revoked));
         }
+        SCOPE_REVOKED => {
+            let revoked: RevokedScope = read(kind, payload)?;
+            let subject = revoked.read().ok_or(RecordError::Kind(kind))?;
+            hub.revoked_scopes.insert(subject, revoked.reason);
+            hub.revocation_log.push(LogEntry::Scope(revoked));
+        }
+        LIST_STEP => {
+            let ListStep1 { from, touched } = read(kind, payload)?;
+            match hub.list_steps.back_mut().filter(|step| step.from == from) {
+                Some(step) => step.touched.extend(touched),
+                None => hub.list_steps.push_back(ListStep { from, touched }),
+            }
+        }
+        KEYS => hub.keys = Some(read(kind, payload)?),
         REVOCATION_END => {
             let row: RevocationEnd1 = read(kind, payload)?;
             hub.revocation_ends.push((row.revision, row.end as usize));

@@ -304,13 +304,13 @@ impl World {
 
     /// List and prices reach a gateway once, while it is installed.
     fn publish(&mut self, at: usize) {
-        let Some(Content::List(list)) = self.hub.artifact(ArtifactKind::List, 1) else {
+        let Some(Content::List(list)) = self.hub.artifact(ArtifactKind::List, 1, 0) else {
             panic!("published at import");
         };
         let issuer = Issuer::from_seed(&[7; 32]);
         let (envelope, chunks) = artifact::sign_list(&issuer, 1, list.issued_s, list.entries).unwrap();
         let verified = artifact::verify_list(&envelope, &chunks, &[issuer.key()]).unwrap();
-        let Some(Content::Tariffs(table)) = self.hub.artifact(ArtifactKind::Tariffs, 1) else {
+        let Some(Content::Tariffs(table)) = self.hub.artifact(ArtifactKind::Tariffs, 1, 0) else {
             panic!("published at import");
         };
         self.to_gateway(at, &Input::List(verified));

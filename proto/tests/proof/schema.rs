@@ -194,6 +194,8 @@ fn a_second_implementation_reads_every_body_as_the_schema_says() {
     }
     for name in [
         "envelope-list",
+        "envelope-list-changes",
+        "envelope-keys-extreme",
         "envelope-revocations-extreme",
         "envelope-tariffs-extreme",
         "envelope-leases-extreme",
@@ -335,6 +337,8 @@ fn the_enums_have_the_words_and_numbers_of_the_schema() {
         "verdict" => link::Verdict: Other,
         "artifact-kind" => trust::ArtifactKind: Other,
         "whitelist" => artifact::Whitelist: Never,
+        "reason" => artifact::Reason: Other,
+        "scope" => artifact::Scope: Other,
     }
     for reason in message::RefusalReason::ALL {
         assert!(
@@ -367,6 +371,8 @@ fn every_struct_of_the_schema_has_a_vector() {
     let enveloped = [
         "revocations",
         "revoked",
+        "revoked-scope",
+        "issuer-keys",
         "leases",
         "tariff-table",
         "tariff-of",

@@ -241,13 +241,17 @@ impl Reporter {
             | Event::ListStaged(_)
             | Event::ListAdopted(_)
             | Event::RevocationsAdopted(_)
-            | Event::TariffAdopted(_)
+            | Event::TariffsAdopted(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
             | Event::Receipted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::LeasesRead(_)
+            | Event::TariffsStaged(_)
+            | Event::Adopted(_)
+            | Event::RolledBack(_)
+            | Event::KeysAdopted(_)
             | Event::Kept(_) => {}
         }
     }
@@ -289,13 +293,17 @@ impl Reporter {
             | Event::CommandAnswered(_)
             | Event::ListStaged(_)
             | Event::ListAdopted(_)
-            | Event::TariffAdopted(_)
+            | Event::TariffsAdopted(_)
             | Event::Quarantined(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::LeasesRead(_)
+            | Event::TariffsStaged(_)
+            | Event::Adopted(_)
+            | Event::RolledBack(_)
+            | Event::KeysAdopted(_)
             | Event::Kept(_) => {}
         }
     }

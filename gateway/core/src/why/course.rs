@@ -239,13 +239,17 @@ impl Story {
             | Event::ListStaged(_)
             | Event::ListAdopted(_)
             | Event::RevocationsAdopted(_)
-            | Event::TariffAdopted(_)
+            | Event::TariffsAdopted(_)
             | Event::Quarantined(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::LeasesRead(_)
+            | Event::TariffsStaged(_)
+            | Event::Adopted(_)
+            | Event::RolledBack(_)
+            | Event::KeysAdopted(_)
             | Event::Kept(_) => {}
         }
     }

@@ -173,7 +173,7 @@ impl Search {
             | Event::ListStaged(_)
             | Event::ListAdopted(_)
             | Event::RevocationsAdopted(_)
-            | Event::TariffAdopted(_)
+            | Event::TariffsAdopted(_)
             | Event::Quarantined(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
@@ -181,6 +181,10 @@ impl Search {
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::LeasesRead(_)
+            | Event::TariffsStaged(_)
+            | Event::Adopted(_)
+            | Event::RolledBack(_)
+            | Event::KeysAdopted(_)
             | Event::Rewound(_)
             | Event::Kept(_) => None,
         };

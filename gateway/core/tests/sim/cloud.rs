@@ -2,7 +2,7 @@
 
 use gateway_core::Input;
 use proto::{
-    id::{Hash, Kind},
+    id::Hash,
     link::{Answer, Ask, LedgerReceipt, Trouble, Verdict},
     message::ClockQuality,
 };
@@ -43,22 +43,9 @@ impl World {
             return self.after(5 * SECOND_MS, Next::HelloArrives);
         }
         let welcome = Input::Welcome(self.hub.welcome());
-        let mut ms = self.random.range(10, 200);
+        let ms = self.random.range(10, 200);
         self.after(ms, Next::CloudSays(Box::new(welcome)));
-        let (list, revocations, tariffs) = self.shell.gateway.trust().revisions();
-        let artifacts = [
-            (&self.hub.revocations, revocations),
-            (&self.hub.tariffs, tariffs),
-            (&self.hub.list, list),
-        ];
-        let newer = artifacts.into_iter().filter_map(|(artifact, known)| {
-            let (revision, input) = artifact.as_ref()?;
-            (*revision > known).then(|| input.clone())
-        });
-        for input in newer.collect::<Vec<_>>() {
-            ms += self.random.range(10, 500);
-            self.after(ms, Next::CloudSays(Box::new(input)));
-        }
+        self.send_artifacts(ms);
         if !self.upload_due {
             self.upload_due = true;
             self.after(SECOND_MS, Next::UploadDue);
@@ -184,59 +171,6 @@ impl World {
             .and_then(|i| self.shell.records.get(i as usize));
         let own_hash = own.map_or(Hash::ZERO, |(_, hash)| *hash);
         self.put(&Input::Receipt { receipt, own_hash });
-    }
-
-    /// The operator changes something, and publishes it.
-    pub(crate) fn publish(&mut self) {
-        let wall_s = self.now().wall_s;
-        let one = self.random.below(self.cards.len() as u64) as usize;
-        let other = self.random.below(self.cards.len() as u64) as usize;
-        let leaves = self.random.chance(4_000) && self.hub.unlisted() < 4;
-        let other = &mut self.hub.tokens[other];
-        other.is_listed = !leaves;
-        let revoked = self.hub.tokens.iter().filter(|token| token.is_revoked).count();
-        let token = &mut self.hub.tokens[one];
-        let published = match self.random.below(10) {
-            0 | 1 if revoked < 4 => {
-                token.is_revoked = true;
-                // The credential itself, or the one after it, so that a denial shows something newer.
-                token.revision += self.random.below(2);
-                self.hub.publish_revocations();
-                self.hub.revocations.clone()
-            }
-            2 => {
-                // Blocked or unblocked; the list follows some day.
-                token.is_valid = !token.is_valid;
-                token.revision += 1;
-                None
-            }
-            3 => {
-                // A new card for an old customer.
-                token.is_revoked = false;
-                token.is_valid = true;
-                token.revision += 1;
-                self.hub.publish_list(wall_s, false);
-                self.hub.list.clone()
-            }
-            4 | 5 => {
-                let kind = self.random.pick(&Kind::SERVED);
-                self.hub.publish_tariffs(&[kind], &mut self.random);
-                self.hub.tariffs.clone()
-            }
-            6 => {
-                self.hub.publish_list(wall_s, true);
-                self.hub.list.clone()
-            }
-            _ => {
-                self.hub.publish_list(wall_s, false);
-                self.hub.list.clone()
-            }
-        };
-        let ms = self.random.range(10, 2_000);
-        if let Some((_, input)) = published.filter(|_| self.cloud_link && self.mood != Mood::Dark) {
-            self.after(ms, Next::CloudSays(Box::new(input)));
-        }
-        self.sometime(self.climate.publish_ms, Next::Publish);
     }
 
     pub(crate) fn hub_backup(&mut self) {

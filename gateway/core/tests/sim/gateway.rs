@@ -19,6 +19,7 @@ impl World {
         }
         let now = self.now();
         let decision = self.shell.gateway.decide(&now, input);
+        self.ignored = decision.ignored;
         self.auditor.heard(input, &decision, self.shell.gateway.trust());
         self.note(input, &decision);
         if self.trace {
@@ -194,7 +195,8 @@ impl World {
                 }
             }
             Effect::Alarm(alarm) => match alarm {
-                Alarm::Quarantined { .. } => self.hit(Mark::ListSetAside),
+                Alarm::Quarantined { .. } => {}
+                Alarm::Trailer { .. } => panic!("the hub knows what it published: {alarm}"),
                 Alarm::HubRegressed { .. } => self.hit(Mark::HubPutBack),
                 Alarm::DeviceFault { .. } => {}
                 Alarm::Diverged { .. } | Alarm::Epoch { .. } | Alarm::Register { .. } => {
@@ -240,6 +242,7 @@ impl World {
 
     /// The operator wants something of a device.
     pub(crate) fn operator(&mut self) {
+        self.operator_looks_at_lists();
         let at = self.random.below(self.twins.len() as u64) as usize;
         let outlet = self.random.below(self.twins[at].places.len() as u64) as OutletId;
         let session = self.twins[at].places[usize::from(outlet)].session;

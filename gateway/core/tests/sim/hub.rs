@@ -3,19 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use gateway_core::Input;
 use proto::{
-    artifact::{self, ListEntry, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
+    artifact::{ListEntry, Reason, Revocations, Revoked, RevokedScope, Subject, TariffOf, TariffTable, Whitelist},
     book::Book,
     codec,
     id::{Hash, Kind, SessionId, TokenHash},
     link::{Answer, Ask, LedgerReceipt, LedgerRecord, Verdict, Welcome, chain},
     money::Money,
     tariff::{Dimension, PriceElement, Tariff},
-    trust::Issuer,
 };
 
-use crate::random::Random;
+use crate::{
+    issuer::{Content, Office},
+    random::Random,
+};
 
 /// How the cloud behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,17 @@ impl Mood {
     ];
 }
 
+/// What is wrong with a list that is signed all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    Nothing,
+    /// Half of it is missing.
+    CutShort,
+    Empty,
+    /// Every balance is zero.
+    Zeroed,
+}
+
 /// A token as the operator knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
@@ -76,11 +88,13 @@ pub(crate) struct Hub {
     balances: BTreeMap<u64, i64>,
     ledger: Ledger,
     backup: Ledger,
-    issuer: Issuer,
-    pub(crate) list: Option<(u64, Input)>,
-    pub(crate) revocations: Option<(u64, Input)>,
-    pub(crate) tariffs: Option<(u64, Input)>,
-    revision: u64,
+    pub(crate) office: Office,
+    pub(crate) list: Option<Content>,
+    pub(crate) revocations: Option<Content>,
+    pub(crate) tariffs: Option<Content>,
+    pub(crate) keys: Option<Content>,
+    scopes: Vec<RevokedScope>,
+    pub(crate) revision: u64,
 }
 
 impl Hub {
@@ -93,10 +107,12 @@ impl Hub {
             tokens,
             ledger: Ledger::default(),
             backup: Ledger::default(),
-            issuer: Issuer::from_seed(&[5; 32]),
+            office: Office::new(),
             list: None,
             revocations: None,
             tariffs: None,
+            keys: None,
+            scopes: Vec::new(),
             revision: 0,
         }
     }
@@ -126,6 +142,11 @@ impl Hub {
         self.balances.get(&account).copied().unwrap_or(0) - spent.debits_posted.0 - spent.debits_pending.0
     }
 
+    fn is_revoked(&self, token: &Token) -> bool {
+        let account = Some(Subject::Account(token.account));
+        token.is_revoked || self.scopes.iter().any(|scope| scope.read() == account)
+    }
+
     /// The truth about a token, now.
     pub(crate) fn answer(&self, ask: &Ask) -> Answer {
         let token = self
@@ -135,7 +156,7 @@ impl Hub {
         let is_probe = ask.session == SessionId::ZERO;
         let can_pay = |token: &Token| is_probe || self.balance(token.account) > 0;
         let verdict = match token {
-            Some(token) if token.is_valid && !token.is_revoked && can_pay(token) => Verdict::Accept,
+            Some(token) if token.is_valid && !self.is_revoked(token) && can_pay(token) => Verdict::Accept,
             Some(_) | None => Verdict::Deny,
         };
         Answer {
@@ -206,15 +227,15 @@ impl Hub {
         lost
     }
 
-    /// A new list; cut short if it is to be set aside by the gate.
-    pub(crate) fn publish_list(&mut self, wall_s: u64, cut_short: bool) {
+    /// A new list; something is wrong with its content if it is to be set aside by the gate.
+    pub(crate) fn publish_list(&mut self, wall_s: u64, wrong: Wrong) {
         self.revision += 1;
         let listed = self.tokens.iter().filter(|token| token.is_listed && !token.is_stranger);
         let entry = |token: &Token| ListEntry {
             token: token.hash,
             account: token.account,
             group: 0,
-            valid: token.is_valid && !token.is_revoked,
+            valid: token.is_valid && !self.is_revoked(token),
             whitelist: token.whitelist,
             credential_revision: token.revision,
             balance: Money(self.balance(token.account)),
@@ -222,13 +243,26 @@ impl Hub {
             lease_only: false,
         };
         let mut entries: Vec<ListEntry> = listed.map(entry).collect();
-        if cut_short {
-            entries.truncate(entries.len() / 2);
+        match wrong {
+            Wrong::Nothing => {}
+            Wrong::CutShort => entries.truncate(entries.len() / 2),
+            Wrong::Empty => entries.clear(),
+            Wrong::Zeroed => entries.iter_mut().for_each(|entry| entry.balance = Money::ZERO),
         }
-        let (envelope, chunks) =
-            artifact::sign_list(&self.issuer, self.revision, wall_s, entries).expect("a short list can be signed");
-        let list = artifact::verify_list(&envelope, &chunks, &[self.issuer.key()]).expect("signed just now");
-        self.list = Some((self.revision, Input::List(list)));
+        entries.sort_by_key(|entry| entry.token);
+        self.office.publish_list(self.revision, &entries);
+        self.list = Some(Content::List(self.revision, wall_s, entries));
+    }
+
+    /// Everything of an account, a device or a key is revoked, too.
+    pub(crate) fn revoke(&mut self, subject: Subject) {
+        self.scopes.push(RevokedScope::new(subject, Reason::Compromised));
+        self.publish_revocations();
+    }
+
+    /// Another key signs from now on.
+    pub(crate) fn rotate_keys(&mut self) {
+        self.keys = Some(Content::Keys(self.office.rotate()));
     }
 
     pub(crate) fn publish_revocations(&mut self) {
@@ -237,12 +271,14 @@ impl Hub {
         let entries = revoked.map(|token| Revoked {
             token: token.hash,
             credential_revision: token.revision,
+            reason: Reason::Lost,
         });
         let set = Revocations {
             revision: self.revision,
             entries: entries.collect(),
+            scopes: self.scopes.clone(),
         };
-        self.revocations = Some((self.revision, Input::Revocations(set)));
+        self.revocations = Some(Content::Revocations(set));
     }
 
     /// New prices for some kinds.
@@ -256,7 +292,7 @@ impl Hub {
             revision: self.revision,
             entries: entries.collect(),
         };
-        self.tariffs = Some((self.revision, Input::Tariffs(table)));
+        self.tariffs = Some(Content::Tariffs(table));
     }
 }
 

@@ -38,6 +38,11 @@ marks! {
     HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
     // Reports.
     OutageReported, OutageServed,
+    // Trust.
+    ListChangesAdopted, ListBaseUnknown, ListZeroed, ListAdoptedByOperator, ListRolledBack, ListTakenUpAgain,
+    TariffsSetAside, TariffsAdoptedByOperator, KeysRotated, KeyRevoked, AccountRevoked, DeviceRevoked,
+    RejectedStranger, RejectedRetired, RejectedDamaged, RejectedMiscounted, RejectedTrailer, RejectedOlder,
+    SetAsideAgain, KeysComeTooLate,
     // Clocks.
     ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown,
 }

@@ -11,7 +11,7 @@ use proto::{
 };
 
 use crate::{
-    hub::Mood,
+    hub::{Mood, Wrong},
     marks::{Mark, Marks},
     random::Random,
     shell::same,
@@ -151,7 +151,13 @@ fn begin(world: &mut World, long: bool) {
         &[Kind::Charger, Kind::Dispenser]
     };
     world.hub.publish_tariffs(kinds, &mut world.random);
-    world.hub.publish_list(1_768_000_000, false);
+    world.hub.publish_list(1_768_000_000, Wrong::Nothing);
+    for content in [world.hub.tariffs.clone(), world.hub.list.clone()]
+        .into_iter()
+        .flatten()
+    {
+        world.announce(&content);
+    }
     world.after(0, Next::Restart);
     for at in 0..world.twins.len() {
         let ms = world.random.below(30 * SECOND_MS);
@@ -216,6 +222,7 @@ fn happen(world: &mut World, next: Next) {
         Next::LinkTry { at } => world.link_try(at),
         Next::AskArrives(ask) => world.ask_arrives(&ask),
         Next::CloudSays(input) => world.cloud_says(&input),
+        Next::ArtifactArrives(signed) => world.artifact_arrives(&signed),
         Next::UploadDue => world.upload(),
         Next::UploadArrives { first, records } => world.upload_arrives(first, &records),
         Next::ReceiptArrives(receipt) => world.receipt_arrives(receipt),

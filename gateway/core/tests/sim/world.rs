@@ -6,7 +6,7 @@ use std::{
 };
 
 use device::{RecordKey, Screen};
-use gateway_core::{Config, Input, Now, config::DeviceConfig};
+use gateway_core::{Config, Ignored, Input, Now, config::DeviceConfig};
 use proto::{
     artifact::Whitelist,
     id::{DeviceId, IdToken, Kind, SessionId, TokenKind},
@@ -18,6 +18,7 @@ use proto::{
 use crate::{
     auditor::Auditor,
     hub::{Hub, Mood, Token},
+    issuer::Signed,
     marks::{Mark, Marks},
     outlet::Physical,
     random::Random,
@@ -46,6 +47,7 @@ pub(crate) enum Next {
     LinkTry { at: usize },
     AskArrives(Ask),
     CloudSays(Box<Input>),
+    ArtifactArrives(Box<Signed>),
     UploadDue,
     UploadArrives { first: u64, records: Vec<Vec<u8>> },
     ReceiptArrives(LedgerReceipt),
@@ -176,6 +178,8 @@ pub(crate) struct World {
     pub(crate) visits: u32,
     pub(crate) auditor: Auditor,
     pub(crate) marks: Marks,
+    /// Why the last input changed nothing.
+    pub(crate) ignored: Option<Ignored>,
     pub(crate) trace: bool,
 }
 
@@ -227,6 +231,7 @@ impl World {
             quality: ClockQuality::Synchronised,
             visits: 0,
             marks: Marks::new(),
+            ignored: None,
             trace: false,
             random,
         }

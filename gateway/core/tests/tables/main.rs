@@ -5,7 +5,9 @@ mod site;
 
 mod authorize;
 mod billing;
+mod gate;
 mod health;
+mod keys;
 mod lease;
 mod link;
 mod report;

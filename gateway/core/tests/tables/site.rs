@@ -7,7 +7,7 @@ use gateway_core::{
     config::{DeviceConfig, Limits},
 };
 use proto::{
-    artifact::{self, ListEntry, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
+    artifact::{self, ListEntry, Reason, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
     link::{Answer, Verdict},
     message::{
@@ -15,7 +15,7 @@ use proto::{
     },
     money::{Money, Units},
     tariff::{Dimension, Tariff},
-    trust::{ArtifactKind, Issuer},
+    trust::Issuer,
 };
 
 /// 2026-01-15 08:00 UTC.
@@ -53,18 +53,11 @@ pub(crate) fn list(revision: u64, entries: Vec<ListEntry>) -> Input {
     Input::List(artifact::verify_list(&envelope, &chunks, &[issuer.key()]).unwrap())
 }
 
-/// A signed list of changes, which this version does not take.
-pub(crate) fn list_of_changes(revision: u64, base: u64) -> Input {
+/// A signed list of changes to the list `base`. Both are sorted by token.
+pub(crate) fn list_of_changes(base: (u64, &[ListEntry]), revision: u64, after: &[ListEntry]) -> Input {
     let issuer = Issuer::from_seed(&[7; 32]);
-    let manifest = artifact::ListManifest {
-        revision,
-        base,
-        count: 0,
-        issued_s: WALL_S,
-        chunks: Vec::new(),
-    };
-    let envelope = artifact::sign(&issuer, ArtifactKind::List, &manifest).unwrap();
-    let chunks: [Vec<u8>; 0] = [];
+    let (base, before) = base;
+    let (envelope, chunks) = artifact::sign_list_changes(&issuer, (base, before), (revision, after), WALL_S).unwrap();
     Input::List(artifact::verify_list(&envelope, &chunks, &[issuer.key()]).unwrap())
 }
 
@@ -72,10 +65,12 @@ pub(crate) fn revocations(revision: u64, revoked: &[(u8, u64)]) -> Input {
     let entries = revoked.iter().map(|&(n, credential_revision)| Revoked {
         token: token(n),
         credential_revision,
+        reason: Reason::Lost,
     });
     Input::Revocations(Revocations {
         revision,
         entries: entries.collect(),
+        scopes: Vec::new(),
     })
 }
 
@@ -145,6 +140,8 @@ pub(crate) struct Site {
     counters: BTreeMap<DeviceId, u64>,
     sessions: u32,
     pub(crate) boots: u32,
+    /// An operator takes whatever the gate sets aside: for tests of other things.
+    pub(crate) adopts: bool,
 }
 
 pub(crate) fn config() -> Config {
@@ -180,18 +177,21 @@ impl Site {
             counters: BTreeMap::new(),
             sessions: 0,
             boots: 0,
+            adopts: false,
         };
         site.boot();
         site
     }
 
-    /// Prices, and a list of the tokens 1 to 4, one for each whitelist policy in OCPI's order.
+    /// Prices, a list of the tokens 1 to 4, one for each whitelist policy in OCPI's order, and an operator who takes
+    /// whatever the gate sets aside.
     pub(crate) fn new() -> Self {
         Self::with(config())
     }
 
     pub(crate) fn with(config: Config) -> Self {
         let mut site = Self::empty(config);
+        site.adopts = true;
         site.put(&tariffs(1));
         let policies = [
             Whitelist::Always,
@@ -232,6 +232,13 @@ impl Site {
             self.journal.push((self.now, event.clone()));
         }
         assert!(self.gateway.book().is_balanced(), "debits are credits after {input:?}");
+        let set_aside = decision.events.iter().find_map(|event| match event {
+            Event::Quarantined(event) => Some(event.kind),
+            _ => None,
+        });
+        if let Some(kind) = set_aside.filter(|_| self.adopts) {
+            self.put(&Input::Adopt { kind, revision: 0 });
+        }
         decision
     }
 

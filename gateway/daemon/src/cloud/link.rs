@@ -15,8 +15,7 @@ use journal::Reader;
 use proto::{
     codec,
     id::{GatewayId, Hash, Name},
-    link::{LINK_FRAME_BYTES_MAX, LedgerReceipt, UPLOAD_RECORDS_MAX, Upload, chain},
-    trust::IssuerKey,
+    link::{ArtifactPart, LINK_FRAME_BYTES_MAX, LedgerReceipt, UPLOAD_RECORDS_MAX, Upload, chain},
 };
 use serde_bytes::ByteBuf;
 use tokio::{
@@ -25,9 +24,10 @@ use tokio::{
 };
 
 use crate::{
+    artifacts::{Assembly, Desk, Gone},
     cloud::{
         LinkJob,
-        hcp::{Assembly, Hcp, Heard},
+        hcp::{Hcp, Heard},
     },
     config::LinkConfig,
     engine::{Job, Position},
@@ -53,6 +53,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const HELLO_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two hellos on one connection.
 const HELLO_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Shortest time between two requests for the whole list: 100,000 tokens are 8 MB.
+const FETCH_LIST_EVERY: Duration = Duration::from_secs(30);
 /// How often an unfinished upload is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -64,8 +66,8 @@ pub struct Link {
     pub gateway: GatewayId,
     /// Where to, and how.
     pub config: LinkConfig,
-    /// Whose artifacts we believe.
-    pub issuer_keys: Vec<IssuerKey>,
+    /// Where artifacts go.
+    pub desk: Desk,
     /// To the engine.
     pub engine: mpsc::Sender<Job>,
     /// From the engine.
@@ -81,9 +83,6 @@ pub struct Link {
 fn far_away() -> Instant {
     Instant::now() + HELLO_WAIT_MAX
 }
-
-/// The engine is gone: stop.
-struct Gone;
 
 /// One connection's uploader.
 struct Uploads {
@@ -141,13 +140,17 @@ impl Link {
         let mut uploads: Option<Uploads> = None;
         // When to say hello next, once the connection stands and until it is answered.
         let mut hello: Option<(Instant, Duration)> = None;
+        // When to ask for the whole list, and when that was done last.
+        let mut fetch_list: Option<Instant> = None;
+        let mut fetched: Option<Instant> = None;
         loop {
             if self.up.load(Ordering::Relaxed) {
                 hello = None;
             }
             let look_at = self
                 .look_at(uploads.as_ref())
-                .min(hello.map_or_else(far_away, |(at, _)| at));
+                .min(hello.map_or_else(far_away, |(at, _)| at))
+                .min(fetch_list.unwrap_or_else(far_away));
             tokio::select! {
                 event = connection.next() => match event {
                     Event::Up => hello = Some((Instant::now(), HELLO_WAIT)),
@@ -161,6 +164,10 @@ impl Link {
                             self.tell(Input::Trouble { ask: ask.ask, code: 503 }).await?;
                         }
                     }
+                    Some(LinkJob::FetchList) => {
+                        let due = fetched.map_or_else(Instant::now, |at| at + FETCH_LIST_EVERY);
+                        fetch_list = fetch_list.or(Some(due));
+                    }
                     None => return Err(Gone),
                 },
                 changed = self.position.changed() => changed.map_err(|_| Gone)?,
@@ -172,6 +179,15 @@ impl Link {
                     return Ok(why);
                 }
                 hello = Some((at + wait, (wait * 2).min(HELLO_WAIT_MAX)));
+            }
+            if fetch_list.is_some_and(|at| at <= Instant::now()) {
+                (fetch_list, fetched) = (None, Some(Instant::now()));
+                let mut position = *self.position.borrow();
+                position.revisions.0 = 0;
+                let (topic, frame) = hcp.hello(&position);
+                if let Err(why) = sender.publish(&topic, frame) {
+                    return Ok(why);
+                }
             }
             if let Some(state) = &mut uploads
                 && let Err(why) = self.upload(hcp, &sender, state).await?
@@ -210,11 +226,7 @@ impl Link {
                     self.receipt(state, receipt).await?;
                 }
             }
-            Ok(Heard::Part(part)) => match assembly.add(part, &self.issuer_keys) {
-                Ok(Some(input)) => self.tell(input).await?,
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "ALARM artifact rejected"),
-            },
+            Ok(Heard::Part(part)) => self.part(assembly, part).await?,
             Ok(Heard::Echo(_)) => {}
             Ok(Heard::Trouble(trouble)) => {
                 let text: String = trouble.text.chars().take(proto::link::TROUBLE_TEXT_BYTES_MAX).collect();
@@ -234,6 +246,20 @@ impl Link {
                 .await?;
             }
             Err(bad) => tracing::warn!(topic = message.topic, %bad, "message on the link dropped"),
+        }
+        Ok(())
+    }
+
+    async fn part(&self, assembly: &mut Assembly, part: ArtifactPart) -> Result<(), Gone> {
+        let (kind, revision) = (part.kind.word(), part.revision);
+        match assembly.add(part) {
+            Ok(None) => {}
+            Ok(Some(whole)) => {
+                if let Ok(Some(input)) = self.desk.check(whole).await? {
+                    self.tell(input).await?;
+                }
+            }
+            Err(error) => self.desk.reject(kind, revision, &error),
         }
         Ok(())
     }

@@ -10,4 +10,6 @@ use proto::link::Ask;
 pub enum LinkJob {
     /// Ask the hub; whoever waits has his own deadline.
     Ask(Ask),
+    /// A list came as changes that do not fit ours: say hello again and claim to have none.
+    FetchList,
 }

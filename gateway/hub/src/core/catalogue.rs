@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
-    artifact::{LIST_ENTRIES_MAX, Whitelist},
+    artifact::{LIST_ENTRIES_MAX, Reason, Subject, Whitelist},
     id::{AccountId, Kind, TokenHash},
     money::Money,
     tariff::Tariff,
@@ -35,10 +35,12 @@ pub struct TokenSpec {
 }
 
 /// A revocation as the operator wants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RevocationSpec {
     /// Least credential revision that is revoked; 0: the present one.
     pub credential_revision: u64,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// Everything the operator wants. A part that is `None` stays as it is.
@@ -52,6 +54,8 @@ pub struct Catalogue {
     pub tokens: Option<BTreeMap<TokenHash, TokenSpec>>,
     /// Revocations. Sticky: one that is not here stays.
     pub revocations: BTreeMap<TokenHash, RevocationSpec>,
+    /// Revoked accounts, devices and keys, with the reason. Sticky as well.
+    pub scopes: BTreeMap<Subject, Reason>,
     /// Prices. A kind that is not here keeps its price.
     pub tariffs: BTreeMap<Kind, Tariff>,
     /// Whether many tokens are meant to disappear.
@@ -118,7 +122,14 @@ impl Hub {
                 events.push(Event::Revoked {
                     token: *token,
                     credential_revision,
+                    reason: spec.reason,
                 });
+                summary.revoked += 1;
+            }
+        }
+        for (&subject, &reason) in &catalogue.scopes {
+            if !self.revoked_scopes.contains_key(&subject) {
+                events.push(Event::ScopeRevoked { subject, reason });
                 summary.revoked += 1;
             }
         }

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use proto::{
-    artifact::Lease,
+    artifact::{Lease, PublicKey, Reason, Subject},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::LedgerRecord,
     money::Money,
@@ -58,6 +58,22 @@ pub enum Event {
         token: TokenHash,
         /// With this credential revision and all before it.
         credential_revision: u64,
+        /// Why.
+        reason: Reason,
+    },
+    /// An account, a device or a key is revoked, for good.
+    ScopeRevoked {
+        /// Which.
+        subject: Subject,
+        /// Why.
+        reason: Reason,
+    },
+    /// A set of keys was frozen for publication.
+    KeysPublished {
+        /// Number of the set.
+        epoch: u64,
+        /// The keys that sign from now on.
+        keys: Vec<PublicKey>,
     },
     /// The price of a kind is new or changed.
     TariffSet {

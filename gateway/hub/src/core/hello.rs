@@ -104,31 +104,36 @@ impl Hub {
         }
     }
 
-    /// Revocations first: whatever else arrives must not revive what is revoked.
+    /// Keys first, because they sign the rest; then revocations: whatever else arrives must not revive what is revoked.
     fn send_newer(&self, gateway: GatewayId, hello: &LinkHello, decision: &mut Decision) {
-        let mut send = |kind, revision| {
+        let mut send = |kind, revision, base| {
             decision.effects.push(Effect::Artifact {
                 gateway,
                 kind,
                 revision,
+                base,
             });
         };
+        // A gateway does not say which keys it has: they are few, and one that it has it ignores.
+        if let Some(set) = &self.keys {
+            send(ArtifactKind::Keys, set.epoch, 0);
+        }
         for revision in self.revocations_to_send(hello.revocations_revision) {
-            send(ArtifactKind::Revocations, revision);
+            send(ArtifactKind::Revocations, revision, 0);
         }
         let tariffs = self.tariff_table.as_ref().map_or(0, |table| table.revision);
         if tariffs > hello.tariffs_revision {
-            send(ArtifactKind::Tariffs, tariffs);
+            send(ArtifactKind::Tariffs, tariffs, 0);
         }
         if let Some(leases) = self
             .leases_of(gateway)
             .filter(|leases| leases.revision > hello.leases_revision)
         {
-            send(ArtifactKind::Lease, leases.revision);
+            send(ArtifactKind::Lease, leases.revision, 0);
         }
         let list = self.list.as_ref().map_or(0, |list| list.revision);
         if list > hello.list_revision {
-            send(ArtifactKind::List, list);
+            send(ArtifactKind::List, list, hello.list_revision);
         }
         let held = [
             (
@@ -152,7 +157,7 @@ impl Hub {
     }
 
     /// The fewest published windows that together hold everything newer than `known`, in order.
-    fn revocations_to_send(&self, known: u64) -> Vec<u64> {
+    pub(super) fn revocations_to_send(&self, known: u64) -> Vec<u64> {
         let mut covered = self
             .revocation_ends
             .iter()

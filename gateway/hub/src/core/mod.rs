@@ -5,6 +5,7 @@
 
 mod ask;
 mod catalogue;
+mod changes;
 mod event;
 mod hello;
 mod lease;
@@ -13,7 +14,7 @@ mod state;
 mod upload;
 
 use proto::{
-    artifact::{Revocations, TariffTable},
+    artifact::{IssuerKeys, PublicKey, Revocations, TariffTable},
     id::{AccountId, GatewayId},
     link::{Answer, Ask, Echo, LedgerReceipt, LinkHello, Upload, Welcome},
     money::Money,
@@ -21,11 +22,13 @@ use proto::{
 };
 
 pub use catalogue::{Catalogue, ImportRefusal, ImportSummary, RevocationSpec, SHRINK_TOKENS_FREE, TokenSpec};
+pub use changes::{ListChanges, ListStep};
 pub use event::{Event, RecordKey};
 pub use lease::{LeaseKey, LeaseRow};
 pub use publish::PublishedList;
 pub use state::{
-    Dispute, GatewayRow, Hub, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow, TokenRow,
+    Dispute, GatewayRow, Hub, LogEntry, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow,
+    TokenRow,
 };
 pub use upload::{QUARANTINE_PART_BYTES, QUARANTINE_ROWS_MAX, RECORD_AMOUNT_MAX};
 
@@ -52,6 +55,14 @@ pub struct Settings {
 pub enum Input {
     /// The process started.
     Start,
+    /// The keys of this start of the process. Whichever signs is published, unless it is the root alone, which gateways
+    /// have pinned.
+    Keys {
+        /// Signs lists, tariffs and revocations.
+        signing: PublicKey,
+        /// Signs sets of keys.
+        root: PublicKey,
+    },
     /// A gateway connected and introduced itself.
     Hello {
         /// Who.
@@ -116,6 +127,8 @@ pub enum Effect {
         kind: ArtifactKind,
         /// Which.
         revision: u64,
+        /// What the gateway has of this kind: changes to it are enough. 0: nothing.
+        base: u64,
     },
     /// Send a new artifact to every connected gateway.
     Announce {
@@ -123,6 +136,8 @@ pub enum Effect {
         kind: ArtifactKind,
         /// Which.
         revision: u64,
+        /// What gateways that are up to date have of this kind. 0: nothing.
+        base: u64,
     },
     /// Count records that were committed before.
     Duplicates(GatewayId, u64),
@@ -228,6 +243,7 @@ impl Hub {
                 }],
                 effects: Vec::new(),
             },
+            Input::Keys { signing, root } => self.decide_keys(*signing, *root),
             Input::Hello {
                 gateway,
                 counter,
@@ -265,21 +281,27 @@ impl Hub {
             .saturating_sub(self.untaken(account))
     }
 
-    /// The content of a published artifact; `None` if this hub has no such revision any more.
+    /// The content of a published artifact; `None` if this hub has no such revision any more. `base`: the list that
+    /// whoever gets it has, 0: none.
     #[must_use]
-    pub fn artifact(&self, kind: ArtifactKind, revision: u64) -> Option<Content> {
+    pub fn artifact(&self, kind: ArtifactKind, revision: u64, base: u64) -> Option<Content> {
         match kind {
-            ArtifactKind::List => self
-                .list()
-                .filter(|list| list.revision == revision)
-                .cloned()
-                .map(Content::List),
+            ArtifactKind::List => {
+                let list = self.list().filter(|list| list.revision == revision)?;
+                let changes = self.list_changes(base).map(Content::ListChanges);
+                Some(changes.unwrap_or_else(|| Content::List(list.clone())))
+            }
             ArtifactKind::Revocations => self.revocations(revision).map(Content::Revocations),
             ArtifactKind::Tariffs => self
                 .tariff_table()
                 .filter(|table| table.revision == revision)
                 .cloned()
                 .map(Content::Tariffs),
+            ArtifactKind::Keys => self
+                .keys()
+                .filter(|keys| keys.epoch == revision)
+                .cloned()
+                .map(Content::Keys),
             ArtifactKind::Other
             | ArtifactKind::Policy
             | ArtifactKind::Lease
@@ -294,8 +316,12 @@ impl Hub {
 pub enum Content {
     /// A full list.
     List(PublishedList),
+    /// A list as changes.
+    ListChanges(ListChanges),
     /// Revocations.
     Revocations(Revocations),
     /// Price tables.
     Tariffs(TariffTable),
+    /// A set of keys.
+    Keys(IssuerKeys),
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proto::{
-    artifact::{REVOCATIONS_MAX, Revocations, Revoked, TariffTable, Whitelist},
+    artifact::{
+        IssuerKeys, REVOCATIONS_MAX, Reason, Revocations, Revoked, RevokedScope, Subject, TariffTable, Whitelist,
+    },
     book::{Account, Book},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::{LedgerRecord, RecordKind},
@@ -12,6 +14,7 @@ use proto::{
 };
 
 use super::{
+    changes::ListStep,
     event::{Event, RecordKey},
     lease::{LeaseKey, LeaseRow},
     publish::PublishedList,
@@ -87,6 +90,15 @@ pub struct SessionRow {
     pub phase: SessionPhase,
 }
 
+/// One revocation, in the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEntry {
+    /// Of a token.
+    Token(Revoked),
+    /// Of an account, a device or a key.
+    Scope(RevokedScope),
+}
+
 /// A record that was kept, but not booked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quarantined {
@@ -116,7 +128,9 @@ pub struct Hub {
     /// Credential revision up to which a token is revoked.
     pub(crate) revoked: BTreeMap<TokenHash, u64>,
     /// Every revocation, in the order in which it came.
-    pub(crate) revocation_log: Vec<Revoked>,
+    pub(crate) revocation_log: Vec<LogEntry>,
+    /// Accounts, devices and keys that are revoked.
+    pub(crate) revoked_scopes: BTreeMap<Subject, Reason>,
     /// Revision of a published window and the length of the log at its end, ascending.
     pub(crate) revocation_ends: Vec<(u64, usize)>,
     pub(crate) tariffs: BTreeMap<Kind, Tariff>,
@@ -124,6 +138,10 @@ pub struct Hub {
     pub(crate) tariffs_known: BTreeMap<Hash, Tariff>,
     pub(crate) list: Option<PublishedList>,
     pub(crate) list_stale: bool,
+    /// What the last lists changed, oldest first.
+    pub(crate) list_steps: VecDeque<ListStep>,
+    /// The set of keys in force; none: the root signs.
+    pub(crate) keys: Option<IssuerKeys>,
     pub(crate) tariff_table: Option<TariffTable>,
     pub(crate) tariffs_stale: bool,
     pub(crate) gateways: BTreeMap<GatewayId, GatewayRow>,
@@ -165,11 +183,26 @@ impl Hub {
         &self.tokens
     }
 
-    /// Whether a token is revoked in its present credential revision.
+    /// Whether a token is revoked in its present credential revision, or its account.
     #[must_use]
     pub fn is_revoked(&self, token: &TokenHash) -> bool {
-        let current = self.tokens.get(token).map_or(0, |row| row.credential_revision);
+        let row = self.tokens.get(token);
+        let current = row.map_or(0, |row| row.credential_revision);
+        let account = row.map(|row| Subject::Account(row.account));
         self.revoked.get(token).is_some_and(|revoked| *revoked >= current)
+            || account.is_some_and(|account| self.revoked_scopes.contains_key(&account))
+    }
+
+    /// Accounts, devices and keys that are revoked, and why.
+    #[must_use]
+    pub const fn revoked_scopes(&self) -> &BTreeMap<Subject, Reason> {
+        &self.revoked_scopes
+    }
+
+    /// The set of keys in force; none: the root signs.
+    #[must_use]
+    pub const fn keys(&self) -> Option<&IssuerKeys> {
+        self.keys.as_ref()
     }
 
     /// The tariff in force for a kind.
@@ -201,10 +234,17 @@ impl Hub {
     #[must_use]
     pub fn revocations(&self, revision: u64) -> Option<Revocations> {
         let (_, end) = self.revocation_ends.iter().find(|(r, _)| *r == revision)?;
-        Some(Revocations {
+        let mut set = Revocations {
             revision,
-            entries: self.revocation_log[end.saturating_sub(REVOCATION_WINDOW)..*end].to_vec(),
-        })
+            ..Revocations::default()
+        };
+        for entry in &self.revocation_log[end.saturating_sub(REVOCATION_WINDOW)..*end] {
+            match entry {
+                LogEntry::Token(revoked) => set.entries.push(revoked.clone()),
+                LogEntry::Scope(revoked) => set.scopes.push(revoked.clone()),
+            }
+        }
+        Some(set)
     }
 
     /// Gateways that ever said hello.
@@ -252,14 +292,22 @@ impl Hub {
             Event::Revoked {
                 token,
                 credential_revision,
-            } => self.apply_revoked(*token, *credential_revision),
+                reason,
+            } => self.apply_revoked(*token, *credential_revision, *reason),
+            Event::ScopeRevoked { subject, reason } => self.apply_scope_revoked(*subject, *reason),
+            Event::KeysPublished { epoch, keys } => {
+                let (epoch, keys) = (*epoch, keys.clone());
+                self.keys = Some(IssuerKeys { epoch, keys });
+            }
             Event::TariffSet { kind, tariff } => {
                 self.tariffs_known.insert(tariff.hash(), tariff.clone());
                 self.tariffs.insert(*kind, tariff.clone());
                 self.tariffs_stale = true;
             }
             Event::ListPublished { revision, issued_s } => {
-                self.list = Some(self.freeze_list(*revision, *issued_s));
+                let list = self.freeze_list(*revision, *issued_s);
+                self.step_list(&list);
+                self.list = Some(list);
                 self.list_stale = false;
             }
             Event::RevocationsPublished { revision } => {
@@ -342,12 +390,20 @@ impl Hub {
         self.revocation_ends.last().map_or(0, |(_, end)| *end)
     }
 
-    fn apply_revoked(&mut self, token: TokenHash, credential_revision: u64) {
+    fn apply_scope_revoked(&mut self, subject: Subject, reason: Reason) {
+        self.revoked_scopes.insert(subject, reason);
+        let revoked = RevokedScope::new(subject, reason);
+        self.revocation_log.push(LogEntry::Scope(revoked));
+        self.list_stale = true;
+    }
+
+    fn apply_revoked(&mut self, token: TokenHash, credential_revision: u64, reason: Reason) {
         self.revoked.insert(token, credential_revision);
-        self.revocation_log.push(Revoked {
+        self.revocation_log.push(LogEntry::Token(Revoked {
             token,
             credential_revision,
-        });
+            reason,
+        }));
         if let Some(row) = self.tokens.get_mut(&token) {
             row.credential_revision = row.credential_revision.max(credential_revision);
         }

@@ -1,12 +1,16 @@
 //! What travels inside messages and envelopes: tariffs, records, lists, revocations.
 
 use proto::{
-    artifact::{Lease, Leases, ListEntry, ListManifest, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
+    artifact::{
+        IssuerKeys, Lease, Leases, ListEntry, ListManifest, PublicKey, Reason, Revocations, Revoked, RevokedScope,
+        Subject, TariffOf, TariffTable, Whitelist,
+    },
     id::*,
     link::{Evidence, LedgerRecord, RecordKind},
     message::StopReason,
     money::{Money, Units},
     tariff::{Bill, Dimension, PRICE_MILLI_MAX, PriceElement, Tariff},
+    trust::{Issuer, KeyId},
 };
 
 use super::{DEVICE, MOST_SESSION, MOST_STAMP, Place, Sample, at, name, sample, session};
@@ -174,9 +178,12 @@ pub(crate) fn inside() -> Vec<Sample> {
     let manifest = ListManifest {
         revision: u64::MAX,
         base: u64::MAX,
-        count: 192_000,
+        count: 191_600,
         issued_s: u64::MAX,
         chunks: vec![Hash([0xff; 32]); 3],
+        removed: vec![TokenHash::ZERO, TokenHash([0xff; 16])],
+        total: 191_600,
+        digest: Hash([0xff; 32]),
     };
     vec![
         sample(
@@ -248,18 +255,31 @@ pub(crate) fn leases() -> [Leases; 2] {
 }
 
 pub(crate) fn revocations() -> [Revocations; 2] {
-    let revoked = |token, credential_revision| Revoked {
+    let revoked = |token, credential_revision, reason| Revoked {
         token,
         credential_revision,
+        reason,
     };
+    let scopes = [
+        (Subject::Account(u64::MAX), Reason::Closed),
+        (Subject::Device(name("dispenser-0123456789")), Reason::Stolen),
+        (Subject::Key(KeyId([0xff; 8])), Reason::Compromised),
+    ];
     [
         Revocations {
             revision: 6,
-            entries: vec![revoked(card_hash(), 3)],
+            entries: vec![revoked(card_hash(), 3, Reason::Lost)],
+            scopes: vec![RevokedScope::new(Subject::Account(90_210), Reason::Fraud)],
         },
         Revocations {
             revision: u64::MAX,
-            entries: vec![revoked(TokenHash::ZERO, 0), revoked(TokenHash([0xff; 16]), u64::MAX)],
+            entries: vec![
+                revoked(TokenHash::ZERO, 0, Reason::Other),
+                revoked(TokenHash([0xff; 16]), u64::MAX, Reason::Compromised),
+            ],
+            scopes: scopes
+                .map(|(subject, reason)| RevokedScope::new(subject, reason))
+                .to_vec(),
         },
     ]
 }
@@ -281,6 +301,34 @@ pub(crate) fn tariff_tables() -> [TariffTable; 2] {
                 of(Kind::Washer, washer),
                 of(Kind::Dispenser, dispenser),
             ],
+        },
+    ]
+}
+
+/// The list before the one of the vectors: another balance, and one token more.
+pub(crate) fn entries_before() -> Vec<ListEntry> {
+    let gone = ListEntry {
+        token: TokenHash([0xee; 16]),
+        ..entry()
+    };
+    let poorer = ListEntry {
+        balance: Money(45),
+        ..entry()
+    };
+    vec![poorer, gone, most_entry()]
+}
+
+/// Sets of keys of the envelope vectors: one key and as many as there may be.
+pub(crate) fn key_sets() -> [IssuerKeys; 2] {
+    let key = |seed| PublicKey::from(Issuer::from_seed(&[seed; 32]).key());
+    [
+        IssuerKeys {
+            epoch: 2,
+            keys: vec![key(0x16)],
+        },
+        IssuerKeys {
+            epoch: u64::MAX,
+            keys: (1..=8).map(key).collect(),
         },
     ]
 }

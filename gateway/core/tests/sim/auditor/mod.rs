@@ -6,16 +6,18 @@ mod money;
 mod outside;
 mod report;
 mod rules;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_core::{Decision, Event, Input, Mode, Said, Told, Trust, config::Limits};
 use proto::{
-    artifact::ListEntry,
+    artifact::{ListEntry, TariffOf},
     id::{DeviceId, Kind, SessionId, TokenHash},
     link::Verdict,
     message::{Closing, OutletState, RefusalReason, Stop},
     tariff::Tariff,
+    trust::ArtifactKind,
 };
 
 use crate::marks::{Mark, Marks};
@@ -58,12 +60,13 @@ pub(crate) struct Auditor {
     boot: u32,
     // Trust, as the journal tells it.
     list: BTreeMap<TokenHash, ListEntry>,
-    staged: (u64, BTreeMap<TokenHash, ListEntry>),
+    ring: trust::Ring,
     list_adopted_ms: u64,
     revoked: BTreeMap<TokenHash, u64>,
     denied: BTreeMap<TokenHash, u64>,
-    confirmed: BTreeMap<TokenHash, (u64, u64)>,
+    confirmed: BTreeMap<TokenHash, (u64, u64, u64)>,
     tariffs: BTreeMap<Kind, Tariff>,
+    tariffs_staged: Vec<TariffOf>,
     reported: BTreeMap<(DeviceId, u8), OutletState>,
     /// Authentic words of the cloud, by session, with the credential revision that was known then.
     answers: BTreeMap<SessionId, Vec<(Verdict, u64, i64, bool)>>,
@@ -108,12 +111,13 @@ impl Auditor {
             decisions: 0,
             boot: 0,
             list: BTreeMap::new(),
-            staged: (0, BTreeMap::new()),
+            ring: trust::Ring::default(),
             list_adopted_ms: 0,
             revoked: BTreeMap::new(),
             denied: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             tariffs: BTreeMap::new(),
+            tariffs_staged: Vec::new(),
             reported: BTreeMap::new(),
             answers: BTreeMap::new(),
             mode: Mode::Online,
@@ -183,9 +187,11 @@ impl Auditor {
     }
 
     fn is_revoked(&self, token: &TokenHash) -> bool {
-        self.revoked
-            .get(token)
-            .is_some_and(|upto| self.credential(token) <= *upto)
+        let listed = self.list.get(token).map(|entry| entry.account);
+        let account = listed.or_else(|| self.confirmed.get(token).map(|known| known.2));
+        let upto = self.revoked.get(token);
+        upto.is_some_and(|upto| self.credential(token) <= *upto)
+            || account.is_some_and(|account| self.is_account_revoked(account))
     }
 
     fn is_denied(&self, token: &TokenHash) -> bool {
@@ -214,7 +220,7 @@ impl Auditor {
             Event::Booted(e) => {
                 self.boot = e.boot;
                 self.waiting.clear();
-                self.staged = (0, BTreeMap::new());
+                self.forget_staged();
                 self.attempts.clear();
                 self.goods = None;
                 self.down_ms += t_ms - last_ms;
@@ -232,7 +238,8 @@ impl Auditor {
             Event::Granted(e) => self.granted(t_ms, e, marks),
             Event::Confirmed(e) => {
                 let known = self.confirmed.get(&e.token).map_or(0, |known| known.1);
-                self.confirmed.insert(e.token, (t_ms, known.max(e.credential_revision)));
+                self.confirmed
+                    .insert(e.token, (t_ms, known.max(e.credential_revision), e.account));
                 if e.session != SessionId::ZERO {
                     marks.hit(Mark::LateAcceptSecured);
                     self.secured(&e.session);
@@ -254,32 +261,21 @@ impl Auditor {
                     .expect("only a granted session can be silent");
                 hold.silent = true;
             }
-            Event::ListStaged(e) => {
-                if self.staged.0 != e.revision {
-                    self.staged = (e.revision, BTreeMap::new());
-                }
-                self.staged
-                    .1
-                    .extend(e.entries.iter().map(|entry| (entry.token, entry.clone())));
-            }
-            Event::ListAdopted(_) => self.list_adopted(t_ms, marks),
-            Event::RevocationsAdopted(e) => {
-                marks.hit(Mark::RevocationsAdopted);
-                for revoked in &e.entries {
-                    if self.open.iter().any(|id| self.holds[id].token == revoked.token) {
-                        marks.hit(Mark::RevokedWhileOpen);
-                    }
-                    let upto = self.revoked.entry(revoked.token).or_default();
-                    *upto = revoked.credential_revision.max(*upto);
+            Event::ListStaged(e) => self.list_staged(e),
+            Event::ListAdopted(e) => self.list_adopted(t_ms, e, marks),
+            Event::Quarantined(e) => self.quarantined(t_ms, e, marks),
+            Event::Adopted(e) => {
+                self.adopted(e, marks);
+                if e.kind == ArtifactKind::Tariffs {
+                    let entries = std::mem::take(&mut self.tariffs_staged);
+                    self.priced(&entries, marks);
                 }
             }
-            Event::TariffAdopted(e) => {
-                marks.hit(Mark::TariffsAdopted);
-                if self.open.iter().any(|id| self.holds[id].kind == e.entry.kind) {
-                    marks.hit(Mark::PriceChangedWhileOpen);
-                }
-                self.tariffs.insert(e.entry.kind, e.entry.tariff.clone());
-            }
+            Event::RolledBack(e) => self.rolled_back(e, marks),
+            Event::KeysAdopted(e) => self.keys_adopted(e, marks),
+            Event::RevocationsAdopted(e) => self.revocations_adopted(e, marks),
+            Event::TariffsAdopted(e) => self.priced(&e.entries, marks),
+            Event::TariffsStaged(e) => self.tariffs_staged.clone_from(&e.entries),
             Event::ModeChanged(e) => self.mode_changed(t_ms, e.mode, marks),
             Event::Evidence(e) => {
                 self.goods = match (e.good, self.goods) {
@@ -311,7 +307,6 @@ impl Auditor {
             Event::Probed(_)
             | Event::Commanded(_)
             | Event::CommandAnswered(_)
-            | Event::Quarantined(_)
             | Event::Rewound(_)
             // Leases have an auditor of their own, over two gateways and a hub: the hub's `leases` test.
             | Event::LeaseTaken(_)
@@ -343,29 +338,13 @@ impl Auditor {
         }
     }
 
-    fn list_adopted(&mut self, t_ms: u64, marks: &mut Marks) {
-        marks.hit(Mark::ListAdopted);
-        let adopted = std::mem::take(&mut self.staged.1);
-        assert!(
-            adopted.len() * 100 >= self.list.len() * 95,
-            "trust shrank from {} to {}",
-            self.list.len(),
-            adopted.len()
-        );
-        self.list = adopted;
-        self.list_adopted_ms = t_ms;
-        let list = &self.list;
-        self.denied
-            .retain(|token, newer| list.get(token).is_none_or(|entry| entry.credential_revision < *newer));
-        // Newer balances: what is open or has no receipt is not in them.
-        self.spent.clear();
-        let open = self
-            .open
-            .iter()
-            .map(|id| (self.holds[id].account, self.holds[id].amount));
-        let charged = self.charges.values().map(|&(account, amount, _)| (account, amount));
-        for (account, amount) in open.chain(charged) {
-            *self.spent.entry(account).or_default() += amount;
+    fn priced(&mut self, entries: &[TariffOf], marks: &mut Marks) {
+        marks.hit(Mark::TariffsAdopted);
+        for entry in entries {
+            if self.open.iter().any(|id| self.holds[id].kind == entry.kind) {
+                marks.hit(Mark::PriceChangedWhileOpen);
+            }
+            self.tariffs.insert(entry.kind, entry.tariff.clone());
         }
     }
 

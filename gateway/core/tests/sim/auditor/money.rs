@@ -45,12 +45,13 @@ impl Auditor {
         if hold.unsecured {
             self.unsecured_held -= hold.amount;
         }
-        *self.spent.entry(hold.account).or_default() += amount - hold.amount;
+        let (account, change) = (hold.account, amount - hold.amount);
         if std::mem::take(&mut hold.counted) {
             let tally = self.tallies.get_mut(&(hold.token, hold.kind)).expect("it was counted");
             tally.1 += amount - hold.amount;
             tally.0 -= u32::from(e.closing == Closing::Voided);
         }
+        self.spend(account, change);
         match e.closing {
             Closing::Voided => {
                 marks.hit(Mark::Voided);

@@ -28,7 +28,11 @@ impl Auditor {
         if !decided {
             self.attempt(token, t_ms);
         }
-        assert!(!self.is_revoked(&token), "a known-revoked token is granted: {e:?}");
+        let revoked = self.is_account_revoked(terms.account) || self.is_device_revoked(&request.device);
+        assert!(
+            !revoked && !self.is_revoked(&token),
+            "a known-revoked token is granted: {e:?}"
+        );
         assert!(
             !self.refused.contains_key(&session),
             "a refused session is granted: {e:?}"
@@ -82,7 +86,8 @@ impl Auditor {
             );
             assert!(tally.1 <= limits.outage_money_max.0, "too much money in this outage");
         }
-        *self.spent.entry(terms.account).or_default() += terms.money_max.0;
+        self.spend(terms.account, terms.money_max.0);
+        self.used(token, t_ms);
         let hold = Hold {
             token,
             kind: request.kind,
@@ -140,7 +145,7 @@ impl Auditor {
             }
             Rule::CachedAccept => {
                 marks.hit(Mark::GrantByCachedAccept);
-                let (at_ms, _) = self.confirmed.get(&token).expect("nobody ever accepted this token");
+                let (at_ms, ..) = self.confirmed.get(&token).expect("nobody ever accepted this token");
                 let age_ms = (t_ms - at_ms).saturating_sub(self.down_ms);
                 assert!(
                     age_ms <= self.limits.confirmation_s * 1000 + 1_000,
@@ -192,7 +197,7 @@ impl Auditor {
             }
             RefusalReason::Revoked => {
                 marks.hit(Mark::RefusedRevoked);
-                self.is_revoked(token)
+                self.is_revoked(token) || self.is_device_revoked(&request.device)
             }
             RefusalReason::Concurrent => {
                 marks.hit(Mark::RefusedConcurrent);
@@ -217,7 +222,7 @@ impl Auditor {
             }
             RefusalReason::Unknown => {
                 marks.hit(Mark::RefusedUnknown);
-                let known_ms = self.confirmed.get(token).map(|(at_ms, _)| t_ms - at_ms);
+                let known_ms = self.confirmed.get(token).map(|(at_ms, ..)| t_ms - at_ms);
                 !self.list.contains_key(token) && known_ms.is_none_or(|ms| ms > DAY_MS)
             }
             RefusalReason::Denied => {
