@@ -181,15 +181,19 @@ impl Trust {
         let old = core::mem::replace(&mut self.list, new);
         self.previous = (old.head.revision > 0).then_some(old);
         self.list_newest = self.list_newest.max(self.list.head.revision);
-        // What an operator may go back to must not forget a denial.
+        // What an operator may go back to must not forget a denial, nor what stands in for a list that no longer names
+        // the token: the cloud's earlier yes.
         let before = self.previous.as_ref();
-        let (list, denied) = (&self.list, &mut self.denied);
+        let (list, confirmed, denied) = (&self.list, &self.confirmed, &mut self.denied);
         denied.retain(|token, denied| {
             let newer = |list: &List| {
                 list.get(token)
                     .is_some_and(|entry| entry.credential_revision >= *denied)
             };
-            !newer(list) || before.is_some_and(|before| !newer(before))
+            let older = confirmed
+                .get(token)
+                .is_some_and(|known| known.credential_revision < *denied);
+            !newer(list) || before.is_some_and(|before| !newer(before)) || older
         });
         self.used.retain(|_, used| at.since_ms(*used) <= IN_USE_MS);
     }
