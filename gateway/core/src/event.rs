@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::Interval,
-    health::{Health, Mode},
+    health::{Capability, Health, Mode, Signal},
     risk::Tally,
     session::{Request, Session, Terms},
     time::{Instant, Timeline},
@@ -72,14 +72,16 @@ payload! {
         /// Until when an answer counts.
         until: Instant,
     }
-    /// Nobody waits: the cloud is asked about a token that it should accept.
+    /// The cloud is asked about a pair of canaries: a token that it should accept and one that it should deny.
     Probed {
-        /// Who; zero: the list is empty, and any answer will do.
+        /// Known good; zero: nobody here is, and only the other one is asked about.
         token: TokenHash,
-        /// Number of the question.
+        /// Number of the question about it; the one about the other is the next number.
         ask: u64,
-        /// Until when an answer counts.
+        /// Until when answers count.
         until: Instant,
+        /// Known bad: no such token can exist.
+        bad: TokenHash,
     }
     /// No.
     Refused {
@@ -249,17 +251,19 @@ payload! {
         /// Entries the active one has.
         active: u32,
     }
-    /// The cloud answered well, or did not.
+    /// Something was seen of the cloud. The modes are a fold over these.
     Evidence {
-        /// Whether it did.
-        good: bool,
-        /// Whether nobody waited for it: a probe.
-        probe: bool,
+        /// What.
+        signal: Signal,
+        /// About whom; zero: nobody.
+        token: TokenHash,
     }
-    /// The authorize capability changed its mode.
+    /// A capability changed its mode. Announces what the evidence before it did.
     ModeChanged {
         /// From now on.
         mode: Mode,
+        /// Whose mode.
+        capability: Capability,
     }
     /// The hub has committed everything up to here.
     Receipted {
@@ -270,6 +274,30 @@ payload! {
     Rewound {
         /// The last record that it knows.
         upto: u64,
+    }
+    /// The cloud denied a token and nothing backs it: the user waits for the canaries.
+    Contested {
+        /// Which session.
+        session: SessionId,
+        /// Until when.
+        until: Instant,
+    }
+    /// One of the canaries was answered right; the other one is awaited.
+    CanaryRight {
+        /// Number of the question.
+        ask: u64,
+    }
+    /// The operator's backend is asked for an echo.
+    EchoAsked {
+        /// What it must return.
+        nonce: u64,
+        /// Until when.
+        until: Instant,
+    }
+    /// The hub is asked where it stands.
+    HelloAsked {
+        /// Until when an answer counts.
+        until: Instant,
     }
 }
 
@@ -306,6 +334,10 @@ pub enum Event {
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
+    Contested(Contested),
+    CanaryRight(CanaryRight),
+    EchoAsked(EchoAsked),
+    HelloAsked(HelloAsked),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -340,6 +372,10 @@ impl Event {
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
+            | Self::Contested(_)
+            | Self::CanaryRight(_)
+            | Self::EchoAsked(_)
+            | Self::HelloAsked(_)
             | Self::Kept(_) => None,
         }
     }
@@ -452,6 +488,11 @@ payload! {
         /// How much.
         amount: Money,
     }
+    /// When tokens were last granted, as a snapshot keeps it; part by part.
+    KeptActivity {
+        /// Token and time.
+        rows: Vec<(TokenHash, Instant)>,
+    }
 }
 
 /// A piece of state in a snapshot.
@@ -470,6 +511,7 @@ pub enum Kept {
     Outbox(KeptOutbox),
     Trust(KeptTrust),
     Health(Health),
+    Activity(KeptActivity),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

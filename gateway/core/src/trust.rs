@@ -130,17 +130,20 @@ impl Trust {
     }
 
     /// A token that should be accepted by a healthy cloud, for a probe: the first valid one behind `after`, in turn.
-    /// `wall_s`: the wall clock, if there is one.
-    pub(crate) fn known_good(&self, after: &TokenHash, wall_s: Option<u64>) -> Option<TokenHash> {
+    /// `wall_s`: the wall clock, if there is one. `avoid`: who would be no witness; taken only if nobody else is left.
+    pub(crate) fn known_good(
+        &self,
+        after: &TokenHash,
+        wall_s: Option<u64>,
+        avoid: impl Fn(&TokenHash) -> bool,
+    ) -> Option<TokenHash> {
         let good = |(token, entry): (&TokenHash, &ListEntry)| {
             let usable = entry.valid && !is_over(entry, wall_s);
             (usable && !self.is_revoked(token) && !self.is_denied(token)).then_some(*token)
         };
         let behind = (core::ops::Bound::Excluded(*after), core::ops::Bound::Unbounded);
-        self.list
-            .range(behind)
-            .find_map(good)
-            .or_else(|| self.list.iter().find_map(good))
+        let turn = || self.list.range(behind).chain(&self.list).filter_map(good);
+        turn().find(|token| !avoid(token)).or_else(|| turn().next())
     }
 
     pub(crate) fn decide_list(&self, manifest: &ListManifest, entries: &[ListEntry]) -> Result<Vec<Event>, Stale> {

@@ -280,7 +280,7 @@ fn is_at_rest(world: &World) -> bool {
         && devices_rest
         && gateway.sessions().iter().all(|session| session.has_ended())
         && gateway.outbox().waiting() == 0
-        && gateway.health().mode.asks()
+        && gateway.health().authorize.mode.asks()
 }
 
 fn last_audit(world: &World) {
@@ -305,7 +305,7 @@ fn last_audit(world: &World) {
             world.t_ms,
             world.shell.is_up,
             gateway.outbox().waiting(),
-            gateway.health().mode,
+            gateway.health().authorize.mode,
         );
     }
     let (customers, revenue) = world.auditor.at_rest(world.hub.records(), &world.shell.records);
