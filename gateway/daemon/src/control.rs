@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::{Gateway, Now};
+use gateway_core::{Gateway, Instant, Now, health::Track};
 use journal::Reader;
 use proto::book::{Book, Transfer};
 use serde::{Deserialize, Serialize};
@@ -78,13 +78,24 @@ fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) 
     let outbox = gateway.outbox();
     let (list, revocations, tariffs) = gateway.trust().revisions();
     let time = gateway.timeline();
+    let at = time.at(&now);
     json!({
         "boot": time.boot,
         "epoch": time.epoch,
         "up_s": now.mono_ms / 1000,
         "clock": format!("{:?}", now.quality).to_lowercase(),
-        "authorize": health.mode.word(),
-        "authorize_since_s": time.at(&now).since_ms(health.since) / 1000,
+        "authorize": health.authorize.mode.word(),
+        "authorize_since_s": at.since_ms(health.authorize.since) / 1000,
+        "authorize_evidence": seen(&health.authorize, at),
+        "commit": health.commit.mode.word(),
+        "commit_since_s": at.since_ms(health.commit.since) / 1000,
+        "commit_evidence": seen(&health.commit, at),
+        "control": health.control.mode.word(),
+        "control_since_s": at.since_ms(health.control.since) / 1000,
+        "control_evidence": seen(&health.control, at),
+        "healthy": health.is_healthy(at, &gateway.config().limits),
+        "mass_denial_s": health.breaker.latched.map(|since| at.since_ms(since) / 1000),
+        "tokens_denied": health.breaker.suspects.len(),
         "link": link,
         "devices": gateway.config().devices.len(),
         "tokens": gateway.trust().tokens(),
@@ -101,6 +112,14 @@ fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) 
         "journal": store.head(),
         "messages_dropped": dropped,
     })
+}
+
+/// What a mode rests on.
+fn seen(track: &Track, at: Instant) -> String {
+    track.last.map_or_else(
+        || "nothing yet".to_owned(),
+        |signal| format!("{}, {} s ago", signal.words(), at.since_ms(track.last_at) / 1000),
+    )
 }
 
 fn sessions(gateway: &Gateway) -> Value {

@@ -101,6 +101,10 @@ kinds! {
         23 = ModeChanged,
         24 = Receipted,
         25 = Rewound,
+        38 = Contested,
+        39 = CanaryRight,
+        40 = EchoAsked,
+        41 = HelloAsked,
     }
     kept {
         128 = Timeline,
@@ -115,6 +119,7 @@ kinds! {
         137 = Outbox,
         138 = Trust,
         139 = Health,
+        150 = Activity,
     }
 }
 

@@ -38,6 +38,7 @@ impl Draft<'_> {
         let stranger = Known {
             good: false,
             credential_revision: 0,
+            denied_revision: 0,
         };
         let class = classify(&Reply::Trouble { code }, &stranger);
         if let Some(pair) = self.gateway.canaries.filter(|pair| pair.is_about(ask)) {
@@ -63,6 +64,7 @@ impl Draft<'_> {
         let known = Known {
             good: self.gateway.is_known_good(&answer.token, self.now.wall()),
             credential_revision: self.gateway.trust.credential_revision(&answer.token),
+            denied_revision: self.gateway.trust.denied.get(&answer.token).copied().unwrap_or(0),
         };
         classify(&reply, &known)
     }
@@ -260,7 +262,10 @@ impl Draft<'_> {
             self.alarm(Alarm::Diverged { upto });
             return Err(Ignored::ForeignReceipt { upto, epoch });
         }
-        self.witness(Signal::Welcomed, TokenHash::ZERO);
+        // One that comes late, or answers the hello of a new connection, is no answer to a probe: it sets no pace.
+        if self.gateway.hello_until.is_some_and(|until| self.at <= until) {
+            self.witness(Signal::Welcomed, TokenHash::ZERO);
+        }
         Ok(())
     }
 

@@ -34,6 +34,8 @@ pub struct Known {
     pub good: bool,
     /// The newest revision of its credential; 0: never seen.
     pub credential_revision: u64,
+    /// The newest revision that a backed denial named; 0: none.
+    pub denied_revision: u64,
 }
 
 /// What an answer is worth (semantics, section 2).
@@ -65,6 +67,8 @@ pub const fn classify(reply: &Reply, known: &Known) -> Class {
             credential_revision,
             money_max,
         } => match verdict {
+            // A backed denial is sticky: an accept of an older credential does not lift it.
+            Verdict::Accept if *credential_revision < known.denied_revision => Class::Error,
             Verdict::Accept => match money_max {
                 // A balance of zero is a negative like any other: the signed list speaks for the token, with money.
                 Some(money) if known.good && money.0 <= 0 => Class::DenyUnattributable,

@@ -45,6 +45,7 @@ pub(crate) enum Next {
     Storm,
     LinkTry { at: usize },
     AskArrives(Ask),
+    BackendAsked(Box<Input>),
     CloudSays(Box<Input>),
     UploadDue,
     UploadArrives { first: u64, records: Vec<Vec<u8>> },

@@ -2,12 +2,17 @@
 
 pub mod hcp;
 pub mod link;
+pub mod reconnect;
 
-use proto::link::Ask;
+use proto::link::{Ask, Echo};
 
 /// Something for the link.
 #[derive(Debug)]
 pub enum LinkJob {
     /// Ask the hub; whoever waits has his own deadline.
     Ask(Ask),
+    /// Ask the operator's backend for an echo.
+    Echo(Echo),
+    /// Say hello again on the link that stands.
+    Hello,
 }

@@ -2,6 +2,7 @@
 
 use gateway_core::{
     Mode, Rule,
+    config::UnsignedDisable,
     event::{Granted, Refused},
 };
 use proto::{
@@ -22,7 +23,7 @@ impl Auditor {
     pub(super) fn granted(&mut self, t_ms: u64, e: &Granted, marks: &mut Marks) {
         let (request, terms, record) = (&e.request, &e.terms, &e.record);
         let (session, token) = (request.session, request.token);
-        let decided = self.waiting.remove(&session).is_some();
+        let decided = self.waited(t_ms, &session);
         if !decided {
             self.attempt(token, t_ms);
         }
@@ -221,6 +222,7 @@ impl Auditor {
                 marks.hit(Mark::RefusedDenied);
                 let said = self.answers.get(&session).map_or(&[][..], Vec::as_slice);
                 self.is_denied(token)
+                    || self.contest_lost(&session, token)
                     || said
                         .iter()
                         .any(|&(verdict, _, _, newer)| verdict == Verdict::Deny && newer)
@@ -251,10 +253,20 @@ impl Auditor {
             !self.holds.contains_key(&session),
             "a granted session is refused: {e:?}"
         );
-        if self.waiting.remove(&session).is_none() {
+        if !self.waited(t_ms, &session) {
             self.attempt(*token, t_ms);
         }
         self.refused.insert(session, e.reason);
+    }
+
+    /// Whether both canaries upheld a denial that nothing backs, of somebody for whom no signature speaks.
+    fn contest_lost(&self, session: &SessionId, token: &TokenHash) -> bool {
+        let vouched = self.is_good_user(token) && self.limits.unsigned_disable == UnsignedDisable::Alert;
+        assert!(
+            !vouched || !self.modes.is_contested(session),
+            "{token} is in the signed list and had to wait for canaries"
+        );
+        self.modes.upheld(session) && self.modes.authorize().asks() && !self.modes.is_latched()
     }
 
     /// Whether what is left does not pay for the least that can be sold.
