@@ -5,8 +5,11 @@ mod site;
 
 mod authorize;
 mod billing;
+mod classify;
 mod health;
+mod invariants;
 mod link;
+mod modes;
 mod session;
 mod snapshot;
 mod time;
