@@ -186,7 +186,10 @@ struct Basis {
 impl Gateway {
     /// Whether we have a reason of our own to trust a token.
     pub(crate) fn is_known_good(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
-        let listed = self.trust.entry(token).map(|entry| entry.valid && !is_over(entry, wall_s));
+        let listed = self
+            .trust
+            .entry(token)
+            .map(|entry| entry.valid && !is_over(entry, wall_s));
         let good = listed.unwrap_or_else(|| self.trust.confirmed.contains_key(token));
         good && !self.trust.is_revoked(token) && !self.trust.is_denied(token)
     }
@@ -195,6 +198,18 @@ impl Gateway {
     pub(crate) fn is_good_user(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
         let entry = self.trust.entry(token);
         entry.is_some_and(|entry| entry.whitelist != Whitelist::Never) && self.is_known_good(token, wall_s)
+    }
+
+    /// Whether a token that is known good would not be served here either, for want of money or at a limit. A denial of
+    /// it is then no sign of a cloud that lies: on some evenings many have spent everything.
+    pub(crate) fn refuses_too(&self, now: &Now, request: &Request) -> bool {
+        let Some(entry) = self.trust.entry(&request.token) else {
+            return false;
+        };
+        if self.is_good_user(&request.token, now.wall()) {
+            return matches!(self.evaluate(now, request, Word::None), Outcome::Refuse { .. });
+        }
+        entry.balance.saturating_sub(self.risk.spent(entry.account)) <= Money::ZERO
     }
 
     /// Walks the decision order.

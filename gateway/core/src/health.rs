@@ -15,13 +15,13 @@ use alloc::vec::Vec;
 use proto::id::{IdToken, TokenHash, TokenKey, TokenKind};
 use serde::{Deserialize, Serialize};
 
+use self::denials::Window;
 pub use self::{
     classify::{Class, Known, Reply, classify},
     denials::{Breaker, Suspect},
     signal::{Capability, Signal, Weight},
     track::Track,
 };
-use self::denials::Window;
 use crate::{
     config::Limits,
     event::{Event, Evidence, ModeChanged},

@@ -250,7 +250,7 @@ pub enum Alarm {
     #[error("the cloud denies known-good tokens by the dozen: unsigned denials are ignored until it is well again")]
     MassDenial,
     /// The cloud denies a token that we know to be good, and shows no newer credential.
-    #[error("the cloud denies token {token}, which is good by all that is signed: the local verdict stands")]
+    #[error("the cloud denies token {token}, which is good by all that is signed, and shows no newer credential")]
     TokenDenied {
         /// Which.
         token: TokenHash,

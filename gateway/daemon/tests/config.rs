@@ -94,7 +94,11 @@ fn what_is_wrong_is_named() {
             "ask_ms = 1900",
             "health.canary_ms: nobody waits longer than 2,000 ms",
         ),
-        ("#mass_tokens_min = 3", "mass_tokens_min = 1", "one token alone is no mass denial"),
+        (
+            "#mass_tokens_min = 3",
+            "mass_tokens_min = 1",
+            "one token alone is no mass denial",
+        ),
         ("#probe_ms = 2000", "probe_ms = 0", "probe_ms, canary_ms"),
         ("#utc_offset_min = 0", "utc_offset_min = 2000", "site.utc_offset_min"),
         (

@@ -70,13 +70,7 @@ impl Draft<'_> {
     }
 
     /// A user waits for this.
-    fn answered(
-        &mut self,
-        ask: u64,
-        session: &Session,
-        class: Class,
-        answer: Option<&Answer>,
-    ) -> Result<(), Ignored> {
+    fn answered(&mut self, ask: u64, session: &Session, class: Class, answer: Option<&Answer>) -> Result<(), Ignored> {
         let token = session.request.token;
         let contested = session.contest != Contest::None;
         match (class, answer) {
@@ -101,7 +95,7 @@ impl Draft<'_> {
             }
             // The user waits for the canaries already: nothing without a seal makes that longer or shorter.
             _ if contested => return Err(Ignored::NotAsked(ask)),
-            (Class::DenyUnattributable, _) => self.contest(session),
+            (Class::DenyUnattributable, _) => self.contest(session, answer.is_some()),
             (Class::Throttled, _) => self.verdict(session, Word::None),
             (Class::Error | Class::Accept | Class::DenyAttributable | Class::DenyUncontested, _) => {
                 self.witness(Signal::Failed, TokenHash::ZERO);
@@ -113,12 +107,21 @@ impl Draft<'_> {
 
     /// A denial that nothing backs is evidence about the cloud. If the signed list vouches for the token it is no more
     /// than that: the local verdict stands at once. Anybody else waits for the canaries to say what the cloud is worth.
-    fn contest(&mut self, session: &Session) {
+    fn contest(&mut self, session: &Session, sealed: bool) {
+        let wall_s = self.now.wall();
+        let contradicts = !self.gateway.refuses_too(self.now, &session.request);
+        if !contradicts && self.gateway.is_good_user(&session.request.token, wall_s) {
+            // He has nothing left by our own books, or is at a limit: the verdict is the same, for a reason that is known.
+            if sealed {
+                self.witness(Signal::Answered, TokenHash::ZERO);
+            }
+            return self.verdict(session, Word::None);
+        }
         let token = session.request.token;
         let health = &self.gateway.health;
         let latched = health.breaker.latched.is_some();
         let mut mode = health.authorize.mode;
-        if self.gateway.is_known_good(&token, self.now.wall()) {
+        if contradicts && self.gateway.is_known_good(&token, wall_s) {
             if !health.breaker.suspects.iter().any(|suspect| suspect.token == token) {
                 self.alarm(Alarm::TokenDenied { token });
             }

@@ -120,7 +120,11 @@ impl Draft<'_> {
         if !is_artifact || self.gateway.config.limits.hello_ms == 0 {
             return;
         }
-        let set_aside = self.out.events.iter().any(|event| matches!(event, Event::Quarantined(_)));
+        let set_aside = self
+            .out
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Quarantined(_)));
         if set_aside {
             self.witness(Signal::Implausible, TokenHash::ZERO);
         } else if self.gateway.health.control.mode == Mode::Suspect && !self.out.events.is_empty() {

@@ -24,7 +24,7 @@ enum Cloud {
 /// What the operator is told of an unbacked denial.
 fn alarm(n: u8) -> String {
     let token = token(n);
-    format!("alarm: the cloud denies token {token}, which is good by all that is signed: the local verdict stands")
+    format!("alarm: the cloud denies token {token}, which is good by all that is signed, and shows no newer credential")
 }
 
 /// Presents token `n` at charger c1; returns what came of it in the end, and whether the cloud was asked.

@@ -32,8 +32,18 @@ fn an_authenticated_answer() {
         (Verdict::Accept, 6, Some(100), [Accept, Accept, Accept, Error]),
         (Verdict::Accept, 7, Some(100), [Accept, Accept, Accept, Accept]),
         // A zeroed balance is a negative that nothing backs; to a canary nothing is drawn.
-        (Verdict::Accept, 7, Some(0), [Accept, Accept, DenyUnattributable, Accept]),
-        (Verdict::Accept, 7, Some(-1), [Accept, Accept, DenyUnattributable, Accept]),
+        (
+            Verdict::Accept,
+            7,
+            Some(0),
+            [Accept, Accept, DenyUnattributable, Accept],
+        ),
+        (
+            Verdict::Accept,
+            7,
+            Some(-1),
+            [Accept, Accept, DenyUnattributable, Accept],
+        ),
         (Verdict::Accept, 7, None, [Accept, Accept, Accept, Accept]),
         (
             Verdict::Deny,
@@ -82,7 +92,11 @@ fn whatever_nobody_signed() {
                 429 => Class::Throttled,
                 _ => Class::Error,
             };
-            assert_eq!(classify(&Reply::Trouble { code }, &known), expected, "{code}, {known:?}");
+            assert_eq!(
+                classify(&Reply::Trouble { code }, &known),
+                expected,
+                "{code}, {known:?}"
+            );
         }
         for reply in [Reply::Elsewhere, Reply::Unreadable, Reply::Silence] {
             assert_eq!(classify(&reply, &known), Class::Error, "{reply:?}, {known:?}");

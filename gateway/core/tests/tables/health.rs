@@ -155,7 +155,11 @@ fn what_an_answer_to_a_probe_shows() {
         answer.token = token(about);
         site.answer_bad(&decision, STRANGE);
         site.put(&Input::Answer(answer));
-        assert_eq!(site.gateway.health().authorize.mode, expected, "{reply:?} about {about}");
+        assert_eq!(
+            site.gateway.health().authorize.mode,
+            expected,
+            "{reply:?} about {about}"
+        );
         let (_, decision) = site.ask("c1", 1);
         assert_eq!(words(&decision) == "refuse denied 0", denied, "{}", words(&decision));
         site.check();
@@ -181,7 +185,11 @@ fn a_site_without_a_list_probes_too() {
     let due_ms = site.gateway.next_deadline().unwrap();
     site.pass(due_ms - site.now.mono_ms);
     let decision = site.put(&Input::Tick);
-    assert_eq!(questions(&decision).len(), 1, "nobody is known good: the bad canary flies alone");
+    assert_eq!(
+        questions(&decision).len(),
+        1,
+        "nobody is known good: the bad canary flies alone"
+    );
     site.answer(&decision, STRANGE);
     assert_eq!(site.gateway.health().authorize.mode, Mode::Recovering);
 }

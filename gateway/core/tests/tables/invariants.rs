@@ -9,11 +9,7 @@
 //! I7 exposure stays within its limits: `authorize::the_site_budget_holds_to_the_fen`; the auditor at every commit.
 
 use crate::site::*;
-use gateway_core::{
-    Capability, Config, Effect, Event, Input,
-    config::Limits,
-    health::Health,
-};
+use gateway_core::{Capability, Config, Effect, Event, Input, config::Limits, health::Health};
 use proto::{
     artifact::Whitelist,
     link::{Ask, Verdict},
@@ -67,10 +63,11 @@ impl Walk {
     fn put(&mut self, input: &Input) {
         let decision = self.site.put(input);
         self.questions.extend(questions(&decision));
-        self.echoes.extend(decision.effects.iter().filter_map(|effect| match effect {
-            Effect::Echo(echo) => Some(echo.nonce),
-            _ => None,
-        }));
+        self.echoes
+            .extend(decision.effects.iter().filter_map(|effect| match effect {
+                Effect::Echo(echo) => Some(echo.nonce),
+                _ => None,
+            }));
     }
 
     fn step(&mut self) {
@@ -104,11 +101,18 @@ impl Walk {
         let code = [401, 403, 404, 429, 500, 503][self.random.below(6) as usize];
         let reply = Reply {
             verdict: [Verdict::Accept, Verdict::Accept, Verdict::Deny, Verdict::Other][self.random.below(4) as usize],
-            credential_revision: if self.signs { self.random.below(8) } else { self.random.below(6) },
+            credential_revision: if self.signs {
+                self.random.below(8)
+            } else {
+                self.random.below(6)
+            },
             money_max: Money([0, 10_000][self.random.below(2) as usize]),
         };
         let input = match self.random.below(3) {
-            0 => Input::Trouble { ask: question.ask, code },
+            0 => Input::Trouble {
+                ask: question.ask,
+                code,
+            },
             _ => answered(&question, reply),
         };
         self.put(&input);
@@ -172,15 +176,27 @@ fn unsigned_words_shrink_nothing() {
             Event::Denied(e) => Some(e.token.0[0]),
             _ => None,
         });
-        assert!(listed.clone().all(|n| n > 60), "seed {seed}: {denied}, {:?}", listed.collect::<Vec<_>>());
+        assert!(
+            listed.clone().all(|n| n > 60),
+            "seed {seed}: {denied}, {:?}",
+            listed.collect::<Vec<_>>()
+        );
         for n in 1..=60 {
-            assert!(!trust.is_revoked(&token(n)) && !trust.is_denied(&token(n)), "seed {seed}, token {n}");
+            assert!(
+                !trust.is_revoked(&token(n)) && !trust.is_denied(&token(n)),
+                "seed {seed}, token {n}"
+            );
         }
         // Nobody whom the signed list vouches for was refused on the cloud's word.
         for (_, event) in &walk.site.journal {
             if let Event::Refused(e) = event {
-                let vouched = trust.entry(&e.request.token).is_some_and(|e| e.whitelist != Whitelist::Never);
-                assert!(!vouched || e.reason != proto::message::RefusalReason::Denied, "seed {seed}: {e:?}");
+                let vouched = trust
+                    .entry(&e.request.token)
+                    .is_some_and(|e| e.whitelist != Whitelist::Never);
+                assert!(
+                    !vouched || e.reason != proto::message::RefusalReason::Denied,
+                    "seed {seed}: {e:?}"
+                );
             }
         }
         served += walk.site.count(|event| matches!(event, Event::Granted(_)));
@@ -203,7 +219,10 @@ fn revoked_stays_revoked_whatever_the_cloud_says() {
         for (_, event) in &walk.site.journal[from..] {
             if let Event::Granted(e) = event {
                 let n = e.request.token.0[0];
-                assert!(revoked.iter().all(|(revoked, _)| *revoked != n), "seed {seed}: {n} is granted");
+                assert!(
+                    revoked.iter().all(|(revoked, _)| *revoked != n),
+                    "seed {seed}: {n} is granted"
+                );
             }
         }
         // An older set does not take it back.

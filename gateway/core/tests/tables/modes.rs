@@ -7,9 +7,10 @@ use gateway_core::{
     health::Signal,
 };
 use proto::{
-    artifact::Whitelist,
+    artifact::{ListEntry, Whitelist},
     id::Hash,
     link::{LedgerReceipt, Welcome},
+    money::Money,
 };
 
 fn mode(site: &Site, of: Capability) -> Mode {
@@ -68,10 +69,11 @@ fn welcome(site: &Site) -> Welcome {
 fn commit_and_control_follow_the_backend_and_not_each_other() {
     let mut site = Site::with(whole_config());
     assert_eq!(live(&mut site, 3_600, true, true), []);
-    assert!(site.gateway.health().is_healthy(
-        gateway_core::Instant(site.now.mono_ms),
-        &site.gateway.config().limits
-    ));
+    assert!(
+        site.gateway
+            .health()
+            .is_healthy(gateway_core::Instant(site.now.mono_ms), &site.gateway.config().limits)
+    );
     // The backend behind a link that stands is gone: echoes miss, hellos are answered.
     let fallen = live(&mut site, 60, false, true);
     let words: Vec<_> = fallen.iter().map(|(_, of, mode)| (*of, *mode)).collect();
@@ -85,7 +87,11 @@ fn commit_and_control_follow_the_backend_and_not_each_other() {
     assert_eq!(modes("control"), [Mode::Suspect, Mode::Local]);
     let took_s = of("commit")[1].0 - of("commit")[0].0;
     assert!((30..=44).contains(&took_s), "{took_s} s");
-    assert_eq!(mode(&site, Capability::Authorize), Mode::Online, "nobody asked about a token");
+    assert_eq!(
+        mode(&site, Capability::Authorize),
+        Mode::Online,
+        "nobody asked about a token"
+    );
     site.check();
 }
 
@@ -139,7 +145,11 @@ fn only_a_cloud_that_tells_good_from_bad_passes() {
         // A denial of a listed token makes the gateway ask.
         let (_, decision) = site.ask("c1", 3);
         let denied = site.answer(&decision, DENY);
-        assert!(words(&denied).ends_with("probe, grant list 300 3000"), "{}", words(&denied));
+        assert!(
+            words(&denied).ends_with("probe, grant list 300 3000"),
+            "{}",
+            words(&denied)
+        );
         if let Some(reply) = good {
             site.put(&answer_to(&denied, reply));
         }
@@ -260,7 +270,11 @@ fn a_mass_denial_is_the_clouds_fault() {
         }
         let latched = site.gateway.health().breaker.latched.is_some();
         let local = mode(&site, Capability::Authorize) == Mode::Local;
-        assert_eq!((local, latched), (expected, expected), "{denied} of {accepted}, {gap_s} s, used {used}");
+        assert_eq!(
+            (local, latched),
+            (expected, expected),
+            "{denied} of {accepted}, {gap_s} s, used {used}"
+        );
         site.check();
     };
     check(2, 0, 1, true, false);
@@ -272,6 +286,36 @@ fn a_mass_denial_is_the_clouds_fault() {
     check(3, 11, 1, true, true);
     // Cards from a drawer that nobody uses prove nothing.
     check(3, 0, 1, false, false);
+}
+
+#[test]
+fn an_evening_of_empty_accounts_is_no_mass_denial() {
+    for policy in [Whitelist::AllowedOffline, Whitelist::Never] {
+        let mut site = Site::new();
+        crowd(&mut site, 60, policy);
+        for n in 1..=30 {
+            let (session, decision) = site.ask("c1", n);
+            site.answer(&decision, ACCEPT);
+            site.say("c1", gateway_core::Said::Stop(stop(session, 0, 0, 0)));
+        }
+        let broke = (1..=60).map(|n| ListEntry {
+            balance: Money(0),
+            ..entry(n, policy)
+        });
+        site.put(&list(3, broke.collect()));
+        for n in 1..=30 {
+            let end = denied_by_an_honest_cloud(&mut site, "c1", n);
+            let expected = match policy {
+                Whitelist::Never => "refuse denied 0",
+                _ => "refuse no_credit 300",
+            };
+            assert_eq!(end, expected);
+            site.pass(1_000);
+        }
+        assert!(site.gateway.health().breaker.latched.is_none());
+        assert_eq!(mode(&site, Capability::Authorize), Mode::Online);
+        site.check();
+    }
 }
 
 /// The incomplete whitelist: a stable part of the tokens is denied, everybody else and both kinds of canary are fine.
@@ -321,7 +365,10 @@ fn a_partial_whitelist_refuses_no_good_user_and_is_not_believed_before_it_is_who
     };
     canaries(&mut site, 3_600, true);
     let right = site.count(|e| matches!(e, Event::Evidence(e) if e.signal == Signal::CanariesRight));
-    assert!(right > 20, "{right}: a canary from the served part alone would have been believed");
+    assert!(
+        right > 20,
+        "{right}: a canary from the served part alone would have been believed"
+    );
     for n in 61..=90 {
         serve(&mut site, n, true);
     }
@@ -398,7 +445,11 @@ fn what_a_signed_policy_may_allow_an_unsigned_denial() {
     };
     let served = "grant list 300 3000";
     check(|_| {}, served, served);
-    check(|limits| limits.unsigned_disable = UnsignedDisable::Immediate, "refuse denied 0", "refuse denied 0");
+    check(
+        |limits| limits.unsigned_disable = UnsignedDisable::Immediate,
+        "refuse denied 0",
+        "refuse denied 0",
+    );
     check(
         |limits| limits.unsigned_disable = UnsignedDisable::SuspendAfter { s: 120 },
         served,
@@ -417,7 +468,11 @@ fn a_true_answer_wins_over_a_false_one_that_was_faster() {
     let (_, decision) = site.ask("c1", 4);
     let ask = questions(&decision)[0].ask;
     let said = site.put(&Input::Trouble { ask, code: 404 });
-    assert!(words(&said).ends_with("probe"), "NEVER waits for the canaries: {}", words(&said));
+    assert!(
+        words(&said).ends_with("probe"),
+        "NEVER waits for the canaries: {}",
+        words(&said)
+    );
     assert_eq!(
         words(&site.put(&Input::Trouble { ask, code: 404 })),
         format!("ignored: question {ask} is not open"),
@@ -448,7 +503,10 @@ fn nobody_waits_longer_than_two_seconds() {
                     let left_ms = (asked_ms + 2_000).saturating_sub(site.now.mono_ms);
                     site.wait(left_ms);
                     let decided = !site.gateway.sessions().get(&session).unwrap().is_asking();
-                    assert!(decided, "{n} waits after {code} at {says_after_ms} ms, canaries {canaries_ms:?}");
+                    assert!(
+                        decided,
+                        "{n} waits after {code} at {says_after_ms} ms, canaries {canaries_ms:?}"
+                    );
                 }
             }
         }

@@ -356,7 +356,10 @@ pub(crate) fn questions(decision: &Decision) -> Vec<Ask> {
 pub(crate) fn answer_to(decision: &Decision, reply: Reply) -> Input {
     let questions = questions(decision);
     let question = questions.first();
-    answered(question.unwrap_or_else(|| panic!("nobody asked: {}", words(decision))), reply)
+    answered(
+        question.unwrap_or_else(|| panic!("nobody asked: {}", words(decision))),
+        reply,
+    )
 }
 
 pub(crate) fn answered(question: &Ask, reply: Reply) -> Input {

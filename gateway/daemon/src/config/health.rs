@@ -60,7 +60,10 @@ impl HealthSection {
             (limits.echo_ms, limits.hello_ms, limits.receipt_ms) = (0, 0, 0);
         }
         if limits.probe_ms == 0 || limits.canary_ms == 0 || limits.echo_wait_ms == 0 || limits.recover_proofs == 0 {
-            return check.fail("health", "probe_ms, canary_ms, echo_wait_ms and recover_proofs are above zero");
+            return check.fail(
+                "health",
+                "probe_ms, canary_ms, echo_wait_ms and recover_proofs are above zero",
+            );
         }
         if limits.mass_tokens_min < 2 || limits.mass_percent > 99 {
             return check.fail(

@@ -8,9 +8,7 @@ mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateway_core::{
-    Capability, Decision, Event, Input, Mode, Said, Told, Trust, config::Limits, health::Signal,
-};
+use gateway_core::{Capability, Decision, Event, Input, Mode, Said, Told, Trust, config::Limits, health::Signal};
 use proto::{
     artifact::{ListEntry, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
@@ -327,7 +325,7 @@ impl Auditor {
         }
     }
 
-    /// The operator is told of a mode: it must be the one that the evidence gives.
+    /// The operator is told when a capability falls and when it is back, and of nothing in between.
     pub(crate) fn alarmed(&self, capability: Capability, mode: Mode) {
         assert!(
             matches!(mode, Mode::Local | Mode::Online),
@@ -344,9 +342,14 @@ impl Auditor {
 
     /// Whoever waited for the cloud has his verdict in time.
     fn waited(&mut self, t_ms: u64, session: &SessionId) -> bool {
-        let Some(waiting) = self.waiting.remove(session) else { return false };
+        let Some(waiting) = self.waiting.remove(session) else {
+            return false;
+        };
         let waited_ms = t_ms - waiting.asked_ms;
-        assert!(waited_ms <= VERDICT_MS_MAX, "{session} waited {waited_ms} ms for a verdict");
+        assert!(
+            waited_ms <= VERDICT_MS_MAX,
+            "{session} waited {waited_ms} ms for a verdict"
+        );
         true
     }
 

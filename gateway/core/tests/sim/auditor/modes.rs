@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway_core::{
-    Capability, Event, Mode,
-    config::Limits,
-    health::Signal,
-};
+use gateway_core::{Capability, Event, Mode, config::Limits, health::Signal};
 use proto::id::{SessionId, TokenHash};
 
 use crate::marks::{Mark, Marks};
@@ -82,8 +78,14 @@ impl Modes {
             Event::Granted(e) => drop(self.granted_at.insert(e.request.token, at)),
             Event::Contested(e) => {
                 marks.hit(Mark::Contested);
-                assert!(!self.latched, "somebody waits for canaries while the breaker is latched");
-                assert!(self.authorize().asks(), "somebody waits for canaries while authorize is LOCAL");
+                assert!(
+                    !self.latched,
+                    "somebody waits for canaries while the breaker is latched"
+                );
+                assert!(
+                    self.authorize().asks(),
+                    "somebody waits for canaries while authorize is LOCAL"
+                );
                 self.contested.insert(e.session, None);
             }
             Event::Evidence(e) => self.seen(at, e.signal, e.token, marks),
@@ -224,7 +226,11 @@ impl Modes {
         marks.hit(mark);
         for verdict in self.contested.values_mut().filter(|verdict| verdict.is_none()) {
             *verdict = Some(right);
-            marks.hit(if right { Mark::ContestUpheld } else { Mark::ContestOverturned });
+            marks.hit(if right {
+                Mark::ContestUpheld
+            } else {
+                Mark::ContestOverturned
+            });
         }
     }
 
