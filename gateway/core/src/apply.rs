@@ -372,7 +372,7 @@ impl Gateway {
                 self.trust.revocations_revision = kept.revocations_revision;
                 self.trust.tariffs_revision = kept.tariffs_revision;
             }
-            Kept::Health(health) => self.health = health.clone(),
+            Kept::Health(health) => self.health = (**health).clone(),
             Kept::Activity(kept) => self.activity.keep(kept),
         }
     }

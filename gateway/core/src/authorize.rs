@@ -194,7 +194,13 @@ impl Gateway {
         good && !self.trust.is_revoked(token) && !self.trust.is_denied(token)
     }
 
-    /// Whether the signed list itself vouches for a token without the cloud: what is granted to it is a matter of limits.
+    /// Whether the signed list vouches for a token. The cloud's own earlier accept does not: a cloud that takes back its
+    /// own word shows nothing, and one that accepted everybody must take back much.
+    pub(crate) fn is_vouched(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
+        self.trust.entry(token).is_some() && self.is_known_good(token, wall_s)
+    }
+
+    /// Whether it does so without the cloud: what is granted to such a token is a matter of limits.
     pub(crate) fn is_good_user(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
         let entry = self.trust.entry(token);
         entry.is_some_and(|entry| entry.whitelist != Whitelist::Never) && self.is_known_good(token, wall_s)

@@ -510,7 +510,7 @@ pub enum Kept {
     Spent(KeptSpent),
     Outbox(KeptOutbox),
     Trust(KeptTrust),
-    Health(Health),
+    Health(alloc::boxed::Box<Health>),
     Activity(KeptActivity),
 }
 

@@ -50,7 +50,7 @@ impl Gateway {
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
         self.activity.snapshot(&mut events);
-        events.push(Event::Kept(Kept::Health(self.health.clone())));
+        events.push(Event::Kept(Kept::Health(Box::new(self.health.clone()))));
         // Last, because applying the others has moved the clock.
         events.push(Event::Kept(Kept::Timeline(self.time.clone())));
         events

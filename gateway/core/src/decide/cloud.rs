@@ -75,8 +75,7 @@ impl Draft<'_> {
         let contested = session.contest != Contest::None;
         match (class, answer) {
             (Class::Accept, Some(answer)) => {
-                let good = self.gateway.is_known_good(&token, self.now.wall());
-                match good {
+                match self.gateway.is_vouched(&token, self.now.wall()) {
                     true => self.witness(Signal::Accepted, token),
                     false => self.witness(Signal::Answered, TokenHash::ZERO),
                 };
@@ -121,7 +120,7 @@ impl Draft<'_> {
         let health = &self.gateway.health;
         let latched = health.breaker.latched.is_some();
         let mut mode = health.authorize.mode;
-        if contradicts && self.gateway.is_known_good(&token, wall_s) {
+        if contradicts && self.gateway.is_vouched(&token, wall_s) {
             if !health.breaker.suspects.iter().any(|suspect| suspect.token == token) {
                 self.alarm(Alarm::TokenDenied { token });
             }

@@ -51,8 +51,8 @@ impl Draft<'_> {
         let turn = spread(gateway.config.limits.jitter_seed, gateway.ask, u64::MAX);
         let wall_s = self.now.wall();
         breaker
-            .suspect(turn)
-            .filter(|token| !is_suspect(&gateway.probed) && gateway.is_known_good(token, wall_s))
+            .suspect(turn, |token| gateway.is_vouched(token, wall_s))
+            .filter(|_| !is_suspect(&gateway.probed))
             .or_else(|| {
                 let avoid = |token: &TokenHash| is_suspect(token) || denied == Some(*token);
                 gateway.trust.known_good(&gateway.probed, wall_s, avoid)

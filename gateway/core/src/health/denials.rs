@@ -127,10 +127,13 @@ impl Breaker {
         self.suspects.clear();
     }
 
-    /// Whom the next canary should stand for: one of those who were denied. One alone is that token's own matter; two
-    /// and more are the cloud's, and it is not believed before it accepts them.
-    pub(crate) fn suspect(&self, turn: u64) -> Option<TokenHash> {
-        let count = self.suspects.len() as u64;
-        (self.latched.is_some() && count >= 2).then(|| self.suspects[(turn % count) as usize].token)
+    /// Whom the next canary should stand for: one of those who were denied and are `vouched` for still. One alone is that
+    /// token's own matter; two and more are the cloud's, and it is not believed before it accepts them, or a newer list
+    /// leaves them out.
+    pub(crate) fn suspect(&self, turn: u64, vouched: impl Fn(&TokenHash) -> bool) -> Option<TokenHash> {
+        self.latched?;
+        let tokens = self.suspects.iter().map(|suspect| suspect.token);
+        let vouched: Vec<TokenHash> = tokens.filter(vouched).collect();
+        (vouched.len() >= 2).then(|| vouched[(turn % vouched.len() as u64) as usize])
     }
 }

@@ -142,18 +142,18 @@ const GOOD: Weight = Weight::Good { proves: false };
 const PROOF: Weight = Weight::Good { proves: true };
 
 signals! {
-    /// A token that is known good was accepted.
-    Accepted = 1, Authorize, GOOD, false, "a known-good token was accepted";
+    /// A token for which the signed list vouches was accepted.
+    Accepted = 1, Authorize, GOOD, false, "a listed token was accepted";
     /// Any other credible answer to a user's question.
     Answered = 2, Authorize, GOOD, false, "a question was answered";
     /// No answer in time.
     NoAnswer = 3, Authorize, Weight::Failure, false, "a question was not answered in time";
     /// An error instead of an answer.
     Failed = 4, Authorize, Weight::Failure, false, "a question was answered with an error";
-    /// A denial that nothing backs, of a known-good token that was in use here. Many of them are fatal.
-    Denied = 5, Authorize, Weight::Neutral, false, "a known-good token was denied";
+    /// A denial that nothing backs, of a token for which the list vouches and that was in use here. Many are fatal.
+    Denied = 5, Authorize, Weight::Neutral, false, "a listed token was denied";
     /// As well, of one that was not in use here.
-    DeniedIdle = 6, Authorize, Weight::Neutral, false, "a known-good token not lately in use was denied";
+    DeniedIdle = 6, Authorize, Weight::Neutral, false, "a listed token not lately in use was denied";
     /// The known-good canary was accepted, the known-bad one denied.
     CanariesRight = 7, Authorize, PROOF, true, "both canaries were answered right";
     /// A canary was answered wrongly.

@@ -321,7 +321,7 @@ fn an_evening_of_empty_accounts_is_no_mass_denial() {
 /// The incomplete whitelist: a stable part of the tokens is denied, everybody else and both kinds of canary are fine.
 #[test]
 fn a_partial_whitelist_refuses_no_good_user_and_is_not_believed_before_it_is_whole() {
-    let left_out = |n: u8| n % 3 == 0;
+    let left_out = |n: u8| n.is_multiple_of(3);
     let mut site = Site::new();
     crowd(&mut site, 90, Whitelist::AllowedOffline);
     let serve = |site: &mut Site, n: u8, ill: bool| {
@@ -538,4 +538,23 @@ fn gateways_of_one_outage_do_not_return_together() {
     seconds.dedup();
     assert!(seconds.len() >= 5, "{seconds:?}");
     assert!(seconds.last().unwrap() - seconds[0] <= 12, "{seconds:?}");
+}
+
+#[test]
+fn a_cloud_that_takes_its_own_accepts_back_is_not_lying() {
+    let mut site = Site::new();
+    // For a while the cloud accepts everybody; ten strangers are remembered for it.
+    for n in 101..=110 {
+        let (session, decision) = site.ask("c1", n);
+        site.answer(&decision, ACCEPT);
+        site.say("c1", gateway_core::Said::Stop(stop(session, 0, 0, 0)));
+    }
+    for n in 101..=110 {
+        let end = denied_by_an_honest_cloud(&mut site, "c1", n);
+        assert_eq!(end, "refuse denied 0", "for this attempt: the canaries say that the cloud is well");
+        site.pass(1_000);
+    }
+    assert!(site.gateway.health().breaker.latched.is_none());
+    assert_eq!(mode(&site, Capability::Authorize), Mode::Online);
+    site.check();
 }

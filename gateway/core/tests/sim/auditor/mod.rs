@@ -293,6 +293,11 @@ impl Auditor {
             }
             Event::Evidence(e) => {
                 let denied = matches!(e.signal, Signal::Denied | Signal::DeniedIdle);
+                let vouched = self.list.contains_key(&e.token) && self.is_trusted(&e.token);
+                assert!(
+                    !denied || vouched,
+                    "a denial of somebody for whom no signature speaks is held against the cloud: {e:?}"
+                );
                 if denied && self.is_good_user(&e.token) {
                     marks.hit(Mark::GoodUserDenied);
                 }
