@@ -12,12 +12,12 @@ use proto::{
 };
 
 use crate::{
-    Gateway, Outlet, Probe,
+    AwaitedEcho, Canaries, Gateway, Outlet,
     claims::{Claims, Interval},
-    event::{Event, Granted, Kept, KeptDevice, Metered},
-    health::Mode,
+    event::{Event, Evidence, Granted, Kept, KeptDevice, Metered},
+    health::{Capability, Mode, Signal},
     risk::Charge,
-    session::{INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
+    session::{Contest, INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
     time::{Instant, Now, SECONDS_A_DAY},
 };
 
@@ -35,6 +35,7 @@ impl Gateway {
         if let Some(record) = event.record() {
             self.book.book(record).expect("the gateway's own records fit its book");
             self.outbox.push(record);
+            self.health.records_wait(at, true, false, &self.config.limits);
         }
         match event {
             Event::Booted(_) => self.apply_boot(at),
@@ -57,12 +58,15 @@ impl Gateway {
                 self.sessions.put(session);
             }
             Event::Probed(e) => {
-                self.ask = e.ask;
+                self.ask = e.ask + 1;
                 self.probed = e.token;
-                self.probe = Some(Probe {
+                self.canaries = Some(Canaries {
                     ask: e.ask,
-                    token: e.token,
+                    good: e.token,
+                    bad: e.bad,
                     until: e.until,
+                    good_right: e.token == TokenHash::ZERO,
+                    bad_right: false,
                 });
             }
             Event::Refused(e) => {
@@ -143,15 +147,9 @@ impl Gateway {
                 self.trust.keys.epoch = e.epoch;
                 self.trust.keys.set.clone_from(&e.keys);
             }
-            Event::Evidence(e) => {
-                if e.probe {
-                    self.probe = None;
-                }
-                self.health.apply_evidence(at, e.good, &self.config.limits);
-            }
+            Event::Evidence(e) => self.apply_evidence(at, e),
             Event::ModeChanged(e) => {
-                self.health.apply_mode(at, e.mode, &self.config.limits);
-                if e.mode == Mode::Online {
+                if (e.capability, e.mode) == (Capability::Authorize, Mode::Online) {
                     self.risk.outage_over();
                     self.sessions.outage_over();
                 }
@@ -159,11 +157,35 @@ impl Gateway {
             Event::Receipted(e) => {
                 self.outbox.cursor = e.upto;
                 self.risk.receipted(e.upto);
+                let waiting = self.outbox.waiting() > 0;
+                self.health.records_wait(at, waiting, true, &self.config.limits);
             }
-            Event::Rewound(e) => self.outbox.cursor = e.upto,
             Event::LeaseTaken(e) => self.leases.take(e),
             Event::LeaseReturned(e) => self.leases.give_back(e),
             Event::LeasesRead(e) => self.leases.read(e.revision, at, self.outbox.cursor()),
+            Event::Rewound(e) => {
+                self.outbox.cursor = e.upto;
+                let waiting = self.outbox.waiting() > 0;
+                self.health.records_wait(at, waiting, false, &self.config.limits);
+            }
+            Event::Contested(e) => self.sessions.update(&e.session, |session| {
+                session.contest = Contest::Waiting;
+                session.contested = (e.cloud, e.code);
+                session.deadline = Some(e.until);
+            }),
+            Event::CanaryRight(e) => {
+                if let Some(pair) = &mut self.canaries {
+                    pair.good_right |= e.ask == pair.ask;
+                    pair.bad_right |= e.ask != pair.ask;
+                }
+            }
+            Event::EchoAsked(e) => {
+                self.echo = Some(AwaitedEcho {
+                    nonce: e.nonce,
+                    until: e.until,
+                });
+            }
+            Event::HelloAsked(e) => self.hello_until = Some(e.until),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -172,10 +194,32 @@ impl Gateway {
         self.sessions.forget_asking();
         self.trust.forget_staged();
         self.risk.forget_attempts();
-        self.probe = None;
+        (self.canaries, self.echo, self.hello_until) = (None, None, None);
         self.probed = TokenHash::ZERO;
         self.ask = 0;
         self.health.boot(at, &self.config.limits);
+        let waiting = self.outbox.waiting() > 0;
+        self.health.records_wait(at, waiting, true, &self.config.limits);
+    }
+
+    fn apply_evidence(&mut self, at: Instant, event: &Evidence) {
+        let signal = event.signal;
+        self.health.apply(at, event, &self.config.limits);
+        if !signal.ends_probe() {
+            return;
+        }
+        match signal.capability() {
+            Capability::Authorize => {
+                self.canaries = None;
+                let verdict = match signal == Signal::CanariesRight {
+                    true => Contest::Upheld,
+                    false => Contest::Overturned,
+                };
+                self.sessions.conclude_contests(at, verdict);
+            }
+            Capability::Commit => self.echo = None,
+            Capability::Control => self.hello_until = None,
+        }
     }
 
     /// What no list of now can have in its balances: what is held, and what is charged and has no receipt.
@@ -194,6 +238,7 @@ impl Gateway {
             self.risk.attempt(request.token, at);
         }
         self.trust.use_token(request.token, at);
+        self.activity.granted(request.token, at, &self.config.limits);
         let terms = &event.terms;
         match terms.evidence.lease {
             0 => self.risk.hold(terms.account, terms.money_max, terms.unsecured),
@@ -378,7 +423,7 @@ impl Gateway {
                 self.trust.revocations_revision = kept.revocations_revision;
                 self.trust.tariffs_revision = kept.tariffs_revision;
             }
-            Kept::Health(health) => self.health = health.clone(),
+            Kept::Health(health) => self.health = (**health).clone(),
             Kept::List(kept) => {
                 self.trust.keep_list(kept);
                 self.risk.spent.keep_list(kept.slot);
@@ -393,6 +438,7 @@ impl Gateway {
             }
             Kept::Leases(kept) => self.leases.revision = kept.revision,
             Kept::Decisions(kept) => self.decisions = kept.decisions,
+            Kept::Activity(kept) => self.activity.keep(kept),
         }
     }
 

@@ -4,7 +4,7 @@
 use proto::{
     artifact::Whitelist,
     id::{AccountId, TokenHash},
-    link::{Answer, Evidence, Verdict},
+    link::Evidence,
     message::{OutletState, RefusalReason},
     money::{Money, Units},
     tariff::Tariff,
@@ -189,27 +189,38 @@ struct Basis {
 }
 
 impl Gateway {
-    /// Whether an authenticated answer may be followed. A denial counts only if it shows a newer credential than ours,
-    /// or if we have no reason of our own to trust the token.
-    pub(crate) fn word(&self, answer: &Answer) -> Word {
-        match answer.verdict {
-            Verdict::Accept => Word::Accept {
-                account: answer.account,
-                money_max: answer.money_max,
-                credential_revision: answer.credential_revision,
-                lease: (answer.lease.epoch, answer.lease.amount),
-            },
-            Verdict::Deny if answer.credential_revision > self.trust.credential_revision(&answer.token) => Word::Deny,
-            Verdict::Deny if !self.is_known_good(&answer.token) => Word::Deny,
-            Verdict::Deny | Verdict::Other => Word::None,
-        }
-    }
-
     /// Whether we have a reason of our own to trust a token.
-    pub(crate) fn is_known_good(&self, token: &TokenHash) -> bool {
-        let listed = self.trust.entry(token).map(|entry| entry.valid);
+    pub(crate) fn is_known_good(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
+        let listed = self
+            .trust
+            .entry(token)
+            .map(|entry| entry.valid && !is_over(entry, wall_s));
         let good = listed.unwrap_or_else(|| self.trust.confirmed.contains_key(token));
         good && !self.trust.is_revoked(token) && !self.trust.is_denied(token)
+    }
+
+    /// Whether the signed list vouches for a token. The cloud's own earlier accept does not: a cloud that takes back its
+    /// own word shows nothing, and one that accepted everybody must take back much.
+    pub(crate) fn is_vouched(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
+        self.trust.entry(token).is_some() && self.is_known_good(token, wall_s)
+    }
+
+    /// Whether it does so without the cloud: what is granted to such a token is a matter of limits.
+    pub(crate) fn is_good_user(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
+        let entry = self.trust.entry(token);
+        entry.is_some_and(|entry| entry.whitelist != Whitelist::Never) && self.is_known_good(token, wall_s)
+    }
+
+    /// Whether a token that is known good would not be served here either, for want of money or at a limit. A denial of
+    /// it is then no sign of a cloud that lies: on some evenings many have spent everything.
+    pub(crate) fn refuses_too(&self, now: &Now, request: &Request) -> bool {
+        let Some(entry) = self.trust.entry(&request.token) else {
+            return false;
+        };
+        if self.is_good_user(&request.token, now.wall()) {
+            return matches!(self.evaluate(now, request, Word::None), Outcome::Refuse { .. });
+        }
+        entry.balance.saturating_sub(self.risk.spent(entry.account)) <= Money::ZERO
     }
 
     /// Walks the decision order.
@@ -294,7 +305,7 @@ impl Gateway {
             Some(Whitelist::AllowedOffline | Whitelist::Never) | None => true,
         };
         match word {
-            Word::NotAsked if asks && self.health.mode.asks() => {
+            Word::NotAsked if asks && self.health.authorize.mode.asks() => {
                 let amount = self
                     .config
                     .limits
@@ -392,7 +403,7 @@ impl Gateway {
     fn evidence(&self, basis: &Basis) -> Evidence {
         let (list_revision, revocations_revision, _) = self.trust.revisions();
         Evidence {
-            mode: self.health.mode.into(),
+            mode: self.health.authorize.mode.into(),
             credential_revision: basis.credential_revision,
             list_revision,
             revocations_revision,
@@ -417,7 +428,7 @@ impl Gateway {
         };
         money_max = money_max.min(basis.money_max);
         if basis.unsecured {
-            if !self.health.mode.asks() {
+            if !self.health.authorize.mode.asks() {
                 let tally = self.risk.tally(&request.token, request.kind);
                 if tally.count >= limits.outage_count_max {
                     return refuse(RefusalReason::Rate);

@@ -47,12 +47,59 @@ pub struct Limits {
     pub ask_ms: u64,
     /// Most requests of a token within a minute.
     pub attempts_a_minute_max: u32,
-    /// The authorize capability is ONLINE again after three good probes over at least so long, in ms.
+    /// A capability is ONLINE again after enough proofs over at least so long, in ms; up to a third more is added.
     pub recover_ms: u64,
     /// First interval between probes of a cloud that failed, in ms; doubles up to `probe_max_ms`.
     pub probe_ms: u64,
     /// Longest interval between probes, in ms.
     pub probe_max_ms: u64,
+    /// Two failures within this time make LOCAL, in ms.
+    pub failures_window_ms: u64,
+    /// Proofs in a row (canary pairs, echoes, hellos) needed to leave LOCAL.
+    pub recover_proofs: u32,
+    /// How long the answers to a pair of canaries may take, in ms.
+    pub canary_ms: u64,
+    /// A mass denial: so many distinct known-good tokens, active here, ...
+    pub mass_tokens_min: u32,
+    /// ... are denied within this time, in ms, ...
+    pub mass_window_ms: u64,
+    /// ... and these denials are more than so many hundredths of all answers about such tokens.
+    pub mass_percent: u32,
+    /// A token counts as active for so long after its last grant, in s.
+    pub active_s: u64,
+    /// The breaker that a mass denial latches lets go after so long without a denial and without a missed echo, in ms.
+    pub breaker_ms: u64,
+    /// Interval between echoes while nothing else is heard of the backend, in ms; 0: none, for a site without a cloud.
+    pub echo_ms: u64,
+    /// How long an echo, or the answer to a hello, may take, in ms.
+    pub echo_wait_ms: u64,
+    /// The backend counts as healthy for so long after it was heard, in ms.
+    pub echo_fresh_ms: u64,
+    /// Records that wait so long with none acknowledged are a failure, in ms; 0: never.
+    pub receipt_ms: u64,
+    /// Interval between hellos on a link that stands, in ms; 0: none, for a site without a cloud.
+    pub hello_ms: u64,
+    /// Makes this gateway's jitter its own; the shell derives it from the gateway's name.
+    pub jitter_seed: u64,
+    /// What a denial that nothing backs may do to a token that the list vouches for. Anything but the default comes from
+    /// a signed policy only.
+    pub unsigned_disable: UnsignedDisable,
+}
+
+/// What an unsigned denial of one known-good token may do, if both canaries are answered right and no mass denial is
+/// about. It never evicts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnsignedDisable {
+    /// Tell the operator; the local verdict stands.
+    #[default]
+    Alert,
+    /// As well, and refuse once the cloud has denied the token for so long without an accept.
+    SuspendAfter {
+        /// How long, in s.
+        s: u64,
+    },
+    /// Refuse at once.
+    Immediate,
 }
 
 const HOUR_S: u64 = 3600;
@@ -96,6 +143,21 @@ impl Default for Limits {
             recover_ms: 30_000,
             probe_ms: 2_000,
             probe_max_ms: 30_000,
+            failures_window_ms: 10_000,
+            recover_proofs: 3,
+            canary_ms: 500,
+            mass_tokens_min: 3,
+            mass_window_ms: 60_000,
+            mass_percent: 20,
+            active_s: 7 * 24 * HOUR_S,
+            breaker_ms: 600_000,
+            echo_ms: 30_000,
+            echo_wait_ms: 3_000,
+            echo_fresh_ms: 90_000,
+            receipt_ms: 60_000,
+            hello_ms: 300_000,
+            jitter_seed: 0,
+            unsigned_disable: UnsignedDisable::Alert,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod cloud;
 mod deadline;
+mod probe;
 
 use alloc::vec::Vec;
 
@@ -29,9 +30,6 @@ use crate::{
     time::{Instant, Now},
     trust::Look,
 };
-
-/// Code of a cloud that asks us to slow down. It says nothing about trust.
-const CODE_THROTTLED: u16 = 429;
 
 /// A decision in the making.
 pub(crate) struct Draft<'a> {
@@ -92,8 +90,10 @@ impl Gateway {
                 session,
                 not_after_s,
             } => draft.command(device, *verb, *outlet, *session, *not_after_s),
+            Input::Echo { nonce } => draft.echo(*nonce),
             Input::Tick => draft.tick(),
         };
+        draft.witness_artifact(input);
         draft.out.ignored = ignored.err();
         draft.out
     }
@@ -274,7 +274,7 @@ impl<'a> Draft<'a> {
                     request,
                     reason,
                     rule,
-                    mode: self.gateway.health.mode,
+                    mode: self.gateway.health.authorize.mode,
                     grounds,
                 }));
                 self.send(&device, Told::Refusal(refusal));
@@ -302,7 +302,7 @@ impl<'a> Draft<'a> {
             request,
             terms,
             rule,
-            mode: self.gateway.health.mode,
+            mode: self.gateway.health.authorize.mode,
             credential_revision,
             list_revision,
             tariffs_revision,

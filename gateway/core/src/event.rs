@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::Interval,
-    grounds::Grounds,
-    health::{Health, Mode},
+    grounds::{CloudWord, Grounds},
+    health::{Capability, Health, Mode, Signal},
     lease::LeaseRow,
     risk::Tally,
     session::{Request, Session, Terms},
@@ -70,14 +70,16 @@ payload! {
         /// Until when an answer counts.
         until: Instant,
     }
-    /// Nobody waits: the cloud is asked about a token that it should accept.
+    /// The cloud is asked about a pair of canaries: a token that it should accept and one that it should deny.
     Probed {
-        /// Who; zero: the list is empty, and any answer will do.
+        /// Known good; zero: nobody here is, and only the other one is asked about.
         token: TokenHash,
-        /// Number of the question.
+        /// Number of the question about it; the one about the other is the next number.
         ask: u64,
-        /// Until when an answer counts.
+        /// Until when answers count.
         until: Instant,
+        /// Known bad: no such token can exist.
+        bad: TokenHash,
     }
     /// No.
     Refused {
@@ -220,17 +222,19 @@ payload! {
         /// What became of it.
         outcome: CommandOutcome,
     }
-    /// The cloud answered well, or did not.
+    /// Something was seen of the cloud. The modes are a fold over these.
     Evidence {
-        /// Whether it did.
-        good: bool,
-        /// Whether nobody waited for it: a probe.
-        probe: bool,
+        /// What.
+        signal: Signal,
+        /// About whom; zero: nobody.
+        token: TokenHash,
     }
-    /// The authorize capability changed its mode.
+    /// A capability changed its mode. Announces what the evidence before it did.
     ModeChanged {
         /// From now on.
         mode: Mode,
+        /// Whose mode.
+        capability: Capability,
     }
     /// The hub has committed everything up to here.
     Receipted {
@@ -272,6 +276,36 @@ payload! {
     Rewound {
         /// The last record that it knows.
         upto: u64,
+    }
+    /// The cloud denied a token and nothing backs it: the user waits for the canaries.
+    Contested {
+        /// Which session.
+        session: SessionId,
+        /// Until when.
+        until: Instant,
+        /// What the cloud said.
+        #[serde(default)]
+        cloud: CloudWord,
+        /// The code, if it was an error.
+        #[serde(default)]
+        code: u16,
+    }
+    /// One of the canaries was answered right; the other one is awaited.
+    CanaryRight {
+        /// Number of the question.
+        ask: u64,
+    }
+    /// The operator's backend is asked for an echo.
+    EchoAsked {
+        /// What it must return.
+        nonce: u64,
+        /// Until when.
+        until: Instant,
+    }
+    /// The hub is asked where it stands.
+    HelloAsked {
+        /// Until when an answer counts.
+        until: Instant,
     }
 }
 
@@ -322,6 +356,10 @@ pub enum Event {
     LeaseTaken(LeaseTaken),
     LeaseReturned(LeaseReturned),
     LeasesRead(LeasesRead),
+    Contested(Contested),
+    CanaryRight(CanaryRight),
+    EchoAsked(EchoAsked),
+    HelloAsked(HelloAsked),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -363,6 +401,10 @@ impl Event {
             | Self::Receipted(_)
             | Self::Rewound(_)
             | Self::LeasesRead(_)
+            | Self::Contested(_)
+            | Self::CanaryRight(_)
+            | Self::EchoAsked(_)
+            | Self::HelloAsked(_)
             | Self::Kept(_) => None,
         }
     }
@@ -483,6 +525,11 @@ payload! {
         /// Since which list.
         slot: KeptListSlot,
     }
+    /// When tokens were last granted, as a snapshot keeps it; part by part.
+    KeptActivity {
+        /// Token and time.
+        rows: Vec<(TokenHash, Instant)>,
+    }
 }
 
 /// A piece of state in a snapshot.
@@ -500,13 +547,14 @@ pub enum Kept {
     Spent(KeptSpent),
     Outbox(KeptOutbox),
     Trust(KeptTrust),
-    Health(Health),
+    Health(alloc::boxed::Box<Health>),
     List(KeptList),
     Uses(KeptUses),
     Tariffs(KeptTariffs),
     Lease(KeptLease),
     Leases(KeptLeases),
     Decisions(KeptDecisions),
+    Activity(KeptActivity),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

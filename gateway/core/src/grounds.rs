@@ -4,12 +4,11 @@
 use proto::{
     artifact::Whitelist,
     id::{Hash, Kind},
-    link::{Answer, Verdict},
     money::{Money, Units},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Gateway, authorize::Word, health::Mode, risk::Tally, session::Request, time::Now, trust::is_over};
+use crate::{Gateway, health::Mode, risk::Tally, session::Request, time::Now, trust::is_over};
 
 /// What the cloud said about one request, and how it was classed (semantics, section 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,6 +25,8 @@ pub enum CloudWord {
     DenyUnopposed,
     /// No, about a token known good, and nothing newer is shown: evidence about the cloud, not about the token.
     DenyUnbacked,
+    /// No, and nothing backs it, of a cloud that answered both its canaries right: followed for this attempt.
+    DenyUpheld,
     /// An error, unsigned; its code stands beside it.
     Error,
     /// No answer in time.
@@ -40,7 +41,7 @@ impl CloudWord {
     pub const fn is_unbacked_no(self) -> bool {
         match self {
             Self::DenyUnbacked | Self::Error | Self::Silence | Self::Other => true,
-            Self::NotAsked | Self::Accept | Self::DenyNewer | Self::DenyUnopposed => false,
+            Self::NotAsked | Self::Accept | Self::DenyNewer | Self::DenyUnopposed | Self::DenyUpheld => false,
         }
     }
 
@@ -53,6 +54,7 @@ impl CloudWord {
             Self::DenyNewer => "deny_newer",
             Self::DenyUnopposed => "deny_unopposed",
             Self::DenyUnbacked => "deny_unbacked",
+            Self::DenyUpheld => "deny_upheld",
             Self::Error => "error",
             Self::Silence => "silence",
             Self::Other => "other",
@@ -71,6 +73,7 @@ impl From<CloudWord> for u8 {
             CloudWord::Error => 5,
             CloudWord::Silence => 6,
             CloudWord::Other => 7,
+            CloudWord::DenyUpheld => 8,
         }
     }
 }
@@ -85,6 +88,7 @@ impl From<u8> for CloudWord {
             4 => Self::DenyUnbacked,
             5 => Self::Error,
             6 => Self::Silence,
+            8 => Self::DenyUpheld,
             _ => Self::Other,
         }
     }
@@ -173,18 +177,6 @@ pub struct Grounds {
 }
 
 impl Gateway {
-    /// How an answer is classed.
-    pub(crate) fn cloud_word(&self, answer: &Answer) -> CloudWord {
-        let is_newer = answer.credential_revision > self.trust.credential_revision(&answer.token);
-        match answer.verdict {
-            Verdict::Accept => CloudWord::Accept,
-            Verdict::Deny if is_newer => CloudWord::DenyNewer,
-            Verdict::Deny if self.word(answer) == Word::Deny => CloudWord::DenyUnopposed,
-            Verdict::Deny => CloudWord::DenyUnbacked,
-            Verdict::Other => CloudWord::Other,
-        }
-    }
-
     /// Everything that a decision about this request rests on now.
     pub(crate) fn grounds(&self, now: &Now, request: &Request, cloud: CloudWord, code: u16) -> Grounds {
         let at = self.time.at(now);
@@ -200,7 +192,7 @@ impl Gateway {
             cloud,
             code,
             waited_ms: asked.map_or(0, |session| at.since_ms(session.requested_at)),
-            mode: self.health.mode,
+            mode: self.health.authorize.mode,
             listed: entry.map(|entry| Listed {
                 policy: entry.whitelist,
                 valid: entry.valid,

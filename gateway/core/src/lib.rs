@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+mod activity;
 mod apply;
 mod authorize;
 mod claims;
@@ -16,7 +17,7 @@ pub mod config;
 mod decide;
 pub mod event;
 mod grounds;
-mod health;
+pub mod health;
 mod lease;
 mod outbox;
 pub mod report;
@@ -35,7 +36,7 @@ use proto::{
     artifact::{IssuerKeys, Revocations, TariffTable, VerifiedList},
     book::Book,
     id::{DeviceId, GatewayId, Hash, OutletId, SessionId, TokenHash},
-    link::{Answer, Ask, LedgerReceipt, Welcome},
+    link::{Answer, Ask, Echo, LedgerReceipt, Welcome},
     message::{
         Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status,
         Stop, Verb,
@@ -46,16 +47,17 @@ use proto::{
 
 use crate::claims::Claims;
 pub use crate::{
+    activity::Activity,
     authorize::Rule,
     claims::Interval,
     config::Config,
     event::Event,
     grounds::{Caps, CloudWord, Grounds, Listed},
-    health::{Health, Mode},
+    health::{Capability, Health, Mode},
     lease::{LeaseRow, Leases},
     outbox::Outbox,
     risk::{Risk, Tally},
-    session::{Request, Session, Sessions, Terms},
+    session::{Contest, Request, Session, Sessions, Terms},
     time::{Instant, Now, Timeline},
     trust::{Aside, Confirmation, Findings, List, ListHead, PriceChange, Stale, Trust},
 };
@@ -129,6 +131,11 @@ pub enum Input {
         /// Not after this time (seconds since 1970 UTC); 0: no limit.
         not_after_s: u64,
     },
+    /// The operator's backend returned an echo; its seal fits.
+    Echo {
+        /// What it returned.
+        nonce: u64,
+    },
     /// [`Gateway::next_deadline`] has passed. Does one thing; call again while it is still due.
     Tick,
 }
@@ -173,6 +180,10 @@ pub enum Effect {
     },
     /// Ask the hub. No answer in time is an answer too: the core keeps the deadline.
     Ask(Ask),
+    /// Ask the operator's backend for an echo. None in time is an answer too.
+    Echo(Echo),
+    /// Ask the hub where it stands, on a link that stands already.
+    Hello,
     /// Tell the operator.
     Alarm(Alarm),
 }
@@ -253,6 +264,23 @@ pub enum Alarm {
         found: u64,
         /// Billed up to.
         billed: u64,
+    },
+    /// A capability is decided without the cloud from now on, or with it again.
+    #[error("{} is {} now", capability.word(), mode.word())]
+    Mode {
+        /// Which.
+        capability: Capability,
+        /// Its mode.
+        mode: Mode,
+    },
+    /// The cloud denies so many known-good tokens that it is not believed any more.
+    #[error("the cloud denies known-good tokens by the dozen: unsigned denials are ignored until it is well again")]
+    MassDenial,
+    /// The cloud denies a token that we know to be good, and shows no newer credential.
+    #[error("the cloud denies token {token}, which is good by all that is signed, and shows no newer credential")]
+    TokenDenied {
+        /// Which.
+        token: TokenHash,
     },
 }
 
@@ -377,10 +405,31 @@ impl Default for Outlet {
     }
 }
 
+/// A pair of canaries on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Probe {
+struct Canaries {
+    /// Number of the question about the good one; the bad one has the next.
     ask: u64,
-    token: TokenHash,
+    good: TokenHash,
+    bad: TokenHash,
+    until: Instant,
+    good_right: bool,
+    bad_right: bool,
+}
+
+impl Canaries {
+    const fn is_about(&self, ask: u64) -> bool {
+        ask == self.ask || ask == self.ask + 1
+    }
+
+    const fn token(&self, ask: u64) -> TokenHash {
+        if ask == self.ask { self.good } else { self.bad }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AwaitedEcho {
+    nonce: u64,
     until: Instant,
 }
 
@@ -397,8 +446,12 @@ pub struct Gateway {
     book: Book,
     outbox: Outbox,
     health: Health,
-    probe: Option<Probe>,
-    /// Token of the last probe, so that probes go round the list.
+    activity: Activity,
+    canaries: Option<Canaries>,
+    echo: Option<AwaitedEcho>,
+    /// Until when the answer to a hello is awaited.
+    hello_until: Option<Instant>,
+    /// The last good canary, so that canaries go round the list.
     probed: TokenHash,
     /// Number of the last question to the cloud in this boot.
     ask: u64,
@@ -419,9 +472,16 @@ impl Gateway {
     /// When [`Input::Tick`] is due, on this boot's monotonic clock; `None`: never.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let probe = self.probe.map(|probe| probe.until).or(self.health.probe_at);
-        let lease = self.leases.next_end(self.time.epoch);
-        let at = self.sessions.next_timer().into_iter().chain(probe).chain(lease).min()?;
+        let health = &self.health;
+        let timers = [
+            self.sessions.next_timer(),
+            self.canaries.map(|pair| pair.until).or(health.authorize.probe_at),
+            self.echo.map(|echo| echo.until).or(health.commit.probe_at),
+            self.hello_until.or(health.control.probe_at),
+            health.receipt_look_at,
+            self.leases.next_end(self.time.epoch),
+        ];
+        let at = timers.into_iter().flatten().min()?;
         Some(self.time.mono_ms(at))
     }
 
@@ -471,6 +531,12 @@ impl Gateway {
     #[must_use]
     pub const fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Who was served here lately.
+    #[must_use]
+    pub const fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// The configuration.

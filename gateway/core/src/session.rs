@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::{Claims, Interval},
+    grounds::CloudWord,
     time::Instant,
 };
 
@@ -125,6 +126,50 @@ pub struct Session {
     /// Whether it counts in its token's tally of this outage.
     #[serde(default)]
     pub counted: bool,
+    /// Whether the cloud denied it with nothing to back that, and what the canaries say.
+    #[serde(default)]
+    pub contest: Contest,
+    /// What the cloud said then, and the code if it was an error.
+    #[serde(default)]
+    pub contested: (CloudWord, u16),
+}
+
+/// A denial that nothing backs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+pub enum Contest {
+    /// There was none.
+    #[default]
+    None,
+    /// There was one; the canaries are asked.
+    Waiting,
+    /// Both canaries were answered right: the denial stands for this attempt.
+    Upheld,
+    /// They were not: the local verdict stands.
+    Overturned,
+}
+
+impl From<Contest> for u8 {
+    fn from(contest: Contest) -> Self {
+        match contest {
+            Contest::None => 0,
+            Contest::Waiting => 1,
+            Contest::Upheld => 2,
+            Contest::Overturned => 3,
+        }
+    }
+}
+
+/// A number of a newer version reads as no denial.
+impl From<u8> for Contest {
+    fn from(code: u8) -> Self {
+        match code {
+            1 => Self::Waiting,
+            2 => Self::Upheld,
+            3 => Self::Overturned,
+            _ => Self::None,
+        }
+    }
 }
 
 impl Session {
@@ -152,6 +197,8 @@ impl Session {
             amount: Money::ZERO,
             units: Units::ZERO,
             counted: false,
+            contest: Contest::None,
+            contested: (CloudWord::NotAsked, 0),
         }
     }
 
@@ -348,6 +395,20 @@ impl Sessions {
     /// What was granted in an outage does not count in the next one.
     pub(crate) fn outage_over(&mut self) {
         self.all.values_mut().for_each(|session| session.counted = false);
+    }
+
+    /// The canaries were heard, or not: whoever waits for them is due now.
+    pub(crate) fn conclude_contests(&mut self, at: Instant, verdict: Contest) {
+        let waiting = self.asks.values().filter(|id| {
+            let session = self.all.get(*id);
+            session.is_some_and(|session| session.contest == Contest::Waiting)
+        });
+        for id in waiting.copied().collect::<alloc::vec::Vec<_>>() {
+            self.update(&id, |session| {
+                session.contest = verdict;
+                session.deadline = Some(at);
+            });
+        }
     }
 
     /// Questions to the cloud do not survive a boot: the devices ask again.

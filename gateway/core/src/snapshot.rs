@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Gateway {
-    /// Events that make this state from nothing, except for what ends with a boot anyway: the probe and the number of the
-    /// last question, the counts of attempts, and a list that is staged in part. The time with which they are applied does not matter.
+    /// Events that make this state from nothing, except for what ends with a boot anyway: probes, the number of the last
+    /// question, the counts of attempts and denials, and a list that is staged in part. The time with which they are applied does not matter.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Event> {
         let mut events = Vec::new();
@@ -49,7 +49,8 @@ impl Gateway {
         );
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
-        events.push(Event::Kept(Kept::Health(self.health.clone())));
+        self.activity.snapshot(&mut events);
+        events.push(Event::Kept(Kept::Health(Box::new(self.health.clone()))));
         let decisions = self.decisions;
         events.push(Event::Kept(Kept::Decisions(KeptDecisions { decisions })));
         // Last, because applying the others has moved the clock.

@@ -172,13 +172,19 @@ impl Trust {
     }
 
     /// A token that should be accepted by a healthy cloud, for a probe: the first valid one behind `after`, in turn.
-    /// `wall_s`: the wall clock, if there is one.
-    pub(crate) fn known_good(&self, after: &TokenHash, wall_s: Option<u64>) -> Option<TokenHash> {
+    /// `wall_s`: the wall clock, if there is one. `avoid`: who would be no witness; taken only if nobody else is left.
+    pub(crate) fn known_good(
+        &self,
+        after: &TokenHash,
+        wall_s: Option<u64>,
+        avoid: impl Fn(&TokenHash) -> bool,
+    ) -> Option<TokenHash> {
         let is_good = |entry: &&ListEntry| {
             let usable = entry.valid && !is_over(entry, wall_s);
             usable && !self.is_revoked(&entry.token) && !self.is_denied(&entry.token)
         };
-        self.list.in_turn(after).find(is_good).map(|entry| entry.token)
+        let turn = || self.list.in_turn(after).filter(is_good).map(|entry| entry.token);
+        turn().find(|token| !avoid(token)).or_else(|| turn().next())
     }
 
     /// What the cloud confirmed. An answer that was long on its way does not bring an older credential back.

@@ -1,6 +1,8 @@
 //! The configuration file and the secrets file beside it. Unknown keys are refused; every error names the file and the
 //! key. `deploy/config/holdfast.toml` documents every key.
 
+mod health;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -69,6 +71,8 @@ struct File {
     trust: TrustSection,
     #[serde(default)]
     limits: LimitsSection,
+    #[serde(default)]
+    health: health::HealthSection,
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,9 +164,6 @@ struct LimitsSection {
     confirmation_s: Option<u64>,
     ask_ms: Option<u64>,
     attempts_a_minute_max: Option<u32>,
-    recover_ms: Option<u64>,
-    probe_ms: Option<u64>,
-    probe_max_ms: Option<u64>,
     #[serde(default)]
     charger: KindSection,
     #[serde(default)]
@@ -302,9 +303,12 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
     let gateway = check.name("site.gateway", &file.site.gateway)?;
+    let mut limits = limits(&check, &file.limits)?;
+    let name = format!("{}/{}", file.site.name, file.site.gateway);
+    file.health.fill(&check, &name, file.link.is_some(), &mut limits)?;
     let core = CoreConfig {
         devices,
-        limits: limits(&check, &file.limits)?,
+        limits,
         offset_min: file.site.utc_offset_min,
         gateway: Some(gateway),
     };
@@ -499,18 +503,15 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
     set(&mut limits.list_half_s, section.list_half_s);
     set(&mut limits.confirmation_s, section.confirmation_s);
     set(&mut limits.ask_ms, section.ask_ms);
-    set(&mut limits.recover_ms, section.recover_ms);
-    set(&mut limits.probe_ms, section.probe_ms);
-    set(&mut limits.probe_max_ms, section.probe_max_ms);
     limits.site_budget = section.site_budget.map_or(limits.site_budget, Money);
     limits.attempts_a_minute_max = section.attempts_a_minute_max.unwrap_or(limits.attempts_a_minute_max);
     if limits.ask_ms > 2_000 {
         return check.fail("limits.ask_ms", "nobody waits longer than 2,000 ms for a verdict");
     }
-    if limits.probe_ms == 0 || limits.attempts_a_minute_max == 0 || limits.site_budget.0 < 0 {
+    if limits.attempts_a_minute_max == 0 || limits.site_budget.0 < 0 {
         return check.fail(
             "limits",
-            "probe_ms and attempts_a_minute_max are above zero, site_budget is not negative",
+            "attempts_a_minute_max is above zero, site_budget is not negative",
         );
     }
     Ok(limits)

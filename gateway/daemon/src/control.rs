@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::{Gateway, Input, Now, report::Span, why::Wanted};
+use gateway_core::{Gateway, Input, Instant, Now, health::Track, report::Span, why::Wanted};
 use journal::Reader;
 use proto::{
     book::{Book, Transfer},
@@ -175,13 +175,24 @@ fn status(look: &Look<'_>) -> Value {
     let outbox = gateway.outbox();
     let (list, revocations, tariffs) = gateway.trust().revisions();
     let time = gateway.timeline();
+    let at = time.at(&now);
     json!({
         "boot": time.boot,
         "epoch": time.epoch,
         "up_s": now.mono_ms / 1000,
         "clock": format!("{:?}", now.quality).to_lowercase(),
-        "authorize": health.mode.word(),
-        "authorize_since_s": time.at(&now).since_ms(health.since) / 1000,
+        "authorize": health.authorize.mode.word(),
+        "authorize_since_s": at.since_ms(health.authorize.since) / 1000,
+        "authorize_evidence": seen(&health.authorize, at),
+        "commit": health.commit.mode.word(),
+        "commit_since_s": at.since_ms(health.commit.since) / 1000,
+        "commit_evidence": seen(&health.commit, at),
+        "control": health.control.mode.word(),
+        "control_since_s": at.since_ms(health.control.since) / 1000,
+        "control_evidence": seen(&health.control, at),
+        "healthy": health.is_healthy(at, &gateway.config().limits),
+        "mass_denial_s": health.breaker.latched.map(|since| at.since_ms(since) / 1000),
+        "tokens_denied": health.breaker.suspects.len(),
         "link": look.link,
         "devices": gateway.config().devices.len(),
         "tokens": gateway.trust().tokens(),
@@ -204,6 +215,14 @@ fn status(look: &Look<'_>) -> Value {
         "tariffs_aside": trust.tariffs_aside().map_or(0, |table| table.revision),
         "keys_epoch": trust.keys_epoch(),
     })
+}
+
+/// What a mode rests on.
+fn seen(track: &Track, at: Instant) -> String {
+    track.last.map_or_else(
+        || "nothing yet".to_owned(),
+        |signal| format!("{}, {} s ago", signal.words(), at.since_ms(track.last_at) / 1000),
+    )
 }
 
 fn sessions(gateway: &Gateway) -> Value {

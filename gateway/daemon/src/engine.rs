@@ -337,22 +337,24 @@ impl Engine {
             Effect::RaiseCounter { device, last } => self.sealer.raise(&device, last),
             Effect::Ask(ask) => {
                 let number = ask.ask;
-                let up = self.shell.link_up.load(Ordering::Relaxed);
-                let sent = up
-                    && self
-                        .shell
-                        .link
-                        .as_ref()
-                        .is_some_and(|link| link.try_send(LinkJob::Ask(ask)).is_ok());
-                if !sent {
+                if !self.send_link(LinkJob::Ask(ask)) {
                     self.follow_ups.push_back(Input::Trouble {
                         ask: number,
                         code: CODE_NO_LINK,
                     });
                 }
             }
+            // What does not leave is not answered; the core keeps the deadline.
+            Effect::Echo(echo) => drop(self.send_link(LinkJob::Echo(echo))),
+            Effect::Hello => drop(self.send_link(LinkJob::Hello)),
             Effect::Alarm(alarm) => raise(&alarm),
         }
+    }
+
+    /// Returns whether the link took it. Nothing waits for a link that is known to be down.
+    fn send_link(&self, job: LinkJob) -> bool {
+        let up = self.shell.link_up.load(Ordering::Relaxed);
+        up && self.shell.link.as_ref().is_some_and(|link| link.try_send(job).is_ok())
     }
 }
 
@@ -360,7 +362,7 @@ impl Engine {
 fn outcome(decision: &Decision) -> String {
     let alarm = decision.effects.iter().find_map(|effect| match effect {
         Effect::Alarm(alarm) => Some(alarm.to_string()),
-        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Ask(_) => None,
+        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Ask(_) | Effect::Echo(_) | Effect::Hello => None,
     });
     match (decision.ignored, alarm) {
         (Some(ignored), _) => format!("ignored: {ignored}"),
@@ -371,12 +373,14 @@ fn outcome(decision: &Decision) -> String {
 
 fn raise(alarm: &Alarm) {
     match alarm {
-        Alarm::DeviceFault { .. } => tracing::warn!(%alarm, "ALARM"),
+        Alarm::Mode { mode, .. } if mode.asks() => tracing::info!(%alarm, "ALARM over"),
+        Alarm::DeviceFault { .. } | Alarm::TokenDenied { .. } | Alarm::Mode { .. } => tracing::warn!(%alarm, "ALARM"),
         Alarm::Diverged { .. }
         | Alarm::Quarantined { .. }
         | Alarm::Trailer { .. }
         | Alarm::HubRegressed { .. }
         | Alarm::Epoch { .. }
+        | Alarm::MassDenial
         | Alarm::Register { .. } => tracing::error!(%alarm, "ALARM"),
     }
 }
@@ -384,7 +388,10 @@ fn raise(alarm: &Alarm) {
 /// What an operator acts on.
 fn report(event: &Event) {
     match event {
-        Event::ModeChanged(e) => tracing::warn!(mode = e.mode.word(), "authorize is {} now", e.mode.word()),
+        Event::ModeChanged(e) => {
+            let (capability, mode) = (e.capability.word(), e.mode.word());
+            tracing::info!(capability, mode, "{capability} is {mode} now");
+        }
         Event::ListAdopted(e) => tracing::info!(revision = e.revision, "list adopted"),
         Event::RevocationsAdopted(e) => {
             tracing::info!(revision = e.revision, count = e.entries.len(), "revocations adopted")
@@ -438,6 +445,10 @@ fn report(event: &Event) {
         | Event::Evidence(_)
         | Event::Receipted(_)
         | Event::Rewound(_)
+        | Event::Contested(_)
+        | Event::CanaryRight(_)
+        | Event::EchoAsked(_)
+        | Event::HelloAsked(_)
         | Event::Kept(_) => tracing::trace!(?event, "applied"),
     }
 }

@@ -89,6 +89,17 @@ fn what_is_wrong_is_named() {
             "limits.ask_ms: nobody waits longer than 2,000 ms",
         ),
         ("#ask_ms = 1200", "ask_ms = \"soon\"", "invalid type"),
+        (
+            "#ask_ms = 1200",
+            "ask_ms = 1900",
+            "health.canary_ms: nobody waits longer than 2,000 ms",
+        ),
+        (
+            "#mass_tokens_min = 3",
+            "mass_tokens_min = 1",
+            "one token alone is no mass denial",
+        ),
+        ("#probe_ms = 2000", "probe_ms = 0", "probe_ms, canary_ms"),
         ("#utc_offset_min = 0", "utc_offset_min = 2000", "site.utc_offset_min"),
         (
             "broker = \"hub.example.org:1884\"",

@@ -199,7 +199,7 @@ impl Place {
             match effect {
                 Effect::Send { message, .. } => self.granted.push(message),
                 Effect::Ask(ask) => self.asks.push(ask),
-                Effect::RaiseCounter { .. } | Effect::Alarm(_) => {}
+                Effect::RaiseCounter { .. } | Effect::Alarm(_) | Effect::Echo(_) | Effect::Hello => {}
             }
         }
     }

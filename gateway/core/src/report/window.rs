@@ -2,7 +2,6 @@
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
-    format,
     string::{String, ToString},
     vec::Vec,
 };
@@ -322,9 +321,4 @@ impl Window {
         let (alarms, changes) = (alarms.collect(), changes.collect());
         (self.served, self.ledger, self.risk, self.otherwise, alarms, changes)
     }
-}
-
-/// `3 failures`, or nothing.
-pub(super) fn some(count: u64, one: &str) -> Option<String> {
-    (count > 0).then(|| format!("{count} {one}{}", if count == 1 { "" } else { "s" }))
 }

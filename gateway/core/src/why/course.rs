@@ -138,6 +138,12 @@ impl Story {
                 self.asked = Some(at);
                 self.note(at, format!("the device asks; the cloud is asked (question {})", e.ask));
             }
+            Event::Contested(e) if e.session == id => {
+                self.note(
+                    at,
+                    "the cloud says no and backs it with nothing: its canaries are asked",
+                );
+            }
             Event::Refused(e) if e.request.session == id => {
                 self.forgotten = false;
                 self.note(at, format!("refused: {}", e.reason.word()));
@@ -250,6 +256,10 @@ impl Story {
             | Event::Adopted(_)
             | Event::RolledBack(_)
             | Event::KeysAdopted(_)
+            | Event::Contested(_)
+            | Event::CanaryRight(_)
+            | Event::EchoAsked(_)
+            | Event::HelloAsked(_)
             | Event::Kept(_) => {}
         }
     }

@@ -185,6 +185,10 @@ impl Search {
             | Event::Adopted(_)
             | Event::RolledBack(_)
             | Event::KeysAdopted(_)
+            | Event::Contested(_)
+            | Event::CanaryRight(_)
+            | Event::EchoAsked(_)
+            | Event::HelloAsked(_)
             | Event::Rewound(_)
             | Event::Kept(_) => None,
         };

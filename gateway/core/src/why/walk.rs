@@ -117,6 +117,9 @@ fn cloud(g: &Grounds) -> String {
             "the cloud said no after {waited}, but showed nothing newer than credential revision {}, which is good: evidence, not authority",
             g.listed.map_or(0, |listed| listed.credential_revision)
         ),
+        CloudWord::DenyUpheld => format!(
+            "the cloud said no, showed nothing newer, and answered both its canaries right after {waited}: followed this once"
+        ),
         CloudWord::Error => format!(
             "an error {} came after {waited}, unsigned: evidence about the cloud, no authority over the token",
             g.code
@@ -228,7 +231,7 @@ fn refused(e: &Refused) -> String {
         },
         RefusalReason::Concurrent => format!("this token has another session open at a {kind}"),
         RefusalReason::Denied => match g.cloud {
-            CloudWord::DenyNewer | CloudWord::DenyUnopposed => cloud(g),
+            CloudWord::DenyNewer | CloudWord::DenyUnopposed | CloudWord::DenyUpheld => cloud(g),
             CloudWord::NotAsked
             | CloudWord::Accept
             | CloudWord::DenyUnbacked

@@ -5,6 +5,7 @@ use proto::{
     id::Hash,
     link::{Answer, Ask, LedgerReceipt, Trouble, Verdict},
     message::ClockQuality,
+    money::Money,
 };
 
 use crate::{
@@ -77,20 +78,52 @@ impl World {
                 self.hit(Mark::Throttled);
                 (50, self.trouble(ask.ask, 429))
             }
-            Mood::Denies => {
-                let verdict = Verdict::Deny;
-                let credential_revision = truth.credential_revision;
-                if truth.verdict == Verdict::Accept {
-                    self.hit(Mark::DenialUnbacked);
+            Mood::Denies => (50, self.denial(truth)),
+            Mood::DeniesPart(_) if mood.leaves_out(&ask.token) => {
+                self.hit(Mark::DeniedInPart);
+                (50, self.denial(truth))
+            }
+            Mood::DeniesPart(_) | Mood::HalfDead => (self.random.range(10, 300), Input::Answer(truth)),
+            Mood::AcceptsAll => {
+                if truth.verdict == Verdict::Deny {
+                    self.hit(Mark::LiedAccept);
                 }
+                let (verdict, money_max) = (Verdict::Accept, Money(1_000));
                 let lie = Answer {
                     verdict,
-                    credential_revision,
+                    money_max,
+                    account: truth.account.max(1),
                     ..truth
                 };
                 (50, Input::Answer(lie))
             }
             Mood::Confused => (50, Input::Answer(self.confuse(truth))),
+        };
+        self.after(ms, Next::CloudSays(Box::new(says)));
+    }
+
+    fn denial(&mut self, truth: Answer) -> Input {
+        if truth.verdict == Verdict::Accept {
+            self.hit(Mark::DenialUnbacked);
+        }
+        let verdict = Verdict::Deny;
+        Input::Answer(Answer { verdict, ..truth })
+    }
+
+    /// The gateway wants to hear from the operator's backend itself: an echo, or the answer to a hello.
+    pub(crate) fn backend_asked(&mut self, says: Input) {
+        let mood = match self.mood {
+            Mood::Mixed => self.random.pick(&Mood::ALL),
+            mood => mood,
+        };
+        let (ms, says) = match mood {
+            Mood::Dark | Mood::Mixed | Mood::HalfDead => return,
+            Mood::Hangs => (self.random.range(900, 90_000), says),
+            Mood::NotFound => (50, self.trouble(0, 404)),
+            Mood::Throttles => (50, self.trouble(0, 429)),
+            Mood::Healthy | Mood::Denies | Mood::DeniesPart(_) | Mood::AcceptsAll | Mood::Confused => {
+                (self.random.range(10, 400), says)
+            }
         };
         self.after(ms, Next::CloudSays(Box::new(says)));
     }
@@ -138,7 +171,7 @@ impl World {
         let part: Vec<Vec<u8>> = records[cursor..upto].iter().map(|(bytes, _)| bytes.clone()).collect();
         self.upload_due = true;
         self.after(3 * SECOND_MS, Next::UploadDue);
-        if self.mood == Mood::Dark {
+        if matches!(self.mood, Mood::Dark | Mood::HalfDead) {
             return;
         }
         for ms in self.weather(false) {

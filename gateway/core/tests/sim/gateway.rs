@@ -126,7 +126,9 @@ impl World {
     }
 
     fn audit(&mut self, first: usize) {
-        for (_, event) in &self.shell.journal[first..] {
+        for (now, event) in &self.shell.journal[first..] {
+            let at = self.shell.gateway.timeline().at(now);
+            self.auditor.modes.durable(at.0, event, &mut self.marks);
             self.auditor.durable(self.t_ms, event, &mut self.marks);
         }
         let waiting = self.shell.records.len() as u64 > self.shell.gateway.outbox().cursor();
@@ -194,15 +196,33 @@ impl World {
                     self.after(ms, Next::AskArrives(question));
                 }
             }
+            Effect::Echo(echo) => {
+                let says = Input::Echo { nonce: echo.nonce };
+                self.ask_backend(says);
+            }
+            Effect::Hello => {
+                let says = Input::Welcome(self.hub.welcome());
+                self.ask_backend(says);
+            }
             Effect::Alarm(alarm) => match alarm {
                 Alarm::Quarantined { .. } => {}
                 Alarm::Trailer { .. } => panic!("the hub knows what it published: {alarm}"),
                 Alarm::HubRegressed { .. } => self.hit(Mark::HubPutBack),
                 Alarm::DeviceFault { .. } => {}
+                Alarm::Mode { capability, mode } => self.auditor.alarmed(capability, mode),
+                Alarm::MassDenial => self.hit(Mark::MassDenial),
+                Alarm::TokenDenied { .. } => self.hit(Mark::TokenDenied),
                 Alarm::Diverged { .. } | Alarm::Epoch { .. } | Alarm::Register { .. } => {
                     panic!("an alarm without a cause: {alarm}")
                 }
             },
+        }
+    }
+
+    fn ask_backend(&mut self, says: Input) {
+        if self.cloud_link {
+            let ms = self.random.range(10, 100);
+            self.after(ms, Next::BackendAsked(Box::new(says)));
         }
     }
 

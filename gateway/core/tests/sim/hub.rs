@@ -30,6 +30,12 @@ pub(crate) enum Mood {
     NotFound,
     /// A sealed denial that no newer credential backs.
     Denies,
+    /// A sealed denial, that nothing backs, of a stable part of the tokens: an incomplete whitelist.
+    DeniesPart(u8),
+    /// Yes, whoever it is.
+    AcceptsAll,
+    /// Questions are answered; the operator's backend behind is not there.
+    HalfDead,
     Throttles,
     /// Answers to other questions, about other tokens.
     Confused,
@@ -38,16 +44,26 @@ pub(crate) enum Mood {
 }
 
 impl Mood {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Healthy,
         Self::Dark,
         Self::Hangs,
         Self::NotFound,
         Self::Denies,
+        Self::DeniesPart(20),
+        Self::DeniesPart(60),
+        Self::AcceptsAll,
+        Self::HalfDead,
         Self::Throttles,
         Self::Confused,
         Self::Mixed,
     ];
+
+    /// Whether an incomplete whitelist leaves this token out.
+    pub(crate) fn leaves_out(self, token: &TokenHash) -> bool {
+        let Self::DeniesPart(percent) = self else { return false };
+        u16::from_be_bytes([token.0[0], token.0[1]]) % 100 < u16::from(percent)
+    }
 }
 
 /// What is wrong with a list that is signed all the same.

@@ -21,7 +21,10 @@ marks! {
     RefusedBySiteBudget,
     // The cloud.
     AskTimedOut, LateAcceptSecured, LateAnswerIgnored, WrongAnswerIgnored, DenialUnbacked, DenialKept, Throttled,
-    LiedNotFound, LocalEntered, RecoveringFellBack, LocalLeft, ProbeAccepted,
+    LiedNotFound, LocalEntered, RecoveringFellBack, LocalLeft, DeniedInPart, LiedAccept, CanariesRight, DenierCaught,
+    AcceptorCaught, CanariesSilent, CanariesThrottled, Contested, ContestUpheld, ContestOverturned, GoodUserDenied,
+    TokenDenied, MassDenial, DeniedWhileLatched, BreakerReleased, EchoMissed, EchoedOnly, ReceiptOverdue,
+    HelloUnanswered, ControlRefused, ImplausibleArtifact, CommitLocal, CommitBack, ControlLocal, ControlBack,
     // Sessions.
     Captured, Voided, CapturedWithoutStartMessage, Silent, SilentSpokeAgain, CapturedAfterSevenDays, VoidedAfterSilence,
     StopOfUnknown, StopWhileAsking, StopRepeated, GrantRepeated, RefusalRepeated, LimitReached, Finished, NotStarted,

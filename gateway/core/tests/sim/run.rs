@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use gateway_core::{Gateway, config::Limits};
+use gateway_core::{
+    Capability, Gateway,
+    config::{Limits, UnsignedDisable},
+};
 use proto::{
     book::Account,
     id::Kind,
@@ -134,11 +137,23 @@ fn limits(random: &mut Random, long: bool) -> Limits {
     let mut limits = Limits {
         site_budget: Money(random.pick(&[200_000, 200_000, 3_000, 1_000])),
         attempts_a_minute_max: random.pick(&[10, 3]),
+        // Few people come here; a longer window lets three of them meet in it.
+        mass_window_ms: random.pick(&[60_000, 1_800_000]),
+        breaker_ms: random.pick(&[600_000, 120_000]),
+        jitter_seed: random.below(u64::MAX),
+        unsigned_disable: random.pick(&[
+            UnsignedDisable::Alert,
+            UnsignedDisable::Alert,
+            UnsignedDisable::SuspendAfter { s: 120 },
+            UnsignedDisable::Immediate,
+        ]),
         ..Limits::default()
     };
     limits.dispenser.outage_count_max = random.pick(&[10, 2]);
     if long {
         limits.probe_max_ms = 20 * MINUTE_MS;
+        limits.echo_ms = 20 * MINUTE_MS;
+        limits.hello_ms = HOUR_MS;
     }
     limits
 }
@@ -221,6 +236,7 @@ fn happen(world: &mut World, next: Next) {
         }
         Next::LinkTry { at } => world.link_try(at),
         Next::AskArrives(ask) => world.ask_arrives(&ask),
+        Next::BackendAsked(says) => world.backend_asked(*says),
         Next::CloudSays(input) => world.cloud_says(&input),
         Next::ArtifactArrives(signed) => world.artifact_arrives(&signed),
         Next::UploadDue => world.upload(),
@@ -287,7 +303,7 @@ fn is_at_rest(world: &World) -> bool {
         && devices_rest
         && gateway.sessions().iter().all(|session| session.has_ended())
         && gateway.outbox().waiting() == 0
-        && gateway.health().mode.asks()
+        && Capability::ALL.iter().all(|&of| gateway.health().of(of).mode.asks())
 }
 
 fn last_audit(world: &mut World) {
@@ -312,7 +328,7 @@ fn last_audit(world: &mut World) {
             world.t_ms,
             world.shell.is_up,
             gateway.outbox().waiting(),
-            gateway.health().mode,
+            gateway.health().authorize.mode,
         );
     }
     world.auditor.reports(&world.shell.journal, &mut world.marks);

@@ -46,6 +46,7 @@ pub(crate) enum Next {
     Storm,
     LinkTry { at: usize },
     AskArrives(Ask),
+    BackendAsked(Box<Input>),
     CloudSays(Box<Input>),
     ArtifactArrives(Box<Signed>),
     UploadDue,

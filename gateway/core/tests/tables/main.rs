@@ -5,11 +5,14 @@ mod site;
 
 mod authorize;
 mod billing;
+mod classify;
 mod gate;
 mod health;
+mod invariants;
 mod keys;
 mod lease;
 mod link;
+mod modes;
 mod report;
 mod session;
 mod snapshot;

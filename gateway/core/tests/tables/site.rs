@@ -9,7 +9,7 @@ use gateway_core::{
 use proto::{
     artifact::{self, ListEntry, Reason, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
-    link::{Answer, Verdict},
+    link::{Answer, Ask, Verdict},
     message::{
         ClockQuality, Closing, Fault, Hello, Meter, OutletState, Stamp, StartProof, Started, Status, Stop, StopReason,
     },
@@ -125,6 +125,12 @@ pub(crate) const DENY: Reply = Reply {
     credential_revision: 5,
     money_max: Money(0),
 };
+/// A denial of somebody whom the hub does not know.
+pub(crate) const STRANGE: Reply = Reply {
+    verdict: Verdict::Deny,
+    credential_revision: 0,
+    money_max: Money(0),
+};
 /// A denial with a newer credential.
 pub(crate) const DENY_NEWER: Reply = Reply {
     verdict: Verdict::Deny,
@@ -157,7 +163,12 @@ pub(crate) fn config() -> Config {
     let devices = devices.map(|(name, kind, outlets)| (id(name), DeviceConfig { kind, outlets }));
     Config {
         devices: devices.into(),
-        limits: Limits::default(),
+        // No echoes and hellos of the gateway's own accord: who wants them in a test says so.
+        limits: Limits {
+            echo_ms: 0,
+            hello_ms: 0,
+            ..Limits::default()
+        },
         offset_min: 480,
         gateway: Some(id("gw-1")),
     }
@@ -293,10 +304,18 @@ impl Site {
         session
     }
 
-    /// The hub answers the newest question in `decision`.
+    /// The hub answers the question in `decision`. Of a pair of canaries, the known-bad one is denied, as it should be, and
+    /// the reply is about the known-good one.
     pub(crate) fn answer(&mut self, decision: &Decision, reply: Reply) -> Decision {
-        let input = answer_to(decision, reply);
-        self.put(&input)
+        self.answer_bad(decision, STRANGE);
+        self.put(&answer_to(decision, reply))
+    }
+
+    /// If `decision` asks about a pair of canaries: the known-bad one gets this answer. Returns what came of it.
+    pub(crate) fn answer_bad(&mut self, decision: &Decision, bad: Reply) -> Option<Decision> {
+        let pair = questions(decision);
+        let [_, second] = pair.as_slice() else { return None };
+        Some(self.put(&answered(second, bad)))
     }
 
     /// The cloud is silent until the authorize capability is LOCAL: two unanswered questions of strangers.
@@ -305,7 +324,7 @@ impl Site {
             self.ask("c3", n);
             self.wait(1_200);
         }
-        assert_eq!(self.gateway.health().mode, Mode::Local);
+        assert_eq!(self.gateway.health().authorize.mode, Mode::Local);
     }
 
     pub(crate) fn count(&self, is: fn(&Event) -> bool) -> usize {
@@ -334,12 +353,25 @@ impl Site {
     }
 }
 
-pub(crate) fn answer_to(decision: &Decision, reply: Reply) -> Input {
-    let question = decision.effects.iter().rev().find_map(|effect| match effect {
+/// Whom the cloud is asked about; of a pair of canaries the known-good one comes first.
+pub(crate) fn questions(decision: &Decision) -> Vec<Ask> {
+    let questions = decision.effects.iter().filter_map(|effect| match effect {
         Effect::Ask(question) => Some(question.clone()),
-        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Alarm(_) => None,
+        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Alarm(_) | Effect::Echo(_) | Effect::Hello => None,
     });
-    let question = question.unwrap_or_else(|| panic!("nobody asked: {}", words(decision)));
+    questions.collect()
+}
+
+pub(crate) fn answer_to(decision: &Decision, reply: Reply) -> Input {
+    let questions = questions(decision);
+    let question = questions.first();
+    answered(
+        question.unwrap_or_else(|| panic!("nobody asked: {}", words(decision))),
+        reply,
+    )
+}
+
+pub(crate) fn answered(question: &Ask, reply: Reply) -> Input {
     Input::Answer(Answer {
         ask: question.ask,
         session: question.session,
@@ -428,7 +460,8 @@ pub(crate) fn status(outlet: u8, state: OutletState, fault: Fault) -> Said {
     })
 }
 
-/// What came of a decision, in few words.
+/// What came of a decision, in few words. A pair of canaries is one probe; that a mode changed is not said: the tests of
+/// the modes look at the modes.
 pub(crate) fn words(decision: &Decision) -> String {
     let rule = decision.events.iter().find_map(|event| match event {
         Event::Granted(granted) => Some(granted.rule),
@@ -457,8 +490,13 @@ pub(crate) fn words(decision: &Decision) -> String {
         Effect::RaiseCounter { last, .. } => format!("raise {last}"),
         Effect::Ask(question) if question.session == SessionId::ZERO => "probe".to_owned(),
         Effect::Ask(_) => "ask".to_owned(),
+        Effect::Echo(_) => "echo".to_owned(),
+        Effect::Hello => "hello".to_owned(),
+        Effect::Alarm(gateway_core::Alarm::Mode { .. }) => String::new(),
         Effect::Alarm(alarm) => format!("alarm: {alarm}"),
     });
     let ignored = decision.ignored.map(|ignored| format!("ignored: {ignored}"));
-    effects.chain(ignored).collect::<Vec<_>>().join(", ")
+    let mut words: Vec<_> = effects.chain(ignored).filter(|word| !word.is_empty()).collect();
+    words.dedup();
+    words.join(", ")
 }

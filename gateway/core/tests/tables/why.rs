@@ -133,6 +133,8 @@ fn refused_by_an_error_and_policy_never() {
         ask: answer.ask,
         code: 404,
     });
+    // Nobody answers the canaries either.
+    site.wait(2_000);
     check(&site, session, "refused_never");
 }
 

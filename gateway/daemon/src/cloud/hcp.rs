@@ -113,6 +113,11 @@ impl Hcp {
         self.seal(LinkUp::Ask, ask)
     }
 
+    /// A question to the backend itself: is it there?
+    pub fn echo(&mut self, echo: &Echo) -> (Topic, Vec<u8>) {
+        self.seal(LinkUp::Echo, echo)
+    }
+
     /// Records.
     pub fn upload(&mut self, upload: &Upload) -> (Topic, Vec<u8>) {
         self.seal(LinkUp::Records, upload)

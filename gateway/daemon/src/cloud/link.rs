@@ -28,10 +28,11 @@ use crate::{
     cloud::{
         LinkJob,
         hcp::{Hcp, Heard},
+        reconnect::Reconnect,
     },
     config::LinkConfig,
     engine::{Job, Position},
-    mqtt::{Backoff, Connection, Event, Message, Options, STABLE_S, Sender},
+    mqtt::{Connection, Event, Message, Options, STABLE_S, Sender},
     record,
 };
 
@@ -106,7 +107,8 @@ impl Link {
     pub async fn run(mut self) {
         let boot = self.position.borrow().boot;
         let mut hcp = Hcp::new(self.site, self.gateway, &self.config.secret, boot);
-        let mut backoff = Backoff::new(self.config.reconnect_s_max);
+        let mut reconnect = Reconnect::new(self.config.reconnect_s_max);
+        reconnect.first(Instant::now());
         loop {
             let since = Instant::now();
             let Ok(why) = self.connection(&mut hcp).await else {
@@ -114,11 +116,12 @@ impl Link {
             };
             self.up.store(false, Ordering::Relaxed);
             if since.elapsed().as_secs() >= STABLE_S {
-                backoff.reset();
+                reconnect.reset();
             }
-            let wait = backoff.next_wait();
-            tracing::info!(why, wait_ms = wait.as_millis() as u64, "no link to the hub");
-            tokio::time::sleep(wait).await;
+            let now = Instant::now();
+            let at = reconnect.next(now);
+            tracing::info!(why, wait_ms = (at - now).as_millis() as u64, "no link to the hub");
+            tokio::time::sleep_until(at).await;
             // Questions of before: their deadlines have passed, or will.
             while self.jobs.try_recv().is_ok() {}
         }
@@ -168,6 +171,15 @@ impl Link {
                         let due = fetched.map_or_else(Instant::now, |at| at + FETCH_LIST_EVERY);
                         fetch_list = fetch_list.or(Some(due));
                     }
+                    // One that cannot be sent is one that is not answered: the core keeps the deadline.
+                    Some(LinkJob::Echo(echo)) => {
+                        let (topic, frame) = hcp.echo(&echo);
+                        drop(sender.publish(&topic, frame));
+                    }
+                    Some(LinkJob::Hello) => {
+                        let (topic, frame) = hcp.hello(&self.position.borrow());
+                        drop(sender.publish(&topic, frame));
+                    }
                     None => return Err(Gone),
                 },
                 changed = self.position.changed() => changed.map_err(|_| Gone)?,
@@ -212,11 +224,14 @@ impl Link {
         message.ack.accept(); // Nothing here is lost by a crash: it is asked for again.
         match heard {
             Ok(Heard::Welcome(welcome)) => {
-                self.up.store(true, Ordering::Relaxed);
-                tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
+                if !self.up.swap(true, Ordering::Relaxed) {
+                    tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
+                }
                 let (epoch, upto) = (welcome.epoch, welcome.upto);
                 self.tell(Input::Welcome(welcome)).await?;
-                if epoch == self.position.borrow().epoch {
+                // On a link that stood already the hub says where we know it to be: what is on its way goes on.
+                let expected = uploads.as_ref().is_some_and(|state| state.ends.contains_key(&upto));
+                if epoch == self.position.borrow().epoch && !expected {
                     *uploads = Some(self.uploads_from(upto).await?);
                 }
             }
@@ -227,7 +242,7 @@ impl Link {
                 }
             }
             Ok(Heard::Part(part)) => self.part(assembly, part).await?,
-            Ok(Heard::Echo(_)) => {}
+            Ok(Heard::Echo(echo)) => self.tell(Input::Echo { nonce: echo.nonce }).await?,
             Ok(Heard::Trouble(trouble)) => {
                 let text: String = trouble.text.chars().take(proto::link::TROUBLE_TEXT_BYTES_MAX).collect();
                 tracing::debug!(

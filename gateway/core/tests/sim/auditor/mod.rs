@@ -2,6 +2,7 @@
 //! It shares no code with the core: no book, no tally, no tariff engine, no decision order.
 
 mod grounds;
+mod modes;
 mod money;
 mod outside;
 mod report;
@@ -10,9 +11,9 @@ mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateway_core::{Decision, Event, Input, Mode, Said, Told, Trust, config::Limits};
+use gateway_core::{Capability, Decision, Event, Input, Mode, Said, Told, Trust, config::Limits, health::Signal};
 use proto::{
-    artifact::{ListEntry, TariffOf},
+    artifact::{ListEntry, TariffOf, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
     link::Verdict,
     message::{Closing, OutletState, RefusalReason, Stop},
@@ -20,6 +21,7 @@ use proto::{
     trust::ArtifactKind,
 };
 
+use self::modes::Modes;
 use crate::marks::{Mark, Marks};
 
 /// A hold and what became of it.
@@ -46,7 +48,11 @@ struct Waiting {
     token: TokenHash,
     kind: Kind,
     place: (DeviceId, u8),
+    asked_ms: u64,
 }
+
+/// Longest that anybody waits for a verdict, in ms.
+const VERDICT_MS_MAX: u64 = 2_000;
 
 pub(crate) struct Auditor {
     limits: Limits,
@@ -70,13 +76,15 @@ pub(crate) struct Auditor {
     reported: BTreeMap<(DeviceId, u8), OutletState>,
     /// Authentic words of the cloud, by session, with the credential revision that was known then.
     answers: BTreeMap<SessionId, Vec<(Verdict, u64, i64, bool)>>,
-    mode: Mode,
+    /// Of authorize, before and after its last change.
     mode_before: Mode,
+    mode_after: Mode,
+    pub(crate) modes: Modes,
+    /// Tokens that were denied with a newer credential, as the cloud said it.
+    backed: BTreeSet<(TokenHash, u64)>,
     /// How long the gateway was off, all in all: without a good clock nobody knows it.
     down_ms: u64,
     last_ms: u64,
-    /// Good answers since the last failure, and since when; `None` after a boot, when time may have jumped.
-    goods: Option<(u32, u64)>,
     /// Highest counter accepted of each device.
     counters: BTreeMap<DeviceId, u64>,
     // Money.
@@ -102,7 +110,6 @@ pub(crate) struct Auditor {
 impl Auditor {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            limits,
             holds: BTreeMap::new(),
             open: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -120,11 +127,12 @@ impl Auditor {
             tariffs_staged: Vec::new(),
             reported: BTreeMap::new(),
             answers: BTreeMap::new(),
-            mode: Mode::Online,
             mode_before: Mode::Online,
+            mode_after: Mode::Online,
+            modes: Modes::new(limits.clone()),
+            backed: BTreeSet::new(),
             down_ms: 0,
             last_ms: 0,
-            goods: None,
             counters: BTreeMap::new(),
             unsecured_held: 0,
             charges: BTreeMap::new(),
@@ -139,6 +147,7 @@ impl Auditor {
             read: BTreeMap::new(),
             cut: BTreeSet::new(),
             stops: BTreeMap::new(),
+            limits,
         }
     }
 
@@ -162,6 +171,9 @@ impl Auditor {
             let newer = answer.credential_revision > known || !self.is_trusted(token);
             let word = (answer.verdict, answer.credential_revision, answer.money_max.0, newer);
             self.answers.entry(answer.session).or_default().push(word);
+            if answer.verdict == Verdict::Deny {
+                self.backed.insert((answer.token, answer.credential_revision));
+            }
         }
         if let Input::Device { said, .. } = input
             && let Said::Authorize { session, .. } = said
@@ -222,7 +234,6 @@ impl Auditor {
                 self.waiting.clear();
                 self.forget_staged();
                 self.attempts.clear();
-                self.goods = None;
                 self.down_ms += t_ms - last_ms;
             }
             Event::Greeted(e) => self.reported.retain(|(device, _), _| *device != e.device),
@@ -232,7 +243,13 @@ impl Auditor {
                 let (token, kind) = (e.request.token, e.request.kind);
                 self.attempt(token, t_ms);
                 self.asked(&token);
-                self.waiting.insert(e.request.session, Waiting { token, kind, place });
+                let waiting = Waiting {
+                    token,
+                    kind,
+                    place,
+                    asked_ms: t_ms,
+                };
+                self.waiting.insert(e.request.session, waiting);
             }
             Event::Refused(e) => self.refused(t_ms, e, marks),
             Event::Granted(e) => self.granted(t_ms, e, marks),
@@ -247,6 +264,8 @@ impl Auditor {
             }
             Event::Denied(e) => {
                 marks.hit(Mark::DenialKept);
+                let backed = self.backed.contains(&(e.token, e.credential_revision));
+                assert!(backed, "trust shrinks without a word of the operator's: {e:?}");
                 let denied = self.denied.entry(e.token).or_default();
                 *denied = e.credential_revision.max(*denied);
             }
@@ -276,17 +295,24 @@ impl Auditor {
             Event::RevocationsAdopted(e) => self.revocations_adopted(e, marks),
             Event::TariffsAdopted(e) => self.priced(&e.entries, marks),
             Event::TariffsStaged(e) => self.tariffs_staged.clone_from(&e.entries),
-            Event::ModeChanged(e) => self.mode_changed(t_ms, e.mode, marks),
+            Event::ModeChanged(e) => {
+                if e.capability == Capability::Authorize {
+                    self.mode_before = std::mem::replace(&mut self.mode_after, e.mode);
+                }
+                if (e.capability, e.mode) == (Capability::Authorize, Mode::Online) {
+                    self.tallies.clear();
+                    self.holds.values_mut().for_each(|hold| hold.counted = false);
+                }
+            }
             Event::Evidence(e) => {
-                self.goods = match (e.good, self.goods) {
-                    (false, _) => Some((0, t_ms)),
-                    (true, Some((0, _))) => Some((1, t_ms)),
-                    (true, goods) => goods.map(|(count, since_ms)| (count + 1, since_ms)),
-                };
-                match (e.good, e.probe) {
-                    (true, true) => marks.hit(Mark::ProbeAccepted),
-                    (false, false) => marks.hit(Mark::AskTimedOut),
-                    _ => {}
+                let denied = matches!(e.signal, Signal::Denied | Signal::DeniedIdle);
+                let vouched = self.list.contains_key(&e.token) && self.is_trusted(&e.token);
+                assert!(
+                    !denied || vouched,
+                    "a denial of somebody for whom no signature speaks is held against the cloud: {e:?}"
+                );
+                if denied && self.is_good_user(&e.token) {
+                    marks.hit(Mark::GoodUserDenied);
                 }
             }
             Event::Heard(e) => {
@@ -312,30 +338,40 @@ impl Auditor {
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::LeasesRead(_)
+            | Event::Contested(_)
+            | Event::CanaryRight(_)
+            | Event::EchoAsked(_)
+            | Event::HelloAsked(_)
             | Event::Kept(_) => {}
         }
     }
 
-    fn mode_changed(&mut self, t_ms: u64, mode: Mode, marks: &mut Marks) {
-        let local = matches!(self.mode, Mode::Local | Mode::Recovering);
-        if let Some((count, since_ms)) = self.goods.filter(|_| local && mode == Mode::Online) {
-            assert!(
-                count >= 3 && t_ms - since_ms >= self.limits.recover_ms,
-                "LOCAL was left after {count} good answers in {} ms",
-                t_ms - since_ms
-            );
-        }
-        match (self.mode, mode) {
-            (Mode::Recovering, Mode::Online) => marks.hit(Mark::LocalLeft),
-            (Mode::Recovering, Mode::Local) => marks.hit(Mark::RecoveringFellBack),
-            (_, Mode::Local) => marks.hit(Mark::LocalEntered),
-            _ => {}
-        }
-        self.mode_before = std::mem::replace(&mut self.mode, mode);
-        if mode == Mode::Online {
-            self.tallies.clear();
-            self.holds.values_mut().for_each(|hold| hold.counted = false);
-        }
+    /// The operator is told when a capability falls and when it is back, and of nothing in between.
+    pub(crate) fn alarmed(&self, capability: Capability, mode: Mode) {
+        assert!(
+            matches!(mode, Mode::Local | Mode::Online),
+            "an alarm about {} in {mode:?}",
+            capability.word()
+        );
+    }
+
+    /// Good by the signed list alone (semantics, section 9).
+    fn is_good_user(&self, token: &TokenHash) -> bool {
+        let listed = self.list.get(token);
+        listed.is_some_and(|entry| entry.whitelist != Whitelist::Never) && self.is_trusted(token)
+    }
+
+    /// Whoever waited for the cloud has his verdict in time.
+    fn waited(&mut self, t_ms: u64, session: &SessionId) -> bool {
+        let Some(waiting) = self.waiting.remove(session) else {
+            return false;
+        };
+        let waited_ms = t_ms - waiting.asked_ms;
+        assert!(
+            waited_ms <= VERDICT_MS_MAX,
+            "{session} waited {waited_ms} ms for a verdict"
+        );
+        true
     }
 
     fn priced(&mut self, entries: &[TariffOf], marks: &mut Marks) {

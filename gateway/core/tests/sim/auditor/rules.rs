@@ -2,6 +2,7 @@
 
 use gateway_core::{
     Mode, Rule,
+    config::UnsignedDisable,
     event::{Granted, Refused},
 };
 use proto::{
@@ -24,7 +25,7 @@ impl Auditor {
         let (session, token) = (request.session, request.token);
         self.grounds(t_ms, request, &e.grounds);
         Self::cloud_word(e.rule, &e.grounds);
-        let decided = self.waiting.remove(&session).is_some();
+        let decided = self.waited(t_ms, &session);
         if !decided {
             self.attempt(token, t_ms);
         }
@@ -229,6 +230,7 @@ impl Auditor {
                 marks.hit(Mark::RefusedDenied);
                 let said = self.answers.get(&session).map_or(&[][..], Vec::as_slice);
                 self.is_denied(token)
+                    || self.contest_lost(&session, token)
                     || said
                         .iter()
                         .any(|&(verdict, _, _, newer)| verdict == Verdict::Deny && newer)
@@ -259,10 +261,20 @@ impl Auditor {
             !self.holds.contains_key(&session),
             "a granted session is refused: {e:?}"
         );
-        if self.waiting.remove(&session).is_none() {
+        if !self.waited(t_ms, &session) {
             self.attempt(*token, t_ms);
         }
         self.refused.insert(session, e.reason);
+    }
+
+    /// Whether both canaries upheld a denial that nothing backs, of somebody for whom no signature speaks.
+    fn contest_lost(&self, session: &SessionId, token: &TokenHash) -> bool {
+        let vouched = self.is_good_user(token) && self.limits.unsigned_disable == UnsignedDisable::Alert;
+        assert!(
+            !vouched || !self.modes.is_contested(session),
+            "{token} is in the signed list and had to wait for canaries"
+        );
+        self.modes.upheld(session) && self.modes.authorize().asks() && !self.modes.is_latched()
     }
 
     /// Whether what is left does not pay for the least that can be sold.
