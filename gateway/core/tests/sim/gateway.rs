@@ -128,7 +128,8 @@ impl World {
     fn audit(&mut self, first: usize) {
         for (now, event) in &self.shell.journal[first..] {
             let at = self.shell.gateway.timeline().at(now);
-            self.auditor.modes.durable(at.0, event, &mut self.marks);
+            let lived = self.shell.gateway.health();
+            self.auditor.modes.durable(at.0, event, lived, &mut self.marks);
             self.auditor.durable(self.t_ms, event, &mut self.marks);
         }
         let waiting = self.shell.records.len() as u64 > self.shell.gateway.outbox().cursor();

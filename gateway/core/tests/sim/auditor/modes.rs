@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway_core::{Capability, Event, Mode, config::Limits, health::Signal};
+use gateway_core::{Capability, Event, Health, Mode, config::Limits, health::Signal};
 use proto::id::{SessionId, TokenHash};
 
 use crate::marks::{Mark, Marks};
@@ -68,8 +68,9 @@ impl Modes {
     }
 
     /// An event is durable; `at` on the gateway's own line of time.
-    pub(crate) fn durable(&mut self, at: u64, event: &Event, marks: &mut Marks) {
-        self.settle(event, marks);
+    /// `lived`: what the gateway believes by now.
+    pub(crate) fn durable(&mut self, at: u64, event: &Event, lived: &Health, marks: &mut Marks) {
+        self.settle(event, lived, marks);
         match event {
             Event::Booted(_) => {
                 self.answers.clear();
@@ -94,9 +95,11 @@ impl Modes {
     }
 
     /// The event after a piece of evidence tells what became of the mode.
-    fn settle(&mut self, event: &Event, marks: &mut Marks) {
-        let changed = match event {
-            Event::ModeChanged(e) => Some((e.capability, e.mode)),
+    fn settle(&mut self, event: &Event, lived: &Health, marks: &mut Marks) {
+        let changed = match (event, &self.pending) {
+            (Event::ModeChanged(e), _) => Some((e.capability, e.mode)),
+            // Death came between the evidence and its announcement: the evidence alone counts.
+            (Event::Booted(_), Some((capability, _))) => Some((*capability, lived.of(*capability).mode)),
             _ => None,
         };
         let Some((capability, allowed)) = self.pending.take() else {
@@ -110,7 +113,7 @@ impl Modes {
         });
         assert!(
             allowed.contains(&mode),
-            "{} is {mode:?} after {one:?}; the evidence allows {allowed:?}",
+            "{} is {mode:?} after {one:?}; the evidence allows {allowed:?}; then {event:?}",
             capability.word()
         );
         let before = std::mem::replace(&mut one.mode, mode);

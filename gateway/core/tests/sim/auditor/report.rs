@@ -25,10 +25,14 @@ fn report(journal: &[(Now, Event)], span: Span) -> Option<Report> {
 
 /// Where the last outage begins and ends in the journal; the end is outside.
 fn last_outage(journal: &[(Now, Event)]) -> Option<(usize, usize)> {
-    let (mut out, mut found) = (false, None);
+    let (mut dark, mut out, mut found) = (BTreeSet::new(), false, None);
     for (i, (_, event)) in journal.iter().enumerate() {
         let Event::ModeChanged(e) = event else { continue };
-        let now_out = matches!(e.mode, Mode::Local | Mode::Recovering);
+        match e.mode {
+            Mode::Local | Mode::Recovering => dark.insert(e.capability),
+            Mode::Online | Mode::Suspect => dark.remove(&e.capability),
+        };
+        let now_out = !dark.is_empty();
         match (out, now_out) {
             (false, true) => found = Some((i, journal.len())),
             (true, false) => found = found.map(|(from, _)| (from, i + 1)),
