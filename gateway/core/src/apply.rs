@@ -134,7 +134,7 @@ impl Gateway {
                 }
             }
             Event::Adopted(e) => {
-                self.trust.adopt_aside(e.kind, at);
+                self.trust.adopt_aside(e.kind);
                 if e.kind == ArtifactKind::List {
                     self.risk.spent.adopted_aside(self.trust.previous.is_some());
                 }
@@ -237,7 +237,6 @@ impl Gateway {
         if asked.is_none() {
             self.risk.attempt(request.token, at);
         }
-        self.trust.use_token(request.token, at);
         self.activity.granted(request.token, at, &self.config.limits);
         let terms = &event.terms;
         match terms.evidence.lease {
@@ -428,7 +427,6 @@ impl Gateway {
                 self.trust.keep_list(kept);
                 self.risk.spent.keep_list(kept.slot);
             }
-            Kept::Uses(kept) => self.trust.used.extend(kept.uses.iter().copied()),
             Kept::Tariffs(kept) => {
                 let (revision, entries) = (kept.revision, kept.entries.clone());
                 self.trust.tariffs_aside = Some(TariffTable { revision, entries });

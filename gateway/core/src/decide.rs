@@ -70,6 +70,8 @@ impl Gateway {
                 let look = Look {
                     at,
                     wall_s: now.wall(),
+                    activity: &self.activity,
+                    limits: &self.config.limits,
                     spent: &self.risk.spent,
                     leases: &self.leases,
                 };

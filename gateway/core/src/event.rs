@@ -311,9 +311,8 @@ payload! {
 
 mod trust;
 pub use self::trust::{
-    Adopted, KeptList, KeptListSlot, KeptTariffs, KeptTrust, KeptUses, KeysAdopted, ListAdopted, ListStaged,
-    Quarantined, RevocationsAdopted, RolledBack, STAGED_ENTRIES_MAX, STAGED_REMOVED_MAX, TariffsAdopted, TariffsStaged,
-    USES_MAX,
+    Adopted, KeptList, KeptListSlot, KeptTariffs, KeptTrust, KeysAdopted, ListAdopted, ListStaged, Quarantined,
+    RevocationsAdopted, RolledBack, STAGED_ENTRIES_MAX, STAGED_REMOVED_MAX, TariffsAdopted, TariffsStaged,
 };
 
 /// One event.
@@ -549,7 +548,6 @@ pub enum Kept {
     Trust(KeptTrust),
     Health(alloc::boxed::Box<Health>),
     List(KeptList),
-    Uses(KeptUses),
     Tariffs(KeptTariffs),
     Lease(KeptLease),
     Leases(KeptLeases),

@@ -75,8 +75,6 @@ pub struct Trust {
     pub(crate) keys: Keys,
     pub(crate) confirmed: BTreeMap<TokenHash, Confirmation>,
     pub(crate) denied: BTreeMap<TokenHash, u64>,
-    /// When a token was last granted something, if that is not long ago.
-    pub(crate) used: BTreeMap<TokenHash, Instant>,
 }
 
 impl Trust {
@@ -133,13 +131,6 @@ impl Trust {
     #[must_use]
     pub fn tariff(&self, kind: Kind) -> Option<&Tariff> {
         self.tariffs.get(&kind)
-    }
-
-    /// Whether a token was granted something in the last 7 days of accumulated time.
-    #[must_use]
-    pub fn is_in_use(&self, token: &TokenHash, at: Instant) -> bool {
-        let used = self.used.get(token);
-        used.is_some_and(|&used| at.since_ms(used) <= gate::IN_USE_MS)
     }
 
     /// The newest credential revision of a token that we know; 0: never seen.

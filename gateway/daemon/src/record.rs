@@ -127,7 +127,6 @@ kinds! {
         138 = Trust,
         139 = Health,
         144 = List,
-        145 = Uses,
         146 = Tariffs,
         150 = Activity,
         160 = Lease,

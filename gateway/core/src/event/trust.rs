@@ -9,17 +9,12 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    time::Instant,
-    trust::{Findings, ListHead},
-};
+use crate::trust::{Findings, ListHead};
 
 /// Most list entries in one event, so that its record stays below the journal's 3.5 KiB.
 pub const STAGED_ENTRIES_MAX: usize = 40;
 /// Most removed tokens in one event, for the same reason.
 pub const STAGED_REMOVED_MAX: usize = 150;
-/// Most uses in one event of a snapshot, for the same reason.
-pub const USES_MAX: usize = 80;
 
 payload! {
     /// Part of a list that is about to be adopted.
@@ -109,11 +104,6 @@ payload! {
         head: ListHead,
         /// Why it is set aside.
         findings: Findings,
-    }
-    /// When tokens were last used, as a snapshot keeps it.
-    KeptUses {
-        /// At most [`USES_MAX`].
-        uses: Vec<(TokenHash, Instant)>,
     }
     /// Prices that were set aside, as a snapshot keeps them.
     KeptTariffs {

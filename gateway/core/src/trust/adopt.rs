@@ -12,19 +12,16 @@ use proto::{
 
 use super::{
     Aside, List, ListHead, Stale, Trust,
-    gate::{Findings, IN_USE_MS, Look},
+    gate::{Findings, Look},
 };
 use crate::{
     Ignored,
     event::{
-        Adopted, Event, Kept, KeptList, KeptListSlot, KeptUses, ListAdopted, ListStaged, Quarantined, RolledBack,
-        STAGED_ENTRIES_MAX, STAGED_REMOVED_MAX, TariffsAdopted, TariffsStaged, USES_MAX,
+        Adopted, Event, Kept, KeptList, KeptListSlot, ListAdopted, ListStaged, Quarantined, RolledBack,
+        STAGED_ENTRIES_MAX, STAGED_REMOVED_MAX, TariffsAdopted, TariffsStaged,
     },
     time::Instant,
 };
-
-/// Most tokens of which the last use is remembered: as many as a list may have.
-const USED_TOKENS_MAX: usize = proto::artifact::LIST_ENTRIES_MAX;
 
 /// The parts of a list as events; of a list of changes also who leaves.
 fn staged(revision: u64, changed: &[ListEntry], removed: &[TokenHash]) -> Vec<Event> {
@@ -174,10 +171,10 @@ impl Trust {
             .aside
             .take()
             .filter(|aside| aside.list.head.revision > event.revision);
-        self.activate(new, at);
+        self.activate(new);
     }
 
-    fn activate(&mut self, new: List, at: Instant) {
+    fn activate(&mut self, new: List) {
         let old = core::mem::replace(&mut self.list, new);
         self.previous = (old.head.revision > 0).then_some(old);
         self.list_newest = self.list_newest.max(self.list.head.revision);
@@ -195,7 +192,6 @@ impl Trust {
                 .is_some_and(|known| known.credential_revision < *denied);
             !newer(list) || before.is_some_and(|before| !newer(before)) || older
         });
-        self.used.retain(|_, used| at.since_ms(*used) <= IN_USE_MS);
     }
 
     /// The staged artifact looks wrong: it is kept for a person to look at.
@@ -224,11 +220,11 @@ impl Trust {
     }
 
     /// An operator has looked at it.
-    pub(crate) fn adopt_aside(&mut self, kind: ArtifactKind, at: Instant) {
+    pub(crate) fn adopt_aside(&mut self, kind: ArtifactKind) {
         match kind {
             ArtifactKind::List => {
                 if let Some(aside) = self.aside.take() {
-                    self.activate(aside.list, at);
+                    self.activate(aside.list);
                 }
             }
             ArtifactKind::Tariffs => {
@@ -265,17 +261,6 @@ impl Trust {
         self.tariffs_aside = self.tariffs_aside.take().filter(|aside| aside.revision > revision);
     }
 
-    /// A token was granted something.
-    pub(crate) fn use_token(&mut self, token: TokenHash, at: Instant) {
-        if self.used.len() >= USED_TOKENS_MAX && !self.used.contains_key(&token) {
-            self.used.retain(|_, used| at.since_ms(*used) <= IN_USE_MS);
-            if self.used.len() >= USED_TOKENS_MAX {
-                return; // So many users say enough about a list.
-            }
-        }
-        self.used.insert(token, at);
-    }
-
     /// The lists for a snapshot: the active one whole, the others as changes to it.
     pub(crate) fn lists_in_snapshot(&self, events: &mut Vec<Event>) {
         let aside = self.aside.as_ref();
@@ -301,9 +286,6 @@ impl Trust {
             let head = list.head;
             events.push(Event::Kept(Kept::List(KeptList { slot, head, findings })));
         }
-        let uses: Vec<(TokenHash, Instant)> = self.used.iter().map(|(token, at)| (*token, *at)).collect();
-        let kept = uses.chunks(USES_MAX).map(|part| KeptUses { uses: part.to_vec() });
-        events.extend(kept.map(|kept| Event::Kept(Kept::Uses(kept))));
     }
 
     pub(crate) fn keep_list(&mut self, kept: &KeptList) {

@@ -12,7 +12,7 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{Trust, is_over};
-use crate::{lease::Leases, spent::Spent, time::Instant};
+use crate::{Activity, config::Limits, lease::Leases, spent::Spent, time::Instant};
 
 /// Most hundredths by which a list may be shorter than the active one.
 const SHRINK_PERCENT_MAX: u64 = 5;
@@ -22,8 +22,6 @@ const USERS_REFUSED_PERMILLE_MAX: u64 = 5;
 const ZEROED_PERCENT_MAX: u64 = 1;
 /// Most hundredths by which a price may change, up or down.
 const PRICE_PERCENT_MAX: u64 = 50;
-/// For how long a token counts as in use after it was granted something, in ms of accumulated time.
-pub(crate) const IN_USE_MS: u64 = 7 * 24 * 3_600_000;
 /// A fee of one minor unit, in the thousandths in which prices are given.
 const MILLI: i64 = 1_000;
 
@@ -155,6 +153,8 @@ impl fmt::Display for Findings {
 pub(crate) struct Look<'a> {
     pub(crate) at: Instant,
     pub(crate) wall_s: Option<u64>,
+    pub(crate) activity: &'a Activity,
+    pub(crate) limits: &'a Limits,
     pub(crate) spent: &'a Spent,
     pub(crate) leases: &'a Leases,
 }
@@ -186,10 +186,7 @@ impl Trust {
 
     fn compare_entry(&self, old: &ListEntry, new: Option<&ListEntry>, look: &Look<'_>, findings: &mut Findings) {
         let token = &old.token;
-        let in_use = self
-            .used
-            .get(token)
-            .is_some_and(|&used| look.at.since_ms(used) <= IN_USE_MS);
+        let in_use = look.activity.is_active(token, look.at, look.limits);
         if in_use && self.serves(old, look.wall_s) && !self.is_denied(token) {
             findings.users += 1;
             let served = |new: &ListEntry| {

@@ -351,7 +351,7 @@ fn every_event_of_a_snapshot_is_small() {
         let bytes = match &event {
             Event::ListStaged(staged) => proto::codec::to_vec(staged).len(),
             Event::RevocationsAdopted(revoked) => proto::codec::to_vec(revoked).len(),
-            Event::Kept(Kept::Uses(uses)) => proto::codec::to_vec(uses).len(),
+            Event::Kept(Kept::Activity(kept)) => proto::codec::to_vec(kept).len(),
             Event::TariffsAdopted(adopted) => proto::codec::to_vec(adopted).len(),
             Event::Kept(Kept::Session(session)) => proto::codec::to_vec(&**session).len(),
             _ => 0,
