@@ -10,6 +10,7 @@ use crate::{
     codec::{self, CodecError},
     id::{AccountId, Hash, Kind, TokenHash},
     money::Money,
+    policy::{Policy, PolicyError},
     tariff::{Tariff, TariffError},
     trust::{self, ArtifactKind, ENVELOPE_OVERHEAD_BYTES, Issuer, IssuerKey, TrustError},
     wire::wire_enum,
@@ -159,6 +160,9 @@ pub enum ArtifactError {
     /// More entries than the limit.
     #[error("{0} entries are more than the limit")]
     Long(usize),
+    /// Limits that contradict themselves.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// A price table that cannot be used.
     #[error("tariff {id}: {error}")]
     Tariff {
@@ -266,6 +270,16 @@ pub fn verify_tariffs(envelope: &[u8], keys: &[IssuerKey]) -> Result<TariffTable
     Ok(table)
 }
 
+/// Checks a policy and every limit in it.
+///
+/// # Errors
+/// [`ArtifactError`].
+pub fn verify_policy(envelope: &[u8], keys: &[IssuerKey]) -> Result<Policy, ArtifactError> {
+    let policy: Policy = open(ArtifactKind::Policy, envelope, keys)?;
+    policy.check()?;
+    Ok(policy)
+}
+
 /// Signs a list; returns the envelope and the chunks. `entries` are sorted by token here.
 ///
 /// # Errors
@@ -289,7 +303,7 @@ pub fn sign_list(
     Ok((issuer.sign(ArtifactKind::List, &codec::to_vec(&manifest))?, chunks))
 }
 
-/// Signs any small artifact ([`Revocations`], [`TariffTable`]).
+/// Signs any small artifact ([`Revocations`], [`TariffTable`], [`Policy`]).
 ///
 /// # Errors
 /// [`TrustError::Long`].

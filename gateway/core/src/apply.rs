@@ -1,8 +1,12 @@
 //! The only place where state changes. Everything here must follow from the event alone, so that replay ends in the
 //! same state.
 
+use alloc::collections::BTreeMap;
+
 use proto::{
+    artifact::ListEntry,
     id::{DeviceId, OutletId, TokenHash},
+    link::Gift,
     message::{Closing, Fault, OutletState},
 };
 
@@ -13,6 +17,7 @@ use crate::{
     health::Mode,
     risk::Charge,
     session::{INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
+    stoppers::Groups,
     time::{Instant, Now, SECONDS_A_DAY},
 };
 
@@ -78,6 +83,7 @@ impl Gateway {
             Event::Denied(e) => {
                 let denied = self.trust.denied.entry(e.token).or_default();
                 *denied = (*denied).max(e.credential_revision);
+                self.invalidate_open();
             }
             Event::Started(e) => self.heard_of(&e.session, at, |session| {
                 session.started = true;
@@ -96,10 +102,13 @@ impl Gateway {
                 outlet.fault = e.fault;
             }
             Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
-            Event::CommandAnswered(_) | Event::Quarantined(_) => {}
+            Event::CommandAnswered(e) => self.apply_command_answer(e),
+            Event::Quarantined(_) => {}
             Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries),
             Event::ListAdopted(e) => {
+                let before = core::mem::take(&mut self.trust.list);
                 self.trust.adopt(e.revision, e.issued_s, at);
+                self.list_changed(&before);
                 let open = self
                     .sessions
                     .open()
@@ -107,7 +116,10 @@ impl Gateway {
                     .map(|t| (t.account, t.money_max));
                 self.risk.new_balances(open);
             }
-            Event::RevocationsAdopted(e) => self.trust.revoke(e.revision, &e.entries),
+            Event::RevocationsAdopted(e) => {
+                self.trust.revoke(e.revision, &e.entries);
+                self.invalidate_open();
+            }
             Event::TariffAdopted(e) => {
                 self.trust.tariffs_revision = e.revision;
                 self.trust.tariffs.insert(e.entry.kind, e.entry.tariff.clone());
@@ -130,6 +142,16 @@ impl Gateway {
                 self.risk.receipted(e.upto);
             }
             Event::Rewound(e) => self.outbox.cursor = e.upto,
+            Event::PolicyAdopted(e) => self.apply_policy(&e.policy),
+            Event::DiskChanged(e) => self.is_disk_scarce = e.is_scarce,
+            Event::AskedAgain(e) => self.ask = e.ask,
+            Event::Limited(e) => self.apply_limited(e),
+            Event::ClockChanged(e) => {
+                self.time.quality = e.quality;
+                if e.skew_s != 0 {
+                    self.sessions.forget_seconds();
+                }
+            }
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -138,6 +160,7 @@ impl Gateway {
         self.sessions.forget_asking();
         self.trust.forget_staged();
         self.risk.forget_attempts();
+        self.velocity.forget();
         self.probe = None;
         self.probed = TokenHash::ZERO;
         self.ask = 0;
@@ -151,10 +174,15 @@ impl Gateway {
             self.risk.attempt(request.token, at);
         }
         let terms = &event.terms;
+        self.velocity.started(request.token, request.device, at);
+        if terms.evidence.gift == Gift::Emergency {
+            self.strangers.draw(request.token, terms.units_max, at);
+        }
+        let class = self.class_of(&request.device);
         self.risk.hold(terms.account, terms.money_max, terms.unsecured);
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
-            self.risk.count(request.token, request.kind, terms.money_max);
+            self.risk.count(request.token, class, terms.money_max);
         }
         let mut session = Session::new(request.clone(), asked.unwrap_or(at));
         session.rule = Some(event.rule);
@@ -173,7 +201,8 @@ impl Gateway {
             self.risk.secure(terms.money_max);
             if session.counted {
                 let request = &session.request;
-                self.risk.uncount(request.token, request.kind, terms.money_max);
+                let class = self.class_of(&request.device);
+                self.risk.uncount(request.token, class, terms.money_max);
             }
         }
         self.sessions.update(id, |session| {
@@ -183,6 +212,12 @@ impl Gateway {
                 terms.unsecured = false;
             }
         });
+    }
+
+    /// Another list is the active one.
+    fn list_changed(&mut self, before: &BTreeMap<TokenHash, ListEntry>) {
+        self.groups = Groups::of_list(self.trust.list.values());
+        self.strangers.list_changed(before, &self.trust.list);
     }
 
     /// The device spoke of an open session: it is not silent, and its next word is due in a while.
@@ -210,7 +245,9 @@ impl Gateway {
             }
             taken = true;
             session.pass_over(&advance, claims.as_ref());
-            if session.second_of_day.is_none() {
+            // Where the clock was set, two times of the day contend for the slice: it takes its cheapest price.
+            let contended = core::mem::take(&mut session.is_time_contended);
+            if session.second_of_day.is_none() && !contended {
                 let slice_s = event.elapsed_s - session.elapsed_s;
                 session.second_of_day = event.second_of_day.map(|second| earlier(second, slice_s));
             }
@@ -243,11 +280,16 @@ impl Gateway {
         };
         self.risk.close(terms.money_max, charge, event.record.sequence);
         if session.counted {
-            self.risk.uncount(request.token, request.kind, terms.money_max);
+            let class = self.class_of(&request.device);
+            self.risk.uncount(request.token, class, terms.money_max);
             // A session that never began used up nothing.
             if event.closing == Closing::Captured {
-                self.risk.count(request.token, request.kind, event.amount);
+                self.risk.count(request.token, class, event.amount);
             }
+        }
+        if terms.evidence.gift == Gift::Emergency {
+            let unused = terms.units_max.since(event.units);
+            self.strangers.give_back(&request.token, unused, session.requested_at);
         }
         let outlet = self.outlet(&request.device, request.outlet);
         if event.closing == Closing::Captured {
@@ -304,7 +346,7 @@ impl Gateway {
                 self.trust.denied.insert(kept.token, kept.credential_revision);
             }
             Kept::Tally(kept) => {
-                self.risk.outage.insert((kept.token, kept.kind), kept.tally);
+                self.risk.outage.insert((kept.token, kept.class), kept.tally);
             }
             Kept::Charge(kept) => {
                 let charge = Charge {
@@ -325,10 +367,15 @@ impl Gateway {
             Kept::Trust(kept) => {
                 self.trust
                     .adopt(kept.list_revision, kept.list_issued_s, kept.list_adopted);
+                self.groups = Groups::of_list(self.trust.list.values());
                 self.trust.revocations_revision = kept.revocations_revision;
                 self.trust.tariffs_revision = kept.tariffs_revision;
             }
             Kept::Health(health) => self.health = health.clone(),
+            Kept::Drawn(kept) => {
+                self.strangers.drawn.insert(kept.token, kept.drawn);
+            }
+            Kept::Gone(kept) => self.strangers.gone.extend(&kept.tokens),
         }
     }
 

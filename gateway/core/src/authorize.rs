@@ -3,16 +3,17 @@
 
 use proto::{
     artifact::Whitelist,
-    id::{AccountId, TokenHash},
-    link::{Answer, Evidence, Verdict},
+    id::{AccountId, DeviceId, TokenHash},
+    link::{Answer, Evidence, Gift, Verdict},
     message::{OutletState, RefusalReason},
     money::{Money, Units},
+    policy::Class,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Gateway,
-    config::KindLimits,
+    config::{DeviceConfig, KindLimits},
     session::{Request, Terms, register_dimension},
     time::{Instant, Now},
     trust::{Age, is_over},
@@ -20,6 +21,8 @@ use crate::{
 
 /// Seconds after which a device may ask again when something passes by itself.
 const RETRY_SOON_S: u16 = 5;
+/// The account of somebody whom nobody knows: the operator pays.
+const NOBODY: AccountId = 0;
 /// Seconds after which an exhausted limit may have recovered.
 const RETRY_LATER_S: u16 = 300;
 
@@ -31,7 +34,7 @@ pub enum Rule {
     Device,
     /// 2: the revocation set.
     Revoked,
-    /// 3: attempts, concurrency.
+    /// 3: attempts, velocity, concurrency.
     Rate,
     /// 4: a self-proving instrument.
     Instrument,
@@ -160,7 +163,7 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
             | Rule::Never
             | Rule::Unknown => RETRY_LATER_S,
         },
-        RefusalReason::NoTariff | RefusalReason::NoCredit => RETRY_LATER_S,
+        RefusalReason::NoTariff | RefusalReason::NoCredit | RefusalReason::Storage => RETRY_LATER_S,
         RefusalReason::Other
         | RefusalReason::Revoked
         | RefusalReason::Replay
@@ -169,8 +172,7 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
         | RefusalReason::Denied
         | RefusalReason::Invalid
         | RefusalReason::ListExpired
-        | RefusalReason::Version
-        | RefusalReason::Storage => 0,
+        | RefusalReason::Version => 0,
     }
 }
 
@@ -181,7 +183,12 @@ struct Basis {
     money_max: Money,
     half: bool,
     unsecured: bool,
+    /// Why the operator pays, and the most units that he pays for.
+    gift: (Gift, Units),
 }
+
+/// Nobody but the account pays.
+const NO_GIFT: (Gift, Units) = (Gift::None, Units(u64::MAX));
 
 impl Gateway {
     /// Whether an authenticated answer may be followed. A denial counts only if it shows a newer credential than ours,
@@ -210,7 +217,7 @@ impl Gateway {
     pub(crate) fn evaluate(&self, now: &Now, request: &Request, word: Word) -> Outcome {
         let at = self.time.at(now);
         let refuse = |rule, reason| Outcome::Refuse { reason, rule };
-        let Some(limits) = self.config.limits.of(request.kind) else {
+        let Some(limits) = self.limits_at(&request.device) else {
             return refuse(Rule::Device, RefusalReason::DeviceState);
         };
         if !self.outlet_serves(request) {
@@ -225,10 +232,22 @@ impl Gateway {
         if self.trust.tariff(request.kind).is_none() {
             return refuse(Rule::Device, RefusalReason::NoTariff);
         }
-        match self.basis(now, request, word) {
+        match self.basis(now, request, word, limits) {
             Ok(basis) => self.grant(request, limits, &basis),
             Err(outcome) => outcome,
         }
+    }
+
+    /// The limits of a device's class; none for a class this version cannot serve.
+    pub(crate) fn limits_at(&self, device: &DeviceId) -> Option<&KindLimits> {
+        self.config.limits.of(self.class_of(device))
+    }
+
+    pub(crate) fn class_of(&self, device: &DeviceId) -> Class {
+        self.config
+            .devices
+            .get(device)
+            .map_or(Class::Unknown, DeviceConfig::class)
     }
 
     fn outlet_serves(&self, request: &Request) -> bool {
@@ -261,7 +280,10 @@ impl Gateway {
             return None; // It was counted when the cloud was asked, and was within the limit then.
         }
         let limit = self.config.limits.attempts_a_minute_max;
-        (self.risk.attempts(&request.token, at) >= limit).then_some(RefusalReason::Rate)
+        let fast = self
+            .velocity
+            .exceeds(&request.token, &request.device, at, &self.config.limits);
+        (fast || self.risk.attempts(&request.token, at) >= limit).then_some(RefusalReason::Rate)
     }
 
     #[expect(
@@ -269,7 +291,7 @@ impl Gateway {
         reason = "one call per request; a box would cost an allocation"
     )]
     /// Steps 4 to 10: on whose word, and for how much at most.
-    fn basis(&self, now: &Now, request: &Request, word: Word) -> Result<Basis, Outcome> {
+    fn basis(&self, now: &Now, request: &Request, word: Word, limits: &KindLimits) -> Result<Basis, Outcome> {
         let refuse = |rule, reason| Err(Outcome::Refuse { reason, rule });
         let at = self.time.at(now);
         let token = &request.token;
@@ -282,12 +304,9 @@ impl Gateway {
         };
         match word {
             Word::NotAsked if asks && self.health.mode.asks() => {
-                let amount = self
-                    .config
-                    .limits
-                    .of(request.kind)
-                    .map_or(Money::ZERO, |limits| limits.money_max);
-                return Err(Outcome::Ask { amount });
+                return Err(Outcome::Ask {
+                    amount: limits.money_max,
+                });
             }
             Word::Accept {
                 account,
@@ -302,6 +321,7 @@ impl Gateway {
                     money_max,
                     half: false,
                     unsecured: false,
+                    gift: NO_GIFT,
                 });
             }
             Word::Deny => return refuse(Rule::Cloud, RefusalReason::Denied),
@@ -314,8 +334,8 @@ impl Gateway {
             Some(e) if !e.valid || expired => refuse(Rule::List, RefusalReason::Invalid),
             Some(e) if e.whitelist == Whitelist::Never => refuse(Rule::Never, RefusalReason::OnlineRequired),
             Some(e) => {
-                let limits = &self.config.limits;
-                let half = match self.trust.list_age(at, limits.list_full_s, limits.list_half_s) {
+                let ages = &self.config.limits;
+                let half = match self.trust.list_age(at, ages.list_full_s, ages.list_half_s) {
                     Age::Full => false,
                     Age::Half => true,
                     Age::Expired => {
@@ -323,18 +343,22 @@ impl Gateway {
                         return cached.map_or_else(|| refuse(Rule::List, RefusalReason::ListExpired), Ok);
                     }
                 };
+                let left = e.balance.saturating_sub(self.risk.spent(e.account));
                 Ok(Basis {
                     rule: Rule::List,
                     account: e.account,
                     credential_revision: e.credential_revision,
-                    money_max: e.balance.saturating_sub(self.risk.spent(e.account)),
+                    // What an old list says of a balance is half true: the customer may have spent it elsewhere.
+                    money_max: if half { left.half() } else { left },
                     half,
                     unsecured: true,
+                    gift: NO_GIFT,
                 })
             }
             None => {
-                let cached = self.cached_accept(token, at);
-                cached.map_or_else(|| refuse(Rule::Unknown, RefusalReason::Unknown), Ok)
+                let known = self.cached_accept(token, at);
+                let known = known.or_else(|| self.stranger(now, request, limits));
+                known.map_or_else(|| refuse(Rule::Unknown, RefusalReason::Unknown), Ok)
             }
         }
     }
@@ -349,6 +373,21 @@ impl Gateway {
             money_max: Money(i64::MAX),
             half: true,
             unsecured: true,
+            gift: NO_GIFT,
+        })
+    }
+
+    /// Step 10: the operator pays.
+    fn stranger(&self, now: &Now, request: &Request, limits: &KindLimits) -> Option<Basis> {
+        let gift = self.gift(now, request, limits)?;
+        Some(Basis {
+            rule: Rule::Unknown,
+            account: NOBODY,
+            credential_revision: 0,
+            money_max: Money(i64::MAX),
+            half: false,
+            unsecured: true,
+            gift,
         })
     }
 
@@ -361,6 +400,7 @@ impl Gateway {
             revocations_revision,
             lease: 0,
             instrument: 0,
+            gift: basis.gift.0,
         }
     }
 
@@ -380,8 +420,11 @@ impl Gateway {
         };
         money_max = money_max.min(basis.money_max);
         if basis.unsecured {
+            if self.is_disk_scarce {
+                return refuse(RefusalReason::Storage);
+            }
             if !self.health.mode.asks() {
-                let tally = self.risk.tally(&request.token, request.kind);
+                let tally = self.risk.tally(&request.token, self.class_of(&request.device));
                 if tally.count >= limits.outage_count_max {
                     return refuse(RefusalReason::Rate);
                 }
@@ -398,6 +441,7 @@ impl Gateway {
         } else {
             limits.units_max
         };
+        units_max = units_max.min(basis.gift.1);
         if request.units_wished.0 > 0 {
             units_max = units_max.min(request.units_wished);
         }
@@ -418,6 +462,11 @@ impl Gateway {
             tariff: tariff.clone(),
             unsecured: basis.unsecured,
             evidence: self.evidence(basis),
+            stop_tokens: self.groups.stoppers(
+                self.policies.master_group(),
+                self.trust.entry(&request.token),
+                &request.token,
+            ),
         };
         Outcome::Grant {
             terms,

@@ -1,7 +1,9 @@
 //! From an input to events and effects. Reads the state, changes nothing.
 
+mod clock;
 mod cloud;
 mod deadline;
+mod invalid;
 
 use alloc::vec::Vec;
 
@@ -10,10 +12,11 @@ use proto::{
     id::{DeviceId, OutletId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, Started,
-        Status, Stop, StopReason, Verb,
+        Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, Started, Status,
+        Stop, StopReason, Verb,
     },
     money::{Money, Units},
+    policy::Policy,
     tariff::Bill,
 };
 
@@ -21,8 +24,8 @@ use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
     authorize::{Outcome, Rule, Word, retry_after_s},
     event::{
-        Asked, Booted, Closed, CommandAnswered, Commanded, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
-        Started as StartedEvent,
+        Asked, AskedAgain, Booted, Closed, CommandAnswered, Commanded, DiskChanged, Event, Granted, Greeted, Heard,
+        Metered, Refused, Reported, Started as StartedEvent,
     },
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
@@ -38,6 +41,8 @@ struct Draft<'a> {
     at: Instant,
     out: Decision,
     sequence: u64,
+    /// The wall clock was set since it was last read.
+    is_clock_set: bool,
 }
 
 impl Gateway {
@@ -51,9 +56,14 @@ impl Gateway {
             at,
             out: Decision::default(),
             sequence: self.outbox.head(),
+            is_clock_set: false,
         };
+        if !matches!(input, Input::Boot { .. }) {
+            draft.look_at_clock();
+        }
         let ignored = match input {
             Input::Boot { boot, epoch } => {
+                draft.look_at_first_clock();
                 draft.event(Event::Booted(Booted {
                     boot: *boot,
                     epoch: *epoch,
@@ -69,6 +79,8 @@ impl Gateway {
             }
             Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set.revision, &set.entries)),
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
+            Input::Policy(policy) => draft.policy(policy),
+            Input::Disk { is_scarce } => draft.disk(*is_scarce),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
             Input::Command {
@@ -203,13 +215,8 @@ impl<'a> Draft<'a> {
             outlets,
             firmware,
         }));
-        let clock = Clock {
-            version: VERSION,
-            boot,
-            wall_s: self.now.wall().unwrap_or(0),
-            quality: self.now.quality,
-            offset_min: self.gateway.config.offset_min,
-        };
+        self.compare_device(device, hello);
+        let clock = self.clock(boot);
         self.send(device, Told::Clock(clock));
         Ok(())
     }
@@ -278,6 +285,14 @@ impl<'a> Draft<'a> {
         let at_risk = if terms.unsecured { terms.money_max } else { Money::ZERO };
         let (list_revision, _, tariffs_revision) = self.gateway.trust.revisions();
         let device = request.device;
+        let asks_again = self.asks_again(&request, &terms);
+        let question = Ask {
+            ask: 0,
+            session: request.session,
+            token: request.token,
+            kind: request.kind,
+            amount: terms.money_max,
+        };
         self.event(Event::Granted(Granted {
             request,
             terms,
@@ -290,6 +305,42 @@ impl<'a> Draft<'a> {
             record,
         }));
         self.send(&device, Told::Grant(grant));
+        if asks_again {
+            let ask = self.gateway.ask + 1;
+            let session = question.session;
+            self.event(Event::AskedAgain(AskedAgain { session, ask }));
+            self.out.effects.push(Effect::Ask(Ask { ask, ..question }));
+        }
+    }
+
+    /// Whether a grant is at or above the lower count of its class. Then the cloud is asked once more, in the background:
+    /// nobody waits, because local evidence was enough; its accept takes the session out of the site's risk, its
+    /// credible denial ends it at the invalidation limit.
+    fn asks_again(&self, request: &Request, terms: &Terms) -> bool {
+        let gateway = self.gateway;
+        let limits = gateway.limits_at(&request.device);
+        let tally = gateway.risk.tally(&request.token, gateway.class_of(&request.device));
+        let is_counted = terms.unsecured && !gateway.health.mode.asks();
+        is_counted && limits.is_some_and(|limits| tally.count >= limits.outage_count_lower)
+    }
+
+    fn policy(&mut self, policy: &Policy) -> Result<(), Ignored> {
+        match self.gateway.decide_policy(policy)? {
+            Ok(adopted) => self.event(adopted),
+            Err(alarm) => self.out.effects.push(alarm),
+        }
+        Ok(())
+    }
+
+    fn disk(&mut self, is_scarce: bool) -> Result<(), Ignored> {
+        if is_scarce == self.gateway.is_disk_scarce {
+            return Err(Ignored::NotDue);
+        }
+        self.event(Event::DiskChanged(DiskChanged { is_scarce }));
+        if is_scarce {
+            self.alarm(Alarm::DiskScarce);
+        }
+        Ok(())
     }
 
     fn started(&mut self, device: &DeviceId, started: &Started) -> Result<(), Ignored> {
@@ -356,6 +407,9 @@ impl<'a> Draft<'a> {
             power_w: meter.power_w,
             second_of_day: self.now.second_of_day(self.gateway.config.offset_min),
         }));
+        if session.invalidation.is_some_and(|invalidation| !invalidation.is_heard) {
+            self.limit(session);
+        }
         Ok(())
     }
 
@@ -401,6 +455,9 @@ impl<'a> Draft<'a> {
     /// Captures what is evidenced, or voids a session of which the device says that nothing happened.
     fn close(&mut self, session: &Session, terms: &Terms, reading: &Reading, shown: Option<Money>, reason: StopReason) {
         let mut ended = session.clone();
+        if self.is_clock_set {
+            ended.second_of_day = None;
+        }
         let advance = session.advance_to(reading.register);
         ended.pass_over(
             &advance,
@@ -482,7 +539,7 @@ impl<'a> Draft<'a> {
         if !self.gateway.config.devices.contains_key(device) {
             return Err(Ignored::UnknownDevice(*device));
         }
-        let id = self.gateway.devices.get(device).map_or(0, |known| known.command) + 1;
+        let id = self.next_command(device);
         self.event(Event::Commanded(Commanded {
             device: *device,
             id,
@@ -498,9 +555,14 @@ impl<'a> Draft<'a> {
                 session,
                 not_after_s,
                 token: None,
+                units: Units::ZERO,
             }),
         );
         Ok(())
+    }
+
+    fn next_command(&self, device: &DeviceId) -> u64 {
+        self.gateway.devices.get(device).map_or(0, |known| known.command) + 1
     }
 
     fn record(&mut self, kind: RecordKind, session: &Session, amount: Money) -> LedgerRecord {
@@ -545,6 +607,7 @@ fn grant_of(request: &Request, terms: &Terms, decision: u64) -> Grant {
         tariff: terms.tariff.clone(),
         tariff_hash: terms.tariff_hash,
         decision,
+        stop_tokens: terms.stop_tokens.clone(),
     }
 }
 

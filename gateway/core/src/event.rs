@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use proto::{
     artifact::{ListEntry, Revoked, TariffOf},
     book::Balance,
-    id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
+    id::{AccountId, DeviceId, Hash, OutletId, SessionId, TokenHash},
     link::LedgerRecord,
-    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
+    message::{ClockQuality, Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
     money::{Money, Units},
+    policy::{Class, Policy},
     trust::ArtifactKind,
 };
 use serde::{Deserialize, Serialize};
@@ -22,12 +23,15 @@ use crate::{
     health::{Health, Mode},
     risk::Tally,
     session::{Request, Session, Terms},
+    strangers::Drawn,
     time::{Instant, Timeline},
     trust::Confirmation,
 };
 
 /// Most list entries in one event, so that its record stays below the journal's 3.5 KiB.
 pub const STAGED_ENTRIES_MAX: usize = 40;
+/// Most tokens in one [`KeptGone`], for the same reason.
+pub const GONE_PER_EVENT: usize = 150;
 
 macro_rules! payload {
     ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* })+) => {
@@ -271,6 +275,41 @@ payload! {
         /// The last record that it knows.
         upto: u64,
     }
+    /// The operator's limits are these now.
+    PolicyAdopted {
+        /// All of them.
+        policy: Policy,
+    }
+    /// The disk has no room for new unsecured sessions, or has room again.
+    DiskChanged {
+        /// Whether it has none.
+        is_scarce: bool,
+    }
+    /// A session was granted at or above the lower count of its class: the cloud is asked about it, and nobody waits.
+    AskedAgain {
+        /// Which session.
+        session: SessionId,
+        /// Number of the question.
+        ask: u64,
+    }
+    /// The token of an open session is no longer valid: its device is told where to end.
+    Limited {
+        /// Which session.
+        session: SessionId,
+        /// Whom.
+        device: DeviceId,
+        /// Number of the command.
+        id: u64,
+        /// Most units of the whole session.
+        units: Units,
+    }
+    /// The wall clock was set, or is worth more or less than before.
+    ClockChanged {
+        /// By how much it was set, in s; zero: by no more than clocks drift.
+        skew_s: i64,
+        /// What it is worth now.
+        quality: ClockQuality,
+    }
 }
 
 /// One event.
@@ -306,6 +345,11 @@ pub enum Event {
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
+    PolicyAdopted(PolicyAdopted),
+    DiskChanged(DiskChanged),
+    AskedAgain(AskedAgain),
+    Limited(Limited),
+    ClockChanged(ClockChanged),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -340,6 +384,11 @@ impl Event {
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
+            | Self::PolicyAdopted(_)
+            | Self::DiskChanged(_)
+            | Self::AskedAgain(_)
+            | Self::Limited(_)
+            | Self::ClockChanged(_)
             | Self::Kept(_) => None,
         }
     }
@@ -407,8 +456,8 @@ payload! {
     KeptTally {
         /// Who.
         token: TokenHash,
-        /// For which kind.
-        kind: Kind,
+        /// For which class of outlets.
+        class: Class,
         /// The counters.
         tally: Tally,
     }
@@ -452,6 +501,18 @@ payload! {
         /// How much.
         amount: Money,
     }
+    /// What a stranger drew on emergency credit, as a snapshot keeps it.
+    KeptDrawn {
+        /// Who.
+        token: TokenHash,
+        /// How much, since when.
+        drawn: Drawn,
+    }
+    /// Tokens that left the list, as a snapshot keeps them.
+    KeptGone {
+        /// At most [`GONE_PER_EVENT`].
+        tokens: Vec<TokenHash>,
+    }
 }
 
 /// A piece of state in a snapshot.
@@ -470,6 +531,8 @@ pub enum Kept {
     Outbox(KeptOutbox),
     Trust(KeptTrust),
     Health(Health),
+    Drawn(KeptDrawn),
+    Gone(KeptGone),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

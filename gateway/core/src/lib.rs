@@ -17,11 +17,15 @@ mod decide;
 pub mod event;
 mod health;
 mod outbox;
+mod policy;
 mod risk;
 mod session;
 mod snapshot;
+mod stoppers;
+mod strangers;
 mod time;
 mod trust;
+mod velocity;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
@@ -35,10 +39,10 @@ use proto::{
         Stop, Verb,
     },
     money::Units,
+    policy::Policy,
     trust::ArtifactKind,
 };
 
-use crate::claims::Claims;
 pub use crate::{
     authorize::Rule,
     claims::Interval,
@@ -46,11 +50,14 @@ pub use crate::{
     event::Event,
     health::{Health, Mode},
     outbox::Outbox,
+    policy::Suspect,
     risk::{Risk, Tally},
-    session::{Request, Session, Sessions, Terms},
+    session::{Invalidation, Request, Session, Sessions, Terms},
+    strangers::Drawn,
     time::{Instant, Now, Timeline},
     trust::{Confirmation, Stale, Trust},
 };
+use crate::{claims::Claims, policy::Policies, stoppers::Groups, strangers::Strangers, velocity::Velocity};
 
 /// Something from outside. Whatever could be wrong with its form was found before it became an `Input`.
 #[derive(Clone, Debug)]
@@ -86,6 +93,13 @@ pub enum Input {
     Revocations(Revocations),
     /// Signed prices.
     Tariffs(TariffTable),
+    /// Signed limits.
+    Policy(Policy),
+    /// The shell looked at the disk of the journal.
+    Disk {
+        /// Whether no more is free than the reserve.
+        is_scarce: bool,
+    },
     /// The hub's answer to our hello.
     Welcome(Welcome),
     /// The hub has committed records.
@@ -215,6 +229,25 @@ pub enum Alarm {
         /// What.
         fault: Fault,
     },
+    /// A genuine policy looks wrong.
+    #[error("policy revision {revision} is set aside: {suspect}")]
+    PolicySetAside {
+        /// Its revision.
+        revision: u64,
+        /// What looks wrong.
+        suspect: Suspect,
+    },
+    /// A clock differs from what it should say.
+    #[error("{whose} clock is {skew_s} s ahead of what was expected")]
+    Clock {
+        /// Whose.
+        whose: Whose,
+        /// By how much, in s.
+        skew_s: i64,
+    },
+    /// The disk's reserve is reached: no new unsecured sessions.
+    #[error("the disk's reserve is reached: no new unsecured sessions until there is room")]
+    DiskScarce,
     /// A register ran backwards, or an interval was reported twice.
     #[error("{device} outlet {outlet}: the register stands at {found}, {billed} is billed already")]
     Register {
@@ -227,6 +260,27 @@ pub enum Alarm {
         /// Billed up to.
         billed: u64,
     },
+}
+
+/// Whose clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This gateway's.
+    Gateway,
+    /// The hub's.
+    Hub,
+    /// A device's.
+    Device(DeviceId),
+}
+
+impl core::fmt::Display for Whose {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Gateway => f.write_str("this gateway's"),
+            Self::Hub => f.write_str("the hub's"),
+            Self::Device(device) => write!(f, "{device}'s"),
+        }
+    }
 }
 
 /// Why an input changed nothing. Not an error of ours; worth counting.
@@ -339,6 +393,12 @@ pub struct Gateway {
     probed: TokenHash,
     /// Number of the last question to the cloud in this boot.
     ask: u64,
+    policies: Policies,
+    velocity: Velocity,
+    strangers: Strangers,
+    groups: Groups,
+    /// The disk has no room for new unsecured sessions.
+    is_disk_scarce: bool,
 }
 
 impl Gateway {
@@ -346,6 +406,7 @@ impl Gateway {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            policies: Policies::new(config.limits.clone()),
             config,
             ..Self::default()
         }
@@ -355,7 +416,14 @@ impl Gateway {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let probe = self.probe.map(|probe| probe.until).or(self.health.probe_at);
-        let at = self.sessions.next_timer().into_iter().chain(probe).min()?;
+        let invalid = self.sessions.invalid().map(|_| Instant::default());
+        let at = self
+            .sessions
+            .next_timer()
+            .into_iter()
+            .chain(probe)
+            .chain(invalid)
+            .min()?;
         Some(self.time.mono_ms(at))
     }
 
@@ -399,6 +467,12 @@ impl Gateway {
     #[must_use]
     pub const fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Whether the disk has no room for new unsecured sessions.
+    #[must_use]
+    pub const fn is_disk_scarce(&self) -> bool {
+        self.is_disk_scarce
     }
 
     /// The configuration.

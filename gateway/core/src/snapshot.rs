@@ -2,25 +2,28 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use proto::{artifact::Revoked, artifact::TariffOf};
+use proto::{artifact::Revoked, artifact::TariffOf, id::TokenHash};
 
 use crate::{
     Gateway,
     event::{
-        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptOutbox, KeptOutlet,
-        KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
+        DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice,
+        KeptDrawn, KeptGone, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTrust, PolicyAdopted,
+        RevocationsAdopted, TariffAdopted,
     },
     trust::REVOKED_ENTRIES_MAX,
 };
 
 impl Gateway {
     /// Events that make this state from nothing, except for what ends with a boot anyway: the probe and the number of the
-    /// last question, the counts of attempts, and a list that is staged in part. The time with which they are applied does not matter.
+    /// last question, the counts of attempts and starts, and a list that is staged in part. The time with which they are applied does not matter.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Event> {
         let mut events = Vec::new();
+        self.snapshot_policy(&mut events);
         self.snapshot_trust(&mut events);
         self.snapshot_risk(&mut events);
+        self.snapshot_strangers(&mut events);
         events.extend(self.devices.iter().map(|(id, device)| {
             let outlets = device.outlets.iter().map(|(&outlet, kept)| KeptOutlet {
                 outlet,
@@ -103,10 +106,27 @@ impl Gateway {
         }));
     }
 
+    fn snapshot_policy(&self, events: &mut Vec<Event>) {
+        let policy = self.policies.active.clone();
+        events.extend(policy.map(|policy| Event::PolicyAdopted(PolicyAdopted { policy })));
+        if self.is_disk_scarce {
+            events.push(Event::DiskChanged(DiskChanged { is_scarce: true }));
+        }
+    }
+
+    fn snapshot_strangers(&self, events: &mut Vec<Event>) {
+        let drawn = self.strangers.drawn.iter();
+        events.extend(drawn.map(|(&token, &drawn)| Event::Kept(Kept::Drawn(KeptDrawn { token, drawn }))));
+        let gone: Vec<TokenHash> = self.strangers.gone.iter().copied().collect();
+        let parts = gone.chunks(GONE_PER_EVENT).map(<[TokenHash]>::to_vec);
+        events.extend(parts.map(|tokens| Event::Kept(Kept::Gone(KeptGone { tokens }))));
+    }
+
     fn snapshot_risk(&self, events: &mut Vec<Event>) {
         let tallies = self.risk.outage.iter();
-        events
-            .extend(tallies.map(|(&(token, kind), &tally)| Event::Kept(Kept::Tally(KeptTally { token, kind, tally }))));
+        events.extend(
+            tallies.map(|(&(token, class), &tally)| Event::Kept(Kept::Tally(KeptTally { token, class, tally }))),
+        );
         events.extend(self.risk.charges.iter().map(|(&sequence, charge)| {
             let (account, amount, unsecured) = (charge.account, charge.amount, charge.unsecured);
             Event::Kept(Kept::Charge(KeptCharge {

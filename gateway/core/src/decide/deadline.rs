@@ -11,9 +11,13 @@ use crate::{
 };
 
 impl Draft<'_> {
-    /// One thing whose time has come: a probe, a question without an answer, a device without a word.
+    /// One thing whose time has come: a session that must end, a probe, a question without an answer, a device without a word.
     pub(super) fn tick(&mut self) -> Result<(), Ignored> {
         let gateway = self.gateway;
+        if let Some(session) = gateway.sessions.invalid() {
+            self.limit(session);
+            return Ok(());
+        }
         if let Some(probe) = gateway.probe {
             if probe.until <= self.at {
                 let events = gateway.health.decide(self.at, false, true, &gateway.config.limits);

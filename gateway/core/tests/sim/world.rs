@@ -194,7 +194,14 @@ impl World {
         let mut devices = BTreeMap::new();
         for &(name, kind, outlets) in &NAMES[..count] {
             let id = DeviceId::new(name).expect("a short name");
-            devices.insert(id, DeviceConfig { kind, outlets });
+            devices.insert(
+                id,
+                DeviceConfig {
+                    kind,
+                    outlets,
+                    car: name == "c2",
+                },
+            );
             twins.push(twin(id, kind, outlets, &mut random));
         }
         let configs: Vec<_> = twins.iter().map(|twin| twin.config.clone()).collect();

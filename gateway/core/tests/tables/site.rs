@@ -12,6 +12,7 @@ use proto::{
     link::{Answer, Verdict},
     message::{
         ClockQuality, Closing, Fault, Hello, Meter, OutletState, Stamp, StartProof, Started, Status, Stop, StopReason,
+        Verb,
     },
     money::{Money, Units},
     tariff::{Dimension, Tariff},
@@ -144,6 +145,7 @@ pub(crate) struct Site {
     counters: BTreeMap<DeviceId, u64>,
     sessions: u32,
     pub(crate) boots: u32,
+    configured: Config,
 }
 
 pub(crate) fn config() -> Config {
@@ -154,9 +156,13 @@ pub(crate) fn config() -> Config {
         ("w1", Kind::Washer, 1),
         ("w2", Kind::Washer, 1),
         ("d1", Kind::Dispenser, 1),
+        ("k1", Kind::Charger, 1),
         ("x1", Kind::Unknown, 1),
     ];
-    let devices = devices.map(|(name, kind, outlets)| (id(name), DeviceConfig { kind, outlets }));
+    let devices = devices.map(|(name, kind, outlets)| {
+        let car = name == "k1";
+        (id(name), DeviceConfig { kind, outlets, car })
+    });
     Config {
         devices: devices.into(),
         limits: Limits::default(),
@@ -168,6 +174,7 @@ impl Site {
     /// A gateway that has just booted for the first time and has nothing.
     pub(crate) fn empty(config: Config) -> Self {
         let mut site = Self {
+            configured: config.clone(),
             gateway: Gateway::new(config),
             now: Now {
                 mono_ms: 0,
@@ -317,7 +324,7 @@ impl Site {
 
     /// What must hold whatever happened: the journal alone, and a snapshot, lead to this state.
     pub(crate) fn check(&self) {
-        let mut replayed = Gateway::new(self.gateway.config().clone());
+        let mut replayed = Gateway::new(self.configured.clone());
         for (now, event) in &self.journal {
             replayed.apply(now, event);
         }
@@ -440,6 +447,7 @@ pub(crate) fn words(decision: &Decision) -> String {
             };
             format!("receipt {closing} {} {}", receipt.amount.0, receipt.units.0)
         }
+        Told::Command(command) if command.verb == Verb::Limit => format!("limit {} {}", command.id, command.units.0),
         Told::Command(command) => format!("command {} {:?}", command.id, command.verb).to_lowercase(),
     };
     let effects = decision.effects.iter().map(|effect| match effect {

@@ -302,6 +302,11 @@ impl Auditor {
             | Event::CommandAnswered(_)
             | Event::Quarantined(_)
             | Event::Rewound(_)
+            | Event::PolicyAdopted(_)
+            | Event::DiskChanged(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::Kept(_) => {}
         }
     }
