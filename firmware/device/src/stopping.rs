@@ -1,11 +1,7 @@
 //! Who may end a session, and from where: the token that began it, a token of its group, a master token, the button, a
 //! command. Nobody is asked: the grant says whose tokens they are, so a stop needs neither gateway nor cloud.
 
-use proto::{
-    id::SessionId,
-    message::StopReason,
-    money::Units,
-};
+use proto::{id::SessionId, message::StopReason, money::Units};
 
 use crate::{
     config::TOKEN_DEBOUNCE_MS,

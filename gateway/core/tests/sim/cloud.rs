@@ -46,9 +46,11 @@ impl World {
         let mut ms = self.random.range(10, 200);
         self.after(ms, Next::CloudSays(Box::new(welcome)));
         let (list, revocations, tariffs) = self.shell.gateway.trust().revisions();
+        let policy = self.shell.gateway.policy_revision();
         let artifacts = [
             (&self.hub.revocations, revocations),
             (&self.hub.tariffs, tariffs),
+            (&self.hub.policy, policy),
             (&self.hub.list, list),
         ];
         let newer = artifacts.into_iter().filter_map(|(artifact, known)| {
@@ -196,7 +198,7 @@ impl World {
         other.is_listed = !leaves;
         let revoked = self.hub.tokens.iter().filter(|token| token.is_revoked).count();
         let token = &mut self.hub.tokens[one];
-        let published = match self.random.below(10) {
+        let published = match self.random.below(12) {
             0 | 1 if revoked < 4 => {
                 token.is_revoked = true;
                 // The credential itself, or the one after it, so that a denial shows something newer.
@@ -222,6 +224,11 @@ impl World {
                 let kind = self.random.pick(&Kind::SERVED);
                 self.hub.publish_tariffs(&[kind], &mut self.random);
                 self.hub.tariffs.clone()
+            }
+            10 | 11 => {
+                self.hub
+                    .publish_policy(wall_s, &self.shell.gateway.config().limits, &mut self.random);
+                self.hub.policy.clone()
             }
             6 => {
                 self.hub.publish_list(wall_s, true);
@@ -258,10 +265,18 @@ impl World {
         self.sometime(self.climate.mood_ms, Next::Mood);
     }
 
+    /// The disk of the journal fills up, or has room again.
+    pub(crate) fn change_disk(&mut self) {
+        let is_scarce = !self.shell.gateway.is_disk_scarce() && self.random.chance(5_000);
+        self.put(&Input::Disk { is_scarce });
+        self.sometime(self.climate.disk_ms / if is_scarce { 8 } else { 1 }, Next::Disk);
+    }
+
     /// Somebody, or nobody, sets the gateway's clock.
     pub(crate) fn change_clock(&mut self) {
         let jump_s = self.random.range(600, 86_400) as i64;
-        (self.wall_skew_s, self.quality) = match self.random.below(6) {
+        self.wall_drift_ppm = self.random.pick(&[0, 0, 150, -150]);
+        (self.wall_skew_s, self.quality) = match self.random.below(7) {
             0 => {
                 self.hit(Mark::ClockJumpedAhead);
                 (jump_s, ClockQuality::Informative)
@@ -277,6 +292,13 @@ impl World {
             3 => {
                 self.hit(Mark::ClockUnknown);
                 (0, ClockQuality::Unknown)
+            }
+            4 => {
+                self.hit(Mark::ClockSet);
+                (
+                    self.random.range(600, 86_400) as i64 - 43_200,
+                    ClockQuality::Synchronised,
+                )
             }
             _ => (0, ClockQuality::Synchronised),
         };

@@ -196,7 +196,8 @@ impl World {
             Effect::Alarm(alarm) => match alarm {
                 Alarm::Quarantined { .. } => self.hit(Mark::ListSetAside),
                 Alarm::HubRegressed { .. } => self.hit(Mark::HubPutBack),
-                Alarm::DeviceFault { .. } => {}
+                Alarm::PolicySetAside { .. } => self.hit(Mark::PolicySetAside),
+                Alarm::DeviceFault { .. } | Alarm::Clock { .. } | Alarm::DiskScarce => {}
                 Alarm::Diverged { .. } | Alarm::Epoch { .. } | Alarm::Register { .. } => {
                     panic!("an alarm without a cause: {alarm}")
                 }

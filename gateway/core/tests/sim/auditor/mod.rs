@@ -1,22 +1,26 @@
 //! What must be true, computed a second time: from the journal's durable events, the messages that left, and the physics.
 //! It shares no code with the core: no book, no tally, no tariff engine, no decision order.
 
+mod good_user;
+mod law;
 mod money;
 mod outside;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateway_core::{Decision, Event, Input, Mode, Said, Told, Trust, config::Limits};
+use gateway_core::{Config, Decision, Event, Input, Mode, Said, Told, Trust, config::Limits};
 use proto::{
     artifact::ListEntry,
     id::{DeviceId, Kind, SessionId, TokenHash},
     link::Verdict,
     message::{Closing, OutletState, RefusalReason, Stop},
+    policy::{Class, Policy},
     tariff::Tariff,
 };
 
 use crate::marks::{Mark, Marks};
+use law::Law;
 
 /// A hold and what became of it.
 #[derive(Clone, Debug)]
@@ -34,6 +38,11 @@ struct Hold {
     counted: bool,
     silent: bool,
     closed: Option<(Closing, i64, u64)>,
+    class: Class,
+    /// The operator pays.
+    is_gift: bool,
+    /// When it was asked for.
+    asked_ms: u64,
 }
 
 /// A session that waits for the cloud.
@@ -42,10 +51,16 @@ struct Waiting {
     token: TokenHash,
     kind: Kind,
     place: (DeviceId, u8),
+    since_ms: u64,
 }
 
 pub(crate) struct Auditor {
+    /// In force: the configured ones, and above them the policy.
     limits: Limits,
+    configured: Limits,
+    policy: Option<Policy>,
+    classes: BTreeMap<DeviceId, Class>,
+    law: Law,
     holds: BTreeMap<SessionId, Hold>,
     open: BTreeSet<SessionId>,
     waiting: BTreeMap<SessionId, Waiting>,
@@ -75,10 +90,12 @@ pub(crate) struct Auditor {
     /// Charges without a receipt: (account, amount, unsecured), by sequence.
     charges: BTreeMap<u64, (u64, i64, bool)>,
     unsecured_charged: i64,
-    tallies: BTreeMap<(TokenHash, Kind), (u32, i64)>,
+    tallies: BTreeMap<(TokenHash, Class), (u32, i64)>,
     attempts: BTreeMap<TokenHash, Vec<u64>>,
     spent: BTreeMap<u64, i64>,
     customers: BTreeMap<u64, i64>,
+    /// What the operator pays for strangers.
+    gifts: i64,
     revenue: BTreeMap<Kind, i64>,
     intervals: BTreeMap<(DeviceId, u8), BTreeMap<u64, u64>>,
     // What devices did.
@@ -91,9 +108,15 @@ pub(crate) struct Auditor {
 }
 
 impl Auditor {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
+        let classes = config.devices.iter().map(|(id, device)| (*id, device.class()));
         Self {
-            limits,
+            limits: config.limits.clone(),
+            configured: config.limits.clone(),
+            policy: None,
+            classes: classes.collect(),
+            law: Law::default(),
+            gifts: 0,
             holds: BTreeMap::new(),
             open: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -129,6 +152,11 @@ impl Auditor {
         }
     }
 
+    /// Whose token began a session that was granted.
+    pub(crate) fn holder(&self, session: &SessionId) -> Option<TokenHash> {
+        self.holds.get(session).map(|hold| hold.token)
+    }
+
     /// Money at risk now.
     pub(crate) const fn exposure(&self) -> i64 {
         self.unsecured_held + self.unsecured_charged
@@ -159,7 +187,8 @@ impl Auditor {
                 gateway_core::Effect::Send { message, .. } => match message {
                     Told::Grant(grant) => grant.money_max.0 == hold.amount && grant.units_max.0 == hold.units_max,
                     Told::Receipt(_) => hold.closed.is_some(),
-                    Told::Clock(_) | Told::Refusal(_) | Told::Command(_) => false,
+                    Told::Clock(_) => true, // The gateway's clock was set: no answer to anybody.
+                    Told::Refusal(_) | Told::Command(_) => false,
                 },
                 _ => true,
             });
@@ -208,6 +237,7 @@ impl Auditor {
                 self.attempts.clear();
                 self.goods = None;
                 self.down_ms += t_ms - last_ms;
+                self.law.booted(t_ms);
             }
             Event::Greeted(e) => self.reported.retain(|(device, _), _| *device != e.device),
             Event::Reported(e) => drop(self.reported.insert((e.device, e.outlet), e.state)),
@@ -215,7 +245,13 @@ impl Auditor {
                 let place = (e.request.device, e.request.outlet);
                 let (token, kind) = (e.request.token, e.request.kind);
                 self.attempt(token, t_ms);
-                self.waiting.insert(e.request.session, Waiting { token, kind, place });
+                let waiting = Waiting {
+                    token,
+                    kind,
+                    place,
+                    since_ms: t_ms,
+                };
+                self.waiting.insert(e.request.session, waiting);
             }
             Event::Refused(e) => self.refused(t_ms, e, marks),
             Event::Granted(e) => self.granted(t_ms, e, marks),
@@ -231,6 +267,7 @@ impl Auditor {
                 marks.hit(Mark::DenialKept);
                 let denied = self.denied.entry(e.token).or_default();
                 *denied = e.credential_revision.max(*denied);
+                self.must_end(t_ms);
             }
             Event::Started(e) => self.speaks(&e.session, marks),
             Event::Metered(e) => self.speaks(&e.session, marks),
@@ -261,6 +298,7 @@ impl Auditor {
                     let upto = self.revoked.entry(revoked.token).or_default();
                     *upto = revoked.credential_revision.max(*upto);
                 }
+                self.must_end(t_ms);
             }
             Event::TariffAdopted(e) => {
                 marks.hit(Mark::TariffsAdopted);
@@ -297,16 +335,23 @@ impl Auditor {
                     self.unsecured_charged -= if unsecured { amount } else { 0 };
                 }
             }
+            Event::PolicyAdopted(e) => self.policy_adopted(&e.policy, marks),
+            Event::DiskChanged(e) => {
+                marks.hit(Mark::DiskScarce);
+                self.law.is_disk_scarce = e.is_scarce;
+            }
+            Event::AskedAgain(e) => self.asked_again(&e.session, marks),
+            Event::Limited(e) => self.limited(t_ms, e, marks),
+            Event::ClockChanged(e) => {
+                if e.skew_s != 0 {
+                    marks.hit(Mark::ClockStepSeen);
+                }
+            }
             Event::Probed(_)
             | Event::Commanded(_)
             | Event::CommandAnswered(_)
             | Event::Quarantined(_)
             | Event::Rewound(_)
-            | Event::PolicyAdopted(_)
-            | Event::DiskChanged(_)
-            | Event::AskedAgain(_)
-            | Event::Limited(_)
-            | Event::ClockChanged(_)
             | Event::Kept(_) => {}
         }
     }
@@ -342,6 +387,7 @@ impl Auditor {
             self.list.len(),
             adopted.len()
         );
+        self.law.listed.extend(adopted.keys());
         self.list = adopted;
         self.list_adopted_ms = t_ms;
         let list = &self.list;
