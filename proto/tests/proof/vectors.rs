@@ -94,6 +94,8 @@ fn envelopes() -> Vec<Vector> {
     let [tariffs, most_tariffs] = content::tariff_tables();
     let encoded = |value: &dyn samples::Value| value.encoded();
     let (kind_r, kind_t) = (ArtifactKind::Revocations, ArtifactKind::Tariffs);
+    let [policy, most_policy] = content::policies();
+    let kind_p = ArtifactKind::Policy;
     vec![
         vector(
             "envelope-list",
@@ -122,6 +124,8 @@ fn envelopes() -> Vec<Vector> {
             "tariff-table",
             encoded(&most_tariffs),
         ),
+        sign("envelope-policy-typical", kind_p, "policy", encoded(&policy)),
+        sign("envelope-policy-extreme", kind_p, "policy", encoded(&most_policy)),
     ]
 }
 
@@ -343,4 +347,7 @@ fn the_envelopes_of_the_vectors_pass_the_gate() {
     let opened = ["envelope-tariffs-typical", "envelope-tariffs-extreme"]
         .map(|name| artifact::verify_tariffs(&read(name).bytes("envelope"), &key).expect(name));
     assert_eq!(opened, content::tariff_tables());
+    let opened = ["envelope-policy-typical", "envelope-policy-extreme"]
+        .map(|name| artifact::verify_policy(&read(name).bytes("envelope"), &key).expect(name));
+    assert_eq!(opened, content::policies());
 }

@@ -32,6 +32,7 @@ pub(crate) fn up() -> Vec<Sample> {
         revocations_revision: 6,
         tariffs_revision: 4,
         down_counter: (2 << 32) + 900,
+        policy_revision: 12,
     };
     let most_hello = LinkHello {
         version_min: u8::MAX,
@@ -44,6 +45,7 @@ pub(crate) fn up() -> Vec<Sample> {
         revocations_revision: u64::MAX,
         tariffs_revision: u64::MAX,
         down_counter: u64::MAX,
+        policy_revision: u64::MAX,
     };
     let ask = Ask {
         ask: 55,
