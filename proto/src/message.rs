@@ -117,7 +117,7 @@ pub struct Grant {
     pub tariff: Tariff,
     /// [`Tariff::hash`] of it.
     pub tariff_hash: Hash,
-    /// Sequence of the decision in the gateway's journal.
+    /// Number of the decision: every grant and refusal of the gateway, in order.
     pub decision: u64,
     /// Tokens, under the site's keyed hash, that may stop the session besides the one that began it: those of its group
     /// and the master tokens.

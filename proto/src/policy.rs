@@ -11,6 +11,8 @@ use crate::{
     wire::wire_enum,
 };
 
+/// Most classes that a policy names, known or not: it is kept as one record of the gateway's journal.
+pub const CLASSES_MAX: usize = 16;
 /// Most free-vend windows of one policy.
 pub const FREE_VEND_MAX: usize = 8;
 /// Longest free-vend window, in s: what is meant for longer is a price of zero.
@@ -115,7 +117,7 @@ pub struct Policy {
     pub revision: u64,
     /// When it was made (seconds since 1970 UTC).
     pub issued_s: u64,
-    /// At most one of each class, in any order. A class that is not here keeps the gateway's own limits.
+    /// At most one of each class and [`CLASSES_MAX`], in any order. A class that is not here keeps the gateway's own limits.
     pub classes: Vec<ClassLimits>,
     /// Most money at risk at a site.
     pub site_budget: Money,
@@ -144,6 +146,9 @@ pub struct Policy {
 /// Why a policy is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
+    /// More columns than the limit.
+    #[error("{0} classes are more than {CLASSES_MAX}")]
+    Long(usize),
     /// Two columns for one class.
     #[error("classes[{0}]: this class has its limits already")]
     ClassTwice(usize),
@@ -169,6 +174,9 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`], the first that is found.
     pub fn check(&self) -> Result<(), PolicyError> {
+        if self.classes.len() > CLASSES_MAX {
+            return Err(PolicyError::Long(self.classes.len()));
+        }
         for (at, limits) in self.classes.iter().enumerate() {
             let known = limits.class != Class::Unknown;
             if known && self.classes[..at].iter().any(|before| before.class == limits.class) {

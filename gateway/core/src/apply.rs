@@ -71,6 +71,7 @@ impl Gateway {
                     self.risk.attempt(e.request.token, at);
                 }
                 let mut session = Session::new(e.request.clone(), session.map_or(at, |s| s.requested_at));
+                self.decisions = e.grounds.decision;
                 session.refused = Some(e.reason);
                 session.rule = Some(e.rule);
                 self.sessions.put(session);
@@ -113,6 +114,8 @@ impl Gateway {
                     .sessions
                     .open()
                     .filter_map(|s| s.terms.as_ref())
+                    // The balance of a list is what is not leased.
+                    .filter(|terms| terms.evidence.lease == 0)
                     .map(|t| (t.account, t.money_max));
                 self.risk.new_balances(open);
             }
@@ -152,6 +155,9 @@ impl Gateway {
                     self.sessions.forget_seconds();
                 }
             }
+            Event::LeaseTaken(e) => self.leases.take(e),
+            Event::LeaseReturned(e) => self.leases.give_back(e),
+            Event::LeasesRead(e) => self.leases.read(e.revision, at, self.outbox.cursor()),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -179,7 +185,10 @@ impl Gateway {
             self.strangers.draw(request.token, terms.units_max, at);
         }
         let class = self.class_of(&request.device);
-        self.risk.hold(terms.account, terms.money_max, terms.unsecured);
+        match terms.evidence.lease {
+            0 => self.risk.hold(terms.account, terms.money_max, terms.unsecured),
+            lease => self.leases.hold(terms.account, lease, terms.money_max),
+        }
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
             self.risk.count(request.token, class, terms.money_max);
@@ -187,7 +196,8 @@ impl Gateway {
         let mut session = Session::new(request.clone(), asked.unwrap_or(at));
         session.rule = Some(event.rule);
         session.online = event.record.online;
-        session.decision = event.record.sequence;
+        self.decisions = event.grounds.decision;
+        session.decision = event.grounds.decision;
         session.deadline = Some(at.plus_ms(u64::from(terms.start_within_s) * 1000 + START_GRACE_MS));
         session.terms = Some(terms.clone());
         session.counted = counted;
@@ -278,7 +288,10 @@ impl Gateway {
             amount: event.amount,
             unsecured: terms.unsecured,
         };
-        self.risk.close(terms.money_max, charge, event.record.sequence);
+        match terms.evidence.lease {
+            0 => self.risk.close(terms.money_max, charge, event.record.sequence),
+            lease => self.leases.close(terms.account, lease, terms.money_max, event.amount),
+        }
         if session.counted {
             let class = self.class_of(&request.device);
             self.risk.uncount(request.token, class, terms.money_max);
@@ -376,6 +389,11 @@ impl Gateway {
                 self.strangers.drawn.insert(kept.token, kept.drawn);
             }
             Kept::Gone(kept) => self.strangers.gone.extend(&kept.tokens),
+            Kept::Lease(kept) => {
+                self.leases.rows.insert((kept.account, kept.epoch), kept.row);
+            }
+            Kept::Leases(kept) => self.leases.revision = kept.revision,
+            Kept::Decisions(kept) => self.decisions = kept.decisions,
         }
     }
 
@@ -404,6 +422,7 @@ impl Gateway {
             if terms.unsecured {
                 self.risk.keep_hold(terms.money_max);
             }
+            self.leases.hold(terms.account, terms.evidence.lease, terms.money_max);
         }
         self.sessions.put(session.clone());
     }

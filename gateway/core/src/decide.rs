@@ -12,8 +12,8 @@ use proto::{
     id::{DeviceId, OutletId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, Started, Status,
-        Stop, StopReason, Verb,
+        Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof,
+        Started, Status, Stop, StopReason, Verb,
     },
     money::{Money, Units},
     policy::Policy,
@@ -27,6 +27,7 @@ use crate::{
         Asked, AskedAgain, Booted, Closed, CommandAnswered, Commanded, DiskChanged, Event, Granted, Greeted, Heard,
         Metered, Refused, Reported, Started as StartedEvent,
     },
+    grounds::{CloudWord, Grounds},
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
 };
@@ -35,12 +36,14 @@ use crate::{
 const CODE_THROTTLED: u16 = 429;
 
 /// A decision in the making.
-struct Draft<'a> {
-    gateway: &'a Gateway,
-    now: &'a Now,
-    at: Instant,
-    out: Decision,
-    sequence: u64,
+pub(crate) struct Draft<'a> {
+    pub(crate) gateway: &'a Gateway,
+    pub(crate) now: &'a Now,
+    pub(crate) at: Instant,
+    pub(crate) out: Decision,
+    pub(crate) sequence: u64,
+    /// What the cloud said about the request that is decided, and the code of its error.
+    cloud: (CloudWord, u16),
     /// The wall clock was set since it was last read.
     is_clock_set: bool,
 }
@@ -57,6 +60,7 @@ impl Gateway {
             out: Decision::default(),
             sequence: self.outbox.head(),
             is_clock_set: false,
+            cloud: (CloudWord::NotAsked, 0),
         };
         if !matches!(input, Input::Boot { .. }) {
             draft.look_at_clock();
@@ -81,6 +85,7 @@ impl Gateway {
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
             Input::Policy(policy) => draft.policy(policy),
             Input::Disk { is_scarce } => draft.disk(*is_scarce),
+            Input::Leases(leases) => draft.leases(leases),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
             Input::Command {
@@ -98,7 +103,7 @@ impl Gateway {
 }
 
 impl<'a> Draft<'a> {
-    fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         self.out.events.push(event);
     }
 
@@ -165,6 +170,7 @@ impl<'a> Draft<'a> {
                     token: *token,
                     units_wished: *units_wished,
                     register: *register,
+                    counter,
                 };
                 self.authorize(request);
                 Ok(())
@@ -259,11 +265,13 @@ impl<'a> Draft<'a> {
             Outcome::Refuse { reason, rule } => {
                 let refusal = refusal_of(&request, reason, Some(rule));
                 let device = request.device;
+                let grounds = self.grounds(&request);
                 self.event(Event::Refused(Refused {
                     request,
                     reason,
                     rule,
                     mode: self.gateway.health.mode,
+                    grounds,
                 }));
                 self.send(&device, Told::Refusal(refusal));
             }
@@ -281,7 +289,8 @@ impl<'a> Draft<'a> {
         session.online = rule == Rule::Cloud;
         session.terms = Some(terms.clone());
         let record = self.record(RecordKind::Hold, &session, terms.money_max);
-        let grant = grant_of(&request, &terms, record.sequence);
+        let grounds = self.grounds(&request);
+        let grant = grant_of(&request, &terms, grounds.decision);
         let at_risk = if terms.unsecured { terms.money_max } else { Money::ZERO };
         let (list_revision, _, tariffs_revision) = self.gateway.trust.revisions();
         let device = request.device;
@@ -303,6 +312,7 @@ impl<'a> Draft<'a> {
             tariffs_revision,
             exposure: self.gateway.risk.exposure().saturating_add(at_risk),
             record,
+            grounds,
         }));
         self.send(&device, Told::Grant(grant));
         if asks_again {
@@ -343,6 +353,11 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    fn grounds(&self, request: &Request) -> Grounds {
+        let (cloud, code) = self.cloud;
+        self.gateway.grounds(self.now, request, cloud, code)
+    }
+
     fn started(&mut self, device: &DeviceId, started: &Started) -> Result<(), Ignored> {
         let gateway: &'a Gateway = self.gateway;
         let session = gateway
@@ -351,13 +366,13 @@ impl<'a> Draft<'a> {
             .filter(|session| session.is_open() && session.request.device == *device)
             .ok_or(Ignored::NotOpen(started.session))?;
         if !session.started {
-            self.prove_start(session, started.register_start);
+            self.prove_start(session, started.register_start, Some(started.proof));
         }
         Ok(())
     }
 
     /// Returns the session as it is with the proof.
-    fn prove_start(&mut self, session: &Session, register_start: Units) -> Session {
+    fn prove_start(&mut self, session: &Session, register_start: Units, proof: Option<StartProof>) -> Session {
         let (device, outlet) = (session.request.device, session.request.outlet);
         let claims = self.gateway.claims(&device, outlet);
         if let Some(claims) = claims.filter(|claims| claims.covers(register_start)) {
@@ -378,6 +393,7 @@ impl<'a> Draft<'a> {
             session: session.request.session,
             register_start: proven.register_start,
             record,
+            proof,
         }));
         proven
     }
@@ -397,7 +413,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         if !session.started {
-            self.prove_start(session, meter.register_start);
+            self.prove_start(session, meter.register_start, None);
         }
         self.event(Event::Metered(Metered {
             session: meter.session,
@@ -441,7 +457,7 @@ impl<'a> Draft<'a> {
         let mut session = session.clone();
         let delivered = stop.register_end > stop.register_start;
         if (stop.started || delivered) && !session.started {
-            session = self.prove_start(&session, stop.register_start);
+            session = self.prove_start(&session, stop.register_start, None);
         }
         let reading = Reading {
             register: stop.register_end.max(session.register_last),
@@ -497,6 +513,7 @@ impl<'a> Draft<'a> {
             units: ended.units,
             register_end: ended.register_last,
             record,
+            shown,
         }));
         self.send(&session.request.device, Told::Receipt(receipt_of(&ended)));
     }

@@ -6,11 +6,11 @@
 use alloc::vec::Vec;
 
 use proto::{
-    artifact::{ListEntry, Revoked, TariffOf},
+    artifact::{Lease, ListEntry, Revoked, TariffOf},
     book::Balance,
     id::{AccountId, DeviceId, Hash, OutletId, SessionId, TokenHash},
     link::LedgerRecord,
-    message::{ClockQuality, Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
+    message::{ClockQuality, Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
     policy::{Class, Policy},
     trust::ArtifactKind,
@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::Interval,
+    grounds::Grounds,
     health::{Health, Mode},
+    lease::LeaseRow,
     risk::Tally,
     session::{Request, Session, Terms},
     strangers::Drawn,
@@ -95,6 +97,9 @@ payload! {
         rule: Rule,
         /// Mode of the authorize capability then.
         mode: Mode,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// Yes. Everything that `why` needs to explain it.
     Granted {
@@ -116,6 +121,9 @@ payload! {
         exposure: Money,
         /// The hold.
         record: LedgerRecord,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// The cloud accepted a token.
     Confirmed {
@@ -143,6 +151,9 @@ payload! {
         register_start: Units,
         /// The evidence.
         record: LedgerRecord,
+        /// What convinced the device; `None`: a later message said that it runs.
+        #[serde(default)]
+        proof: Option<StartProof>,
     }
     /// A checkpoint.
     Metered {
@@ -173,6 +184,9 @@ payload! {
         register_end: Units,
         /// Capture or void.
         record: LedgerRecord,
+        /// What the display showed; `None`: the device never said.
+        #[serde(default)]
+        shown: Option<Money>,
     }
     /// The device is silent; the hold stays.
     Silent {
@@ -270,6 +284,37 @@ payload! {
         /// The last record.
         upto: u64,
     }
+    /// A lease is taken over.
+    LeaseTaken {
+        /// As the hub gave it.
+        lease: Lease,
+        /// Revision of the leases that brought it; 0: it came with an answer.
+        revision: u64,
+        /// Until when it may be spent, on the gateway's own line of time.
+        until: Instant,
+        /// Epoch of the journal in which it may be spent.
+        journal_epoch: u32,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// What is left of a lease goes back.
+    LeaseReturned {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// How much.
+        amount: Money,
+        /// Revision of the leases that asked for it; 0: it is over by itself.
+        revision: u64,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// Leases were read to the end.
+    LeasesRead {
+        /// Their revision.
+        revision: u64,
+    }
     /// The hub knows less than it acknowledged: it was restored from a backup. Everything after is sent again.
     Rewound {
         /// The last record that it knows.
@@ -345,6 +390,9 @@ pub enum Event {
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
+    LeaseTaken(LeaseTaken),
+    LeaseReturned(LeaseReturned),
+    LeasesRead(LeasesRead),
     PolicyAdopted(PolicyAdopted),
     DiskChanged(DiskChanged),
     AskedAgain(AskedAgain),
@@ -363,6 +411,8 @@ impl Event {
             Self::Started(event) => Some(&event.record),
             Self::Closed(event) => Some(&event.record),
             Self::Silent(event) => Some(&event.record),
+            Self::LeaseTaken(event) => Some(&event.record),
+            Self::LeaseReturned(event) => Some(&event.record),
             Self::Booted(_)
             | Self::Heard(_)
             | Self::Greeted(_)
@@ -384,6 +434,7 @@ impl Event {
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
+            | Self::LeasesRead(_)
             | Self::PolicyAdopted(_)
             | Self::DiskChanged(_)
             | Self::AskedAgain(_)
@@ -494,6 +545,25 @@ payload! {
         /// Revision of the tariffs.
         tariffs_revision: u64,
     }
+    /// A lease, as a snapshot keeps it; what is held of it follows from the sessions.
+    KeptLease {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// The lease.
+        row: LeaseRow,
+    }
+    /// Revision of the newest leases, as a snapshot keeps it.
+    KeptLeases {
+        /// It.
+        revision: u64,
+    }
+    /// How many decisions there were, as a snapshot keeps it.
+    KeptDecisions {
+        /// Number of the last one.
+        decisions: u64,
+    }
     /// What a customer spent since the list was made, as a snapshot keeps it.
     KeptSpent {
         /// Whose account.
@@ -531,6 +601,9 @@ pub enum Kept {
     Outbox(KeptOutbox),
     Trust(KeptTrust),
     Health(Health),
+    Lease(KeptLease),
+    Leases(KeptLeases),
+    Decisions(KeptDecisions),
     Drawn(KeptDrawn),
     Gone(KeptGone),
 }

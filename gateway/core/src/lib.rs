@@ -15,9 +15,12 @@ mod claims;
 pub mod config;
 mod decide;
 pub mod event;
+mod grounds;
 mod health;
+mod lease;
 mod outbox;
 mod policy;
+pub mod report;
 mod risk;
 mod session;
 mod snapshot;
@@ -26,13 +29,15 @@ mod strangers;
 mod time;
 mod trust;
 mod velocity;
+pub mod why;
+pub mod words;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use proto::{
     artifact::{Revocations, TariffTable, VerifiedList},
     book::Book,
-    id::{DeviceId, Hash, OutletId, SessionId, TokenHash},
+    id::{DeviceId, GatewayId, Hash, OutletId, SessionId, TokenHash},
     link::{Answer, Ask, LedgerReceipt, Welcome},
     message::{
         Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status,
@@ -48,7 +53,9 @@ pub use crate::{
     claims::Interval,
     config::Config,
     event::Event,
+    grounds::{Caps, CloudWord, Grounds, Listed},
     health::{Health, Mode},
+    lease::{LeaseRow, Leases},
     outbox::Outbox,
     policy::Suspect,
     risk::{Risk, Tally},
@@ -93,6 +100,8 @@ pub enum Input {
     Revocations(Revocations),
     /// Signed prices.
     Tariffs(TariffTable),
+    /// Signed leases for this gateway.
+    Leases(proto::artifact::Leases),
     /// Signed limits.
     Policy(Policy),
     /// The shell looked at the disk of the journal.
@@ -327,6 +336,9 @@ pub enum Ignored {
         /// Its epoch.
         epoch: u32,
     },
+    /// Leases of another gateway.
+    #[error("leases for gateway {0}")]
+    OtherGateway(GatewayId),
     /// Nothing is due.
     #[error("nothing is due")]
     NotDue,
@@ -384,6 +396,7 @@ pub struct Gateway {
     devices: BTreeMap<DeviceId, Device>,
     trust: Trust,
     risk: Risk,
+    leases: Leases,
     sessions: Sessions,
     book: Book,
     outbox: Outbox,
@@ -393,6 +406,8 @@ pub struct Gateway {
     probed: TokenHash,
     /// Number of the last question to the cloud in this boot.
     ask: u64,
+    /// Grants and refusals so far.
+    decisions: u64,
     policies: Policies,
     velocity: Velocity,
     strangers: Strangers,
@@ -423,6 +438,7 @@ impl Gateway {
             .into_iter()
             .chain(probe)
             .chain(invalid)
+            .chain(self.leases.next_end(self.time.epoch))
             .min()?;
         Some(self.time.mono_ms(at))
     }
@@ -455,6 +471,12 @@ impl Gateway {
     #[must_use]
     pub const fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// What may be spent without credit.
+    #[must_use]
+    pub const fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Money at risk.

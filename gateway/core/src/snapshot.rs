@@ -7,9 +7,9 @@ use proto::{artifact::Revoked, artifact::TariffOf, id::TokenHash};
 use crate::{
     Gateway,
     event::{
-        DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice,
-        KeptDrawn, KeptGone, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTrust, PolicyAdopted,
-        RevocationsAdopted, TariffAdopted,
+        DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial,
+        KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptOutbox, KeptOutlet, KeptSpent, KeptTally,
+        KeptTrust, PolicyAdopted, RevocationsAdopted, TariffAdopted,
     },
     trust::REVOKED_ENTRIES_MAX,
 };
@@ -24,6 +24,7 @@ impl Gateway {
         self.snapshot_trust(&mut events);
         self.snapshot_risk(&mut events);
         self.snapshot_strangers(&mut events);
+        self.snapshot_leases(&mut events);
         events.extend(self.devices.iter().map(|(id, device)| {
             let outlets = device.outlets.iter().map(|(&outlet, kept)| KeptOutlet {
                 outlet,
@@ -53,6 +54,8 @@ impl Gateway {
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
         events.push(Event::Kept(Kept::Health(self.health.clone())));
+        let decisions = self.decisions;
+        events.push(Event::Kept(Kept::Decisions(KeptDecisions { decisions })));
         // Last, because applying the others has moved the clock.
         events.push(Event::Kept(Kept::Timeline(self.time.clone())));
         events
@@ -120,6 +123,16 @@ impl Gateway {
         let gone: Vec<TokenHash> = self.strangers.gone.iter().copied().collect();
         let parts = gone.chunks(GONE_PER_EVENT).map(<[TokenHash]>::to_vec);
         events.extend(parts.map(|tokens| Event::Kept(Kept::Gone(KeptGone { tokens }))));
+    }
+
+    /// Before the sessions, which add what they hold.
+    fn snapshot_leases(&self, events: &mut Vec<Event>) {
+        events.extend(self.leases.rows().map(|(account, epoch, row)| {
+            let row = *row;
+            Event::Kept(Kept::Lease(KeptLease { account, epoch, row }))
+        }));
+        let revision = self.leases.revision();
+        events.push(Event::Kept(Kept::Leases(KeptLeases { revision })));
     }
 
     fn snapshot_risk(&self, events: &mut Vec<Event>) {

@@ -21,10 +21,24 @@ pub(crate) struct Velocity(BTreeMap<TokenHash, VecDeque<(Instant, DeviceId)>>);
 impl Velocity {
     /// Whether a session that begins now, there, is one too many or too soon.
     pub(crate) fn exceeds(&self, token: &TokenHash, device: &DeviceId, at: Instant, limits: &Limits) -> bool {
-        let Some(starts) = self.0.get(token) else { return false };
-        let within = |ms: u64| starts.iter().filter(move |(then, _)| at.since_ms(*then) < ms);
-        let elsewhere = within(limits.device_change_ms).any(|(_, other)| other != device);
-        elsewhere || within(WINDOW_MS).count() >= limits.starts_an_hour_max.min(STARTS_MAX as u32) as usize
+        self.is_elsewhere(token, device, at, limits)
+            || self.starts(token, at) >= limits.starts_an_hour_max.min(STARTS_MAX as u32)
+    }
+
+    /// Whether the token began a session at another device so lately that nobody walks from there to here.
+    pub(crate) fn is_elsewhere(&self, token: &TokenHash, device: &DeviceId, at: Instant, limits: &Limits) -> bool {
+        self.within(token, at, limits.device_change_ms)
+            .any(|(_, other)| other != device)
+    }
+
+    /// Sessions that a token began within the last hour; at most [`STARTS_MAX`] are remembered.
+    pub(crate) fn starts(&self, token: &TokenHash, at: Instant) -> u32 {
+        self.within(token, at, WINDOW_MS).count() as u32
+    }
+
+    fn within(&self, token: &TokenHash, at: Instant, ms: u64) -> impl Iterator<Item = &(Instant, DeviceId)> {
+        let starts = self.0.get(token).into_iter().flatten();
+        starts.filter(move |(then, _)| at.since_ms(*then) < ms)
     }
 
     pub(crate) fn started(&mut self, token: TokenHash, device: DeviceId, at: Instant) {

@@ -86,6 +86,13 @@ struct StoreSection {
     dir: PathBuf,
     #[serde(default = "snapshot_every_default")]
     snapshot_every: u64,
+    #[serde(default = "reserve_default")]
+    reserve_mib: u64,
+}
+
+/// Room for the records of everything that goes on when no new unsecured session begins: leases, accepts, stops.
+fn reserve_default() -> u64 {
+    64
 }
 
 fn snapshot_every_default() -> u64 {
@@ -115,6 +122,9 @@ struct DeviceSection {
     kind: String,
     #[serde(default = "one")]
     outlets: u8,
+    /// A charger of cars.
+    #[serde(default)]
+    car: bool,
 }
 
 fn one() -> u8 {
@@ -163,12 +173,16 @@ struct LimitsSection {
     recover_ms: Option<u64>,
     probe_ms: Option<u64>,
     probe_max_ms: Option<u64>,
+    starts_an_hour_max: Option<u32>,
+    device_change_ms: Option<u64>,
     #[serde(default)]
     charger: KindSection,
     #[serde(default)]
     washer: KindSection,
     #[serde(default)]
     dispenser: KindSection,
+    #[serde(default)]
+    car: KindSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -181,6 +195,9 @@ struct KindSection {
     outage_money_max: Option<i64>,
     start_within_s: Option<u16>,
     meter_every_s: Option<u16>,
+    outage_count_lower: Option<u32>,
+    emergency_units: Option<u64>,
+    invalidation_units: Option<u64>,
 }
 
 /// The secrets file as written.
@@ -242,6 +259,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Records between snapshots.
     pub snapshot_every: u64,
+    /// Free space of the disk at which no new unsecured session begins, in bytes; 0: not looked at.
+    pub reserve_bytes: u64,
     /// How devices are reached.
     pub device_side: DeviceSide,
     /// One secret a device.
@@ -301,10 +320,12 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     let check_secrets = Checker { path: &secrets_path };
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
+    let gateway = check.name("site.gateway", &file.site.gateway)?;
     let core = CoreConfig {
         devices,
         limits: limits(&check, &file.limits)?,
         offset_min: file.site.utc_offset_min,
+        gateway: Some(gateway),
     };
     if !(-720..=840).contains(&core.offset_min) {
         return check.fail("site.utc_offset_min", "an offset from UTC is -720 to 840 minutes");
@@ -326,9 +347,10 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     }
     Ok(Config {
         site: check.name("site.name", &file.site.name)?,
-        gateway: check.name("site.gateway", &file.site.gateway)?,
+        gateway,
         dir: base.join(&file.store.dir),
         snapshot_every: file.store.snapshot_every.max(1),
+        reserve_bytes: file.store.reserve_mib.saturating_mul(1 << 20),
         device_side: device_side(&check, &file.devices, &secrets)?,
         device_secrets,
         monitor_password: secrets.monitor_password.clone(),
@@ -393,6 +415,9 @@ fn devices(
                 format_args!("a device has 1 to {OUTLETS_MAX} outlets"),
             );
         }
+        if section.car && kind != Kind::Charger {
+            return check.fail(&format!("{key}.car"), format_args!("a {} charges no car", kind.word()));
+        }
         let Some(secret) = secrets.devices.get(&section.id) else {
             return check_secrets.fail("devices", format_args!("no secret for device {id}"));
         };
@@ -403,6 +428,7 @@ fn devices(
                 DeviceConfig {
                     kind,
                     outlets: section.outlets,
+                    car: section.car,
                 },
             )
             .is_some()
@@ -481,6 +507,7 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
         ("charger", &section.charger, &mut limits.charger),
         ("washer", &section.washer, &mut limits.washer),
         ("dispenser", &section.dispenser, &mut limits.dispenser),
+        ("car", &section.car, &mut limits.car),
     ];
     for (name, section, limits) in kinds {
         kind_limits(section, limits);
@@ -489,6 +516,12 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
             return check.fail(
                 &format!("limits.{name}"),
                 "units, money, duration and meter interval are above zero",
+            );
+        }
+        if limits.outage_count_lower > limits.outage_count_max {
+            return check.fail(
+                &format!("limits.{name}.outage_count_lower"),
+                "at most outage_count_max: beyond that nobody is served unsecured",
             );
         }
     }
@@ -500,10 +533,15 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
     set(&mut limits.recover_ms, section.recover_ms);
     set(&mut limits.probe_ms, section.probe_ms);
     set(&mut limits.probe_max_ms, section.probe_max_ms);
+    set(&mut limits.device_change_ms, section.device_change_ms);
+    limits.starts_an_hour_max = section.starts_an_hour_max.unwrap_or(limits.starts_an_hour_max);
     limits.site_budget = section.site_budget.map_or(limits.site_budget, Money);
     limits.attempts_a_minute_max = section.attempts_a_minute_max.unwrap_or(limits.attempts_a_minute_max);
     if limits.ask_ms > 2_000 {
         return check.fail("limits.ask_ms", "nobody waits longer than 2,000 ms for a verdict");
+    }
+    if limits.starts_an_hour_max == 0 {
+        return check.fail("limits.starts_an_hour_max", "above zero: else nobody is served");
     }
     if limits.probe_ms == 0 || limits.attempts_a_minute_max == 0 || limits.site_budget.0 < 0 {
         return check.fail(
@@ -522,4 +560,9 @@ fn kind_limits(section: &KindSection, limits: &mut KindLimits) {
     limits.outage_money_max = section.outage_money_max.map_or(limits.outage_money_max, Money);
     limits.start_within_s = section.start_within_s.unwrap_or(limits.start_within_s);
     limits.meter_every_s = section.meter_every_s.unwrap_or(limits.meter_every_s);
+    limits.emergency_units = section.emergency_units.map_or(limits.emergency_units, Units);
+    limits.invalidation_units = section.invalidation_units.map_or(limits.invalidation_units, Units);
+    // Where only the upper count is given, a lower one that was the default does not contradict it.
+    let lower = limits.outage_count_lower.min(limits.outage_count_max);
+    limits.outage_count_lower = section.outage_count_lower.unwrap_or(lower);
 }

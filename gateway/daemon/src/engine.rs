@@ -48,6 +48,11 @@ pub enum Job {
     },
     /// From the link.
     Cloud(Input),
+    /// The disk's reserve is reached, or there is room again.
+    Disk {
+        /// Whether it is reached.
+        is_scarce: bool,
+    },
     /// Where in the journal to look for ledger records behind this one.
     Find {
         /// A ledger sequence.
@@ -74,6 +79,10 @@ pub struct Position {
     pub cursor: u64,
     /// Revisions of list, revocations, tariffs.
     pub revisions: (u64, u64, u64),
+    /// Revision of the leases.
+    pub leases_revision: u64,
+    /// Revision of the policy; 0: none.
+    pub policy_revision: u64,
 }
 
 /// The engine's surroundings.
@@ -185,6 +194,9 @@ impl Engine {
             Job::Cloud(input) => {
                 self.take(&input);
             }
+            Job::Disk { is_scarce } => {
+                self.take(&Input::Disk { is_scarce });
+            }
             // Who asks may have gone away; then nobody is there to be told.
             Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
             Job::Query(query, reply) => {
@@ -232,6 +244,7 @@ impl Engine {
                 tracing::debug!(%ignored, "message dropped");
             }
             Ignored::ForeignReceipt { .. } => tracing::warn!(%ignored, "receipt ignored"),
+            Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
             Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
             | Ignored::Stale(_)
@@ -263,6 +276,8 @@ impl Engine {
             head: outbox.head(),
             cursor: outbox.cursor(),
             revisions: self.gateway.trust().revisions(),
+            leases_revision: self.gateway.leases().revision(),
+            policy_revision: self.gateway.policy_revision(),
         };
         self.shell
             .position
@@ -300,9 +315,11 @@ impl Engine {
 
 fn raise(alarm: &Alarm) {
     match alarm {
-        Alarm::DeviceFault { .. } => tracing::warn!(%alarm, "ALARM"),
+        Alarm::DeviceFault { .. } | Alarm::Clock { .. } => tracing::warn!(%alarm, "ALARM"),
         Alarm::Diverged { .. }
         | Alarm::Quarantined { .. }
+        | Alarm::PolicySetAside { .. }
+        | Alarm::DiskScarce
         | Alarm::HubRegressed { .. }
         | Alarm::Epoch { .. }
         | Alarm::Register { .. } => tracing::error!(%alarm, "ALARM"),
@@ -332,7 +349,21 @@ fn report(event: &Event) {
         Event::Refused(e) => {
             tracing::debug!(session = %e.request.session, device = %e.request.device, reason = e.reason.word(), "refused");
         }
-        Event::Booted(_)
+        Event::LeaseTaken(e) => {
+            tracing::info!(account = e.lease.account, lease = e.lease.epoch, amount = %e.lease.amount, "lease taken over");
+        }
+        Event::LeaseReturned(e) => {
+            tracing::info!(account = e.account, lease = e.epoch, amount = %e.amount, "lease given back");
+        }
+        Event::PolicyAdopted(e) => tracing::info!(revision = e.policy.revision, "policy adopted"),
+        Event::DiskChanged(e) => tracing::warn!(is_scarce = e.is_scarce, "the disk's reserve"),
+        Event::Limited(e) => {
+            tracing::info!(session = %e.session, units = e.units.0, "the device is told to end earlier")
+        }
+        Event::ClockChanged(e) => tracing::info!(skew_s = e.skew_s, quality = ?e.quality, "the clock changed"),
+        Event::LeasesRead(_)
+        | Event::AskedAgain(_)
+        | Event::Booted(_)
         | Event::Heard(_)
         | Event::Greeted(_)
         | Event::Asked(_)

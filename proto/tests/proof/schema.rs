@@ -196,6 +196,7 @@ fn a_second_implementation_reads_every_body_as_the_schema_says() {
         "envelope-list",
         "envelope-revocations-extreme",
         "envelope-tariffs-extreme",
+        "envelope-leases-extreme",
         "envelope-policy-extreme",
     ] {
         let vector = read(name);
@@ -370,6 +371,7 @@ fn every_struct_of_the_schema_has_a_vector() {
     let enveloped = [
         "revocations",
         "revoked",
+        "leases",
         "tariff-table",
         "tariff-of",
         "protected-header",
@@ -383,6 +385,7 @@ fn every_struct_of_the_schema_has_a_vector() {
         "evidence",
         "class-limits",
         "free-vend",
+        "lease",
     ];
     for rule in schema.fields.keys().map(String::as_str) {
         let covered = rules.contains(&rule) || enveloped.contains(&rule) || inside.contains(&rule);

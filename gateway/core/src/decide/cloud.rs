@@ -11,6 +11,7 @@ use crate::{
     Alarm, Effect, Ignored,
     authorize::Word,
     event::{Confirmed, Denied, Event, Probed, Receipted, Rewound},
+    grounds::CloudWord,
 };
 
 impl Draft<'_> {
@@ -37,6 +38,8 @@ impl Draft<'_> {
         let Some(session) = asked.filter(|s| about == (s.request.session, s.request.token)) else {
             return self.late_answer(answer);
         };
+        // First, so that the decision below can spend it.
+        self.lease(&answer.lease, 0);
         let credible = word != Word::None;
         let events = self.gateway.health.decide(self.at, credible, false, limits);
         self.out.events.extend(events);
@@ -45,6 +48,7 @@ impl Draft<'_> {
             Word::Deny => self.deny(answer),
             Word::None | Word::NotAsked => {}
         }
+        self.cloud = (self.gateway.cloud_word(answer), 0);
         let outcome = self.gateway.evaluate(self.now, &session.request, word);
         self.conclude(session.request.clone(), outcome);
         Ok(())
@@ -52,6 +56,7 @@ impl Draft<'_> {
 
     /// Too late for the verdict, in time for the books: an accept secures the session, a newer denial is kept.
     fn late_answer(&mut self, answer: &Answer) -> Result<(), Ignored> {
+        self.lease(&answer.lease, 0);
         let session = self
             .gateway
             .sessions
@@ -103,6 +108,7 @@ impl Draft<'_> {
             let events = self.gateway.health.decide(self.at, false, false, limits);
             self.out.events.extend(events);
         }
+        self.cloud = (CloudWord::Error, code);
         let outcome = self.gateway.evaluate(self.now, &session.request, Word::None);
         self.conclude(session.request.clone(), outcome);
         Ok(())

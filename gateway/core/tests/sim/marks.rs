@@ -38,6 +38,8 @@ marks! {
     FrameLost, FrameTwice, FrameOvertaken, FrameReplayedUp, FrameReplayedDown, LinkCut,
     // The hub.
     HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
+    // Reports.
+    OutageReported, OutageServed,
     // Clocks.
     ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown, ClockSet, ClockStepSeen,
     // The operator.

@@ -1,6 +1,6 @@
 //! The hub's state and its only mutator.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proto::{
     artifact::{REVOCATIONS_MAX, Revocations, Revoked, TariffTable, Whitelist},
@@ -13,6 +13,7 @@ use proto::{
 
 use super::{
     event::{Event, RecordKey},
+    lease::{LeaseKey, LeaseRow},
     publish::PublishedList,
 };
 
@@ -132,6 +133,12 @@ pub struct Hub {
     pub(crate) sessions_closed: VecDeque<SessionId>,
     pub(crate) quarantine: BTreeMap<RecordKey, Quarantined>,
     pub(crate) disputes: BTreeMap<RecordKey, Dispute>,
+    /// Accounts that are never served on credit.
+    pub(crate) lease_only: BTreeSet<AccountId>,
+    pub(crate) leases: BTreeMap<LeaseKey, LeaseRow>,
+    /// Number of the newest lease.
+    pub(crate) lease_last: u64,
+    pub(crate) lease_revisions: BTreeMap<GatewayId, u64>,
 }
 
 impl Hub {
@@ -293,6 +300,25 @@ impl Hub {
                 self.quarantine.entry(*at).or_default().reason.clone_from(reason);
                 self.commit(at, *hash).quarantined += 1;
             }
+            Event::LeaseOnlySet { account, lease_only } => {
+                match lease_only {
+                    true => self.lease_only.insert(*account),
+                    false => self.lease_only.remove(account),
+                };
+                self.list_stale = true;
+            }
+            Event::LeaseGiven {
+                gateway,
+                journal_epoch,
+                revision,
+                lease,
+            } => self.apply_lease_given(*gateway, *journal_epoch, *revision, lease),
+            Event::LeaseRecalled {
+                account,
+                epoch,
+                revision,
+            } => self.apply_lease_recalled((*account, *epoch), *revision),
+            Event::LeaseReleased { account, epoch } => self.apply_lease_released((*account, *epoch)),
             Event::Disputed {
                 at,
                 session,
@@ -358,6 +384,8 @@ impl Hub {
             .book(record)
             .expect("a record is judged by the same book before it becomes an event");
         let session = record.session;
+        let held = self.sessions.get(&session).map(|row| (row.payer, row.hold));
+        self.follow_leases(at.gateway, at.epoch, record, held);
         match record.kind {
             RecordKind::Hold => {
                 let row = SessionRow {
@@ -379,7 +407,11 @@ impl Hub {
                     }
                 }
             }
-            RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => {}
+            RecordKind::Started
+            | RecordKind::Indeterminate
+            | RecordKind::LeaseReturn
+            | RecordKind::LeaseTaken
+            | RecordKind::Other => {}
         }
     }
 }

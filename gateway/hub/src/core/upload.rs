@@ -12,7 +12,8 @@ use proto::{
 };
 
 use super::{
-    Alarm, Decision, Effect, Event, GatewayRow, Hub, Now, RecordKey,
+    Alarm, Decision, Effect, Event, GatewayRow, Hub, Now, RecordKey, Settings,
+    lease::{LeaseKey, LeaseRow, follow},
     state::{SessionPhase, SessionRow},
 };
 
@@ -26,7 +27,7 @@ pub const QUARANTINE_PART_BYTES: usize = 2048;
 pub const QUARANTINE_ROWS_MAX: usize = 10_000;
 
 impl Hub {
-    pub(super) fn decide_upload(&self, now: Now, gateway: GatewayId, upload: &Upload) -> Decision {
+    pub(super) fn decide_upload(&self, now: Now, settings: &Settings, gateway: GatewayId, upload: &Upload) -> Decision {
         let mut decision = Decision::default();
         let row = match self.gateways.get(&gateway) {
             Some(row) if row.epoch == upload.epoch => row,
@@ -60,6 +61,8 @@ impl Hub {
                 after.hash = chain(&after.hash, bytes);
                 judge.judge(after.upto, after.hash, bytes, &mut decision);
             }
+            let leases = judge.leases;
+            self.renew(now, settings, gateway, &leases, &mut decision);
         }
         decision.effects.push(receipt(gateway, &after));
         decision
@@ -98,6 +101,8 @@ struct Judge<'a> {
     epoch: u32,
     book: Book,
     sessions: BTreeMap<SessionId, SessionRow>,
+    /// Leases that the records concern.
+    leases: BTreeMap<LeaseKey, LeaseRow>,
     quarantined: usize,
 }
 
@@ -109,6 +114,7 @@ impl<'a> Judge<'a> {
             epoch,
             book: Book::default(),
             sessions: BTreeMap::new(),
+            leases: BTreeMap::new(),
             quarantined: 0,
         }
     }
@@ -157,7 +163,19 @@ impl<'a> Judge<'a> {
                 return Err(format!("session {session} is closed; it cannot be held again"));
             }
         }
+        let held = self.sessions.get(&session).map(|row| (row.payer, row.hold));
+        self.fetch_lease(&record, held);
+        let mut leases = self.leases.clone();
+        follow(
+            &mut leases,
+            self.hub.lease_last,
+            self.gateway,
+            self.epoch,
+            &record,
+            held,
+        )?;
         self.book.book(&record).map_err(|error| error.to_string())?;
+        self.leases = leases;
         match record.kind {
             RecordKind::Hold => {
                 let row = SessionRow {
@@ -173,9 +191,23 @@ impl<'a> Judge<'a> {
                     row.phase = SessionPhase::Closed;
                 }
             }
-            RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => {}
+            RecordKind::Started
+            | RecordKind::Indeterminate
+            | RecordKind::LeaseReturn
+            | RecordKind::LeaseTaken
+            | RecordKind::Other => {}
         }
         Ok(record)
+    }
+
+    fn fetch_lease(&mut self, record: &LedgerRecord, held: Option<(Account, Money)>) {
+        let key = match held {
+            Some((Account::Lease(account, lease), _)) => (account, lease),
+            _ => (record.account, record.evidence.lease),
+        };
+        if let Some(row) = self.hub.leases.get(&key) {
+            self.leases.entry(key).or_insert(*row);
+        }
     }
 
     /// Brings in what the hub knows of a session, at its first mention.

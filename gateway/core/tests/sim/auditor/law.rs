@@ -41,6 +41,8 @@ pub(super) struct Law {
     must_end: BTreeMap<SessionId, u64>,
     told: BTreeMap<SessionId, u64>,
     boots: u32,
+    /// The highest budget of an earlier policy.
+    pub(super) budget_max: i64,
     /// It cannot tell anybody anything while it is down.
     booted_ms: u64,
 }
@@ -113,6 +115,7 @@ impl Auditor {
         limits.attempts_a_minute_max = policy.attempts_a_minute_max;
         limits.starts_an_hour_max = policy.starts_an_hour_max;
         limits.device_change_ms = policy.device_change_ms;
+        self.law.budget_max = self.law.budget_max.max(self.limits.site_budget.0);
         self.limits = limits;
         self.policy = Some(policy.clone());
     }
