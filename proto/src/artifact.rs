@@ -14,6 +14,7 @@ use crate::{
     codec::{self, CodecError},
     id::{AccountId, GatewayId, Kind, TokenHash},
     money::Money,
+    policy::{Policy, PolicyError},
     tariff::{Tariff, TariffError},
     trust::{self, ArtifactKind, ENVELOPE_OVERHEAD_BYTES, Issuer, IssuerKey, TrustError},
     wire::wire_enum,
@@ -203,6 +204,9 @@ pub enum ArtifactError {
     /// More entries than the limit.
     #[error("{0} entries are more than the limit")]
     Long(usize),
+    /// Limits that contradict themselves.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// A price table that cannot be used.
     #[error("tariff {id}: {error}")]
     Tariff {
@@ -244,7 +248,17 @@ pub fn verify_tariffs(envelope: &[u8], keys: &[IssuerKey]) -> Result<TariffTable
     Ok(table)
 }
 
-/// Signs any small artifact ([`Revocations`], [`TariffTable`], [`IssuerKeys`]).
+/// Checks a policy and every limit in it.
+///
+/// # Errors
+/// [`ArtifactError`].
+pub fn verify_policy(envelope: &[u8], keys: &[IssuerKey]) -> Result<Policy, ArtifactError> {
+    let policy: Policy = open(ArtifactKind::Policy, envelope, keys)?;
+    policy.check()?;
+    Ok(policy)
+}
+
+/// Signs any small artifact ([`Revocations`], [`TariffTable`], [`Policy`], [`IssuerKeys`]).
 ///
 /// # Errors
 /// [`TrustError::Long`].

@@ -8,7 +8,7 @@ use core::fmt;
 
 use crate::{
     id::{AccountId, Kind, SessionId},
-    link::{Evidence, LedgerRecord, RecordKind},
+    link::{Evidence, Gift, LedgerRecord, RecordKind},
     money::Money,
 };
 
@@ -85,10 +85,11 @@ impl Account {
     /// Who pays for a session, by what was relied on when it was granted.
     #[must_use]
     pub const fn payer(account: AccountId, evidence: &Evidence) -> Self {
-        match (evidence.lease, evidence.instrument) {
-            (0, 0) => Self::Customer(account),
-            (0, _) => Self::Prepaid,
-            (lease, _) => Self::Lease(account, lease),
+        match (evidence.gift, evidence.lease, evidence.instrument) {
+            (Gift::Emergency | Gift::FreeVend | Gift::Other, _, _) => Self::Loss(Loss::Emergency),
+            (Gift::None, 0, 0) => Self::Customer(account),
+            (Gift::None, 0, _) => Self::Prepaid,
+            (Gift::None, lease, _) => Self::Lease(account, lease),
         }
     }
 

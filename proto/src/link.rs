@@ -52,6 +52,9 @@ pub struct LinkHello {
     /// Revision of the newest leases; 0: none.
     #[serde(default)]
     pub leases_revision: u64,
+    /// Revision of the adopted policy; 0: none.
+    #[serde(default)]
+    pub policy_revision: u64,
 }
 
 /// Hub to gateway: where the hub stands.
@@ -140,6 +143,26 @@ wire_enum! {
     } else Other
 }
 
+wire_enum! {
+    /// Why the operator pays for a session.
+    Gift {
+        /// He does not.
+        None = 0,
+        /// Emergency credit.
+        Emergency = 1,
+        /// A signed free-vend window.
+        FreeVend = 2,
+        /// For a reason of a newer version.
+        Other = 3,
+    } else Other
+}
+
+impl Default for Gift {
+    fn default() -> Self {
+        Self::None
+    }
+}
+
 /// What a decision relied on, for whoever judges it later (semantics, sections 6 and 8). All zero in records that are
 /// not about a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +179,9 @@ pub struct Evidence {
     pub lease: u64,
     /// Number of the instrument that pays; 0: none.
     pub instrument: u64,
+    /// Step 10: the operator pays, for somebody whom nobody knows.
+    #[serde(default)]
+    pub gift: Gift,
 }
 
 /// One fact about money, in the order of the gateway's journal. The unit of upload, of receipt and of comparison.

@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use proto::{
     artifact::TariffTable,
     id::{AccountId, DeviceId, OutletId, TokenHash},
+    link::Gift,
     message::{Closing, Fault, OutletState},
     money::Money,
     trust::ArtifactKind,
@@ -18,6 +19,7 @@ use crate::{
     health::{Capability, Mode, Signal},
     risk::Charge,
     session::{Contest, INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
+    stoppers::Groups,
     time::{Instant, Now, SECONDS_A_DAY},
 };
 
@@ -88,6 +90,7 @@ impl Gateway {
             Event::Denied(e) => {
                 let denied = self.trust.denied.entry(e.token).or_default();
                 *denied = (*denied).max(e.credential_revision);
+                self.invalidate_open();
             }
             Event::Started(e) => self.heard_of(&e.session, at, |session| {
                 session.started = true;
@@ -106,10 +109,11 @@ impl Gateway {
                 outlet.fault = e.fault;
             }
             Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
-            Event::CommandAnswered(_) => {}
+            Event::CommandAnswered(e) => self.apply_command_answer(e),
             Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries, &e.removed),
             Event::ListAdopted(e) => {
                 self.trust.adopt(e, at);
+                self.list_changed();
                 let (fresh, has_aside) = (self.not_in_balances(), self.trust.aside.is_some());
                 let has_previous = self.trust.previous.is_some();
                 self.risk.spent.adopted(fresh, has_previous, has_aside);
@@ -117,6 +121,7 @@ impl Gateway {
             Event::RevocationsAdopted(e) => {
                 self.trust.revocations_revision = e.revision;
                 self.trust.revoked.add(&e.entries, &e.scopes);
+                self.invalidate_open();
             }
             Event::TariffsAdopted(e) => {
                 let entries = e.entries.iter().cloned().map(|entry| (entry.kind, entry.tariff));
@@ -135,12 +140,17 @@ impl Gateway {
             }
             Event::Adopted(e) => {
                 self.trust.adopt_aside(e.kind);
+                self.list_changed();
                 if e.kind == ArtifactKind::List {
                     self.risk.spent.adopted_aside(self.trust.previous.is_some());
                 }
             }
             Event::RolledBack(_) => {
                 self.trust.roll_back();
+                self.groups = Groups::of_list(self.trust.list.entries().iter());
+                if let Some(aside) = &self.trust.aside {
+                    self.strangers.list_changed(&aside.list, &self.trust.list);
+                }
                 self.risk.spent.rolled_back();
             }
             Event::KeysAdopted(e) => {
@@ -159,6 +169,16 @@ impl Gateway {
                 self.risk.receipted(e.upto);
                 let waiting = self.outbox.waiting() > 0;
                 self.health.records_wait(at, waiting, true, &self.config.limits);
+            }
+            Event::PolicyAdopted(e) => self.apply_policy(&e.policy),
+            Event::DiskChanged(e) => self.is_disk_scarce = e.is_scarce,
+            Event::AskedAgain(e) => self.ask = e.ask,
+            Event::Limited(e) => self.apply_limited(e),
+            Event::ClockChanged(e) => {
+                self.time.quality = e.quality;
+                if e.skew_s != 0 {
+                    self.sessions.forget_seconds();
+                }
             }
             Event::LeaseTaken(e) => self.leases.take(e),
             Event::LeaseReturned(e) => self.leases.give_back(e),
@@ -195,6 +215,7 @@ impl Gateway {
         self.trust.forget_staged();
         self.risk.forget_attempts();
         (self.canaries, self.echo, self.hello_until) = (None, None, None);
+        self.velocity.forget();
         self.probed = TokenHash::ZERO;
         self.ask = 0;
         self.health.boot(at, &self.config.limits);
@@ -239,13 +260,18 @@ impl Gateway {
         }
         self.activity.granted(request.token, at, &self.config.limits);
         let terms = &event.terms;
+        self.velocity.started(request.token, request.device, at);
+        if terms.evidence.gift == Gift::Emergency {
+            self.strangers.draw(request.token, terms.units_max, at);
+        }
+        let class = self.class_of(&request.device);
         match terms.evidence.lease {
             0 => self.risk.hold(terms.account, terms.money_max, terms.unsecured),
             lease => self.leases.hold(terms.account, lease, terms.money_max),
         }
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
-            self.risk.count(request.token, request.kind, terms.money_max);
+            self.risk.count(request.token, class, terms.money_max);
         }
         let mut session = Session::new(request.clone(), asked.unwrap_or(at));
         session.rule = Some(event.rule);
@@ -265,7 +291,8 @@ impl Gateway {
             self.risk.secure(terms.money_max);
             if session.counted {
                 let request = &session.request;
-                self.risk.uncount(request.token, request.kind, terms.money_max);
+                let class = self.class_of(&request.device);
+                self.risk.uncount(request.token, class, terms.money_max);
             }
         }
         self.sessions.update(id, |session| {
@@ -275,6 +302,14 @@ impl Gateway {
                 terms.unsecured = false;
             }
         });
+    }
+
+    /// Another list is the active one.
+    fn list_changed(&mut self) {
+        self.groups = Groups::of_list(self.trust.list.entries().iter());
+        if let Some(before) = &self.trust.previous {
+            self.strangers.list_changed(before, &self.trust.list);
+        }
     }
 
     /// The device spoke of an open session: it is not silent, and its next word is due in a while.
@@ -302,7 +337,9 @@ impl Gateway {
             }
             taken = true;
             session.pass_over(&advance, claims.as_ref());
-            if session.second_of_day.is_none() {
+            // Where the clock was set, two times of the day contend for the slice: it takes its cheapest price.
+            let contended = core::mem::take(&mut session.is_time_contended);
+            if session.second_of_day.is_none() && !contended {
                 let slice_s = event.elapsed_s - session.elapsed_s;
                 session.second_of_day = event.second_of_day.map(|second| earlier(second, slice_s));
             }
@@ -338,11 +375,16 @@ impl Gateway {
             lease => self.leases.close(terms.account, lease, terms.money_max, event.amount),
         }
         if session.counted {
-            self.risk.uncount(request.token, request.kind, terms.money_max);
+            let class = self.class_of(&request.device);
+            self.risk.uncount(request.token, class, terms.money_max);
             // A session that never began used up nothing.
             if event.closing == Closing::Captured {
-                self.risk.count(request.token, request.kind, event.amount);
+                self.risk.count(request.token, class, event.amount);
             }
+        }
+        if terms.evidence.gift == Gift::Emergency {
+            let unused = terms.units_max.since(event.units);
+            self.strangers.give_back(&request.token, unused, session.requested_at);
         }
         let outlet = self.outlet(&request.device, request.outlet);
         if event.closing == Closing::Captured {
@@ -399,7 +441,7 @@ impl Gateway {
                 self.trust.denied.insert(kept.token, kept.credential_revision);
             }
             Kept::Tally(kept) => {
-                self.risk.outage.insert((kept.token, kept.kind), kept.tally);
+                self.risk.outage.insert((kept.token, kept.class), kept.tally);
             }
             Kept::Charge(kept) => {
                 let charge = Charge {
@@ -425,12 +467,17 @@ impl Gateway {
             Kept::Health(health) => self.health = (**health).clone(),
             Kept::List(kept) => {
                 self.trust.keep_list(kept);
+                self.groups = Groups::of_list(self.trust.list.entries().iter());
                 self.risk.spent.keep_list(kept.slot);
             }
             Kept::Tariffs(kept) => {
                 let (revision, entries) = (kept.revision, kept.entries.clone());
                 self.trust.tariffs_aside = Some(TariffTable { revision, entries });
             }
+            Kept::Drawn(kept) => {
+                self.strangers.drawn.insert(kept.token, kept.drawn);
+            }
+            Kept::Gone(kept) => self.strangers.gone.extend(&kept.tokens),
             Kept::Lease(kept) => {
                 self.leases.rows.insert((kept.account, kept.epoch), kept.row);
             }

@@ -3,17 +3,18 @@
 
 use proto::{
     artifact::Whitelist,
-    id::{AccountId, TokenHash},
-    link::Evidence,
+    id::{AccountId, DeviceId, TokenHash},
+    link::{Evidence, Gift},
     message::{OutletState, RefusalReason},
     money::{Money, Units},
+    policy::Class,
     tariff::Tariff,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Gateway,
-    config::KindLimits,
+    config::{DeviceConfig, KindLimits},
     session::{Request, Terms, register_dimension},
     time::{Instant, Now},
     trust::{Age, is_over},
@@ -21,6 +22,8 @@ use crate::{
 
 /// Seconds after which a device may ask again when something passes by itself.
 const RETRY_SOON_S: u16 = 5;
+/// The account of somebody whom nobody knows: the operator pays.
+const NOBODY: AccountId = 0;
 /// Seconds after which an exhausted limit may have recovered.
 const RETRY_LATER_S: u16 = 300;
 
@@ -32,7 +35,7 @@ pub enum Rule {
     Device,
     /// 2: the revocation set.
     Revoked,
-    /// 3: attempts, concurrency.
+    /// 3: attempts, velocity, concurrency.
     Rate,
     /// 4: a self-proving instrument.
     Instrument,
@@ -163,7 +166,7 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
             | Rule::Never
             | Rule::Unknown => RETRY_LATER_S,
         },
-        RefusalReason::NoTariff | RefusalReason::NoCredit => RETRY_LATER_S,
+        RefusalReason::NoTariff | RefusalReason::NoCredit | RefusalReason::Storage => RETRY_LATER_S,
         RefusalReason::Other
         | RefusalReason::Revoked
         | RefusalReason::Replay
@@ -172,8 +175,7 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
         | RefusalReason::Denied
         | RefusalReason::Invalid
         | RefusalReason::ListExpired
-        | RefusalReason::Version
-        | RefusalReason::Storage => 0,
+        | RefusalReason::Version => 0,
     }
 }
 
@@ -184,9 +186,14 @@ struct Basis {
     money_max: Money,
     half: bool,
     unsecured: bool,
+    /// Why the operator pays, and the most units that he pays for.
+    gift: (Gift, Units),
     /// Epoch of the lease that pays; 0: none.
     lease: u64,
 }
+
+/// Nobody but the account pays.
+const NO_GIFT: (Gift, Units) = (Gift::None, Units(u64::MAX));
 
 impl Gateway {
     /// Whether we have a reason of our own to trust a token.
@@ -227,7 +234,7 @@ impl Gateway {
     pub(crate) fn evaluate(&self, now: &Now, request: &Request, word: Word) -> Outcome {
         let at = self.time.at(now);
         let refuse = |rule, reason| Outcome::Refuse { reason, rule };
-        let Some(limits) = self.config.limits.of(request.kind) else {
+        let Some(limits) = self.limits_at(&request.device) else {
             return refuse(Rule::Device, RefusalReason::DeviceState);
         };
         if !self.outlet_serves(request) {
@@ -242,12 +249,24 @@ impl Gateway {
         if self.trust.tariff(request.kind).is_none() {
             return refuse(Rule::Device, RefusalReason::NoTariff);
         }
-        match self.basis(now, request, word) {
+        match self.basis(now, request, word, limits) {
             // An account that only the cloud, a lease or an instrument named.
             Ok(basis) if self.trust.is_account_revoked(basis.account) => refuse(Rule::Revoked, RefusalReason::Revoked),
             Ok(basis) => self.grant(request, limits, &basis),
             Err(outcome) => outcome,
         }
+    }
+
+    /// The limits of a device's class; none for a class this version cannot serve.
+    pub(crate) fn limits_at(&self, device: &DeviceId) -> Option<&KindLimits> {
+        self.config.limits.of(self.class_of(device))
+    }
+
+    pub(crate) fn class_of(&self, device: &DeviceId) -> Class {
+        self.config
+            .devices
+            .get(device)
+            .map_or(Class::Unknown, DeviceConfig::class)
     }
 
     fn outlet_serves(&self, request: &Request) -> bool {
@@ -276,11 +295,14 @@ impl Gateway {
         if concurrent {
             return Some(RefusalReason::Concurrent);
         }
-        if self.sessions.get(&request.session).is_some() {
-            return None; // It was counted when the cloud was asked, and was within the limit then.
-        }
+        // Another session of the token may have begun while the cloud was asked about this one.
+        let fast = self
+            .velocity
+            .exceeds(&request.token, &request.device, at, &self.config.limits);
+        // As an attempt it was counted when the cloud was asked, and was within the limit then.
         let limit = self.config.limits.attempts_a_minute_max;
-        (self.risk.attempts(&request.token, at) >= limit).then_some(RefusalReason::Rate)
+        let often = self.sessions.get(&request.session).is_none() && self.risk.attempts(&request.token, at) >= limit;
+        (fast || often).then_some(RefusalReason::Rate)
     }
 
     #[expect(
@@ -288,7 +310,7 @@ impl Gateway {
         reason = "one call per request; a box would cost an allocation"
     )]
     /// Steps 4 to 10: on whose word, and for how much at most.
-    fn basis(&self, now: &Now, request: &Request, word: Word) -> Result<Basis, Outcome> {
+    fn basis(&self, now: &Now, request: &Request, word: Word, limits: &KindLimits) -> Result<Basis, Outcome> {
         let refuse = |rule, reason| Err(Outcome::Refuse { reason, rule });
         let at = self.time.at(now);
         let token = &request.token;
@@ -306,12 +328,9 @@ impl Gateway {
         };
         match word {
             Word::NotAsked if asks && self.health.authorize.mode.asks() => {
-                let amount = self
-                    .config
-                    .limits
-                    .of(request.kind)
-                    .map_or(Money::ZERO, |limits| limits.money_max);
-                return Err(Outcome::Ask { amount });
+                return Err(Outcome::Ask {
+                    amount: limits.money_max,
+                });
             }
             Word::Accept {
                 account,
@@ -327,6 +346,7 @@ impl Gateway {
                     money_max,
                     half: false,
                     unsecured: false,
+                    gift: NO_GIFT,
                     lease: 0,
                 });
             }
@@ -349,14 +369,15 @@ impl Gateway {
                     money_max,
                     half: false,
                     unsecured: false,
+                    gift: NO_GIFT,
                     lease,
                 }),
                 None => refuse(Rule::Lease, RefusalReason::NoCredit),
             },
             Some(e) if e.whitelist == Whitelist::Never => refuse(Rule::Never, RefusalReason::OnlineRequired),
             Some(e) => {
-                let limits = &self.config.limits;
-                let half = match self.trust.list_age(at, limits.list_full_s, limits.list_half_s) {
+                let ages = &self.config.limits;
+                let half = match self.trust.list_age(at, ages.list_full_s, ages.list_half_s) {
                     Age::Full => false,
                     Age::Half => true,
                     Age::Expired => {
@@ -364,19 +385,23 @@ impl Gateway {
                         return cached.map_or_else(|| refuse(Rule::List, RefusalReason::ListExpired), Ok);
                     }
                 };
+                let left = e.balance.saturating_sub(self.risk.spent(e.account));
                 Ok(Basis {
                     rule: Rule::List,
                     account: e.account,
                     credential_revision: e.credential_revision,
-                    money_max: e.balance.saturating_sub(self.risk.spent(e.account)),
+                    // What an old list says of a balance is half true: the customer may have spent it elsewhere.
+                    money_max: if half { left.half() } else { left },
                     half,
                     unsecured: true,
+                    gift: NO_GIFT,
                     lease: 0,
                 })
             }
             None => {
-                let cached = self.cached_accept(token, at);
-                cached.map_or_else(|| refuse(Rule::Unknown, RefusalReason::Unknown), Ok)
+                let known = self.cached_accept(token, at);
+                let known = known.or_else(|| self.stranger(now, request, limits));
+                known.map_or_else(|| refuse(Rule::Unknown, RefusalReason::Unknown), Ok)
             }
         }
     }
@@ -391,6 +416,22 @@ impl Gateway {
             money_max: Money(i64::MAX),
             half: true,
             unsecured: true,
+            gift: NO_GIFT,
+            lease: 0,
+        })
+    }
+
+    /// Step 10: the operator pays.
+    fn stranger(&self, now: &Now, request: &Request, limits: &KindLimits) -> Option<Basis> {
+        let gift = self.gift(now, request, limits)?;
+        Some(Basis {
+            rule: Rule::Unknown,
+            account: NOBODY,
+            credential_revision: 0,
+            money_max: Money(i64::MAX),
+            half: false,
+            unsecured: true,
+            gift,
             lease: 0,
         })
     }
@@ -409,6 +450,7 @@ impl Gateway {
             revocations_revision,
             lease: basis.lease,
             instrument: 0,
+            gift: basis.gift.0,
         }
     }
 
@@ -428,8 +470,11 @@ impl Gateway {
         };
         money_max = money_max.min(basis.money_max);
         if basis.unsecured {
+            if self.is_disk_scarce {
+                return refuse(RefusalReason::Storage);
+            }
             if !self.health.authorize.mode.asks() {
-                let tally = self.risk.tally(&request.token, request.kind);
+                let tally = self.risk.tally(&request.token, self.class_of(&request.device));
                 if tally.count >= limits.outage_count_max {
                     return refuse(RefusalReason::Rate);
                 }
@@ -445,6 +490,7 @@ impl Gateway {
         } else {
             limits.units_max
         };
+        units_max = units_max.min(basis.gift.1);
         if request.units_wished.0 > 0 {
             units_max = units_max.min(request.units_wished);
         }
@@ -465,6 +511,11 @@ impl Gateway {
             tariff: tariff.clone(),
             unsecured: basis.unsecured,
             evidence: self.evidence(basis),
+            stop_tokens: self.groups.stoppers(
+                self.policies.master_group(),
+                self.trust.entry(&request.token),
+                &request.token,
+            ),
         };
         Outcome::Grant {
             terms,

@@ -1,7 +1,9 @@
 //! From an input to events and effects. Reads the state, changes nothing.
 
+mod clock;
 mod cloud;
 mod deadline;
+mod invalid;
 mod probe;
 
 use alloc::vec::Vec;
@@ -11,10 +13,11 @@ use proto::{
     id::{DeviceId, OutletId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason,
-        StartProof, Started, Status, Stop, StopReason, Verb,
+        Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof,
+        Started, Status, Stop, StopReason, Verb,
     },
     money::{Money, Units},
+    policy::Policy,
     tariff::Bill,
 };
 
@@ -22,8 +25,8 @@ use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
     authorize::{Outcome, Rule, Word, retry_after_s},
     event::{
-        Asked, Booted, Closed, CommandAnswered, Commanded, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
-        Started as StartedEvent,
+        Asked, AskedAgain, Booted, Closed, CommandAnswered, Commanded, DiskChanged, Event, Granted, Greeted, Heard,
+        Metered, Refused, Reported, Started as StartedEvent,
     },
     grounds::{CloudWord, Grounds},
     session::{Reading, Request, Session, Terms},
@@ -40,6 +43,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) sequence: u64,
     /// What the cloud said about the request that is decided, and the code of its error.
     cloud: (CloudWord, u16),
+    /// The wall clock was set since it was last read.
+    is_clock_set: bool,
 }
 
 impl Gateway {
@@ -53,10 +58,15 @@ impl Gateway {
             at,
             out: Decision::default(),
             sequence: self.outbox.head(),
+            is_clock_set: false,
             cloud: (CloudWord::NotAsked, 0),
         };
+        if !matches!(input, Input::Boot { .. }) {
+            draft.look_at_clock();
+        }
         let ignored = match input {
             Input::Boot { boot, epoch } => {
+                draft.look_at_first_clock();
                 draft.event(Event::Booted(Booted {
                     boot: *boot,
                     epoch: *epoch,
@@ -82,6 +92,8 @@ impl Gateway {
             Input::Keys(keys) => draft.adopt(self.trust.decide_keys(keys).map_err(Ignored::Stale)),
             Input::Adopt { kind, revision } => draft.adopt(self.trust.decide_adopt(*kind, *revision)),
             Input::RollBack => draft.adopt(self.trust.decide_roll_back()),
+            Input::Policy(policy) => draft.policy(policy),
+            Input::Disk { is_scarce } => draft.disk(*is_scarce),
             Input::Leases(leases) => draft.leases(leases),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
@@ -222,13 +234,8 @@ impl<'a> Draft<'a> {
             outlets,
             firmware,
         }));
-        let clock = Clock {
-            version: VERSION,
-            boot,
-            wall_s: self.now.wall().unwrap_or(0),
-            quality: self.now.quality,
-            offset_min: self.gateway.config.offset_min,
-        };
+        self.compare_device(device, hello);
+        let clock = self.clock(boot);
         self.send(device, Told::Clock(clock));
         Ok(())
     }
@@ -300,6 +307,14 @@ impl<'a> Draft<'a> {
         let at_risk = if terms.unsecured { terms.money_max } else { Money::ZERO };
         let (list_revision, _, tariffs_revision) = self.gateway.trust.revisions();
         let device = request.device;
+        let asks_again = self.asks_again(&request, &terms);
+        let question = Ask {
+            ask: 0,
+            session: request.session,
+            token: request.token,
+            kind: request.kind,
+            amount: terms.money_max,
+        };
         self.event(Event::Granted(Granted {
             request,
             terms,
@@ -313,6 +328,42 @@ impl<'a> Draft<'a> {
             grounds,
         }));
         self.send(&device, Told::Grant(grant));
+        if asks_again {
+            let ask = self.gateway.ask + 1;
+            let session = question.session;
+            self.event(Event::AskedAgain(AskedAgain { session, ask }));
+            self.out.effects.push(Effect::Ask(Ask { ask, ..question }));
+        }
+    }
+
+    /// Whether a grant is at or above the lower count of its class. Then the cloud is asked once more, in the background:
+    /// nobody waits, because local evidence was enough; its accept takes the session out of the site's risk, its
+    /// credible denial ends it at the invalidation limit.
+    fn asks_again(&self, request: &Request, terms: &Terms) -> bool {
+        let gateway = self.gateway;
+        let limits = gateway.limits_at(&request.device);
+        let tally = gateway.risk.tally(&request.token, gateway.class_of(&request.device));
+        let is_counted = terms.unsecured && !gateway.health.authorize.mode.asks();
+        is_counted && limits.is_some_and(|limits| tally.count >= limits.outage_count_lower)
+    }
+
+    fn policy(&mut self, policy: &Policy) -> Result<(), Ignored> {
+        match self.gateway.decide_policy(policy)? {
+            Ok(adopted) => self.event(adopted),
+            Err(alarm) => self.out.effects.push(alarm),
+        }
+        Ok(())
+    }
+
+    fn disk(&mut self, is_scarce: bool) -> Result<(), Ignored> {
+        if is_scarce == self.gateway.is_disk_scarce {
+            return Err(Ignored::NotDue);
+        }
+        self.event(Event::DiskChanged(DiskChanged { is_scarce }));
+        if is_scarce {
+            self.alarm(Alarm::DiskScarce);
+        }
+        Ok(())
     }
 
     fn grounds(&self, request: &Request) -> Grounds {
@@ -385,6 +436,9 @@ impl<'a> Draft<'a> {
             power_w: meter.power_w,
             second_of_day: self.now.second_of_day(self.gateway.config.offset_min),
         }));
+        if session.invalidation.is_some_and(|invalidation| !invalidation.is_heard) {
+            self.limit(session);
+        }
         Ok(())
     }
 
@@ -430,6 +484,9 @@ impl<'a> Draft<'a> {
     /// Captures what is evidenced, or voids a session of which the device says that nothing happened.
     fn close(&mut self, session: &Session, terms: &Terms, reading: &Reading, shown: Option<Money>, reason: StopReason) {
         let mut ended = session.clone();
+        if self.is_clock_set {
+            ended.second_of_day = None;
+        }
         let advance = session.advance_to(reading.register);
         ended.pass_over(
             &advance,
@@ -512,7 +569,7 @@ impl<'a> Draft<'a> {
         if !self.gateway.config.devices.contains_key(device) {
             return Err(Ignored::UnknownDevice(*device));
         }
-        let id = self.gateway.devices.get(device).map_or(0, |known| known.command) + 1;
+        let id = self.next_command(device);
         self.event(Event::Commanded(Commanded {
             device: *device,
             id,
@@ -528,9 +585,14 @@ impl<'a> Draft<'a> {
                 session,
                 not_after_s,
                 token: None,
+                units: Units::ZERO,
             }),
         );
         Ok(())
+    }
+
+    fn next_command(&self, device: &DeviceId) -> u64 {
+        self.gateway.devices.get(device).map_or(0, |known| known.command) + 1
     }
 
     fn record(&mut self, kind: RecordKind, session: &Session, amount: Money) -> LedgerRecord {
@@ -575,6 +637,7 @@ fn grant_of(request: &Request, terms: &Terms, decision: u64) -> Grant {
         tariff: terms.tariff.clone(),
         tariff_hash: terms.tariff_hash,
         decision,
+        stop_tokens: terms.stop_tokens.clone(),
     }
 }
 

@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use proto::{
     artifact::Lease,
     book::Balance,
-    id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
+    id::{AccountId, DeviceId, Hash, OutletId, SessionId, TokenHash},
     link::LedgerRecord,
-    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
+    message::{ClockQuality, Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
+    policy::{Class, Policy},
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +24,13 @@ use crate::{
     lease::LeaseRow,
     risk::Tally,
     session::{Request, Session, Terms},
+    strangers::Drawn,
     time::{Instant, Timeline},
     trust::Confirmation,
 };
+
+/// Most tokens in one [`KeptGone`], so that its record stays below the journal's 3.5 KiB.
+pub const GONE_PER_EVENT: usize = 150;
 
 macro_rules! payload {
     ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* })+) => {
@@ -307,6 +312,41 @@ payload! {
         /// Until when an answer counts.
         until: Instant,
     }
+    /// The operator's limits are these now.
+    PolicyAdopted {
+        /// All of them.
+        policy: Policy,
+    }
+    /// The disk has no room for new unsecured sessions, or has room again.
+    DiskChanged {
+        /// Whether it has none.
+        is_scarce: bool,
+    }
+    /// A session was granted at or above the lower count of its class: the cloud is asked about it, and nobody waits.
+    AskedAgain {
+        /// Which session.
+        session: SessionId,
+        /// Number of the question.
+        ask: u64,
+    }
+    /// The token of an open session is no longer valid: its device is told where to end.
+    Limited {
+        /// Which session.
+        session: SessionId,
+        /// Whom.
+        device: DeviceId,
+        /// Number of the command.
+        id: u64,
+        /// Most units of the whole session.
+        units: Units,
+    }
+    /// The wall clock was set, or is worth more or less than before.
+    ClockChanged {
+        /// By how much it was set, in s; zero: by no more than clocks drift.
+        skew_s: i64,
+        /// What it is worth now.
+        quality: ClockQuality,
+    }
 }
 
 mod trust;
@@ -359,6 +399,11 @@ pub enum Event {
     CanaryRight(CanaryRight),
     EchoAsked(EchoAsked),
     HelloAsked(HelloAsked),
+    PolicyAdopted(PolicyAdopted),
+    DiskChanged(DiskChanged),
+    AskedAgain(AskedAgain),
+    Limited(Limited),
+    ClockChanged(ClockChanged),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -404,6 +449,11 @@ impl Event {
             | Self::CanaryRight(_)
             | Self::EchoAsked(_)
             | Self::HelloAsked(_)
+            | Self::PolicyAdopted(_)
+            | Self::DiskChanged(_)
+            | Self::AskedAgain(_)
+            | Self::Limited(_)
+            | Self::ClockChanged(_)
             | Self::Kept(_) => None,
         }
     }
@@ -471,8 +521,8 @@ payload! {
     KeptTally {
         /// Who.
         token: TokenHash,
-        /// For which kind.
-        kind: Kind,
+        /// For which class of outlets.
+        class: Class,
         /// The counters.
         tally: Tally,
     }
@@ -529,6 +579,18 @@ payload! {
         /// Token and time.
         rows: Vec<(TokenHash, Instant)>,
     }
+    /// What a stranger drew on emergency credit, as a snapshot keeps it.
+    KeptDrawn {
+        /// Who.
+        token: TokenHash,
+        /// How much, since when.
+        drawn: Drawn,
+    }
+    /// Tokens that left the list, as a snapshot keeps them.
+    KeptGone {
+        /// At most [`GONE_PER_EVENT`].
+        tokens: Vec<TokenHash>,
+    }
 }
 
 /// A piece of state in a snapshot.
@@ -553,6 +615,8 @@ pub enum Kept {
     Leases(KeptLeases),
     Decisions(KeptDecisions),
     Activity(KeptActivity),
+    Drawn(KeptDrawn),
+    Gone(KeptGone),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

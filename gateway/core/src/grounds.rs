@@ -3,7 +3,7 @@
 
 use proto::{
     artifact::Whitelist,
-    id::{Hash, Kind},
+    id::Hash,
     money::{Money, Units},
 };
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,9 @@ pub struct Caps {
     pub list_half_s: u64,
     /// How long an accept of the cloud is remembered, in s.
     pub confirmation_s: u64,
+    /// Most sessions of a token that begin within an hour.
+    #[serde(default)]
+    pub starts_an_hour_max: u32,
 }
 
 /// What a decision rested on (semantics, section 6). What a grant has besides: its terms, with price slice, hash and
@@ -174,6 +177,15 @@ pub struct Grounds {
     pub exposure: Money,
     /// Chain hash over the ledger records before this decision; zero: there are none.
     pub previous: Hash,
+    /// Revision of the signed policy that set the limits; 0: the configuration's apply.
+    #[serde(default)]
+    pub policy_revision: u64,
+    /// Sessions of the token that began within the last hour.
+    #[serde(default)]
+    pub starts: u32,
+    /// Whether the token began one at another device a moment ago, too soon to have walked here.
+    #[serde(default)]
+    pub is_elsewhere: bool,
 }
 
 impl Gateway {
@@ -206,20 +218,25 @@ impl Gateway {
             tariffs_revision,
             tariff_hash: self.trust.tariff(kind).map_or(Hash::ZERO, |tariff| tariff.hash()),
             confirmed_age_s: confirmed.map(|known| at.since_ms(known.at) / 1000),
-            caps: self.caps(kind),
+            caps: self.caps(request),
             attempts: self.risk.attempts(token, at),
-            tally: self.risk.tally(token, kind),
+            tally: self.risk.tally(token, self.class_of(&request.device)),
             spent: account
                 .or(confirmed.map(|known| known.account))
                 .map_or(Money::ZERO, |account| self.risk.spent(account)),
             exposure: self.risk.exposure(),
             previous: self.outbox.chain(),
+            policy_revision: self.policy_revision(),
+            starts: self.velocity.starts(token, at),
+            is_elsewhere: self
+                .velocity
+                .is_elsewhere(token, &request.device, at, &self.config.limits),
         }
     }
 
-    fn caps(&self, kind: Kind) -> Caps {
+    fn caps(&self, request: &Request) -> Caps {
         let limits = &self.config.limits;
-        let Some(of_kind) = limits.of(kind) else {
+        let Some(of_kind) = self.limits_at(&request.device) else {
             return Caps::default();
         };
         Caps {
@@ -232,6 +249,7 @@ impl Gateway {
             list_full_s: limits.list_full_s,
             list_half_s: limits.list_half_s,
             confirmation_s: limits.confirmation_s,
+            starts_an_hour_max: limits.starts_an_hour_max,
         }
     }
 }

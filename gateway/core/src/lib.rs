@@ -20,13 +20,17 @@ mod grounds;
 pub mod health;
 mod lease;
 mod outbox;
+mod policy;
 pub mod report;
 mod risk;
 mod session;
 mod snapshot;
 mod spent;
+mod stoppers;
+mod strangers;
 mod time;
 mod trust;
+mod velocity;
 pub mod why;
 pub mod words;
 
@@ -42,10 +46,10 @@ use proto::{
         Stop, Verb,
     },
     money::Units,
+    policy::Policy,
     trust::ArtifactKind,
 };
 
-use crate::claims::Claims;
 pub use crate::{
     activity::Activity,
     authorize::Rule,
@@ -56,11 +60,14 @@ pub use crate::{
     health::{Capability, Health, Mode},
     lease::{LeaseRow, Leases},
     outbox::Outbox,
+    policy::Suspect,
     risk::{Risk, Tally},
-    session::{Contest, Request, Session, Sessions, Terms},
+    session::{Contest, Invalidation, Request, Session, Sessions, Terms},
+    strangers::Drawn,
     time::{Instant, Now, Timeline},
     trust::{Aside, Confirmation, Findings, List, ListHead, PriceChange, Stale, Trust},
 };
+use crate::{claims::Claims, policy::Policies, stoppers::Groups, strangers::Strangers, velocity::Velocity};
 
 /// Something from outside. Whatever could be wrong with its form was found before it became an `Input`.
 #[derive(Clone, Debug)]
@@ -109,6 +116,13 @@ pub enum Input {
     RollBack,
     /// Signed leases for this gateway.
     Leases(proto::artifact::Leases),
+    /// Signed limits.
+    Policy(Policy),
+    /// The shell looked at the disk of the journal.
+    Disk {
+        /// Whether no more is free than the reserve.
+        is_scarce: bool,
+    },
     /// The hub's answer to our hello.
     Welcome(Welcome),
     /// The hub has committed records.
@@ -253,6 +267,25 @@ pub enum Alarm {
         /// What.
         fault: Fault,
     },
+    /// A genuine policy looks wrong.
+    #[error("policy revision {revision} is set aside: {suspect}")]
+    PolicySetAside {
+        /// Its revision.
+        revision: u64,
+        /// What looks wrong.
+        suspect: Suspect,
+    },
+    /// A clock differs from what it should say.
+    #[error("{whose} clock is {skew_s} s ahead of what was expected")]
+    Clock {
+        /// Whose.
+        whose: Whose,
+        /// By how much, in s.
+        skew_s: i64,
+    },
+    /// The disk's reserve is reached: no new unsecured sessions.
+    #[error("the disk's reserve is reached: no new unsecured sessions until there is room")]
+    DiskScarce,
     /// A register ran backwards, or an interval was reported twice.
     #[error("{device} outlet {outlet}: the register stands at {found}, {billed} is billed already")]
     Register {
@@ -282,6 +315,27 @@ pub enum Alarm {
         /// Which.
         token: TokenHash,
     },
+}
+
+/// Whose clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This gateway's.
+    Gateway,
+    /// The hub's.
+    Hub,
+    /// A device's.
+    Device(DeviceId),
+}
+
+impl core::fmt::Display for Whose {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Gateway => f.write_str("this gateway's"),
+            Self::Hub => f.write_str("the hub's"),
+            Self::Device(device) => write!(f, "{device}'s"),
+        }
+    }
 }
 
 /// Why an input changed nothing. Not an error of ours; worth counting.
@@ -457,6 +511,12 @@ pub struct Gateway {
     ask: u64,
     /// Grants and refusals so far.
     decisions: u64,
+    policies: Policies,
+    velocity: Velocity,
+    strangers: Strangers,
+    groups: Groups,
+    /// The disk has no room for new unsecured sessions.
+    is_disk_scarce: bool,
 }
 
 impl Gateway {
@@ -464,6 +524,7 @@ impl Gateway {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            policies: Policies::new(config.limits.clone()),
             config,
             ..Self::default()
         }
@@ -475,6 +536,7 @@ impl Gateway {
         let health = &self.health;
         let timers = [
             self.sessions.next_timer(),
+            self.sessions.invalid().map(|_| Instant::default()),
             self.canaries.map(|pair| pair.until).or(health.authorize.probe_at),
             self.echo.map(|echo| echo.until).or(health.commit.probe_at),
             self.hello_until.or(health.control.probe_at),
@@ -537,6 +599,12 @@ impl Gateway {
     #[must_use]
     pub const fn activity(&self) -> &Activity {
         &self.activity
+    }
+
+    /// Whether the disk has no room for new unsecured sessions.
+    #[must_use]
+    pub const fn is_disk_scarce(&self) -> bool {
+        self.is_disk_scarce
     }
 
     /// The configuration.

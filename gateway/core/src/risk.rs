@@ -3,8 +3,9 @@
 use alloc::collections::BTreeMap;
 
 use proto::{
-    id::{AccountId, Kind, TokenHash},
+    id::{AccountId, TokenHash},
     money::Money,
+    policy::Class,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ const ATTEMPTS_WINDOW_MS: u64 = 60_000;
 /// Most tokens whose attempts are counted; beyond it the oldest windows are forgotten.
 const ATTEMPTS_TOKENS_MAX: usize = 10_000;
 
-/// What one token drew unsecured in this outage, per kind.
+/// What one token drew unsecured in this outage, per class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Sessions.
@@ -41,7 +42,7 @@ struct Attempts {
 /// All counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Risk {
-    pub(crate) outage: BTreeMap<(TokenHash, Kind), Tally>,
+    pub(crate) outage: BTreeMap<(TokenHash, Class), Tally>,
     pub(crate) charges: BTreeMap<u64, Charge>,
     pub(crate) spent: Spent,
     attempts: BTreeMap<TokenHash, Attempts>,
@@ -58,8 +59,8 @@ impl Risk {
 
     /// What a token drew unsecured in this outage.
     #[must_use]
-    pub fn tally(&self, token: &TokenHash, kind: Kind) -> Tally {
-        self.outage.get(&(*token, kind)).copied().unwrap_or_default()
+    pub fn tally(&self, token: &TokenHash, class: Class) -> Tally {
+        self.outage.get(&(*token, class)).copied().unwrap_or_default()
     }
 
     /// What a customer spent and holds since the list was made.
@@ -100,15 +101,15 @@ impl Risk {
         }
     }
 
-    pub(crate) fn count(&mut self, token: TokenHash, kind: Kind, amount: Money) {
-        let tally = self.outage.entry((token, kind)).or_default();
+    pub(crate) fn count(&mut self, token: TokenHash, class: Class, amount: Money) {
+        let tally = self.outage.entry((token, class)).or_default();
         tally.count += 1;
         add(&mut tally.money, amount);
     }
 
     /// Takes back what [`Self::count`] did in this outage.
-    pub(crate) fn uncount(&mut self, token: TokenHash, kind: Kind, amount: Money) {
-        if let Some(tally) = self.outage.get_mut(&(token, kind)) {
+    pub(crate) fn uncount(&mut self, token: TokenHash, class: Class, amount: Money) {
+        if let Some(tally) = self.outage.get_mut(&(token, class)) {
             tally.count = tally.count.saturating_sub(1);
             tally.money = tally.money.saturating_sub(amount);
         }

@@ -9,7 +9,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use proto::{
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     link::Evidence,
-    message::{Closing, RefusalReason},
+    message::{Closing, RefusalReason, STOP_TOKENS_MAX},
     money::{Money, Units},
     tariff::{Bill, Dimension, Tariff, Usage},
 };
@@ -78,6 +78,9 @@ pub struct Terms {
     /// What the decision relied on.
     #[serde(default)]
     pub evidence: Evidence,
+    /// Tokens that may stop the session besides its own.
+    #[serde(default)]
+    pub stop_tokens: heapless::Vec<TokenHash, STOP_TOKENS_MAX>,
 }
 
 /// Where a session stands.
@@ -132,6 +135,12 @@ pub struct Session {
     /// What the cloud said then, and the code if it was an error.
     #[serde(default)]
     pub contested: (CloudWord, u16),
+    /// Its token lost its validity while it ran.
+    #[serde(default)]
+    pub invalidation: Option<Invalidation>,
+    /// The gateway's clock was set since the last checkpoint.
+    #[serde(default)]
+    pub is_time_contended: bool,
 }
 
 /// A denial that nothing backs.
@@ -172,6 +181,17 @@ impl From<u8> for Contest {
     }
 }
 
+/// How far a session may go whose token is no longer valid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invalidation {
+    /// Most units of the whole session.
+    pub units: Units,
+    /// Number of the command that last told the device; 0: it was not told yet.
+    pub command: u64,
+    /// Whether the device did as it was told.
+    pub is_heard: bool,
+}
+
 impl Session {
     pub(crate) fn new(request: Request, at: Instant) -> Self {
         let register = request.register;
@@ -199,6 +219,8 @@ impl Session {
             counted: false,
             contest: Contest::None,
             contested: (CloudWord::NotAsked, 0),
+            invalidation: None,
+            is_time_contended: false,
         }
     }
 
@@ -224,6 +246,11 @@ impl Session {
         self.terms.is_some() && self.closing.is_none()
     }
 
+    /// Whether the device must be told that the token is no longer valid, and was not.
+    pub(crate) fn is_invalid_untold(&self) -> bool {
+        self.is_open() && self.invalidation.is_some_and(|invalidation| invalidation.command == 0)
+    }
+
     /// Whether the cloud's answer is awaited.
     #[must_use]
     pub const fn is_asking(&self) -> bool {
@@ -236,14 +263,17 @@ impl Session {
         self.refused.is_some() || self.closing.is_some()
     }
 
-    /// The bill if the device reports this reading now; the grant's units are the most that is ever billed.
+    /// The bill if the device reports this reading now; the grant's units and time are the most that is ever billed.
     #[must_use]
     pub fn bill_at(&self, terms: &Terms, reading: &Reading) -> Bill {
         let cap = |register: Units| Units(register.since(self.register_start).0.min(terms.units_max.0));
+        // Time above the grant is not billed either; it also bounds the number of price changes in one slice.
+        let until_s = |elapsed_s: u32| elapsed_s.min(terms.duration_max_s);
+        let duration_s = until_s(reading.elapsed_s).saturating_sub(until_s(self.elapsed_s));
         let usage = Usage {
             units: Units(cap(reading.register).0.saturating_sub(cap(self.register_last).0)),
-            duration_s: reading.elapsed_s.saturating_sub(self.elapsed_s),
-            idle_s: reading.idle_s.saturating_sub(self.idle_s),
+            duration_s,
+            idle_s: reading.idle_s.saturating_sub(self.idle_s).min(duration_s),
             power_w: reading.power_w,
             second_of_day: self.second_of_day,
         };
@@ -286,6 +316,8 @@ pub struct Sessions {
     timers: BTreeSet<(Instant, SessionId)>,
     ended: BTreeMap<DeviceId, VecDeque<SessionId>>,
     asks: BTreeMap<u64, SessionId>,
+    /// Open sessions whose device has not been told that their token is no longer valid.
+    invalid: BTreeSet<SessionId>,
 }
 
 impl Sessions {
@@ -334,6 +366,19 @@ impl Sessions {
             .filter_map(|(_, id)| self.all.get(id))
     }
 
+    /// An open session whose device must be told that its token is no longer valid.
+    pub(crate) fn invalid(&self) -> Option<&Session> {
+        self.invalid.first().and_then(|id| self.all.get(id))
+    }
+
+    /// The clock stepped: nobody knows at which time of the day the present slices began.
+    pub(crate) fn forget_seconds(&mut self) {
+        for session in self.all.values_mut().filter(|session| session.is_open()) {
+            session.second_of_day = None;
+            session.is_time_contended = true;
+        }
+    }
+
     /// Changes a session; its places in the indexes follow.
     pub(crate) fn update(&mut self, id: &SessionId, change: impl FnOnce(&mut Session)) {
         if let Some(mut session) = self.take(id) {
@@ -357,6 +402,9 @@ impl Sessions {
         if let Some(at) = session.deadline {
             self.timers.insert((at, id));
         }
+        if session.is_invalid_untold() {
+            self.invalid.insert(id);
+        }
         if session.has_ended() {
             self.remember_ended(&session.request.device, id);
         }
@@ -378,6 +426,7 @@ impl Sessions {
         if let Some(at) = session.deadline {
             self.timers.remove(&(at, *id));
         }
+        self.invalid.remove(id);
         Some(session)
     }
 

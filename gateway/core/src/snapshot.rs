@@ -2,24 +2,27 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use proto::artifact::TariffOf;
+use proto::{artifact::TariffOf, id::TokenHash};
 
 use crate::{
     Gateway,
     event::{
-        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial, KeptDevice, KeptLease,
-        KeptLeases, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTariffs, KeptTrust, KeysAdopted, TariffsAdopted,
+        DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial,
+        KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptOutbox, KeptOutlet, KeptSpent, KeptTally,
+        KeptTariffs, KeptTrust, KeysAdopted, PolicyAdopted, TariffsAdopted,
     },
 };
 
 impl Gateway {
     /// Events that make this state from nothing, except for what ends with a boot anyway: probes, the number of the last
-    /// question, the counts of attempts and denials, and a list that is staged in part. The time with which they are applied does not matter.
+    /// question, the counts of attempts, starts and denials, and a list that is staged in part. The time with which they are applied does not matter.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Event> {
         let mut events = Vec::new();
+        self.snapshot_policy(&mut events);
         self.snapshot_trust(&mut events);
         self.snapshot_risk(&mut events);
+        self.snapshot_strangers(&mut events);
         self.snapshot_leases(&mut events);
         events.extend(self.devices.iter().map(|(id, device)| {
             let outlets = device.outlets.iter().map(|(&outlet, kept)| KeptOutlet {
@@ -98,6 +101,22 @@ impl Gateway {
         }));
     }
 
+    fn snapshot_policy(&self, events: &mut Vec<Event>) {
+        let policy = self.policies.active.clone();
+        events.extend(policy.map(|policy| Event::PolicyAdopted(PolicyAdopted { policy })));
+        if self.is_disk_scarce {
+            events.push(Event::DiskChanged(DiskChanged { is_scarce: true }));
+        }
+    }
+
+    fn snapshot_strangers(&self, events: &mut Vec<Event>) {
+        let drawn = self.strangers.drawn.iter();
+        events.extend(drawn.map(|(&token, &drawn)| Event::Kept(Kept::Drawn(KeptDrawn { token, drawn }))));
+        let gone: Vec<TokenHash> = self.strangers.gone.iter().copied().collect();
+        let parts = gone.chunks(GONE_PER_EVENT).map(<[TokenHash]>::to_vec);
+        events.extend(parts.map(|tokens| Event::Kept(Kept::Gone(KeptGone { tokens }))));
+    }
+
     /// Before the sessions, which add what they hold.
     fn snapshot_leases(&self, events: &mut Vec<Event>) {
         events.extend(self.leases.rows().map(|(account, epoch, row)| {
@@ -110,8 +129,9 @@ impl Gateway {
 
     fn snapshot_risk(&self, events: &mut Vec<Event>) {
         let tallies = self.risk.outage.iter();
-        events
-            .extend(tallies.map(|(&(token, kind), &tally)| Event::Kept(Kept::Tally(KeptTally { token, kind, tally }))));
+        events.extend(
+            tallies.map(|(&(token, class), &tally)| Event::Kept(Kept::Tally(KeptTally { token, class, tally }))),
+        );
         events.extend(self.risk.charges.iter().map(|(&sequence, charge)| {
             let (account, amount, unsecured) = (charge.account, charge.amount, charge.unsecured);
             Event::Kept(Kept::Charge(KeptCharge {

@@ -90,6 +90,13 @@ struct StoreSection {
     dir: PathBuf,
     #[serde(default = "snapshot_every_default")]
     snapshot_every: u64,
+    #[serde(default = "reserve_default")]
+    reserve_mib: u64,
+}
+
+/// Room for the records of everything that goes on when no new unsecured session begins: leases, accepts, stops.
+fn reserve_default() -> u64 {
+    64
 }
 
 fn snapshot_every_default() -> u64 {
@@ -119,6 +126,9 @@ struct DeviceSection {
     kind: String,
     #[serde(default = "one")]
     outlets: u8,
+    /// A charger of cars.
+    #[serde(default)]
+    car: bool,
 }
 
 fn one() -> u8 {
@@ -164,12 +174,16 @@ struct LimitsSection {
     confirmation_s: Option<u64>,
     ask_ms: Option<u64>,
     attempts_a_minute_max: Option<u32>,
+    starts_an_hour_max: Option<u32>,
+    device_change_ms: Option<u64>,
     #[serde(default)]
     charger: KindSection,
     #[serde(default)]
     washer: KindSection,
     #[serde(default)]
     dispenser: KindSection,
+    #[serde(default)]
+    car: KindSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -182,6 +196,9 @@ struct KindSection {
     outage_money_max: Option<i64>,
     start_within_s: Option<u16>,
     meter_every_s: Option<u16>,
+    outage_count_lower: Option<u32>,
+    emergency_units: Option<u64>,
+    invalidation_units: Option<u64>,
 }
 
 /// The secrets file as written.
@@ -243,6 +260,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Records between snapshots.
     pub snapshot_every: u64,
+    /// Free space of the disk at which no new unsecured session begins, in bytes; 0: not looked at.
+    pub reserve_bytes: u64,
     /// How devices are reached.
     pub device_side: DeviceSide,
     /// One secret a device.
@@ -335,6 +354,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         gateway,
         dir: base.join(&file.store.dir),
         snapshot_every: file.store.snapshot_every.max(1),
+        reserve_bytes: file.store.reserve_mib.saturating_mul(1 << 20),
         device_side: device_side(&check, &file.devices, &secrets)?,
         device_secrets,
         monitor_password: secrets.monitor_password.clone(),
@@ -399,6 +419,9 @@ fn devices(
                 format_args!("a device has 1 to {OUTLETS_MAX} outlets"),
             );
         }
+        if section.car && kind != Kind::Charger {
+            return check.fail(&format!("{key}.car"), format_args!("a {} charges no car", kind.word()));
+        }
         let Some(secret) = secrets.devices.get(&section.id) else {
             return check_secrets.fail("devices", format_args!("no secret for device {id}"));
         };
@@ -409,6 +432,7 @@ fn devices(
                 DeviceConfig {
                     kind,
                     outlets: section.outlets,
+                    car: section.car,
                 },
             )
             .is_some()
@@ -487,6 +511,7 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
         ("charger", &section.charger, &mut limits.charger),
         ("washer", &section.washer, &mut limits.washer),
         ("dispenser", &section.dispenser, &mut limits.dispenser),
+        ("car", &section.car, &mut limits.car),
     ];
     for (name, section, limits) in kinds {
         kind_limits(section, limits);
@@ -497,16 +522,27 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
                 "units, money, duration and meter interval are above zero",
             );
         }
+        if limits.outage_count_lower > limits.outage_count_max {
+            return check.fail(
+                &format!("limits.{name}.outage_count_lower"),
+                "at most outage_count_max: beyond that nobody is served unsecured",
+            );
+        }
     }
     let set = |target: &mut u64, value: Option<u64>| *target = value.unwrap_or(*target);
     set(&mut limits.list_full_s, section.list_full_s);
     set(&mut limits.list_half_s, section.list_half_s);
     set(&mut limits.confirmation_s, section.confirmation_s);
     set(&mut limits.ask_ms, section.ask_ms);
+    set(&mut limits.device_change_ms, section.device_change_ms);
+    limits.starts_an_hour_max = section.starts_an_hour_max.unwrap_or(limits.starts_an_hour_max);
     limits.site_budget = section.site_budget.map_or(limits.site_budget, Money);
     limits.attempts_a_minute_max = section.attempts_a_minute_max.unwrap_or(limits.attempts_a_minute_max);
     if limits.ask_ms > 2_000 {
         return check.fail("limits.ask_ms", "nobody waits longer than 2,000 ms for a verdict");
+    }
+    if limits.starts_an_hour_max == 0 {
+        return check.fail("limits.starts_an_hour_max", "above zero: else nobody is served");
     }
     if limits.attempts_a_minute_max == 0 || limits.site_budget.0 < 0 {
         return check.fail(
@@ -525,4 +561,9 @@ fn kind_limits(section: &KindSection, limits: &mut KindLimits) {
     limits.outage_money_max = section.outage_money_max.map_or(limits.outage_money_max, Money);
     limits.start_within_s = section.start_within_s.unwrap_or(limits.start_within_s);
     limits.meter_every_s = section.meter_every_s.unwrap_or(limits.meter_every_s);
+    limits.emergency_units = section.emergency_units.map_or(limits.emergency_units, Units);
+    limits.invalidation_units = section.invalidation_units.map_or(limits.invalidation_units, Units);
+    // Where only the upper count is given, a lower one that was the default does not contradict it.
+    let lower = limits.outage_count_lower.min(limits.outage_count_max);
+    limits.outage_count_lower = section.outage_count_lower.unwrap_or(lower);
 }

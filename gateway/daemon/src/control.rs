@@ -199,6 +199,8 @@ fn status(look: &Look<'_>) -> Value {
         "list_revision": list,
         "revocations_revision": revocations,
         "tariffs_revision": tariffs,
+        "policy_revision": gateway.policy_revision(),
+        "disk_scarce": gateway.is_disk_scarce(),
         "leases": gateway.leases().rows().filter(|(_, _, row)| row.left().0 > 0).count(),
         "leased": gateway.leases().rows().map(|(_, _, row)| row.left().0).sum::<i64>(),
         "sessions_open": gateway.sessions().open().count(),

@@ -50,6 +50,11 @@ pub enum Job {
     },
     /// From the link.
     Cloud(Input),
+    /// The disk's reserve is reached, or there is room again.
+    Disk {
+        /// Whether it is reached.
+        is_scarce: bool,
+    },
     /// Where in the journal to look for ledger records behind this one.
     Find {
         /// A ledger sequence.
@@ -82,6 +87,8 @@ pub struct Position {
     pub revisions: (u64, u64, u64),
     /// Revision of the leases.
     pub leases_revision: u64,
+    /// Revision of the policy; 0: none.
+    pub policy_revision: u64,
 }
 
 /// The engine's surroundings.
@@ -207,6 +214,9 @@ impl Engine {
                 let (_, outcome) = self.take_and_tell(&input);
                 self.replies.push((reply, outcome));
             }
+            Job::Disk { is_scarce } => {
+                self.take(&Input::Disk { is_scarce });
+            }
             // Who asks may have gone away; then nobody is there to be told.
             Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
             Job::Query(query, reply) => {
@@ -321,6 +331,7 @@ impl Engine {
             // Whatever an operator went back from is not asked for again.
             revisions: (trust.list_newest(), revocations, tariffs),
             leases_revision: self.gateway.leases().revision(),
+            policy_revision: self.gateway.policy_revision(),
         };
         self.shell
             .position
@@ -374,10 +385,14 @@ fn outcome(decision: &Decision) -> String {
 fn raise(alarm: &Alarm) {
     match alarm {
         Alarm::Mode { mode, .. } if mode.asks() => tracing::info!(%alarm, "ALARM over"),
-        Alarm::DeviceFault { .. } | Alarm::TokenDenied { .. } | Alarm::Mode { .. } => tracing::warn!(%alarm, "ALARM"),
+        Alarm::DeviceFault { .. } | Alarm::Clock { .. } | Alarm::TokenDenied { .. } | Alarm::Mode { .. } => {
+            tracing::warn!(%alarm, "ALARM")
+        }
         Alarm::Diverged { .. }
         | Alarm::Quarantined { .. }
         | Alarm::Trailer { .. }
+        | Alarm::PolicySetAside { .. }
+        | Alarm::DiskScarce
         | Alarm::HubRegressed { .. }
         | Alarm::Epoch { .. }
         | Alarm::MassDenial
@@ -425,7 +440,14 @@ fn report(event: &Event) {
         Event::LeaseReturned(e) => {
             tracing::info!(account = e.account, lease = e.epoch, amount = %e.amount, "lease given back");
         }
+        Event::PolicyAdopted(e) => tracing::info!(revision = e.policy.revision, "policy adopted"),
+        Event::DiskChanged(e) => tracing::warn!(is_scarce = e.is_scarce, "the disk's reserve"),
+        Event::Limited(e) => {
+            tracing::info!(session = %e.session, units = e.units.0, "the device is told to end earlier")
+        }
+        Event::ClockChanged(e) => tracing::info!(skew_s = e.skew_s, quality = ?e.quality, "the clock changed"),
         Event::LeasesRead(_)
+        | Event::AskedAgain(_)
         | Event::Booted(_)
         | Event::Heard(_)
         | Event::Greeted(_)

@@ -11,6 +11,7 @@ pub mod cloud;
 pub mod config;
 pub mod control;
 pub mod devices;
+mod disk;
 pub mod engine;
 pub mod look;
 pub mod mqtt;

@@ -109,6 +109,11 @@ kinds! {
         39 = CanaryRight,
         40 = EchoAsked,
         41 = HelloAsked,
+        46 = PolicyAdopted,
+        47 = DiskChanged,
+        48 = AskedAgain,
+        49 = Limited,
+        50 = ClockChanged,
         54 = LeaseTaken,
         55 = LeaseReturned,
         56 = LeasesRead,
@@ -129,6 +134,8 @@ kinds! {
         144 = List,
         146 = Tariffs,
         150 = Activity,
+        154 = Drawn,
+        155 = Gone,
         160 = Lease,
         161 = Leases,
         176 = Decisions,
@@ -143,6 +150,8 @@ pub fn is_beside(bytes: &[u8], names_it: impl FnOnce() -> bool) -> bool {
     let [0x83, kind, ..] = bytes else { return false };
     match kind {
         2 | 3 | 5 | 17 | 18 | 20 | 21 | 22 => true, // Heard, Greeted, Probed, lists, tariffs, Quarantined, Evidence.
+        // In two bytes: PolicyAdopted, DiskChanged.
+        0x18 => matches!(bytes.get(2), Some(46 | 47)),
         4 | 6 | 7 | 8 | 10 | 11 | 12 | 13 => !names_it(), // Asked, Refused, Granted, Confirmed and what follows.
         _ => false,
     }

@@ -24,6 +24,7 @@ use crate::{
         embedded::{self, DeviceAccess},
         external::{self, Outward},
     },
+    disk,
     engine::{Engine, JOBS_MAX, Job, Shell},
     exit,
     mqtt::Options,
@@ -164,6 +165,9 @@ async fn serve(config: &Config) -> Result<(), RunError> {
             up: link_up,
         };
         tokio::spawn(link.run());
+    }
+    if config.reserve_bytes > 0 {
+        tokio::spawn(disk::watch(config.dir.clone(), config.reserve_bytes, jobs.clone()));
     }
     tracing::info!(site = %config.site, gateway = %config.gateway, devices = config.device_secrets.len(), "ready");
 

@@ -19,8 +19,8 @@ use gateway_core::{
 use proto::{
     artifact::{self, ListEntry, TariffOf, TariffTable, Whitelist},
     id::{DeviceId, Hash, Kind, SessionId, TokenHash},
-    link::{Evidence, LedgerReceipt, LedgerRecord, RecordKind},
-    message::{ClockQuality, RefusalReason, Stamp, StartProof, Started, Stop, StopReason},
+    link::{Evidence, Gift, LedgerReceipt, LedgerRecord, RecordKind},
+    message::{ClockQuality, RefusalReason, STOP_TOKENS_MAX, Stamp, StartProof, Started, Stop, StopReason},
     money::{Money, Units},
     tariff::{Bill, Dimension, ELEMENTS_MAX, PriceElement, Tariff},
     trust::Issuer,
@@ -44,6 +44,7 @@ impl Site {
             DeviceConfig {
                 kind: Kind::Dispenser,
                 outlets: 1,
+                car: false,
             },
         )]);
         let config = Config {
@@ -280,6 +281,7 @@ fn largest() -> (Request, Terms, Grounds, LedgerRecord) {
         revocations_revision: u64::MAX,
         lease: u64::MAX,
         instrument: u64::MAX,
+        gift: Gift::FreeVend,
     };
     let terms = Terms {
         account: u64::MAX,
@@ -298,6 +300,7 @@ fn largest() -> (Request, Terms, Grounds, LedgerRecord) {
         tariff_hash: Hash([255; 32]),
         unsecured: true,
         evidence,
+        stop_tokens: [TokenHash([255; 16]); STOP_TOKENS_MAX].into_iter().collect(),
     };
     let grounds = Grounds {
         decision: u64::MAX,
@@ -329,6 +332,7 @@ fn largest() -> (Request, Terms, Grounds, LedgerRecord) {
             list_full_s: u64::MAX,
             list_half_s: u64::MAX,
             confirmation_s: u64::MAX,
+            starts_an_hour_max: u32::MAX,
         },
         attempts: u32::MAX,
         tally: Tally {
@@ -338,6 +342,9 @@ fn largest() -> (Request, Terms, Grounds, LedgerRecord) {
         spent: Money(i64::MIN),
         exposure: Money(i64::MIN),
         previous: Hash([255; 32]),
+        policy_revision: u64::MAX,
+        starts: u32::MAX,
+        is_elsewhere: true,
     };
     let record = LedgerRecord {
         sequence: u64::MAX,

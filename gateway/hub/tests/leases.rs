@@ -142,12 +142,14 @@ impl Place {
         let device = DeviceConfig {
             kind: Kind::Dispenser,
             outlets: 1,
+            car: false,
         };
         let id = name(&format!("gw-{number}"));
         let config = Config {
             devices: taps.map(|tap| (tap, device)).into(),
             limits: Limits {
                 attempts_a_minute_max: 1_000,
+                starts_an_hour_max: 100_000,
                 ..Limits::default()
             },
             offset_min: 480,
@@ -339,6 +341,7 @@ impl World {
             tariffs_revision,
             down_counter: 0,
             leases_revision: place.gateway.leases().revision(),
+            policy_revision: place.gateway.policy_revision(),
         };
         let (gateway, counter) = (place.id, self.hellos);
         let effects = self.hub(&HubInput::Hello {

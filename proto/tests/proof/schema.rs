@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs};
 
 use ciborium::Value;
-use proto::{artifact, id, link, message, tariff, trust};
+use proto::{artifact, id, link, message, policy, tariff, trust};
 
 use crate::{samples, vector::read};
 
@@ -199,6 +199,7 @@ fn a_second_implementation_reads_every_body_as_the_schema_says() {
         "envelope-revocations-extreme",
         "envelope-tariffs-extreme",
         "envelope-leases-extreme",
+        "envelope-policy-extreme",
     ] {
         let vector = read(name);
         let payload = parsed(&vector.bytes("payload"));
@@ -339,6 +340,9 @@ fn the_enums_have_the_words_and_numbers_of_the_schema() {
         "whitelist" => artifact::Whitelist: Never,
         "reason" => artifact::Reason: Other,
         "scope" => artifact::Scope: Other,
+        "gift" => link::Gift: Other,
+        "class" => policy::Class: Unknown,
+        "unsigned-disable" => policy::UnsignedDisable: Alert,
     }
     for reason in message::RefusalReason::ALL {
         assert!(
@@ -379,7 +383,16 @@ fn every_struct_of_the_schema_has_a_vector() {
         "protected-header",
         "list-entry",
     ];
-    let inside = ["id-token", "stamp", "price-element", "bill", "evidence", "lease"];
+    let inside = [
+        "id-token",
+        "stamp",
+        "price-element",
+        "bill",
+        "evidence",
+        "class-limits",
+        "free-vend",
+        "lease",
+    ];
     for rule in schema.fields.keys().map(String::as_str) {
         let covered = rules.contains(&rule) || enveloped.contains(&rule) || inside.contains(&rule);
         assert!(covered, "{rule}");

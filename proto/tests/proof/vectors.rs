@@ -101,6 +101,8 @@ fn envelopes() -> Vec<Vector> {
     let [keys, most_keys] = content::key_sets();
     let encoded = |value: &dyn samples::Value| value.encoded();
     let (kind_r, kind_t) = (ArtifactKind::Revocations, ArtifactKind::Tariffs);
+    let [policy, most_policy] = content::policies();
+    let kind_p = ArtifactKind::Policy;
     vec![
         vector(
             "envelope-list",
@@ -163,6 +165,8 @@ fn envelopes() -> Vec<Vector> {
             "tariff-table",
             encoded(&most_tariffs),
         ),
+        sign("envelope-policy-typical", kind_p, "policy", encoded(&policy)),
+        sign("envelope-policy-extreme", kind_p, "policy", encoded(&most_policy)),
     ]
 }
 
@@ -392,6 +396,9 @@ fn the_envelopes_of_the_vectors_pass_the_gate() {
     let opened = ["envelope-tariffs-typical", "envelope-tariffs-extreme"]
         .map(|name| artifact::verify_tariffs(&read(name).bytes("envelope"), &key).expect(name));
     assert_eq!(opened, content::tariff_tables());
+    let opened = ["envelope-policy-typical", "envelope-policy-extreme"]
+        .map(|name| artifact::verify_policy(&read(name).bytes("envelope"), &key).expect(name));
+    assert_eq!(opened, content::policies());
     let opened = ["envelope-leases-typical", "envelope-leases-extreme"]
         .map(|name| artifact::verify_leases(&read(name).bytes("envelope"), &key).expect(name));
     assert_eq!(opened, content::leases());

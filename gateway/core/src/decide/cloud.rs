@@ -264,6 +264,7 @@ impl Draft<'_> {
 
     pub(super) fn welcome(&mut self, welcome: &Welcome) -> Result<(), Ignored> {
         let (epoch, cursor) = (self.gateway.time.epoch, self.gateway.outbox.cursor());
+        self.compare_hub(welcome.wall_s);
         if welcome.epoch != epoch {
             self.alarm(Alarm::Epoch {
                 expected: welcome.epoch,

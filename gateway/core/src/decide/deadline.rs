@@ -11,9 +11,13 @@ use crate::{
 };
 
 impl Draft<'_> {
-    /// One thing whose time has come: canaries, a question without an answer, a device without a word, a probe.
+    /// One thing whose time has come: a session that must end, canaries, a question without an answer, a device without a word, a probe.
     pub(super) fn tick(&mut self) -> Result<(), Ignored> {
         let gateway = self.gateway;
+        if let Some(session) = gateway.sessions.invalid() {
+            self.limit(session);
+            return Ok(());
+        }
         if gateway.canaries.is_some_and(|pair| pair.until <= self.at) {
             self.witness(Signal::CanariesSilent, TokenHash::ZERO);
             return Ok(());

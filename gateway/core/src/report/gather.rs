@@ -222,6 +222,16 @@ impl Reporter {
             Event::Silent(e) => {
                 window.alarm(at, format!("{} outlet {} is silent", e.record.device, e.record.outlet));
             }
+            Event::DiskChanged(e) => {
+                let text = match e.is_scarce {
+                    true => "the disk's reserve is reached: no new unsecured sessions",
+                    false => "the disk has room again",
+                };
+                window.alarm(at, String::from(text));
+            }
+            Event::ClockChanged(e) if e.skew_s != 0 => {
+                window.alarm(at, format!("the gateway's clock was set by {} s", e.skew_s));
+            }
             Event::Booted(e) => window.alarm(at, format!("the gateway started again (boot {})", e.boot)),
             Event::Heard(_)
             | Event::Greeted(_)
@@ -244,6 +254,10 @@ impl Reporter {
             | Event::Receipted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
+            | Event::PolicyAdopted(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::LeasesRead(_)
             | Event::TariffsStaged(_)
             | Event::Adopted(_)
@@ -300,6 +314,11 @@ impl Reporter {
             | Event::ModeChanged(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
+            | Event::PolicyAdopted(_)
+            | Event::DiskChanged(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::LeasesRead(_)
             | Event::TariffsStaged(_)
             | Event::Adopted(_)

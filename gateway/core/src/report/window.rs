@@ -250,7 +250,11 @@ impl Window {
             .or_default()
             .add(amount);
         self.served.by_rule.entry(open.rule.step()).or_default().add(amount);
-        if let Some(user) = self.users.get_mut(&open.token).filter(|_| open.unsecured) {
+        if let Some(user) = self
+            .users
+            .get_mut(&open.token)
+            .filter(|_| open.unsecured && open.rule != Rule::Unknown)
+        {
             user.charged.add(amount);
         }
         if open.rule == Rule::Unknown {

@@ -204,6 +204,25 @@ impl Story {
                     format!("the device answers the command: {}", outcome_words(e.outcome)),
                 );
             }
+            Event::AskedAgain(e) if e.session == id => {
+                let text = format!(
+                    "the token has had many: the cloud is asked once more (question {})",
+                    e.ask
+                );
+                self.note(at, text);
+            }
+            Event::Limited(e) if e.session == id => {
+                self.command = Some(e.id);
+                let units = words::units(self.request.kind, e.units);
+                self.note(at, format!("the device is told to end at {units} in all"));
+            }
+            Event::ClockChanged(e) if e.skew_s != 0 && self.is_running() => {
+                let text = format!(
+                    "the gateway's clock was set by {} s; it bills the cheaper time",
+                    e.skew_s
+                );
+                self.note(at, text);
+            }
             Event::ModeChanged(e) if self.is_running() && self.verdict.is_some() => self.mode(at, e.mode),
             Event::Receipted(e) => {
                 let waiting = self
@@ -251,6 +270,11 @@ impl Story {
             | Event::ModeChanged(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
+            | Event::PolicyAdopted(_)
+            | Event::DiskChanged(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::LeasesRead(_)
             | Event::TariffsStaged(_)
             | Event::Adopted(_)
@@ -376,6 +400,7 @@ const fn verb_words(verb: Verb) -> &'static str {
         Verb::Report => "report the outlet",
         Verb::Start => "begin a request",
         Verb::Hello => "say hello",
+        Verb::Limit => "end at a lower limit",
         Verb::Other => "something that this version does not know",
     }
 }

@@ -180,6 +180,11 @@ impl Search {
             | Event::Receipted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
+            | Event::PolicyAdopted(_)
+            | Event::DiskChanged(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::LeasesRead(_)
             | Event::TariffsStaged(_)
             | Event::Adopted(_)
@@ -313,6 +318,8 @@ pub struct Decided {
     pub revocations_revision: u64,
     /// Revision of the tariffs; 0: none.
     pub tariffs_revision: u64,
+    /// Revision of the signed policy that set the limits; 0: the configuration's.
+    pub policy_revision: u64,
     /// Hash of the price.
     pub tariff_hash: String,
     /// Epoch of the lease that pays; 0: none.

@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use proto::{artifact::Whitelist, message::RefusalReason, money::Money};
+use proto::{artifact::Whitelist, link::Gift, message::RefusalReason, money::Money};
 
 use super::{
     Step,
@@ -187,10 +187,23 @@ fn granted(e: &Granted) -> String {
             "instrument {} proves itself: granted up to its face value",
             e.terms.evidence.instrument
         ),
-        Rule::Unknown => {
-            String::from("nobody here has seen this token; emergency credit or a signed free-vend allows a little")
-        }
+        Rule::Unknown => gift(e),
         Rule::Device | Rule::Revoked | Rule::Rate | Rule::Never => format!("granted: {}", e.rule.words()),
+    }
+}
+
+/// Why the operator pays.
+fn gift(e: &Granted) -> String {
+    let most = words::units(e.request.kind, e.terms.units_max);
+    match e.terms.evidence.gift {
+        Gift::Emergency => {
+            format!("nobody here has seen this token: at most {most} of this day's emergency credit, the operator pays")
+        }
+        Gift::FreeVend => format!(
+            "nobody here has seen this token: the policy of revision {} gives at most {most} away now, the operator pays",
+            e.grounds.policy_revision
+        ),
+        Gift::None | Gift::Other => String::from("nobody here has seen this token, and the operator pays"),
     }
 }
 
@@ -209,6 +222,16 @@ fn refused(e: &Refused) -> String {
             g.revocations_revision
         ),
         RefusalReason::Rate => match e.rule {
+            Rule::Rate if g.is_elsewhere => {
+                String::from("this token began a session at another device a moment ago: nobody walks that fast")
+            }
+            Rule::Rate if g.starts >= g.caps.starts_an_hour_max && g.attempts < g.caps.attempts_a_minute_max => {
+                format!(
+                    "this token began {} within an hour; {} are allowed",
+                    words::count(u64::from(g.starts), "session"),
+                    g.caps.starts_an_hour_max
+                )
+            }
             Rule::Rate => format!(
                 "this token was presented {} in this minute already; {} are allowed",
                 words::count(u64::from(g.attempts), "time"),
@@ -259,7 +282,11 @@ fn refused(e: &Refused) -> String {
         RefusalReason::NoCredit => format!("{}{}", basis(e.rule, g), no_credit(e)),
         RefusalReason::Other => String::from("the device ended the request before there was a decision"),
         RefusalReason::Replay => String::from("this voucher or code was used before"),
-        RefusalReason::Version | RefusalReason::Storage => format!("refused: {}", e.reason.word()),
+        RefusalReason::Storage => format!(
+            "{}the disk's reserve is reached: nothing unsecured until there is room",
+            basis(e.rule, g)
+        ),
+        RefusalReason::Version => format!("refused: {}", e.reason.word()),
     }
 }
 

@@ -225,10 +225,18 @@ impl World {
         self.sometime(self.climate.mood_ms, Next::Mood);
     }
 
+    /// The disk of the journal fills up, or has room again.
+    pub(crate) fn change_disk(&mut self) {
+        let is_scarce = !self.shell.gateway.is_disk_scarce() && self.random.chance(5_000);
+        self.put(&Input::Disk { is_scarce });
+        self.sometime(self.climate.disk_ms / if is_scarce { 8 } else { 1 }, Next::Disk);
+    }
+
     /// Somebody, or nobody, sets the gateway's clock.
     pub(crate) fn change_clock(&mut self) {
         let jump_s = self.random.range(600, 86_400) as i64;
-        (self.wall_skew_s, self.quality) = match self.random.below(6) {
+        self.wall_drift_ppm = self.random.pick(&[0, 0, 150, -150]);
+        (self.wall_skew_s, self.quality) = match self.random.below(7) {
             0 => {
                 self.hit(Mark::ClockJumpedAhead);
                 (jump_s, ClockQuality::Informative)
@@ -244,6 +252,13 @@ impl World {
             3 => {
                 self.hit(Mark::ClockUnknown);
                 (0, ClockQuality::Unknown)
+            }
+            4 => {
+                self.hit(Mark::ClockSet);
+                (
+                    self.random.range(600, 86_400) as i64 - 43_200,
+                    ClockQuality::Synchronised,
+                )
             }
             _ => (0, ClockQuality::Synchronised),
         };

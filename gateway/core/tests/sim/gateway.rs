@@ -209,10 +209,11 @@ impl World {
                 Alarm::Quarantined { .. } => {}
                 Alarm::Trailer { .. } => panic!("the hub knows what it published: {alarm}"),
                 Alarm::HubRegressed { .. } => self.hit(Mark::HubPutBack),
-                Alarm::DeviceFault { .. } => {}
+                Alarm::DeviceFault { .. } | Alarm::Clock { .. } | Alarm::DiskScarce => {}
                 Alarm::Mode { capability, mode } => self.auditor.alarmed(capability, mode),
                 Alarm::MassDenial => self.hit(Mark::MassDenial),
                 Alarm::TokenDenied { .. } => self.hit(Mark::TokenDenied),
+                Alarm::PolicySetAside { .. } => self.hit(Mark::PolicySetAside),
                 Alarm::Diverged { .. } | Alarm::Epoch { .. } | Alarm::Register { .. } => {
                     panic!("an alarm without a cause: {alarm}")
                 }

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use gateway_core::config::Limits;
 use proto::{
     artifact::{ListEntry, Reason, Revocations, Revoked, RevokedScope, Subject, TariffOf, TariffTable, Whitelist},
     book::Book,
     codec,
     id::{Hash, Kind, SessionId, TokenHash},
     link::{Answer, Ask, LedgerReceipt, LedgerRecord, Verdict, Welcome, chain},
-    money::Money,
+    money::{Money, Units},
+    policy::{Class, ClassLimits, FreeVend, Policy, UnsignedDisable},
     tariff::{Dimension, PriceElement, Tariff},
 };
 
@@ -17,6 +19,9 @@ use crate::{
     issuer::{Content, Office},
     random::Random,
 };
+
+/// The group of the master tokens, once a policy names it.
+pub(crate) const MASTERS: u64 = 9;
 
 /// How the cloud behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +87,7 @@ pub(crate) enum Wrong {
 pub(crate) struct Token {
     pub(crate) hash: TokenHash,
     pub(crate) account: u64,
+    pub(crate) group: u64,
     /// Unknown to everybody.
     pub(crate) is_stranger: bool,
     pub(crate) is_listed: bool,
@@ -109,6 +115,7 @@ pub(crate) struct Hub {
     pub(crate) revocations: Option<Content>,
     pub(crate) tariffs: Option<Content>,
     pub(crate) keys: Option<Content>,
+    pub(crate) policy: Option<Content>,
     scopes: Vec<RevokedScope>,
     pub(crate) revision: u64,
 }
@@ -129,6 +136,7 @@ impl Hub {
             tariffs: None,
             keys: None,
             scopes: Vec::new(),
+            policy: None,
             revision: 0,
         }
     }
@@ -250,7 +258,7 @@ impl Hub {
         let entry = |token: &Token| ListEntry {
             token: token.hash,
             account: token.account,
-            group: 0,
+            group: token.group,
             valid: token.is_valid && !self.is_revoked(token),
             whitelist: token.whitelist,
             credential_revision: token.revision,
@@ -297,6 +305,36 @@ impl Hub {
         self.revocations = Some(Content::Revocations(set));
     }
 
+    /// New limits; sometimes such that the gate must set them aside.
+    pub(crate) fn publish_policy(&mut self, wall_s: u64, active: &Limits, random: &mut Random) {
+        self.revision += 1;
+        let mut policy = policy_of(active, self.revision, wall_s);
+        policy.site_budget = Money(active.site_budget.0 * random.range(60, 300) as i64 / 100);
+        policy.classes.retain(|_| random.chance(8_000));
+        for limits in &mut policy.classes {
+            limits.outage_count_lower = random.below(u64::from(limits.outage_count_upper) + 1) as u32;
+        }
+        if random.chance(4_000) {
+            policy.free_vend.push(FreeVend {
+                class: random.pick(&[Class::Dispenser, Class::Charger, Class::Washer]),
+                from_s: wall_s.saturating_sub(60),
+                until_s: wall_s.saturating_add(random.range(600, 7_200)),
+                units_max: Units(1_500),
+            });
+        }
+        if random.chance(2_000) {
+            policy.site_budget = Money::ZERO;
+        }
+        (policy.unsigned_disable, policy.unsigned_disable_s) = random.pick(&[
+            (UnsignedDisable::Alert, 0),
+            (UnsignedDisable::Alert, 0),
+            (UnsignedDisable::SuspendAfter, 120),
+            (UnsignedDisable::Immediate, 0),
+        ]);
+        policy.check().expect("the operator's form is sound");
+        self.policy = Some(Content::Policy(policy));
+    }
+
     /// New prices for some kinds.
     pub(crate) fn publish_tariffs(&mut self, kinds: &[Kind], random: &mut Random) {
         self.revision += 1;
@@ -309,6 +347,39 @@ impl Hub {
             entries: entries.collect(),
         };
         self.tariffs = Some(Content::Tariffs(table));
+    }
+}
+
+fn policy_of(limits: &Limits, revision: u64, issued_s: u64) -> Policy {
+    let column = |class: Class| {
+        let own = limits.of(class).expect("the served classes have limits");
+        ClassLimits {
+            class,
+            units_max: own.units_max,
+            money_max: own.money_max,
+            duration_max_s: own.duration_max_s,
+            outage_count_lower: own.outage_count_lower,
+            outage_count_upper: own.outage_count_max,
+            outage_money_max: own.outage_money_max,
+            emergency_units: own.emergency_units,
+            invalidation_units: own.invalidation_units,
+        }
+    };
+    Policy {
+        revision,
+        issued_s,
+        classes: Class::SERVED.into_iter().map(column).collect(),
+        site_budget: limits.site_budget,
+        list_full_s: limits.list_full_s,
+        list_half_s: limits.list_half_s,
+        confirmation_s: limits.confirmation_s,
+        attempts_a_minute_max: limits.attempts_a_minute_max,
+        starts_an_hour_max: limits.starts_an_hour_max,
+        device_change_ms: limits.device_change_ms,
+        master_group: MASTERS,
+        unsigned_disable: UnsignedDisable::Alert,
+        unsigned_disable_s: 0,
+        free_vend: Vec::new(),
     }
 }
 

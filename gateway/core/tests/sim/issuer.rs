@@ -7,10 +7,11 @@ use gateway_core::{Input, Trust};
 use proto::{
     artifact::{
         self, ArtifactError, IssuerKeys, ListEntry, ListManifest, PublicKey, Revocations, TariffTable, list_digest,
-        verify_keys, verify_list, verify_revocations, verify_tariffs,
+        verify_keys, verify_list, verify_policy, verify_revocations, verify_tariffs,
     },
     codec,
     id::Hash,
+    policy::Policy,
     trust::{ArtifactKind, Issuer, IssuerKey, KeyId},
 };
 use sha2::{Digest, Sha256};
@@ -43,6 +44,7 @@ pub(crate) enum Content {
     Revocations(Revocations),
     Tariffs(TariffTable),
     Keys(IssuerKeys),
+    Policy(Policy),
 }
 
 /// As it travels.
@@ -142,6 +144,11 @@ impl Office {
                 table.revision,
                 small(&signer, ArtifactKind::Tariffs, table),
             ),
+            Content::Policy(policy) => (
+                ArtifactKind::Policy,
+                policy.revision,
+                small(&signer, ArtifactKind::Policy, policy),
+            ),
             Content::Keys(keys) => (ArtifactKind::Keys, keys.epoch, small(&signer, ArtifactKind::Keys, keys)),
         };
         let mut signed = Signed {
@@ -210,10 +217,9 @@ pub(crate) fn verify(signed: &Signed, trust: &Trust) -> Result<Input, ArtifactEr
         ArtifactKind::Revocations => verify_revocations(envelope, &keys).map(Input::Revocations),
         ArtifactKind::Tariffs => verify_tariffs(envelope, &keys).map(Input::Tariffs),
         ArtifactKind::Keys => verify_keys(envelope, &keys).map(Input::Keys),
-        ArtifactKind::Other
-        | ArtifactKind::Policy
-        | ArtifactKind::Lease
-        | ArtifactKind::Voucher
-        | ArtifactKind::Firmware => panic!("nobody signs these here"),
+        ArtifactKind::Policy => verify_policy(envelope, &keys).map(Input::Policy),
+        ArtifactKind::Other | ArtifactKind::Lease | ArtifactKind::Voucher | ArtifactKind::Firmware => {
+            panic!("nobody signs these here")
+        }
     }
 }

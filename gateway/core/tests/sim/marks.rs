@@ -14,11 +14,12 @@ macro_rules! marks {
 
 marks! {
     // Grants, by rule.
-    GrantByCloud, GrantByList, GrantByCachedAccept, GrantAtHalfCaps, GrantWhileLocal,
+    GrantByCloud, GrantByList, GrantByCachedAccept, GrantAtHalfCaps, GrantWhileLocal, GrantOnEmergencyCredit,
+    GrantByFreeVend, AskedAgainAtLowerCount,
     // Refusals, by reason.
     RefusedDeviceState, RefusedRevoked, RefusedRate, RefusedOutageCount, RefusedConcurrent, RefusedOnlineRequired,
     RefusedUnknown, RefusedDenied, RefusedInvalid, RefusedNoCredit, RefusedListExpired, RefusedNoTariff,
-    RefusedBySiteBudget,
+    RefusedBySiteBudget, RefusedVelocity, RefusedByDisk,
     // The cloud.
     AskTimedOut, LateAcceptSecured, LateAnswerIgnored, WrongAnswerIgnored, DenialUnbacked, DenialKept, Throttled,
     LiedNotFound, LocalEntered, RecoveringFellBack, LocalLeft, DeniedInPart, LiedAccept, CanariesRight, DenierCaught,
@@ -29,7 +30,8 @@ marks! {
     Captured, Voided, CapturedWithoutStartMessage, Silent, SilentSpokeAgain, CapturedAfterSevenDays, VoidedAfterSilence,
     StopOfUnknown, StopWhileAsking, StopRepeated, GrantRepeated, RefusalRepeated, LimitReached, Finished, NotStarted,
     Abandoned, UserStopped, RemoteStopped, DeviceFault, NextSessionBeforeStop, RevokedWhileOpen, PriceChangedWhileOpen,
-    SessionAcrossGatewayBoot, SilentUserServedElsewhere,
+    SessionAcrossGatewayBoot, SilentUserServedElsewhere, LimitedAfterRevocation, LimitedAgain, StoppedByAnotherToken,
+    StopOfAnotherTokenIgnored,
     // The gateway.
     CrashBeforeAppend, CrashAfterAppend, CrashAmongEffects, GrantDurableButUnsent, CrashInGroupCommit, GroupCommit,
     AppendFailed, ListHalfWritten, BootFromJournal, BootFromSnapshot,
@@ -47,7 +49,9 @@ marks! {
     RejectedStranger, RejectedRetired, RejectedDamaged, RejectedMiscounted, RejectedTrailer, RejectedOlder,
     SetAsideAgain, KeysComeTooLate,
     // Clocks.
-    ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown,
+    ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown, ClockSet, ClockStepSeen,
+    // The operator.
+    PolicyAdopted, PolicySetAside, DiskScarce,
 }
 
 /// How often each mark was hit.

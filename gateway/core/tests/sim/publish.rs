@@ -30,6 +30,7 @@ impl World {
             (self.hub.keys.clone(), 0, 0),
             (self.hub.revocations.clone(), revocations, 0),
             (self.hub.tariffs.clone(), tariffs, 0),
+            (self.hub.policy.clone(), self.shell.gateway.policy_revision(), 0),
             (self.hub.list.clone(), list_newest, list),
         ];
         for (content, known, base) in artifacts {
@@ -189,6 +190,11 @@ impl World {
                 self.hub.list.clone()
             }
             7 => self.publish_rare(one),
+            8 | 9 => {
+                let limits = &self.shell.gateway.config().limits;
+                self.hub.publish_policy(wall_s, limits, &mut self.random);
+                self.hub.policy.clone()
+            }
             _ => {
                 self.hub.publish_list(wall_s, Wrong::Nothing);
                 self.hub.list.clone()
@@ -229,6 +235,7 @@ fn identity(content: &Content) -> (ArtifactKind, u64) {
         Content::List(revision, _, _) => (ArtifactKind::List, *revision),
         Content::Revocations(set) => (ArtifactKind::Revocations, set.revision),
         Content::Tariffs(table) => (ArtifactKind::Tariffs, table.revision),
+        Content::Policy(policy) => (ArtifactKind::Policy, policy.revision),
         Content::Keys(keys) => (ArtifactKind::Keys, keys.epoch),
     }
 }

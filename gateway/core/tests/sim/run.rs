@@ -3,11 +3,11 @@
 use std::fmt;
 
 use gateway_core::{
-    Capability, Gateway,
+    Capability, Gateway, Input,
     config::{Limits, UnsignedDisable},
 };
 use proto::{
-    book::Account,
+    book::{Account, Loss},
     id::Kind,
     message::{ClockQuality, OutletState},
     money::Money,
@@ -114,6 +114,7 @@ fn climate(random: &mut Random, long: bool) -> Climate {
         clock_ms: u64::from(degree(60, 10)) * MINUTE_MS,
         publish_ms: u64::from(degree(20, 4)) * MINUTE_MS,
         operator_ms: u64::from(degree(20, 5)) * MINUTE_MS,
+        disk_ms: u64::from(degree(0, 60)) * MINUTE_MS,
         snapshot_ms: u64::from(degree(20, 5)) * MINUTE_MS,
         arrival_ms: u64::from(degree(60, 15)).max(30) * SECOND_MS,
     };
@@ -126,6 +127,7 @@ fn climate(random: &mut Random, long: bool) -> Climate {
         climate.publish_ms = 0;
         climate.clock_ms = climate.clock_ms.min(1) * DAY_MS;
         climate.operator_ms = 12 * HOUR_MS;
+        climate.disk_ms = climate.disk_ms.min(1) * 2 * DAY_MS;
         climate.power_cut = climate.power_cut.min(2);
         climate.crash = climate.crash.min(30);
         climate.snapshot_ms = DAY_MS;
@@ -150,6 +152,9 @@ fn limits(random: &mut Random, long: bool) -> Limits {
         ..Limits::default()
     };
     limits.dispenser.outage_count_max = random.pick(&[10, 2]);
+    limits.dispenser.outage_count_lower = random.pick(&[6, 1]);
+    limits.starts_an_hour_max = random.pick(&[30, 30, 3]);
+    limits.device_change_ms = random.pick(&[0, 0, 90_000]);
     if long {
         limits.probe_max_ms = 20 * MINUTE_MS;
         limits.echo_ms = 20 * MINUTE_MS;
@@ -184,6 +189,7 @@ fn begin(world: &mut World, long: bool) {
     world.sometime(climate.hub_backup_ms, Next::HubBackup);
     world.sometime(climate.clock_ms, Next::Clock);
     world.sometime(climate.operator_ms, Next::Operator);
+    world.sometime(climate.disk_ms, Next::Disk);
     world.sometime(climate.snapshot_ms, Next::Snapshot);
     world.sometime(climate.link_cut_ms, Next::Storm);
     world.after(MINUTE_MS, Next::Arrival);
@@ -219,6 +225,7 @@ fn happen(world: &mut World, next: Next) {
         | Next::Operator
         | Next::Storm
         | Next::Arrival
+        | Next::Disk
         | Next::Snapshot
             if world.calm => {}
         Next::GatewayWake { generation } => world.gateway_wakes(generation),
@@ -248,6 +255,7 @@ fn happen(world: &mut World, next: Next) {
         Next::Publish => world.publish(),
         Next::HubBackup => world.hub_backup(),
         Next::Clock => world.change_clock(),
+        Next::Disk => world.change_disk(),
         Next::Operator => world.operator(),
         Next::Snapshot => {
             world.shell.take_snapshot();
@@ -269,7 +277,8 @@ fn calm(world: &mut World) {
     world.calm = true;
     world.climate = Climate::default();
     world.mood = Mood::Healthy;
-    (world.wall_skew_s, world.quality) = (0, ClockQuality::Synchronised);
+    (world.wall_skew_s, world.wall_drift_ppm, world.quality) = (0, 0, ClockQuality::Synchronised);
+    world.put(&Input::Disk { is_scarce: false });
     world.cloud_link = false;
     world.after(SECOND_MS, Next::Restart);
     world.after(2 * SECOND_MS, Next::CloudLink);
@@ -331,21 +340,22 @@ fn last_audit(world: &mut World) {
             gateway.health().authorize.mode,
         );
     }
+    let (customers, revenue, gifts) = world.auditor.at_rest(world.hub.records(), &world.shell.records);
     world.auditor.reports(&world.shell.journal, &mut world.marks);
-    let (customers, revenue) = world.auditor.at_rest(world.hub.records(), &world.shell.records);
     for book in [gateway.book(), world.hub.book()] {
         assert!(book.is_balanced());
         assert_eq!(book.holds().count(), 0, "nothing is held at rest");
         for (account, balance) in book.balances() {
             let expected = match account {
                 Account::Customer(number) => customers.get(number).copied().unwrap_or(0),
-                Account::Clearing => customers.values().sum(),
+                Account::Clearing => customers.values().sum::<i64>() + gifts,
+                Account::Loss(Loss::Emergency) => gifts,
                 Account::Revenue(_) | Account::Lease(..) | Account::Prepaid | Account::Loss(_) | Account::Dispute => 0,
             };
             assert_eq!(balance.debits_posted.0, expected, "debits of {account}");
             let credited = match account {
                 Account::Customer(_) | Account::Lease(..) | Account::Prepaid | Account::Loss(_) | Account::Dispute => 0,
-                Account::Clearing => customers.values().sum(),
+                Account::Clearing => customers.values().sum::<i64>() + gifts,
                 Account::Revenue(kind) => revenue.get(kind).copied().unwrap_or(0),
             };
             assert_eq!(balance.credits_posted.0, credited, "credits of {account}");

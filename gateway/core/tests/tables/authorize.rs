@@ -7,6 +7,7 @@ use proto::{
     id::Kind,
     message::{Fault, OutletState},
     money::{Money, Units},
+    policy::Class,
 };
 
 /// How the cloud behaves when it is asked.
@@ -438,7 +439,7 @@ fn limits_of_an_outage() {
             granted + 1
         );
         assert_eq!(
-            site.gateway.risk().tally(&token(ALWAYS), site_kind(device)).count,
+            site.gateway.risk().tally(&token(ALWAYS), site_class(device)).count,
             granted
         );
         site.check();
@@ -448,8 +449,8 @@ fn limits_of_an_outage() {
     check("d1", 100, 10, "refuse rate 300");
 }
 
-fn site_kind(device: &str) -> Kind {
-    config().devices[&id(device)].kind
+fn site_class(device: &str) -> Class {
+    config().devices[&id(device)].class()
 }
 
 #[test]
@@ -482,7 +483,7 @@ fn what_never_started_or_was_secured_uses_up_no_outage() {
         site.wait(61_000);
     }
     assert_eq!(
-        site.gateway.risk().tally(&token(ALWAYS), Kind::Washer),
+        site.gateway.risk().tally(&token(ALWAYS), Class::Washer),
         gateway_core::Tally::default()
     );
     site.check();
@@ -494,7 +495,7 @@ fn a_session_of_one_outage_does_not_disturb_the_tally_of_the_next() {
     site.go_local();
     let old = site.open("d1", ALWAYS);
     recover(&mut site);
-    assert_eq!(site.gateway.risk().tally(&token(ALWAYS), Kind::Dispenser).count, 0);
+    assert_eq!(site.gateway.risk().tally(&token(ALWAYS), Class::Dispenser).count, 0);
     site.go_local();
     site.say("d1", meter(old, 0, 500, 10));
     // The device had given up the old session; its stop is still on the way.
@@ -503,10 +504,10 @@ fn a_session_of_one_outage_does_not_disturb_the_tally_of_the_next() {
         words(&site.say("d1", authorize(new, 0, ALWAYS, 500))),
         "grant list 200 5000"
     );
-    let before = site.gateway.risk().tally(&token(ALWAYS), Kind::Dispenser);
+    let before = site.gateway.risk().tally(&token(ALWAYS), Class::Dispenser);
     site.say("d1", gateway_core::Said::Stop(stop(old, 0, 500, 10)));
     assert_eq!(site.closing(old), "captured 10 500");
-    assert_eq!(site.gateway.risk().tally(&token(ALWAYS), Kind::Dispenser), before);
+    assert_eq!(site.gateway.risk().tally(&token(ALWAYS), Class::Dispenser), before);
     site.check();
 }
 

@@ -12,6 +12,7 @@ use proto::{
     link::{Answer, Ask, Verdict},
     message::{
         ClockQuality, Closing, Fault, Hello, Meter, OutletState, Stamp, StartProof, Started, Status, Stop, StopReason,
+        Verb,
     },
     money::{Money, Units},
     tariff::{Dimension, Tariff},
@@ -148,6 +149,7 @@ pub(crate) struct Site {
     pub(crate) boots: u32,
     /// An operator takes whatever the gate sets aside: for tests of other things.
     pub(crate) adopts: bool,
+    configured: Config,
 }
 
 pub(crate) fn config() -> Config {
@@ -158,9 +160,13 @@ pub(crate) fn config() -> Config {
         ("w1", Kind::Washer, 1),
         ("w2", Kind::Washer, 1),
         ("d1", Kind::Dispenser, 1),
+        ("k1", Kind::Charger, 1),
         ("x1", Kind::Unknown, 1),
     ];
-    let devices = devices.map(|(name, kind, outlets)| (id(name), DeviceConfig { kind, outlets }));
+    let devices = devices.map(|(name, kind, outlets)| {
+        let car = name == "k1";
+        (id(name), DeviceConfig { kind, outlets, car })
+    });
     Config {
         devices: devices.into(),
         // No echoes and hellos of the gateway's own accord: who wants them in a test says so.
@@ -178,6 +184,7 @@ impl Site {
     /// A gateway that has just booted for the first time and has nothing.
     pub(crate) fn empty(config: Config) -> Self {
         let mut site = Self {
+            configured: config.clone(),
             gateway: Gateway::new(config),
             now: Now {
                 mono_ms: 0,
@@ -345,7 +352,7 @@ impl Site {
 
     /// What must hold whatever happened: the journal alone, and a snapshot, lead to this state.
     pub(crate) fn check(&self) {
-        let mut replayed = Gateway::new(self.gateway.config().clone());
+        let mut replayed = Gateway::new(self.configured.clone());
         for (now, event) in &self.journal {
             replayed.apply(now, event);
         }
@@ -483,6 +490,7 @@ pub(crate) fn words(decision: &Decision) -> String {
             };
             format!("receipt {closing} {} {}", receipt.amount.0, receipt.units.0)
         }
+        Told::Command(command) if command.verb == Verb::Limit => format!("limit {} {}", command.id, command.units.0),
         Told::Command(command) => format!("command {} {:?}", command.id, command.verb).to_lowercase(),
     };
     let effects = decision.effects.iter().map(|effect| match effect {

@@ -104,6 +104,7 @@ impl Hcp {
             tariffs_revision,
             down_counter: self.window.last,
             leases_revision: position.leases_revision,
+            policy_revision: position.policy_revision,
         };
         self.seal(LinkUp::Hello, &hello)
     }

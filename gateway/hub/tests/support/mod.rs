@@ -79,6 +79,7 @@ pub fn hello(epoch: u32, head: u64) -> LinkHello {
         tariffs_revision: 0,
         down_counter: 0,
         leases_revision: 0,
+        policy_revision: 0,
     }
 }
 

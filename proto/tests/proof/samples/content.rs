@@ -6,9 +6,10 @@ use proto::{
         Subject, TariffOf, TariffTable, Whitelist,
     },
     id::*,
-    link::{Evidence, LedgerRecord, RecordKind},
+    link::{Evidence, Gift, LedgerRecord, RecordKind},
     message::StopReason,
     money::{Money, Units},
+    policy::{Class, ClassLimits, FreeVend, Policy, UnsignedDisable},
     tariff::{Bill, Dimension, PRICE_MILLI_MAX, PriceElement, Tariff},
     trust::{Issuer, KeyId},
 };
@@ -99,6 +100,7 @@ pub(crate) fn record() -> LedgerRecord {
             revocations_revision: 7,
             lease: 0,
             instrument: 0,
+            gift: Gift::None,
         },
     }
 }
@@ -133,6 +135,7 @@ pub(crate) fn most_record() -> LedgerRecord {
             revocations_revision: u64::MAX,
             lease: u64::MAX,
             instrument: u64::MAX,
+            gift: Gift::Other,
         },
     }
 }
@@ -224,6 +227,101 @@ pub(crate) fn inside() -> Vec<Sample> {
             most_tariff(),
         ),
         sample(place, "tariff", "tariff-empty", "free", Tariff::default()),
+        sample(
+            place,
+            "policy",
+            "policy-typical",
+            "limits of two classes, and free water for an evening",
+            policies()[0].clone(),
+        ),
+        sample(
+            place,
+            "policy",
+            "policy-extreme",
+            "every field at its end",
+            policies()[1].clone(),
+        ),
+    ]
+}
+
+/// Policies of the envelope vectors: typical and extreme.
+pub(crate) fn policies() -> [Policy; 2] {
+    let water = ClassLimits {
+        class: Class::Dispenser,
+        units_max: Units(5_000),
+        money_max: Money(200),
+        duration_max_s: 600,
+        outage_count_lower: 6,
+        outage_count_upper: 10,
+        outage_money_max: Money(1_000),
+        emergency_units: Units(2_000),
+        invalidation_units: Units(100),
+    };
+    let car = ClassLimits {
+        class: Class::Car,
+        units_max: Units(20_000),
+        money_max: Money(4_000),
+        duration_max_s: 28_800,
+        outage_count_lower: 1,
+        outage_count_upper: 1,
+        outage_money_max: Money(4_000),
+        emergency_units: Units::ZERO,
+        invalidation_units: Units(200),
+    };
+    let most = ClassLimits {
+        class: Class::Unknown,
+        units_max: Units(u64::MAX),
+        money_max: Money(i64::MAX),
+        duration_max_s: u32::MAX,
+        outage_count_lower: u32::MAX,
+        outage_count_upper: u32::MAX,
+        outage_money_max: Money(i64::MAX),
+        emergency_units: Units(u64::MAX),
+        invalidation_units: Units(u64::MAX),
+    };
+    [
+        Policy {
+            revision: 12,
+            issued_s: 1_772_371_800,
+            classes: vec![water, car],
+            site_budget: Money(200_000),
+            list_full_s: 259_200,
+            list_half_s: 604_800,
+            confirmation_s: 259_200,
+            attempts_a_minute_max: 10,
+            starts_an_hour_max: 30,
+            device_change_ms: 5_000,
+            master_group: 9,
+            unsigned_disable: UnsignedDisable::SuspendAfter,
+            unsigned_disable_s: 86_400,
+            free_vend: vec![FreeVend {
+                class: Class::Dispenser,
+                from_s: 1_772_366_400,
+                until_s: 1_772_380_800,
+                units_max: Units(1_000),
+            }],
+        },
+        Policy {
+            revision: u64::MAX,
+            issued_s: u64::MAX,
+            classes: vec![most],
+            site_budget: Money(i64::MAX),
+            list_full_s: u64::MAX,
+            list_half_s: u64::MAX,
+            confirmation_s: u64::MAX,
+            attempts_a_minute_max: u32::MAX,
+            starts_an_hour_max: u32::MAX,
+            device_change_ms: u64::MAX,
+            master_group: u64::MAX,
+            unsigned_disable: UnsignedDisable::Immediate,
+            unsigned_disable_s: u64::MAX,
+            free_vend: vec![FreeVend {
+                class: Class::Unknown,
+                from_s: u64::MAX - 604_800,
+                until_s: u64::MAX,
+                units_max: Units(u64::MAX),
+            }],
+        },
     ]
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn up() -> Vec<Sample> {
         tariffs_revision: 4,
         down_counter: (2 << 32) + 900,
         leases_revision: 12,
+        policy_revision: 12,
     };
     let most_hello = LinkHello {
         version_min: u8::MAX,
@@ -46,6 +47,7 @@ pub(crate) fn up() -> Vec<Sample> {
         tariffs_revision: u64::MAX,
         down_counter: u64::MAX,
         leases_revision: u64::MAX,
+        policy_revision: u64::MAX,
     };
     let ask = Ask {
         ask: 55,

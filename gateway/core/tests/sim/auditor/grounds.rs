@@ -10,7 +10,7 @@ use crate::world::DAY_MS;
 impl Auditor {
     /// Called before the decision is counted anywhere.
     pub(super) fn grounds(&mut self, t_ms: u64, request: &Request, grounds: &Grounds) {
-        let (token, kind) = (request.token, request.kind);
+        let token = request.token;
         assert_eq!(
             grounds.decision,
             self.decisions + 1,
@@ -30,7 +30,11 @@ impl Auditor {
             "the request was heard"
         );
         assert_eq!(grounds.exposure.0, self.exposure(), "money at risk before");
-        let tally = self.tallies.get(&(token, kind)).copied().unwrap_or_default();
+        let tally = self
+            .tallies
+            .get(&(token, self.class_of(&request.device)))
+            .copied()
+            .unwrap_or_default();
         let said = (grounds.tally.count, grounds.tally.money.0);
         assert!(
             said == tally || turned,

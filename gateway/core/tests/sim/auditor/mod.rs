@@ -1,7 +1,9 @@
 //! What must be true, computed a second time: from the journal's durable events, the messages that left, and the physics.
 //! It shares no code with the core: no book, no tally, no tariff engine, no decision order.
 
+mod good_user;
 mod grounds;
+mod law;
 mod modes;
 mod money;
 mod outside;
@@ -11,18 +13,22 @@ mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateway_core::{Capability, Decision, Event, Input, Mode, Said, Told, Trust, config::Limits, health::Signal};
+use gateway_core::{
+    Capability, Config, Decision, Event, Input, Mode, Said, Told, Trust, config::Limits, health::Signal,
+};
 use proto::{
     artifact::{ListEntry, TariffOf, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
     link::Verdict,
     message::{Closing, OutletState, RefusalReason, Stop},
+    policy::{Class, Policy},
     tariff::Tariff,
     trust::ArtifactKind,
 };
 
 use self::modes::Modes;
 use crate::marks::{Mark, Marks};
+use law::Law;
 
 /// A hold and what became of it.
 #[derive(Clone, Debug)]
@@ -40,6 +46,11 @@ struct Hold {
     counted: bool,
     silent: bool,
     closed: Option<(Closing, i64, u64)>,
+    class: Class,
+    /// The operator pays.
+    is_gift: bool,
+    /// When it was asked for.
+    asked_ms: u64,
 }
 
 /// A session that waits for the cloud.
@@ -48,14 +59,16 @@ struct Waiting {
     token: TokenHash,
     kind: Kind,
     place: (DeviceId, u8),
-    asked_ms: u64,
+    since_ms: u64,
 }
 
-/// Longest that anybody waits for a verdict, in ms.
-const VERDICT_MS_MAX: u64 = 2_000;
-
 pub(crate) struct Auditor {
+    /// In force: the configured ones, and above them the policy.
     limits: Limits,
+    configured: Limits,
+    policy: Option<Policy>,
+    classes: BTreeMap<DeviceId, Class>,
+    law: Law,
     holds: BTreeMap<SessionId, Hold>,
     open: BTreeSet<SessionId>,
     waiting: BTreeMap<SessionId, Waiting>,
@@ -92,10 +105,12 @@ pub(crate) struct Auditor {
     /// Charges without a receipt: (account, amount, unsecured), by sequence.
     charges: BTreeMap<u64, (u64, i64, bool)>,
     unsecured_charged: i64,
-    tallies: BTreeMap<(TokenHash, Kind), (u32, i64)>,
+    tallies: BTreeMap<(TokenHash, Class), (u32, i64)>,
     attempts: BTreeMap<TokenHash, Vec<u64>>,
     spent: BTreeMap<u64, i64>,
     customers: BTreeMap<u64, i64>,
+    /// What the operator pays for strangers.
+    gifts: i64,
     revenue: BTreeMap<Kind, i64>,
     intervals: BTreeMap<(DeviceId, u8), BTreeMap<u64, u64>>,
     // What devices did.
@@ -108,8 +123,15 @@ pub(crate) struct Auditor {
 }
 
 impl Auditor {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
+        let classes = config.devices.iter().map(|(id, device)| (*id, device.class()));
         Self {
+            limits: config.limits.clone(),
+            configured: config.limits.clone(),
+            policy: None,
+            classes: classes.collect(),
+            law: Law::default(),
+            gifts: 0,
             holds: BTreeMap::new(),
             open: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -129,7 +151,7 @@ impl Auditor {
             answers: BTreeMap::new(),
             mode_before: Mode::Online,
             mode_after: Mode::Online,
-            modes: Modes::new(limits.clone()),
+            modes: Modes::new(config.limits.clone()),
             backed: BTreeSet::new(),
             down_ms: 0,
             last_ms: 0,
@@ -147,8 +169,12 @@ impl Auditor {
             read: BTreeMap::new(),
             cut: BTreeSet::new(),
             stops: BTreeMap::new(),
-            limits,
         }
+    }
+
+    /// Whose token began a session that was granted.
+    pub(crate) fn holder(&self, session: &SessionId) -> Option<TokenHash> {
+        self.holds.get(session).map(|hold| hold.token)
     }
 
     /// Money at risk now.
@@ -184,7 +210,8 @@ impl Auditor {
                 gateway_core::Effect::Send { message, .. } => match message {
                     Told::Grant(grant) => grant.money_max.0 == hold.amount && grant.units_max.0 == hold.units_max,
                     Told::Receipt(_) => hold.closed.is_some(),
-                    Told::Clock(_) | Told::Refusal(_) | Told::Command(_) => false,
+                    Told::Clock(_) => true, // The gateway's clock was set: no answer to anybody.
+                    Told::Refusal(_) | Told::Command(_) => false,
                 },
                 _ => true,
             });
@@ -235,6 +262,7 @@ impl Auditor {
                 self.forget_staged();
                 self.attempts.clear();
                 self.down_ms += t_ms - last_ms;
+                self.law.booted(t_ms);
             }
             Event::Greeted(e) => self.reported.retain(|(device, _), _| *device != e.device),
             Event::Reported(e) => drop(self.reported.insert((e.device, e.outlet), e.state)),
@@ -242,13 +270,13 @@ impl Auditor {
                 let place = (e.request.device, e.request.outlet);
                 let (token, kind) = (e.request.token, e.request.kind);
                 self.attempt(token, t_ms);
-                self.asked(&token);
                 let waiting = Waiting {
                     token,
                     kind,
                     place,
-                    asked_ms: t_ms,
+                    since_ms: t_ms,
                 };
+                self.asked(&token);
                 self.waiting.insert(e.request.session, waiting);
             }
             Event::Refused(e) => self.refused(t_ms, e, marks),
@@ -268,6 +296,7 @@ impl Auditor {
                 assert!(backed, "trust shrinks without a word of the operator's: {e:?}");
                 let denied = self.denied.entry(e.token).or_default();
                 *denied = e.credential_revision.max(*denied);
+                self.must_end(t_ms);
             }
             Event::Started(e) => self.speaks(&e.session, marks),
             Event::Metered(e) => self.speaks(&e.session, marks),
@@ -292,7 +321,10 @@ impl Auditor {
             }
             Event::RolledBack(e) => self.rolled_back(e, marks),
             Event::KeysAdopted(e) => self.keys_adopted(e, marks),
-            Event::RevocationsAdopted(e) => self.revocations_adopted(e, marks),
+            Event::RevocationsAdopted(e) => {
+                self.revocations_adopted(e, marks);
+                self.must_end(t_ms);
+            }
             Event::TariffsAdopted(e) => self.priced(&e.entries, marks),
             Event::TariffsStaged(e) => self.tariffs_staged.clone_from(&e.entries),
             Event::ModeChanged(e) => {
@@ -311,7 +343,7 @@ impl Auditor {
                     !denied || vouched,
                     "a denial of somebody for whom no signature speaks is held against the cloud: {e:?}"
                 );
-                if denied && self.is_good_user(&e.token) {
+                if denied && self.is_vouched(&e.token) {
                     marks.hit(Mark::GoodUserDenied);
                 }
             }
@@ -328,6 +360,18 @@ impl Auditor {
                 while let Some(charge) = self.charges.first_entry().filter(|charge| *charge.key() <= e.upto) {
                     let (_, amount, unsecured) = charge.remove();
                     self.unsecured_charged -= if unsecured { amount } else { 0 };
+                }
+            }
+            Event::PolicyAdopted(e) => self.policy_adopted(&e.policy, marks),
+            Event::DiskChanged(e) => {
+                marks.hit(Mark::DiskScarce);
+                self.law.is_disk_scarce = e.is_scarce;
+            }
+            Event::AskedAgain(e) => self.asked_again(&e.session, marks),
+            Event::Limited(e) => self.limited(t_ms, e, marks),
+            Event::ClockChanged(e) => {
+                if e.skew_s != 0 {
+                    marks.hit(Mark::ClockStepSeen);
                 }
             }
             Event::Probed(_)
@@ -356,22 +400,9 @@ impl Auditor {
     }
 
     /// Good by the signed list alone (semantics, section 9).
-    fn is_good_user(&self, token: &TokenHash) -> bool {
+    fn is_vouched(&self, token: &TokenHash) -> bool {
         let listed = self.list.get(token);
         listed.is_some_and(|entry| entry.whitelist != Whitelist::Never) && self.is_trusted(token)
-    }
-
-    /// Whoever waited for the cloud has his verdict in time.
-    fn waited(&mut self, t_ms: u64, session: &SessionId) -> bool {
-        let Some(waiting) = self.waiting.remove(session) else {
-            return false;
-        };
-        let waited_ms = t_ms - waiting.asked_ms;
-        assert!(
-            waited_ms <= VERDICT_MS_MAX,
-            "{session} waited {waited_ms} ms for a verdict"
-        );
-        true
     }
 
     fn priced(&mut self, entries: &[TariffOf], marks: &mut Marks) {

@@ -130,9 +130,10 @@ impl Auditor {
         let (s, l) = (&whole.served, &whole.ledger);
         assert_eq!(
             l.captured.amount,
-            self.customers.values().sum::<i64>(),
-            "what customers paid"
+            self.customers.values().sum::<i64>() + self.gifts,
+            "what customers and the operator paid"
         );
+        assert_eq!(whole.risk.lost_emergency.amount, self.gifts, "what the operator gave");
         for (kind, amount) in &self.revenue {
             assert_eq!(
                 l.revenue.get(kind.word()).copied().unwrap_or(0),
@@ -154,7 +155,7 @@ impl Auditor {
             "every record"
         );
         assert!(
-            whole.risk.exposure_max <= self.limits.site_budget.0,
+            whole.risk.exposure_max <= self.limits.site_budget.0.max(self.law.budget_max),
             "more at risk than the budget"
         );
         match (report(journal, Span::LastOutage), last_outage(journal)) {

@@ -52,7 +52,7 @@ impl Auditor {
         self.ring.published.insert((kind.code(), revision));
     }
 
-    fn was_published(&self, kind: ArtifactKind, revision: u64) {
+    pub(super) fn was_published(&self, kind: ArtifactKind, revision: u64) {
         let known = self.ring.published.contains(&(kind.code(), revision));
         assert!(known, "nobody published {} revision {revision}", kind.word());
     }
@@ -175,6 +175,7 @@ impl Auditor {
     fn take_up(&mut self, new: Lying) {
         self.ring.revision = new.revision;
         self.list_adopted_ms = new.arrived_ms;
+        self.law.listed.extend(new.list.keys());
         self.list = new.list;
         self.spent = new.spent;
     }
