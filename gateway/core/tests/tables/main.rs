@@ -5,9 +5,11 @@ mod site;
 
 mod authorize;
 mod billing;
+mod clocks;
 mod health;
 mod lease;
 mod link;
+mod order;
 mod report;
 mod session;
 mod snapshot;
