@@ -30,10 +30,6 @@ const CODE_NO_LINK: u16 = 503;
 
 /// Something for the engine.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "messages are what passes most; a box each would cost an allocation"
-)]
 pub enum Job {
     /// A device said something.
     Device {

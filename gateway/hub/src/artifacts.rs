@@ -48,6 +48,7 @@ impl Press {
         let (envelope, chunks) = match content {
             Content::List(list) => artifact::sign_list(&self.issuer, list.revision, list.issued_s, list.entries)?,
             Content::Revocations(revocations) => (artifact::sign(&self.issuer, kind, &revocations)?, Vec::new()),
+            Content::Policy(policy) => (artifact::sign(&self.issuer, kind, &policy)?, Vec::new()),
             Content::Tariffs(table) => (artifact::sign(&self.issuer, kind, &table)?, Vec::new()),
         };
         let count = 1 + chunks.len() as u32;

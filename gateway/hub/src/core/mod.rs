@@ -8,6 +8,7 @@ mod catalogue;
 mod event;
 mod hello;
 mod lease;
+mod policy;
 mod publish;
 mod state;
 mod upload;
@@ -17,6 +18,7 @@ use proto::{
     id::{AccountId, GatewayId},
     link::{Answer, Ask, Echo, LedgerReceipt, LinkHello, Upload, Welcome},
     money::Money,
+    policy::Policy,
     trust::ArtifactKind,
 };
 
@@ -280,11 +282,12 @@ impl Hub {
                 .filter(|table| table.revision == revision)
                 .cloned()
                 .map(Content::Tariffs),
-            ArtifactKind::Other
-            | ArtifactKind::Policy
-            | ArtifactKind::Lease
-            | ArtifactKind::Voucher
-            | ArtifactKind::Firmware => None,
+            ArtifactKind::Policy => self
+                .policy()
+                .filter(|policy| policy.revision == revision)
+                .cloned()
+                .map(Content::Policy),
+            ArtifactKind::Other | ArtifactKind::Lease | ArtifactKind::Voucher | ArtifactKind::Firmware => None,
         }
     }
 }
@@ -298,4 +301,6 @@ pub enum Content {
     Revocations(Revocations),
     /// Price tables.
     Tariffs(TariffTable),
+    /// Limits.
+    Policy(Policy),
 }
