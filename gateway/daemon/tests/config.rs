@@ -89,6 +89,21 @@ fn what_is_wrong_is_named() {
             "limits.ask_ms: nobody waits longer than 2,000 ms",
         ),
         ("#ask_ms = 1200", "ask_ms = \"soon\"", "invalid type"),
+        (
+            "#starts_an_hour_max = 30",
+            "starts_an_hour_max = 0",
+            "limits.starts_an_hour_max: above zero",
+        ),
+        (
+            "#outage_count_lower = 1",
+            "outage_count_lower = 3",
+            "limits.charger.outage_count_lower: at most outage_count_max",
+        ),
+        (
+            "kind = \"washer\"",
+            "kind = \"washer\"\ncar = true",
+            "device[1].car: a washer charges no car",
+        ),
         ("#utc_offset_min = 0", "utc_offset_min = 2000", "site.utc_offset_min"),
         (
             "broker = \"hub.example.org:1884\"",
