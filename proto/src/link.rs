@@ -145,8 +145,10 @@ wire_enum! {
 
 wire_enum! {
     /// Why the operator pays for a session.
+    #[derive(Default)]
     Gift {
         /// He does not.
+        #[default]
         None = 0,
         /// Emergency credit.
         Emergency = 1,
@@ -155,12 +157,6 @@ wire_enum! {
         /// For a reason of a newer version.
         Other = 3,
     } else Other
-}
-
-impl Default for Gift {
-    fn default() -> Self {
-        Self::None
-    }
 }
 
 /// What a decision relied on, for whoever judges it later (semantics, sections 6 and 8). All zero in records that are

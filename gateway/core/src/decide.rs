@@ -2,22 +2,23 @@
 
 mod clock;
 mod cloud;
+mod command;
 mod deadline;
 mod invalid;
+mod limits;
 mod probe;
 
 use alloc::vec::Vec;
 
 use proto::{
     VERSION,
-    id::{DeviceId, OutletId, SessionId},
+    id::{DeviceId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof,
-        Started, Status, Stop, StopReason, Verb,
+        Closing, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof, Started,
+        Status, Stop, StopReason,
     },
     money::{Money, Units},
-    policy::Policy,
     tariff::Bill,
 };
 
@@ -25,8 +26,8 @@ use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
     authorize::{Outcome, Rule, Word, retry_after_s},
     event::{
-        Asked, AskedAgain, Booted, Closed, CommandAnswered, Commanded, DiskChanged, Event, Granted, Greeted, Heard,
-        Metered, Refused, Reported, Started as StartedEvent,
+        Asked, AskedAgain, Booted, Closed, CommandAnswered, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
+        Started as StartedEvent,
     },
     grounds::{CloudWord, Grounds},
     session::{Reading, Request, Session, Terms},
@@ -336,41 +337,6 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether a grant is at or above the lower count of its class. Then the cloud is asked once more, in the background:
-    /// nobody waits, because local evidence was enough; its accept takes the session out of the site's risk, its
-    /// credible denial ends it at the invalidation limit.
-    fn asks_again(&self, request: &Request, terms: &Terms) -> bool {
-        let gateway = self.gateway;
-        let limits = gateway.limits_at(&request.device);
-        let tally = gateway.risk.tally(&request.token, gateway.class_of(&request.device));
-        let is_counted = terms.unsecured && !gateway.health.authorize.mode.asks();
-        is_counted && limits.is_some_and(|limits| tally.count >= limits.outage_count_lower)
-    }
-
-    fn policy(&mut self, policy: &Policy) -> Result<(), Ignored> {
-        match self.gateway.decide_policy(policy)? {
-            Ok(adopted) => self.event(adopted),
-            Err(alarm) => self.out.effects.push(alarm),
-        }
-        Ok(())
-    }
-
-    fn disk(&mut self, is_scarce: bool) -> Result<(), Ignored> {
-        if is_scarce == self.gateway.is_disk_scarce {
-            return Err(Ignored::NotDue);
-        }
-        self.event(Event::DiskChanged(DiskChanged { is_scarce }));
-        if is_scarce {
-            self.alarm(Alarm::DiskScarce);
-        }
-        Ok(())
-    }
-
-    fn grounds(&self, request: &Request) -> Grounds {
-        let (cloud, code) = self.cloud;
-        self.gateway.grounds(self.now, request, cloud, code)
-    }
-
     fn started(&mut self, device: &DeviceId, started: &Started) -> Result<(), Ignored> {
         let gateway: &'a Gateway = self.gateway;
         let session = gateway
@@ -558,41 +524,9 @@ impl<'a> Draft<'a> {
         }));
     }
 
-    fn command(
-        &mut self,
-        device: &DeviceId,
-        verb: Verb,
-        outlet: OutletId,
-        session: SessionId,
-        not_after_s: u64,
-    ) -> Result<(), Ignored> {
-        if !self.gateway.config.devices.contains_key(device) {
-            return Err(Ignored::UnknownDevice(*device));
-        }
-        let id = self.next_command(device);
-        self.event(Event::Commanded(Commanded {
-            device: *device,
-            id,
-            verb,
-            session,
-        }));
-        self.send(
-            device,
-            Told::Command(Command {
-                id,
-                verb,
-                outlet,
-                session,
-                not_after_s,
-                token: None,
-                units: Units::ZERO,
-            }),
-        );
-        Ok(())
-    }
-
-    fn next_command(&self, device: &DeviceId) -> u64 {
-        self.gateway.devices.get(device).map_or(0, |known| known.command) + 1
+    fn grounds(&self, request: &Request) -> Grounds {
+        let (cloud, code) = self.cloud;
+        self.gateway.grounds(self.now, request, cloud, code)
     }
 
     fn record(&mut self, kind: RecordKind, session: &Session, amount: Money) -> LedgerRecord {

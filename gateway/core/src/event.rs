@@ -10,9 +10,9 @@ use proto::{
     book::Balance,
     id::{AccountId, DeviceId, Hash, OutletId, SessionId, TokenHash},
     link::LedgerRecord,
-    message::{ClockQuality, Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
+    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
-    policy::{Class, Policy},
+    policy::Class,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,13 +24,9 @@ use crate::{
     lease::LeaseRow,
     risk::Tally,
     session::{Request, Session, Terms},
-    strangers::Drawn,
     time::{Instant, Timeline},
     trust::Confirmation,
 };
-
-/// Most tokens in one [`KeptGone`], so that its record stays below the journal's 3.5 KiB.
-pub const GONE_PER_EVENT: usize = 150;
 
 macro_rules! payload {
     ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* })+) => {
@@ -39,6 +35,10 @@ macro_rules! payload {
         pub struct $name { $($(#[$doc])* pub $field: $type,)* })+
     };
 }
+
+mod order;
+
+pub use order::*;
 
 payload! {
     /// The gateway started.
@@ -312,41 +312,6 @@ payload! {
         /// Until when an answer counts.
         until: Instant,
     }
-    /// The operator's limits are these now.
-    PolicyAdopted {
-        /// All of them.
-        policy: Policy,
-    }
-    /// The disk has no room for new unsecured sessions, or has room again.
-    DiskChanged {
-        /// Whether it has none.
-        is_scarce: bool,
-    }
-    /// A session was granted at or above the lower count of its class: the cloud is asked about it, and nobody waits.
-    AskedAgain {
-        /// Which session.
-        session: SessionId,
-        /// Number of the question.
-        ask: u64,
-    }
-    /// The token of an open session is no longer valid: its device is told where to end.
-    Limited {
-        /// Which session.
-        session: SessionId,
-        /// Whom.
-        device: DeviceId,
-        /// Number of the command.
-        id: u64,
-        /// Most units of the whole session.
-        units: Units,
-    }
-    /// The wall clock was set, or is worth more or less than before.
-    ClockChanged {
-        /// By how much it was set, in s; zero: by no more than clocks drift.
-        skew_s: i64,
-        /// What it is worth now.
-        quality: ClockQuality,
-    }
 }
 
 mod trust;
@@ -578,18 +543,6 @@ payload! {
     KeptActivity {
         /// Token and time.
         rows: Vec<(TokenHash, Instant)>,
-    }
-    /// What a stranger drew on emergency credit, as a snapshot keeps it.
-    KeptDrawn {
-        /// Who.
-        token: TokenHash,
-        /// How much, since when.
-        drawn: Drawn,
-    }
-    /// Tokens that left the list, as a snapshot keeps them.
-    KeptGone {
-        /// At most [`GONE_PER_EVENT`].
-        tokens: Vec<TokenHash>,
     }
 }
 

@@ -100,7 +100,8 @@ pub fn verify(whole: &Whole, keys: &[IssuerKey]) -> Result<Option<Input>, Artifa
         ArtifactKind::Tariffs => Input::Tariffs(artifact::verify_tariffs(envelope, keys)?),
         ArtifactKind::Keys => Input::Keys(artifact::verify_keys(envelope, keys)?),
         ArtifactKind::Lease => Input::Leases(artifact::verify_leases(envelope, keys)?),
-        ArtifactKind::Policy | ArtifactKind::Voucher | ArtifactKind::Firmware | ArtifactKind::Other => return Ok(None),
+        ArtifactKind::Policy => Input::Policy(artifact::verify_policy(envelope, keys)?),
+        ArtifactKind::Voucher | ArtifactKind::Firmware | ArtifactKind::Other => return Ok(None),
     };
     Ok(Some(input))
 }

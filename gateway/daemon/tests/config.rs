@@ -100,6 +100,21 @@ fn what_is_wrong_is_named() {
             "one token alone is no mass denial",
         ),
         ("#probe_ms = 2000", "probe_ms = 0", "probe_ms, canary_ms"),
+        (
+            "#starts_an_hour_max = 30",
+            "starts_an_hour_max = 0",
+            "limits.starts_an_hour_max: above zero",
+        ),
+        (
+            "#outage_count_lower = 1",
+            "outage_count_lower = 3",
+            "limits.charger.outage_count_lower: at most outage_count_max",
+        ),
+        (
+            "kind = \"washer\"",
+            "kind = \"washer\"\ncar = true",
+            "device[1].car: a washer charges no car",
+        ),
         ("#utc_offset_min = 0", "utc_offset_min = 2000", "site.utc_offset_min"),
         (
             "broker = \"hub.example.org:1884\"",

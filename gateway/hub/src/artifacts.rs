@@ -91,6 +91,7 @@ impl Press {
             ),
             Content::Revocations(revocations) => artifact::sign(&self.issuer, kind, &revocations).map(small),
             Content::Tariffs(table) => artifact::sign(&self.issuer, kind, &table).map(small),
+            Content::Policy(policy) => artifact::sign(&self.issuer, kind, &policy).map(small),
             Content::Keys(keys) => artifact::sign(&self.root, kind, &keys).map(small),
         }
     }

@@ -87,6 +87,8 @@ pub struct ImportRow {
     pub revoked: usize,
     /// Prices that are new or changed.
     pub tariffs: usize,
+    /// Whether the limits are new or changed.
+    pub policy: bool,
 }
 
 impl From<ImportSummary> for ImportRow {
@@ -97,6 +99,7 @@ impl From<ImportSummary> for ImportRow {
             tokens_gone: summary.tokens_gone,
             revoked: summary.revoked,
             tariffs: summary.tariffs,
+            policy: summary.policy,
         }
     }
 }

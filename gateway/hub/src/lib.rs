@@ -16,5 +16,6 @@ pub mod links;
 pub mod record;
 pub mod run;
 pub mod seed;
+mod seed_policy;
 pub mod snapshot;
 pub mod store;

@@ -215,6 +215,7 @@ const LEASE_ONLY_SET: u16 = 15;
 const LEASE_GIVEN: u16 = 16;
 const LEASE_RECALLED: u16 = 17;
 const LEASE_RELEASED: u16 = 18;
+const POLICY_PUBLISHED: u16 = 46;
 
 /// The bytes of an event. One short arm per kind; splitting them would hide that all are there.
 #[must_use]
@@ -247,6 +248,7 @@ pub fn encode(event: &Event) -> Vec<u8> {
             let issued_s = 0;
             frame(TARIFFS_PUBLISHED, &Published1 { revision, issued_s })
         }
+        Event::PolicyPublished { policy } => frame(POLICY_PUBLISHED, &policy),
         Event::GatewaySeen {
             gateway,
             epoch,
@@ -428,6 +430,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
             let Published1 { revision, .. } = read(kind, &payload)?;
             Event::TariffsPublished { revision }
         }
+        POLICY_PUBLISHED => Event::PolicyPublished {
+            policy: read(kind, &payload)?,
+        },
         GATEWAY_SEEN => {
             let row: GatewaySeen1 = read(kind, &payload)?;
             Event::GatewaySeen {

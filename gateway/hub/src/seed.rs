@@ -1,4 +1,4 @@
-//! The seed file: accounts, tokens, tariffs and revocations as the operator wants them, in TOML or JSON (by the name's
+//! The seed file: accounts, tokens, tariffs, revocations and limits as the operator wants them, in TOML or JSON (by the name's
 //! ending). Raw tokens are hashed here and forgotten.
 
 use std::{
@@ -17,7 +17,10 @@ use proto::{
 };
 use serde::Deserialize;
 
-use crate::core::{Catalogue, RevocationSpec, TokenSpec};
+use crate::{
+    core::{Catalogue, RevocationSpec, TokenSpec},
+    seed_policy::PolicySeed,
+};
 
 /// Largest credential revision a file may name: what every JSON reader keeps exactly.
 const REVISION_MAX: u64 = 1 << 53;
@@ -65,6 +68,7 @@ struct SeedFile {
     revocations: Vec<RevocationSeed>,
     #[serde(default)]
     tariffs: Vec<TariffSeed>,
+    policy: Option<PolicySeed>,
 }
 
 #[derive(Deserialize)]
@@ -238,6 +242,9 @@ fn catalogue(file: SeedFile, key: &TokenKey) -> Result<Catalogue, RowError> {
         if catalogue.tariffs.insert(kind, tariff).is_some() {
             return Err(fail(format!("{} has a tariff already", kind.word())));
         }
+    }
+    if let Some(seed) = file.policy {
+        catalogue.policy = Some(seed.policy().map_err(|reason| ("policy".to_owned(), reason))?);
     }
     Ok(catalogue)
 }

@@ -185,6 +185,7 @@ const LEASE_ONLY: u16 = 18;
 const LEASE: u16 = 19;
 const LEASE_REVISION: u16 = 20;
 const LEASE_LAST: u16 = 21;
+const POLICY: u16 = 46;
 
 /// The state in chunks that fit the store.
 #[must_use]
@@ -279,6 +280,9 @@ fn write_published(hub: &Hub, writer: &mut Writer) {
     }
     if let Some(keys) = &hub.keys {
         writer.push(KEYS, keys);
+    }
+    if let Some(policy) = &hub.policy {
+        writer.push(POLICY, policy);
     }
     if let Some(table) = &hub.tariff_table {
         let (revision, issued_s) = (table.revision, 0);
@@ -420,7 +424,7 @@ pub fn restore(hub: &mut Hub, chunk: &[u8]) -> Result<(), RecordError> {
         return Err(RecordError::Version { found: version });
     }
     rows.iter().try_for_each(|Row(kind, payload)| match *kind {
-        HEAD..=TARIFF_TABLE_ENTRY | SCOPE_REVOKED..=KEYS => restore_catalogue(hub, *kind, payload),
+        HEAD..=TARIFF_TABLE_ENTRY | SCOPE_REVOKED..=KEYS | POLICY => restore_catalogue(hub, *kind, payload),
         _ => restore_ledger(hub, *kind, payload),
     })
 }
@@ -470,6 +474,7 @@ fn restore_catalogue(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Rec
             let row: TariffOf = read(kind, payload)?;
             hub.tariffs.insert(row.kind, row.tariff);
         }
+        POLICY => hub.policy = Some(read(kind, payload)?),
         LIST_HEAD => {
             let row: PublishedHead1 = read(kind, payload)?;
             hub.list = Some(PublishedList {

@@ -7,6 +7,7 @@ use proto::{
     artifact::{LIST_ENTRIES_MAX, Reason, Subject, Whitelist},
     id::{AccountId, Kind, TokenHash},
     money::Money,
+    policy::{Policy, PolicyError},
     tariff::Tariff,
 };
 
@@ -58,6 +59,8 @@ pub struct Catalogue {
     pub scopes: BTreeMap<Subject, Reason>,
     /// Prices. A kind that is not here keeps its price.
     pub tariffs: BTreeMap<Kind, Tariff>,
+    /// Limits that stand above those of the gateways' own configuration. Revision and time are the hub's.
+    pub policy: Option<Policy>,
     /// Whether many tokens are meant to disappear.
     pub may_shrink: bool,
 }
@@ -75,6 +78,8 @@ pub struct ImportSummary {
     pub revoked: usize,
     /// Prices that are new or changed.
     pub tariffs: usize,
+    /// Whether the limits are new or changed.
+    pub policy: bool,
 }
 
 /// Why an import changes nothing.
@@ -88,6 +93,9 @@ pub enum ImportRefusal {
         /// How many are listed now.
         listed: usize,
     },
+    /// Limits that contradict themselves.
+    #[error("policy: {0}")]
+    Policy(PolicyError),
     /// More tokens than a list holds.
     #[error("{0} tokens are more than the {LIST_ENTRIES_MAX} of a list")]
     Long(usize),
@@ -147,12 +155,16 @@ impl Hub {
             revocations: summary.revoked,
             tariffs: summary.tariffs > 0,
         };
+        summary.policy = self.publish_policy(now, catalogue.policy.as_ref(), &mut decision);
         self.publish(now, changes, &mut decision);
         decision.effects.push(Effect::Imported(summary));
         decision
     }
 
     fn check_import(&self, catalogue: &Catalogue) -> Result<(), ImportRefusal> {
+        if let Some(policy) = &catalogue.policy {
+            policy.check().map_err(ImportRefusal::Policy)?;
+        }
         let Some(tokens) = &catalogue.tokens else {
             return Ok(());
         };

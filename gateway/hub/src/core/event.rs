@@ -8,6 +8,7 @@ use proto::{
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::LedgerRecord,
     money::Money,
+    policy::Policy,
     tariff::Tariff,
 };
 
@@ -149,6 +150,11 @@ pub enum Event {
         hash: Hash,
         /// Why.
         reason: String,
+    },
+    /// The operator's limits are new or changed, and published.
+    PolicyPublished {
+        /// All of them, with their revision.
+        policy: Policy,
     },
     /// An account is never served on credit, or is again.
     LeaseOnlySet {

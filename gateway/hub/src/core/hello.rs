@@ -125,6 +125,9 @@ impl Hub {
         if tariffs > hello.tariffs_revision {
             send(ArtifactKind::Tariffs, tariffs, 0);
         }
+        if let Some(policy) = self.policy_to_send(hello) {
+            send(ArtifactKind::Policy, policy, 0);
+        }
         if let Some(leases) = self
             .leases_of(gateway)
             .filter(|leases| leases.revision > hello.leases_revision)
@@ -143,6 +146,11 @@ impl Hub {
             ),
             (ArtifactKind::Tariffs, hello.tariffs_revision, tariffs),
             (ArtifactKind::List, hello.list_revision, list),
+            (
+                ArtifactKind::Policy,
+                hello.policy_revision,
+                self.policy().map_or(0, |policy| policy.revision),
+            ),
         ];
         for (kind, found, newest) in held {
             if found > newest {

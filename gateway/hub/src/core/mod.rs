@@ -9,6 +9,7 @@ mod changes;
 mod event;
 mod hello;
 mod lease;
+mod policy;
 mod publish;
 mod state;
 mod upload;
@@ -18,6 +19,7 @@ use proto::{
     id::{AccountId, GatewayId},
     link::{Answer, Ask, Echo, LedgerReceipt, LinkHello, Upload, Welcome},
     money::Money,
+    policy::Policy,
     trust::ArtifactKind,
 };
 
@@ -302,11 +304,12 @@ impl Hub {
                 .filter(|keys| keys.epoch == revision)
                 .cloned()
                 .map(Content::Keys),
-            ArtifactKind::Other
-            | ArtifactKind::Policy
-            | ArtifactKind::Lease
-            | ArtifactKind::Voucher
-            | ArtifactKind::Firmware => None,
+            ArtifactKind::Policy => self
+                .policy()
+                .filter(|policy| policy.revision == revision)
+                .cloned()
+                .map(Content::Policy),
+            ArtifactKind::Other | ArtifactKind::Lease | ArtifactKind::Voucher | ArtifactKind::Firmware => None,
         }
     }
 }
@@ -324,4 +327,6 @@ pub enum Content {
     Tariffs(TariffTable),
     /// A set of keys.
     Keys(IssuerKeys),
+    /// Limits.
+    Policy(Policy),
 }

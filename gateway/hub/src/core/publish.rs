@@ -73,10 +73,12 @@ impl Hub {
             .tariff_table
             .as_ref()
             .map(|table| (ArtifactKind::Tariffs, table.revision));
+        let policy = self.policy.as_ref().map(|policy| (ArtifactKind::Policy, policy.revision));
         let list = self.list.as_ref().map(|list| (ArtifactKind::List, list.revision));
         keys.into_iter()
             .chain(revocations.map(|revision| (ArtifactKind::Revocations, revision)))
             .chain(tariffs)
+            .chain(policy)
             .chain(list)
             .collect()
     }

@@ -10,6 +10,7 @@ use proto::{
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::{LedgerRecord, RecordKind},
     money::Money,
+    policy::Policy,
     tariff::Tariff,
 };
 
@@ -144,6 +145,7 @@ pub struct Hub {
     pub(crate) keys: Option<IssuerKeys>,
     pub(crate) tariff_table: Option<TariffTable>,
     pub(crate) tariffs_stale: bool,
+    pub(crate) policy: Option<Policy>,
     pub(crate) gateways: BTreeMap<GatewayId, GatewayRow>,
     pub(crate) book: Book,
     pub(crate) sessions: BTreeMap<SessionId, SessionRow>,
@@ -319,6 +321,7 @@ impl Hub {
                 self.tariff_table = Some(self.freeze_tariffs(*revision));
                 self.tariffs_stale = false;
             }
+            Event::PolicyPublished { policy } => self.policy = Some(policy.clone()),
             Event::GatewaySeen {
                 gateway,
                 epoch,
