@@ -19,7 +19,11 @@ use tracing::{error, info, trace, warn};
 use crate::{
     artifacts::Press,
     config::Config,
-    core::{Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Settings},
+    core::{
+        Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Order, OrderRefusal,
+        Settings,
+    },
+    judgements::{self, CaseRow, LossRow, SessionRow},
     export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
     links::Links,
     store::{Store, StoreError},
@@ -50,6 +54,8 @@ pub enum Work {
     },
     /// The operator's wishes.
     Import(Catalogue, oneshot::Sender<Result<ImportSummary, ImportRefusal>>),
+    /// The operator corrects the books; answered with the number of the entry.
+    Order(Order, oneshot::Sender<Result<u64, OrderRefusal>>),
     /// A question of the operator.
     Query(Query),
     /// Time passed.
@@ -71,6 +77,12 @@ pub enum Query {
     Quarantine(oneshot::Sender<Vec<QuarantineRow>>),
     /// Every dispute.
     Disputes(oneshot::Sender<Vec<DisputeRow>>),
+    /// Every session that is remembered.
+    Sessions(oneshot::Sender<Vec<SessionRow>>),
+    /// What was delivered and nobody pays for.
+    Losses(oneshot::Sender<Vec<LossRow>>),
+    /// What a person should look at.
+    Cases(oneshot::Sender<Vec<CaseRow>>),
 }
 
 /// The promise to acknowledge a frame. A refused frame is acknowledged, too: it must not come again.
@@ -110,6 +122,7 @@ struct Batch {
     effects: Vec<Effect>,
     acks: Vec<(Ack, bool)>,
     imports: Vec<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    orders: Vec<oneshot::Sender<Result<u64, OrderRefusal>>>,
     queries: Vec<Query>,
     stop: bool,
 }
@@ -189,6 +202,10 @@ impl Engine {
                 batch.imports.push(reply);
                 self.decide(&Input::Import(catalogue), batch);
             }
+            Work::Order(order, reply) => {
+                batch.orders.push(reply);
+                self.decide(&Input::Order(order), batch);
+            }
             Work::Query(query) => batch.queries.push(query),
             Work::Tick => self.decide(&Input::Tick, batch),
             Work::Stop => batch.stop = true,
@@ -233,9 +250,12 @@ impl Engine {
         if !batch.events.is_empty() {
             self.store.append(&batch.events)?;
         }
-        let mut imports = batch.imports.into_iter();
+        let mut replies = Replies {
+            imports: batch.imports.into_iter(),
+            orders: batch.orders.into_iter(),
+        };
         for effect in batch.effects {
-            self.effect(effect, &mut imports);
+            self.effect(effect, &mut replies);
         }
         for (ack, taken) in batch.acks {
             (ack.0)(taken);
@@ -246,11 +266,7 @@ impl Engine {
         self.store.snapshot_when_due(&self.hub)
     }
 
-    fn effect(
-        &mut self,
-        effect: Effect,
-        imports: &mut impl Iterator<Item = oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
-    ) {
+    fn effect(&mut self, effect: Effect, replies: &mut Replies) {
         match effect {
             Effect::Welcome {
                 gateway,
@@ -282,12 +298,17 @@ impl Engine {
             Effect::Duplicates(gateway, records) => self.count(&gateway, |counts| counts.duplicates += records),
             Effect::Imported(summary) => {
                 info!(?summary, "imported");
-                reply(imports.next(), Ok(summary));
+                reply(replies.imports.next(), Ok(summary));
             }
             Effect::ImportRefused(refusal) => {
                 error!(%refusal, "import refused, nothing was changed");
-                reply(imports.next(), Err(refusal));
+                reply(replies.imports.next(), Err(refusal));
             }
+            Effect::Ordered(number) => {
+                info!(number, "the operator adjusted the books");
+                reply(replies.orders.next(), Ok(number));
+            }
+            Effect::OrderRefused(refusal) => reply(replies.orders.next(), Err(refusal)),
             Effect::Alarm(alarm) => report(&alarm),
         }
     }
@@ -331,6 +352,9 @@ impl Engine {
             Query::Holds(reply) => drop(reply.send(export::holds(&self.hub))),
             Query::Quarantine(reply) => drop(reply.send(export::quarantine(&self.hub))),
             Query::Disputes(reply) => drop(reply.send(export::disputes(&self.hub))),
+            Query::Sessions(reply) => drop(reply.send(judgements::sessions(&self.hub))),
+            Query::Losses(reply) => drop(reply.send(judgements::losses(&self.hub))),
+            Query::Cases(reply) => drop(reply.send(judgements::cases(&self.hub))),
         }
     }
 
@@ -376,10 +400,13 @@ impl Engine {
     }
 }
 
-fn reply(
-    to: Option<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
-    result: Result<ImportSummary, ImportRefusal>,
-) {
+/// Who waits for the outcome of what, each in the order of asking.
+struct Replies {
+    imports: std::vec::IntoIter<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    orders: std::vec::IntoIter<oneshot::Sender<Result<u64, OrderRefusal>>>,
+}
+
+fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) {
     if let Some(to) = to {
         // Whoever asked may be gone by now.
         let _ = to.send(result);
@@ -394,6 +421,10 @@ fn report(alarm: &Alarm) {
         Alarm::Version { gateway, .. } => error!(%gateway, %alarm, "no version in common"),
         Alarm::Upload { gateway, .. } => warn!(%gateway, %alarm, "upload not committed"),
         Alarm::Ahead { gateway, .. } => error!(%gateway, %alarm, "gateway is ahead"),
+        Alarm::Claimed { at, .. } => warn!(gateway = %at.gateway, %alarm, "session claimed twice"),
+        Alarm::Clock { at, .. } => warn!(gateway = %at.gateway, %alarm, "clock is wrong"),
+        Alarm::Case(_) => warn!(%alarm, "case opened"),
+        Alarm::Adjusted { .. } => info!(%alarm, "books adjusted"),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod core;
 pub mod engine;
 pub mod export;
 pub mod init;
+pub mod judgements;
 pub mod links;
 pub mod record;
 pub mod run;

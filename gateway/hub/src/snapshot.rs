@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
+    core::conflict::keep,
     core::{Dispute, GatewayRow, Hub, PublishedList, QUARANTINE_PART_BYTES, RecordKey, SessionPhase, SessionRow},
     record::{RecordError, Token1},
 };
@@ -69,6 +70,8 @@ struct Gateway1 {
     booked: u64,
     quarantined: u64,
     disputed: u64,
+    #[serde(default)]
+    aside: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -164,7 +167,10 @@ struct Writer {
 
 impl Writer {
     fn push<T: Serialize>(&mut self, kind: u16, payload: &T) {
-        let payload = codec::to_vec(payload);
+        self.push_bytes(kind, codec::to_vec(payload));
+    }
+
+    fn push_bytes(&mut self, kind: u16, payload: Vec<u8>) {
         let cost = payload.len() + ROW_OVERHEAD_BYTES;
         if self.bytes + cost > CHUNK_BYTES_MAX {
             self.close();
@@ -237,6 +243,7 @@ fn write_ledger(hub: &Hub, writer: &mut Writer) {
                 booked: row.booked,
                 quarantined: row.quarantined,
                 disputed: row.disputed,
+                aside: row.aside,
             },
         );
     }
@@ -270,6 +277,7 @@ fn write_ledger(hub: &Hub, writer: &mut Writer) {
         );
     }
     write_exceptions(hub, writer);
+    keep::write(&hub.conflicts, |kind, payload| writer.push_bytes(kind, payload));
 }
 
 fn write_exceptions(hub: &Hub, writer: &mut Writer) {
@@ -324,6 +332,11 @@ pub fn restore(hub: &mut Hub, chunk: &[u8]) -> Result<(), RecordError> {
     }
     rows.iter().try_for_each(|Row(kind, payload)| match *kind {
         HEAD..=TARIFF_TABLE_ENTRY => restore_catalogue(hub, *kind, payload),
+        keep::ROW_FIRST..=keep::ROW_LAST => match keep::restore(&mut hub.conflicts, *kind, payload) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RecordError::Kind(*kind)),
+            Err(error) => Err(RecordError::Malformed { kind: *kind, error }),
+        },
         _ => restore_ledger(hub, *kind, payload),
     })
 }
@@ -408,6 +421,7 @@ fn restore_ledger(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Record
                 booked: row.booked,
                 quarantined: row.quarantined,
                 disputed: row.disputed,
+                aside: row.aside,
             };
             hub.gateways.insert(row.gateway, kept);
         }
