@@ -1,9 +1,10 @@
 //! What operators read about sessions and conflicts: one JSON object each. A token appears nowhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
     book::{Account, Loss},
+    id::SessionId,
     money::Money,
 };
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ pub struct SessionRow {
 #[must_use]
 pub fn sessions(hub: &Hub) -> Vec<SessionRow> {
     let conflicts = hub.conflicts();
-    let disputed: std::collections::BTreeSet<_> = disputed_sessions(hub);
+    let disputed = disputed_sessions(hub);
     let rows = conflicts.sessions().iter().map(|(session, facts)| {
         let corrections: Vec<_> = conflicts
             .corrections()
@@ -57,6 +58,10 @@ pub fn sessions(hub: &Hub) -> Vec<SessionRow> {
             .iter()
             .filter(|(_, correction)| correction.credit == facts.payer)
             .fold(Money::ZERO, |sum, (_, correction)| sum.saturating_add(correction.amount));
+        let mut words: Vec<String> = corrections.iter().map(|((class, _), _)| class.word().to_owned()).collect();
+        if hub.is_loss_of_revoked(session) {
+            words.push(Class::Revoked.word().to_owned());
+        }
         SessionRow {
             session: session.to_string(),
             gateway: facts.gateway.to_string(),
@@ -64,18 +69,18 @@ pub fn sessions(hub: &Hub) -> Vec<SessionRow> {
             outlet: facts.outlet,
             kind: facts.kind.word().to_owned(),
             payer: facts.payer.to_string(),
-            state: state(facts, disputed.contains(session), !corrections.is_empty()).to_owned(),
+            state: state(facts, disputed.contains(session), !words.is_empty()).to_owned(),
             rule: facts.rule,
             hold: facts.hold.0,
             charged: facts.charged.0,
             refunded: refunded.0,
-            conflicts: corrections.iter().map(|((class, _), _)| class.word().to_owned()).collect(),
+            conflicts: words,
         }
     });
     rows.collect()
 }
 
-fn disputed_sessions(hub: &Hub) -> std::collections::BTreeSet<proto::id::SessionId> {
+fn disputed_sessions(hub: &Hub) -> BTreeSet<SessionId> {
     let charges = hub.disputes().values().map(|dispute| dispute.session);
     let asides = hub.conflicts().asides().iter();
     let claims = asides.filter(|(_, aside)| !aside.exists).map(|((session, ..), _)| *session);
@@ -114,7 +119,7 @@ pub fn losses(hub: &Hub) -> Vec<LossRow> {
     let mut parts: BTreeMap<Loss, Vec<LossRow>> = BTreeMap::new();
     for ((_, about), correction) in hub.conflicts().corrections() {
         if let Account::Loss(loss) = correction.debit {
-            let of_session = about.session != proto::id::SessionId::ZERO;
+            let of_session = about.session != SessionId::ZERO;
             parts.entry(loss).or_default().push(LossRow {
                 account: Account::Loss(loss).to_string(),
                 session: if of_session { about.session.to_string() } else { String::new() },
@@ -167,7 +172,7 @@ pub fn cases(hub: &Hub) -> Vec<CaseRow> {
         (owed > Money::ZERO).then(|| CaseRow {
             class: Class::Overdraft.code(),
             conflict: Class::Overdraft.word().to_owned(),
-            session: proto::id::SessionId::ZERO.to_string(),
+            session: SessionId::ZERO.to_string(),
             account,
             what: format!("owes {owed}; its tokens are NEVER until that is repaid"),
         })

@@ -121,8 +121,9 @@ impl Facts {
     /// The session goes on.
     pub fn hear(&mut self, at: &RecordKey, record: &LedgerRecord) {
         match record.kind {
-            RecordKind::Started => self.standing = Standing::Held,
-            RecordKind::Indeterminate => self.standing = Standing::Indeterminate,
+            RecordKind::Started if self.is_open() => self.standing = Standing::Held,
+            RecordKind::Indeterminate if self.is_open() => self.standing = Standing::Indeterminate,
+            RecordKind::Started | RecordKind::Indeterminate => {}
             RecordKind::Capture => {
                 // A device that spoke again gives a reason; silence has none.
                 self.lost = self.standing == Standing::Indeterminate && record.stop_reason == StopReason::Other;

@@ -169,6 +169,16 @@ impl Hub {
         }
     }
 
+    /// Whether a session is among those for which its account cannot pay: class 1.
+    #[must_use]
+    pub fn is_loss_of_revoked(&self, session: &SessionId) -> bool {
+        self.conflicts.facts.get(session).is_some_and(|facts| {
+            let about = super::About::account(facts.account);
+            let booked = self.conflicts.corrections.contains_key(&(Class::Revoked, about));
+            booked && self.conflicts.revoked_charge(session, facts).is_some()
+        })
+    }
+
     fn overlap_refund(&self, session: &SessionId, facts: &Facts) -> Money {
         let (from, upto) = facts.interval();
         let length = upto.saturating_sub(from);
