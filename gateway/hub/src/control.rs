@@ -313,7 +313,10 @@ async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), Str
         "losses" => out.rows(&door.query(Query::Losses).await?).await,
         "cases" => out.rows(&door.query(Query::Cases).await?).await,
         "adjust" => {
-            let order = request.order.as_ref().ok_or_else(|| "adjust needs an order".to_owned())?;
+            let order = request
+                .order
+                .as_ref()
+                .ok_or_else(|| "adjust needs an order".to_owned())?;
             out.rows(&[door.adjust(order).await?]).await
         }
         "ledger" => ledger(request, door, out).await,

@@ -23,8 +23,8 @@ use crate::{
         Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Order, OrderRefusal,
         Settings,
     },
-    judgements::{self, CaseRow, LossRow, SessionRow},
     export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
+    judgements::{self, CaseRow, LossRow, SessionRow},
     links::Links,
     store::{Store, StoreError},
 };

@@ -244,14 +244,14 @@ pub struct DisputeRow {
 #[must_use]
 pub fn disputes(hub: &Hub) -> Vec<DisputeRow> {
     let charges = hub.disputes().iter().map(|(at, row)| DisputeRow {
-            gateway: at.gateway.to_string(),
-            epoch: at.epoch,
-            sequence: at.sequence,
-            session: row.session.to_string(),
-            about: "amount".to_owned(),
-            charged: row.charged.0,
-            computed: row.computed.map(|money| money.0),
-        });
+        gateway: at.gateway.to_string(),
+        epoch: at.epoch,
+        sequence: at.sequence,
+        session: row.session.to_string(),
+        about: "amount".to_owned(),
+        charged: row.charged.0,
+        computed: row.computed.map(|money| money.0),
+    });
     let asides = hub.conflicts().asides().iter().filter(|(_, aside)| !aside.exists);
     let claims = asides.map(|((session, gateway, epoch), aside)| DisputeRow {
         gateway: gateway.to_string(),

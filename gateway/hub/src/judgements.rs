@@ -57,8 +57,13 @@ pub fn sessions(hub: &Hub) -> Vec<SessionRow> {
         let refunded = corrections
             .iter()
             .filter(|(_, correction)| correction.credit == facts.payer)
-            .fold(Money::ZERO, |sum, (_, correction)| sum.saturating_add(correction.amount));
-        let mut words: Vec<String> = corrections.iter().map(|((class, _), _)| class.word().to_owned()).collect();
+            .fold(Money::ZERO, |sum, (_, correction)| {
+                sum.saturating_add(correction.amount)
+            });
+        let mut words: Vec<String> = corrections
+            .iter()
+            .map(|((class, _), _)| class.word().to_owned())
+            .collect();
         if hub.is_loss_of_revoked(session) {
             words.push(Class::Revoked.word().to_owned());
         }
@@ -83,7 +88,9 @@ pub fn sessions(hub: &Hub) -> Vec<SessionRow> {
 fn disputed_sessions(hub: &Hub) -> BTreeSet<SessionId> {
     let charges = hub.disputes().values().map(|dispute| dispute.session);
     let asides = hub.conflicts().asides().iter();
-    let claims = asides.filter(|(_, aside)| !aside.exists).map(|((session, ..), _)| *session);
+    let claims = asides
+        .filter(|(_, aside)| !aside.exists)
+        .map(|((session, ..), _)| *session);
     charges.chain(claims).collect()
 }
 
@@ -122,7 +129,11 @@ pub fn losses(hub: &Hub) -> Vec<LossRow> {
             let of_session = about.session != SessionId::ZERO;
             parts.entry(loss).or_default().push(LossRow {
                 account: Account::Loss(loss).to_string(),
-                session: if of_session { about.session.to_string() } else { String::new() },
+                session: if of_session {
+                    about.session.to_string()
+                } else {
+                    String::new()
+                },
                 customer: about.account,
                 amount: correction.amount.0,
             });

@@ -175,7 +175,12 @@ fn catalogue_of(operator: &Value, tariffs: &BTreeMap<String, Tariff>) -> hub::co
         });
         wanted.tokens = Some(tokens.collect());
     }
-    for token in operator.get("revocations").and_then(Value::as_array).into_iter().flatten() {
+    for token in operator
+        .get("revocations")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         let credential_revision = 0;
         let token = TokenHash::from_str(text(token)).unwrap();
         wanted.revocations.insert(token, RevocationSpec { credential_revision });
@@ -222,7 +227,10 @@ impl Played {
         let now = Now { wall_s: self.wall_s };
         let decision = self.hub.step(now, &SETTINGS, input);
         assert!(
-            !decision.effects.iter().any(|effect| matches!(effect, Effect::OrderRefused(_))),
+            !decision
+                .effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::OrderRefused(_))),
             "{decision:?}"
         );
         for effect in &decision.effects {
@@ -267,7 +275,10 @@ impl Played {
     fn disputes(&self) -> Vec<String> {
         let rows = export::disputes(&self.hub).into_iter().map(|row| {
             let computed = row.computed.map_or_else(String::new, |money| format!(" {money}"));
-            format!("{} {} {} {}{computed}", row.gateway, row.sequence, row.about, row.charged)
+            format!(
+                "{} {} {} {}{computed}",
+                row.gateway, row.sequence, row.about, row.charged
+            )
         });
         rows.collect()
     }
@@ -305,7 +316,12 @@ fn line_of(line: &export::LedgerLine) -> String {
 }
 
 fn texts(value: &Value) -> Vec<String> {
-    value.as_array().unwrap().iter().map(|value| text(value).to_owned()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|value| text(value).to_owned())
+        .collect()
 }
 
 fn check(name: &str, played: &Played, expected: &Value) {
@@ -325,12 +341,10 @@ fn check(name: &str, played: &Played, expected: &Value) {
                 let expected: BTreeMap<String, i64> = serde_json::from_value(value.clone()).unwrap();
                 assert_eq!(played.net(), expected, "{name}");
             }
-            "arrears" => {
-                accounts().for_each(|(account, owed)| assert_eq!(played.hub.arrears(account), owed, "{name}: {account}"))
-            }
-            "available" => {
-                accounts().for_each(|(account, left)| assert_eq!(played.hub.available(account), left, "{name}: {account}"))
-            }
+            "arrears" => accounts()
+                .for_each(|(account, owed)| assert_eq!(played.hub.arrears(account), owed, "{name}: {account}")),
+            "available" => accounts()
+                .for_each(|(account, left)| assert_eq!(played.hub.available(account), left, "{name}: {account}")),
             "list" => {
                 for (token, policy) in value.as_object().unwrap() {
                     assert_eq!(played.whitelist(token), text(policy), "{name}: {token}");
@@ -338,8 +352,7 @@ fn check(name: &str, played: &Played, expected: &Value) {
             }
             "sessions" => {
                 let rows = judgements::sessions(&played.hub);
-                let states: BTreeMap<String, String> =
-                    rows.into_iter().map(|row| (row.session, row.state)).collect();
+                let states: BTreeMap<String, String> = rows.into_iter().map(|row| (row.session, row.state)).collect();
                 for (session, state) in value.as_object().unwrap() {
                     assert_eq!(states[session], text(state), "{name}: {session}");
                 }

@@ -274,10 +274,11 @@ impl Hub {
     /// Decides and applies, conflicts included. What it returns shares one commit.
     pub fn step(&mut self, now: Now, settings: &Settings, input: &Input) -> Decision {
         let mut decision = self.decide(now, settings, input);
+        let touched = self.touched_before(&decision.events);
         for event in &decision.events {
             self.apply(event);
         }
-        let Decision { events, effects } = self.adjudicate(now, &decision.events);
+        let Decision { events, effects } = self.adjudicate(now, touched, &decision.events);
         decision.events.extend(events);
         decision.effects.extend(effects);
         decision

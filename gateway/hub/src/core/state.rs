@@ -449,7 +449,8 @@ impl Hub {
             self.book
                 .transfer(&line)
                 .expect("an entry of the hub's own is made for this very book");
-            self.list_stale |= matches!(line.debit, Account::Customer(_)) || matches!(line.credit, Account::Customer(_));
+            self.list_stale |=
+                matches!(line.debit, Account::Customer(_)) || matches!(line.credit, Account::Customer(_));
         }
         self.conflicts.number = adjustment.number;
         match adjustment.act {

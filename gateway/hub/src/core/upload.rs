@@ -13,8 +13,8 @@ use proto::{
 };
 
 use super::{
-    conflict::{About, Adjustment, Case, Claimed, Class, Facts, claimed, clock_offset_s, clock_skew},
     Alarm, Decision, Effect, Event, GatewayRow, Hub, Now, RecordKey,
+    conflict::{About, Adjustment, Case, Claimed, Class, Facts, claimed, clock_offset_s, clock_skew},
     state::{SessionPhase, SessionRow},
 };
 
@@ -194,7 +194,9 @@ impl<'a> Judge<'a> {
             Claimed::Own => {}
             Claimed::Aside { exists } => return Ok(Judged::Aside { record, exists }),
             Claimed::Foreign => {
-                return Err(format!("session {session} is another gateway's, and this is not its hold"));
+                return Err(format!(
+                    "session {session} is another gateway's, and this is not its hold"
+                ));
             }
             // What would not fit afterwards must not take anything back before.
             Claimed::Displaces | Claimed::Reopens if record.amount < Money::ZERO => {}
@@ -239,7 +241,10 @@ impl<'a> Judge<'a> {
 
     fn displace(&mut self, session: SessionId) -> Option<Adjustment> {
         let facts = self.facts.remove(&session)?;
-        let entry = self.hub.conflicts.displacement(self.number(), session, &facts, self.wall_s);
+        let entry = self
+            .hub
+            .conflicts
+            .displacement(self.number(), session, &facts, self.wall_s);
         if facts.is_open() {
             self.forget_hold(session);
         }
@@ -250,7 +255,12 @@ impl<'a> Judge<'a> {
     fn reopen(&mut self, session: SessionId, amount: Money) -> Option<Adjustment> {
         let facts = self.facts.get(&session).filter(|facts| amount <= facts.hold)?;
         let (payer, hold) = (facts.payer, facts.hold);
-        let entry = self.hub.conflicts.reopening(self.hub.conflicts.number() + self.adjusted + 1, session, facts, self.wall_s);
+        let entry = self.hub.conflicts.reopening(
+            self.hub.conflicts.number() + self.adjusted + 1,
+            session,
+            facts,
+            self.wall_s,
+        );
         self.adjusted += 1;
         self.book.restore_hold(session, payer, hold);
         Some(entry)
@@ -272,7 +282,9 @@ impl<'a> Judge<'a> {
                 credit: Account::Clearing,
                 amount,
             };
-            self.book.transfer(&line).expect("the hold was brought in with the session");
+            self.book
+                .transfer(&line)
+                .expect("the hold was brought in with the session");
         }
     }
 

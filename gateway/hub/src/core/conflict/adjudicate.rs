@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use proto::{
     book::{Account, Phase},
     id::{AccountId, SessionId, TokenHash},
-    link::{LedgerRecord, RecordKind},
+    link::LedgerRecord,
     message::ClockQuality,
     money::Money,
 };
@@ -29,7 +29,7 @@ const SESSION_CLASSES: [Class; 5] = [
 
 /// What may have changed.
 #[derive(Default)]
-struct Touched {
+pub(in crate::core) struct Touched {
     sessions: BTreeSet<SessionId>,
     accounts: BTreeSet<AccountId>,
 }
@@ -38,9 +38,9 @@ impl Hub {
     /// Decides and applies what follows from events that were applied: corrections, cases, withdrawn disputes. The
     /// shell calls it through [`Hub::step`], so that it shares the commit of the events it follows from; what a crash
     /// left undone is done at the next start.
-    pub(in crate::core) fn adjudicate(&mut self, now: Now, events: &[Event]) -> Decision {
+    pub(in crate::core) fn adjudicate(&mut self, now: Now, touched: Touched, events: &[Event]) -> Decision {
         let mut decision = Decision::default();
-        let mut touched = self.touched(events, &mut decision);
+        let mut touched = self.touched(touched, events, &mut decision);
         for session in &touched.sessions {
             if let Some(Account::Customer(account)) = self.conflicts.facts.get(session).map(|facts| facts.payer) {
                 touched.accounts.insert(account);
@@ -53,13 +53,41 @@ impl Hub {
         decision
     }
 
+    /// What stands beside the sessions of these events before they are applied: a session that gives way, or whose
+    /// interval moves, leaves its neighbours with another bill.
+    pub(in crate::core) fn touched_before(&self, events: &[Event]) -> Touched {
+        let mut touched = Touched::default();
+        for event in events {
+            let session = if let Event::Booked { record, .. } = event {
+                record.session
+            } else if let Event::Adjusted(adjustment) = event {
+                adjustment.about.session
+            } else {
+                continue;
+            };
+            if let Some(facts) = self.conflicts.facts.get(&session) {
+                self.touch_beside(facts, &mut touched);
+            }
+        }
+        touched
+    }
+
+    fn touch_beside(&self, facts: &Facts, touched: &mut Touched) {
+        touched.sessions.extend(self.conflicts.neighbours(facts));
+        let number = facts.evidence.instrument;
+        if number != 0 {
+            let group = (number, SessionId([0; 16]))..=(number, SessionId([255; 16]));
+            let others = self.conflicts.index.by_instrument.range(group);
+            touched.sessions.extend(others.map(|(_, session)| *session));
+        }
+    }
+
     fn take_event(&mut self, event: Event, decision: &mut Decision) {
         self.apply(&event);
         decision.events.push(event);
     }
 
-    fn touched(&mut self, events: &[Event], decision: &mut Decision) -> Touched {
-        let mut touched = Touched::default();
+    fn touched(&mut self, mut touched: Touched, events: &[Event], decision: &mut Decision) -> Touched {
         for event in events {
             match event {
                 Event::Booted { .. } => {
@@ -108,13 +136,7 @@ impl Hub {
         };
         debug_assert_eq!(facts.gateway, at.gateway, "a booked record is of the claim that stands");
         touched.sessions.insert(record.session);
-        touched.sessions.extend(self.conflicts.neighbours(facts));
-        let number = facts.evidence.instrument;
-        if number != 0 && record.kind == RecordKind::Capture {
-            let group = (number, SessionId([0; 16]))..=(number, SessionId([255; 16]));
-            let others = self.conflicts.index.by_instrument.range(group);
-            touched.sessions.extend(others.map(|(_, session)| *session));
-        }
+        self.touch_beside(facts, touched);
     }
 
     fn touched_by_revocation(&self, token: &TokenHash, touched: &mut Touched) {
@@ -139,7 +161,10 @@ impl Hub {
             else {
                 continue;
             };
-            let computed = self.tariffs_known.get(tariff_hash).map(|tariff| facts.bill.total(tariff).min(facts.hold));
+            let computed = self
+                .tariffs_known
+                .get(tariff_hash)
+                .map(|tariff| facts.bill.total(tariff).min(facts.hold));
             let event = if computed == Some(facts.charged) {
                 Event::DisputeWithdrawn { at }
             } else {
@@ -158,10 +183,19 @@ impl Hub {
         let mut targets = self.session_targets(session);
         let about = About::session(*session);
         for class in SESSION_CLASSES {
-            let target = targets.iter().position(|target| target.class == class).map(|i| targets.swap_remove(i));
+            let target = targets
+                .iter()
+                .position(|target| target.class == class)
+                .map(|i| targets.swap_remove(i));
             self.correct(now, class, about, target, decision);
         }
-        let Some(facts) = self.conflicts.facts.get(session).filter(|facts| facts.is_captured()).cloned() else {
+        let Some(facts) = self
+            .conflicts
+            .facts
+            .get(session)
+            .filter(|facts| facts.is_captured())
+            .cloned()
+        else {
             return;
         };
         if let Some(Err(revoked)) = self.conflicts.revocation_of(&facts) {
@@ -185,7 +219,10 @@ impl Hub {
             return;
         }
         if let Some((one, other)) = self.spent_twice(account) {
-            let what = format!("one balance was spent at {} and {}, neither knew of the other", one.gateway, other.gateway);
+            let what = format!(
+                "one balance was spent at {} and {}, neither knew of the other",
+                one.gateway, other.gateway
+            );
             self.open_case(Class::TwoSites, about, what, decision);
             let until_s = now.wall_s.saturating_add(BARRED_S);
             self.take_event(Event::Barred { account, until_s }, decision);
@@ -237,7 +274,10 @@ impl Hub {
         let (debit, credit) = pair
             .or_else(|| booked.map(|correction| (correction.debit, correction.credit)))
             .expect("there are lines only if something is booked or wanted");
-        let reason = wanted.map_or_else(|| "no longer so, by later facts".to_owned(), |target| target.reason.clone());
+        let reason = wanted.map_or_else(
+            || "no longer so, by later facts".to_owned(),
+            |target| target.reason.clone(),
+        );
         let adjustment = Adjustment {
             number: self.conflicts.number + 1,
             class,

@@ -97,7 +97,10 @@ impl Conflicts {
         } else if facts.charged > Money::ZERO {
             lines.push(direct(revenue, payer, facts.charged));
         }
-        let own = self.corrections.iter().filter(|((_, about), _)| about.session == session);
+        let own = self
+            .corrections
+            .iter()
+            .filter(|((_, about), _)| about.session == session);
         lines.extend(own.map(|(_, correction)| direct(correction.credit, correction.debit, correction.amount)));
         let reason = format!("session claimed by gateway {}, too; both are kept", facts.gateway);
         Adjustment {
@@ -153,7 +156,7 @@ impl Conflicts {
         });
         aside.exists &= exists;
         if record.kind == RecordKind::Capture {
-            aside.charged = Some(record.amount);
+            aside.charged.get_or_insert(record.amount); // As with a claim that is booked, the first charge counts.
         }
         is_new
     }
@@ -163,13 +166,15 @@ impl Conflicts {
         let Some(facts) = self.take(session) else { return };
         let key = (*session, facts.gateway, facts.epoch);
         let (gateway, epoch, sequence) = facts.order();
+        // It may have contradicted itself before.
+        let told_again = self.asides.get(&key).and_then(|aside| aside.charged);
         let aside = Aside {
             first: RecordKey {
                 gateway,
                 epoch,
                 sequence,
             },
-            charged: facts.is_captured().then_some(facts.charged),
+            charged: facts.is_captured().then_some(facts.charged).or(told_again),
             exists: false,
         };
         self.asides.insert(key, aside);

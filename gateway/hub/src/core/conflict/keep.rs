@@ -48,7 +48,11 @@ macro_rules! as_code {
 }
 as_code!(class_code, Class, Class::ALL);
 as_code!(act_code, Act, Act::ALL);
-as_code!(phase_code, Phase, [Phase::Pending, Phase::Post, Phase::Void, Phase::Direct]);
+as_code!(
+    phase_code,
+    Phase,
+    [Phase::Pending, Phase::Post, Phase::Void, Phase::Direct]
+);
 
 #[derive(Serialize, Deserialize)]
 struct Line1 {
@@ -294,7 +298,14 @@ pub(crate) fn write(conflicts: &Conflicts, mut push: impl FnMut(u16, Vec<u8>)) {
         push(REVOKED_BEFORE, codec::to_vec(&OfAccount1 { account, value }));
     }
     for (&gateway, &(boot, offset_s)) in &conflicts.clocks {
-        push(CLOCK, codec::to_vec(&Clock1 { gateway, boot, offset_s }));
+        push(
+            CLOCK,
+            codec::to_vec(&Clock1 {
+                gateway,
+                boot,
+                offset_s,
+            }),
+        );
     }
 }
 
@@ -318,7 +329,11 @@ pub(crate) fn restore(conflicts: &mut Conflicts, kind: u16, payload: &[u8]) -> R
         }
         PRICE => {
             let row: Price1 = codec::decode(payload)?;
-            conflicts.prices.entry(row.kind).or_default().push((row.from_s, row.hash));
+            conflicts
+                .prices
+                .entry(row.kind)
+                .or_default()
+                .push((row.from_s, row.hash));
         }
         CORRECTION => {
             let row: Correction1 = codec::decode(payload)?;

@@ -280,6 +280,8 @@ struct Index {
     by_account: BTreeSet<(AccountId, SessionId)>,
     by_instrument: BTreeSet<(u64, SessionId)>,
     by_outlet: BTreeSet<(DeviceId, OutletId, u64, SessionId)>,
+    /// Sessions whose device was lost: the next register seen at their outlet says what they delivered.
+    lost: BTreeSet<(DeviceId, OutletId, SessionId)>,
     /// The longest register interval at an outlet: none that began further back can reach a given reading.
     longest: BTreeMap<(DeviceId, OutletId), u64>,
 }
@@ -372,6 +374,9 @@ impl Conflicts {
         }
         let (from, upto) = facts.interval();
         self.index.by_outlet.insert((facts.device, facts.outlet, from, session));
+        if facts.lost {
+            self.index.lost.insert((facts.device, facts.outlet, session));
+        }
         let longest = self.index.longest.entry((facts.device, facts.outlet)).or_default();
         *longest = (*longest).max(upto.saturating_sub(from));
         self.facts.insert(session, facts);
@@ -382,38 +387,53 @@ impl Conflicts {
         self.index.by_account.remove(&(facts.account, *session));
         self.index.by_instrument.remove(&(facts.evidence.instrument, *session));
         let (from, _) = facts.interval();
-        self.index.by_outlet.remove(&(facts.device, facts.outlet, from, *session));
+        self.index
+            .by_outlet
+            .remove(&(facts.device, facts.outlet, from, *session));
+        self.index.lost.remove(&(facts.device, facts.outlet, *session));
         Some(facts)
     }
 
     /// A session is forgotten; what was decided about it stands.
     pub(crate) fn forget(&mut self, session: &SessionId) {
-        let revoked = self.facts.get(session).and_then(|facts| self.revoked_charge(session, facts));
+        let revoked = self
+            .facts
+            .get(session)
+            .and_then(|facts| self.revoked_charge(session, facts));
         if let (Some(charge), Some(facts)) = (revoked, self.take(session)) {
             let sum = self.revoked_before.entry(facts.account).or_default();
             *sum = sum.saturating_add(charge);
         }
         self.take(session);
-        self.corrections.retain(|(_, about), _| about.session != *session || *session == SessionId::ZERO);
+        self.corrections
+            .retain(|(_, about), _| about.session != *session || *session == SessionId::ZERO);
     }
 
-    /// Sessions whose register interval may touch that of `facts`, and the one before it at its outlet.
+    /// Sessions whose register interval may touch that of `facts`, and those that ended at its outlet without a word.
     fn neighbours(&self, facts: &Facts) -> Vec<SessionId> {
         let (from, upto) = facts.interval();
-        let longest = self.index.longest.get(&(facts.device, facts.outlet)).copied().unwrap_or(0);
+        let longest = self
+            .index
+            .longest
+            .get(&(facts.device, facts.outlet))
+            .copied()
+            .unwrap_or(0);
         let at = |register: u64, session| (facts.device, facts.outlet, register, session);
         let (least, most) = (SessionId([0; 16]), SessionId([255; 16]));
         let low = at(from.saturating_sub(longest), least);
-        let before = self.index.by_outlet.range(at(0, least)..at(from, least)).next_back();
         let touching = self.index.by_outlet.range(low..=at(upto, most));
-        before.into_iter().chain(touching).map(|(_, _, _, session)| *session).collect()
+        let touching = touching.map(|(_, _, _, session)| *session);
+        let outlet = |session| (facts.device, facts.outlet, session);
+        let lost = self.index.lost.range(outlet(least)..=outlet(most));
+        touching.chain(lost.map(|(_, _, session)| *session)).collect()
     }
 
     /// The least register above or at `upto` at which a later session of the outlet began.
     fn next_register(&self, facts: &Facts) -> Option<u64> {
         let (_, upto) = facts.interval();
         let at = |register: u64, session| (facts.device, facts.outlet, register, session);
-        self.index.by_outlet
+        self.index
+            .by_outlet
             .range(at(upto, SessionId([0; 16]))..=at(u64::MAX, SessionId([255; 16])))
             .find(|(_, _, _, session)| self.facts.get(session).is_some_and(|next| next.order() > facts.order()))
             .map(|(_, _, register, _)| *register)

@@ -77,7 +77,10 @@ pub fn account_of(text: &str) -> Option<Account> {
             .into_iter()
             .find(|kind| kind.word() == word)
             .map(Account::Revenue),
-        ("loss", word) => Loss::ALL.into_iter().find(|loss| loss.word() == word).map(Account::Loss),
+        ("loss", word) => Loss::ALL
+            .into_iter()
+            .find(|loss| loss.word() == word)
+            .map(Account::Loss),
         ("prepaid", "") => Some(Account::Prepaid),
         ("dispute", "") => Some(Account::Dispute),
         _ => None,
@@ -166,7 +169,15 @@ impl Hub {
                 if amount > Money::ZERO {
                     lines.push(line(Phase::Direct, payer, revenue, amount));
                 }
-                Ok(entry(Act::Close, Class::Spanned, session, payer, revenue, amount, lines))
+                Ok(entry(
+                    Act::Close,
+                    Class::Spanned,
+                    session,
+                    payer,
+                    revenue,
+                    amount,
+                    lines,
+                ))
             }
         }
     }

@@ -46,7 +46,8 @@ impl Conflicts {
 
     /// What a revoked token drew on its account; `None`: it is none of class 1.
     pub(crate) fn revoked_charge(&self, session: &SessionId, facts: &Facts) -> Option<Money> {
-        let own = facts.is_captured() && facts.payer == Account::Customer(facts.account) && facts.rule != EMERGENCY_RULE;
+        let own =
+            facts.is_captured() && facts.payer == Account::Customer(facts.account) && facts.rule != EMERGENCY_RULE;
         (own && self.revocation_of(facts).is_some()).then(|| facts.charged.saturating_sub(self.refund(session)))
     }
 
@@ -84,7 +85,8 @@ impl Conflicts {
     fn is_redeemed_again(&self, session: &SessionId, facts: &Facts) -> bool {
         let number = facts.evidence.instrument;
         let group = (number, SessionId([0; 16]))..=(number, SessionId([255; 16]));
-        self.index.by_instrument
+        self.index
+            .by_instrument
             .range(group)
             .filter(|(_, other)| other != session)
             .filter_map(|(_, other)| self.facts.get(other))
@@ -133,13 +135,25 @@ impl Hub {
             add(Class::Emergency, loss, facts.payer, paid, reason);
         } else if facts.payer == Account::Prepaid && self.conflicts.is_redeemed_again(session, facts) {
             let reason = format!("instrument {} was redeemed before", facts.evidence.instrument);
-            add(Class::TwoSites, Account::Loss(Loss::Overdraft), facts.payer, paid, reason);
+            add(
+                Class::TwoSites,
+                Account::Loss(Loss::Overdraft),
+                facts.payer,
+                paid,
+                reason,
+            );
         }
         let lag = self.price_lag(facts);
         let reason = "granted at the old price, a newer one was in force".to_owned();
         add(Class::PriceChanged, Account::Loss(Loss::PriceLag), revenue, lag, reason);
         let (lost, reason) = self.lost_rest(facts);
-        add(Class::DeviceLost, Account::Loss(Loss::DeviceLost), revenue, lost, reason.to_owned());
+        add(
+            Class::DeviceLost,
+            Account::Loss(Loss::DeviceLost),
+            revenue,
+            lost,
+            reason.to_owned(),
+        );
         targets
     }
 
@@ -204,7 +218,10 @@ impl Hub {
             return Money::ZERO;
         };
         // Operators may go back to an old price: the latest begin of the granted one before the grant counts.
-        let in_force = prices.iter().filter(|(from_s, _)| *from_s <= facts.held_s).max_by_key(|(from_s, _)| *from_s);
+        let in_force = prices
+            .iter()
+            .filter(|(from_s, _)| *from_s <= facts.held_s)
+            .max_by_key(|(from_s, _)| *from_s);
         let granted_before = prices
             .iter()
             .any(|(from_s, hash)| *hash == facts.tariff_hash && *from_s <= facts.held_s);
@@ -229,7 +246,10 @@ impl Hub {
             return (Money::ZERO, "");
         }
         let most = facts.hold.saturating_sub(facts.charged);
-        let provision = (most, "the device is lost: at most this was delivered behind its last checkpoint");
+        let provision = (
+            most,
+            "the device is lost: at most this was delivered behind its last checkpoint",
+        );
         let Some(register) = self.conflicts.next_register(facts) else {
             return provision;
         };
@@ -239,7 +259,10 @@ impl Hub {
         let gap = register.saturating_sub(facts.register_end.0);
         let with_gap = with(&facts.bill, tariff, register_dimension(facts.kind), gap);
         let rest = with_gap.total(tariff).saturating_sub(facts.bill.total(tariff));
-        (rest.min(most), "the register shows what was delivered behind the last checkpoint")
+        (
+            rest.min(most),
+            "the register shows what was delivered behind the last checkpoint",
+        )
     }
 }
 
