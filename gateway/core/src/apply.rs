@@ -95,7 +95,12 @@ impl Gateway {
                 outlet.state = e.state;
                 outlet.fault = e.fault;
             }
-            Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
+            Event::Commanded(e) => {
+                self.devices.entry(e.device).or_default().command = e.id;
+                if e.order != 0 {
+                    self.orders.take(e.order);
+                }
+            }
             Event::CommandAnswered(_) | Event::Quarantined(_) => {}
             Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries),
             Event::ListAdopted(e) => {
@@ -130,6 +135,7 @@ impl Gateway {
                 self.risk.receipted(e.upto);
             }
             Event::Rewound(e) => self.outbox.cursor = e.upto,
+            Event::Noted(e) => self.outbox.note(e.sequence, e.mark, e.quarantined),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -263,6 +269,7 @@ impl Gateway {
         }
         self.sessions.update(&event.session, |session| {
             session.closing = Some(event.closing);
+            session.closed_by = event.record.sequence;
             session.amount = event.amount;
             session.units = event.units;
             session.register_start = event.record.register_start;
@@ -329,6 +336,8 @@ impl Gateway {
                 self.trust.tariffs_revision = kept.tariffs_revision;
             }
             Kept::Health(health) => self.health = health.clone(),
+            Kept::Note(kept) => self.outbox.note(kept.sequence, kept.mark, kept.quarantined),
+            Kept::Orders(orders) => self.orders = *orders,
         }
     }
 

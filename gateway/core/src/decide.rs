@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use proto::{
     VERSION,
-    id::{DeviceId, OutletId, SessionId},
+    id::{DeviceId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
         Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, Started,
@@ -77,7 +77,19 @@ impl Gateway {
                 outlet,
                 session,
                 not_after_s,
-            } => draft.command(device, *verb, *outlet, *session, *not_after_s),
+                order,
+                token,
+            } => {
+                let command = Command {
+                    id: 0, // Counted per device, see `command`.
+                    verb: *verb,
+                    outlet: *outlet,
+                    session: *session,
+                    not_after_s: *not_after_s,
+                    token: token.clone(),
+                };
+                draft.command(device, *order, command)
+            }
             Input::Tick => draft.tick(),
         };
         draft.out.ignored = ignored.err();
@@ -471,36 +483,39 @@ impl<'a> Draft<'a> {
         }));
     }
 
-    fn command(
-        &mut self,
-        device: &DeviceId,
-        verb: Verb,
-        outlet: OutletId,
-        session: SessionId,
-        not_after_s: u64,
-    ) -> Result<(), Ignored> {
+    fn command(&mut self, device: &DeviceId, order: u64, command: Command) -> Result<(), Ignored> {
         if !self.gateway.config.devices.contains_key(device) {
             return Err(Ignored::UnknownDevice(*device));
+        }
+        if order != 0 && self.gateway.orders.has(order) {
+            return Err(Ignored::CommandRepeated(order));
+        }
+        if self.is_late(&command) {
+            return Err(Ignored::CommandStale(order));
         }
         let id = self.gateway.devices.get(device).map_or(0, |known| known.command) + 1;
         self.event(Event::Commanded(Commanded {
             device: *device,
             id,
-            verb,
-            session,
+            verb: command.verb,
+            session: command.session,
+            order,
         }));
-        self.send(
-            device,
-            Told::Command(Command {
-                id,
-                verb,
-                outlet,
-                session,
-                not_after_s,
-                token: None,
-            }),
-        );
+        self.send(device, Told::Command(Command { id, ..command }));
         Ok(())
+    }
+
+    /// Whether a command must not run any more. A start whose time nobody can tell is too late; a stop too many does
+    /// less harm than a start too many.
+    const fn is_late(&self, command: &Command) -> bool {
+        let starts = matches!(command.verb, Verb::Start);
+        if command.not_after_s == 0 {
+            return starts;
+        }
+        match self.now.wall() {
+            Some(wall_s) => wall_s > command.not_after_s,
+            None => starts,
+        }
     }
 
     fn record(&mut self, kind: RecordKind, session: &Session, amount: Money) -> LedgerRecord {

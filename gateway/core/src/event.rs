@@ -9,7 +9,7 @@ use proto::{
     artifact::{ListEntry, Revoked, TariffOf},
     book::Balance,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
-    link::LedgerRecord,
+    link::{LedgerRecord, Mark},
     message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
     money::{Money, Units},
     trust::ArtifactKind,
@@ -20,6 +20,7 @@ use crate::{
     authorize::Rule,
     claims::Interval,
     health::{Health, Mode},
+    orders::Orders,
     risk::Tally,
     session::{Request, Session, Terms},
     time::{Instant, Timeline},
@@ -200,6 +201,9 @@ payload! {
         verb: Verb,
         /// Which session; zero: none.
         session: SessionId,
+        /// The cloud's number of it; 0: none.
+        #[serde(default)]
+        order: u64,
     }
     /// What became of a command.
     CommandAnswered {
@@ -271,6 +275,15 @@ payload! {
         /// The last record that it knows.
         upto: u64,
     }
+    /// The backend said what became of a record beside its receipt.
+    Noted {
+        /// Which.
+        sequence: u64,
+        /// What became of it.
+        mark: Mark,
+        /// Records of this epoch that the backend quarantined.
+        quarantined: u64,
+    }
 }
 
 /// One event.
@@ -306,6 +319,7 @@ pub enum Event {
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
+    Noted(Noted),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -340,6 +354,7 @@ impl Event {
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
+            | Self::Noted(_)
             | Self::Kept(_) => None,
         }
     }
@@ -445,6 +460,15 @@ payload! {
         /// Revision of the tariffs.
         tariffs_revision: u64,
     }
+    /// What the backend said of a record, as a snapshot keeps it.
+    KeptNote {
+        /// Which.
+        sequence: u64,
+        /// What became of it.
+        mark: Mark,
+        /// Records of this epoch that the backend quarantined.
+        quarantined: u64,
+    }
     /// What a customer spent since the list was made, as a snapshot keeps it.
     KeptSpent {
         /// Whose account.
@@ -470,6 +494,8 @@ pub enum Kept {
     Outbox(KeptOutbox),
     Trust(KeptTrust),
     Health(Health),
+    Note(KeptNote),
+    Orders(Orders),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

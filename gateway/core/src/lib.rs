@@ -16,7 +16,9 @@ pub mod config;
 mod decide;
 pub mod event;
 mod health;
+mod orders;
 mod outbox;
+pub mod pace;
 mod risk;
 mod session;
 mod snapshot;
@@ -45,6 +47,7 @@ pub use crate::{
     config::Config,
     event::Event,
     health::{Health, Mode},
+    orders::Orders,
     outbox::Outbox,
     risk::{Risk, Tally},
     session::{Request, Session, Sessions, Terms},
@@ -105,8 +108,12 @@ pub enum Input {
         outlet: OutletId,
         /// Which session; zero: none.
         session: SessionId,
-        /// Not after this time (seconds since 1970 UTC); 0: no limit.
+        /// Not after this time (seconds since 1970 UTC); 0: no limit, which a start must have.
         not_after_s: u64,
+        /// The cloud's number of it: a number runs once. 0: of a person at the gateway, who saw what happened.
+        order: u64,
+        /// Whose session to start. It is handed on and never stored.
+        token: Option<proto::id::IdToken>,
     },
     /// [`Gateway::next_deadline`] has passed. Does one thing; call again while it is still due.
     Tick,
@@ -215,6 +222,20 @@ pub enum Alarm {
         /// What.
         fault: Fault,
     },
+    /// The backend cannot book a record of ours. It is kept there, and the others went on.
+    #[error("the backend cannot book record {sequence}; it is quarantined there, {total} in all")]
+    RecordQuarantined {
+        /// Which.
+        sequence: u64,
+        /// How many of this epoch are.
+        total: u64,
+    },
+    /// The backend computes another charge, or knows another story of the session. Both are kept.
+    #[error("the backend disputes record {sequence}")]
+    RecordDisputed {
+        /// Which.
+        sequence: u64,
+    },
     /// A register ran backwards, or an interval was reported twice.
     #[error("{device} outlet {outlet}: the register stands at {found}, {billed} is billed already")]
     Register {
@@ -273,6 +294,12 @@ pub enum Ignored {
         /// Its epoch.
         epoch: u32,
     },
+    /// A command that has run.
+    #[error("command {0} has run, or is older than any that is remembered")]
+    CommandRepeated(u64),
+    /// A command that is too late, or of which nobody can tell.
+    #[error("command {0} is too late, or no clock is fit to tell")]
+    CommandStale(u64),
     /// Nothing is due.
     #[error("nothing is due")]
     NotDue,
@@ -333,6 +360,7 @@ pub struct Gateway {
     sessions: Sessions,
     book: Book,
     outbox: Outbox,
+    orders: Orders,
     health: Health,
     probe: Option<Probe>,
     /// Token of the last probe, so that probes go round the list.
@@ -381,6 +409,12 @@ impl Gateway {
     #[must_use]
     pub const fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Which commands of the cloud have run.
+    #[must_use]
+    pub const fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     /// What is trusted.

@@ -122,6 +122,9 @@ pub struct Session {
     /// Whether it counts in its token's tally of this outage.
     #[serde(default)]
     pub counted: bool,
+    /// Sequence of the record that closed it; 0: none.
+    #[serde(default)]
+    pub closed_by: u64,
 }
 
 impl Session {
@@ -149,6 +152,7 @@ impl Session {
             amount: Money::ZERO,
             units: Units::ZERO,
             counted: false,
+            closed_by: 0,
         }
     }
 

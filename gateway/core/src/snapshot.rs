@@ -7,8 +7,8 @@ use proto::{artifact::Revoked, artifact::TariffOf};
 use crate::{
     Gateway,
     event::{
-        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptOutbox, KeptOutlet,
-        KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
+        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptNote, KeptOutbox,
+        KeptOutlet, KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
     },
     trust::REVOKED_ENTRIES_MAX,
 };
@@ -49,6 +49,15 @@ impl Gateway {
         );
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
+        let quarantined = self.outbox.quarantined();
+        events.extend(self.outbox.marks().map(|(sequence, mark)| {
+            Event::Kept(Kept::Note(KeptNote {
+                sequence,
+                mark,
+                quarantined,
+            }))
+        }));
+        events.push(Event::Kept(Kept::Orders(self.orders)));
         events.push(Event::Kept(Kept::Health(self.health.clone())));
         // Last, because applying the others has moved the clock.
         events.push(Event::Kept(Kept::Timeline(self.time.clone())));

@@ -8,7 +8,11 @@ use std::{
 
 use gateway_core::{Gateway, Now};
 use journal::Reader;
-use proto::book::{Book, Transfer};
+use proto::{
+    book::{Book, Transfer},
+    link::Mark,
+    message::Closing,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
@@ -98,6 +102,8 @@ fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) 
         "records": outbox.head(),
         "receipted": outbox.cursor(),
         "waiting": outbox.waiting(),
+        "quarantined": outbox.quarantined(),
+        "remarks": remarks(gateway),
         "journal": store.head(),
         "messages_dropped": dropped,
     })
@@ -112,6 +118,7 @@ fn sessions(gateway: &Gateway) -> Value {
             "outlet": session.request.outlet,
             "kind": session.request.kind.word(),
             "state": state(session),
+            "settlement": session.closing.map(|_| settlement(gateway, session)),
             "rule": session.rule.map(|rule| rule.step()),
             "refused": session.refused.map(|reason| reason.word()),
             "online": session.online,
@@ -122,6 +129,40 @@ fn sessions(gateway: &Gateway) -> Value {
         })
     });
     Value::Array(rows.collect())
+}
+
+/// Records that the hub did not simply book, for the operator to look at.
+fn remarks(gateway: &Gateway) -> Value {
+    let rows = gateway
+        .outbox()
+        .marks()
+        .map(|(sequence, mark)| json!({"record": sequence, "is": mark_word(mark)}));
+    Value::Array(rows.collect())
+}
+
+const fn mark_word(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Quarantined => "quarantined",
+        Mark::Disputed => "disputed",
+        Mark::Adjusted => "adjusted",
+        Mark::Aside => "aside",
+        Mark::Other => "other",
+    }
+}
+
+/// Where the money of a closed session stands: what the hub said of the record that closed it.
+fn settlement(gateway: &Gateway, session: &gateway_core::Session) -> &'static str {
+    let outbox = gateway.outbox();
+    match session.closing {
+        Some(Closing::Voided) => "voided",
+        Some(Closing::Captured | Closing::Unknown | Closing::Other) | None => match outbox.mark(session.closed_by) {
+            Some(Mark::Disputed | Mark::Aside) => "disputed",
+            Some(Mark::Quarantined) => "quarantined",
+            Some(Mark::Adjusted) => "adjusted",
+            Some(Mark::Other) | None if session.closed_by <= outbox.cursor() => "settled",
+            Some(Mark::Other) | None => "captured",
+        },
+    }
 }
 
 fn state(session: &gateway_core::Session) -> &'static str {

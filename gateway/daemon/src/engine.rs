@@ -232,6 +232,7 @@ impl Engine {
                 tracing::debug!(%ignored, "message dropped");
             }
             Ignored::ForeignReceipt { .. } => tracing::warn!(%ignored, "receipt ignored"),
+            Ignored::CommandRepeated(_) | Ignored::CommandStale(_) => tracing::info!(%ignored, "command not run"),
             Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
             | Ignored::Stale(_)
@@ -305,6 +306,8 @@ fn raise(alarm: &Alarm) {
         | Alarm::Quarantined { .. }
         | Alarm::HubRegressed { .. }
         | Alarm::Epoch { .. }
+        | Alarm::RecordQuarantined { .. }
+        | Alarm::RecordDisputed { .. }
         | Alarm::Register { .. } => tracing::error!(%alarm, "ALARM"),
     }
 }
@@ -350,6 +353,7 @@ fn report(event: &Event) {
         | Event::Evidence(_)
         | Event::Receipted(_)
         | Event::Rewound(_)
+        | Event::Noted(_)
         | Event::Kept(_) => tracing::trace!(?event, "applied"),
     }
 }

@@ -101,6 +101,7 @@ kinds! {
         23 = ModeChanged,
         24 = Receipted,
         25 = Rewound,
+        62 = Noted,
     }
     kept {
         128 = Timeline,
@@ -115,6 +116,8 @@ kinds! {
         137 = Outbox,
         138 = Trust,
         139 = Health,
+        164 = Note,
+        165 = Orders,
     }
 }
 

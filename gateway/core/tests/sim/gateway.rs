@@ -255,6 +255,8 @@ impl World {
             outlet,
             session,
             not_after_s: 0,
+            order: 0,
+            token: None,
         });
         self.sometime(self.climate.operator_ms, Next::Operator);
     }

@@ -181,6 +181,7 @@ impl Hub {
             epoch: 1,
             upto: self.upto(),
             hash: self.ledger.hash,
+            ..LedgerReceipt::default()
         }
     }
 
@@ -191,6 +192,7 @@ impl Hub {
             upto: self.upto(),
             hash: self.ledger.hash,
             wall_s: 0,
+            ..Welcome::default()
         }
     }
 

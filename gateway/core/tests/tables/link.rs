@@ -30,12 +30,18 @@ fn only_a_receipt_retires_records() {
             epoch: 1,
             upto: 2,
             hash: ours,
+            ..LedgerReceipt::default()
         };
         site.put(&Input::Receipt {
             receipt: first,
             own_hash: ours,
         });
-        let receipt = LedgerReceipt { epoch, upto, hash };
+        let receipt = LedgerReceipt {
+            epoch,
+            upto,
+            hash,
+            ..LedgerReceipt::default()
+        };
         let own_hash = ours;
         assert_eq!(
             words(&site.put(&Input::Receipt { receipt, own_hash })),
@@ -85,7 +91,12 @@ fn a_receipt_ends_the_exposure() {
     let mut site = busy_site();
     let hash = Hash::ZERO;
     let mut exposure = |upto| {
-        let receipt = LedgerReceipt { epoch: 1, upto, hash };
+        let receipt = LedgerReceipt {
+            epoch: 1,
+            upto,
+            hash,
+            ..LedgerReceipt::default()
+        };
         site.put(&Input::Receipt {
             receipt,
             own_hash: hash,
@@ -101,7 +112,12 @@ fn a_hub_that_was_put_back_gets_everything_again() {
     let mut site = busy_site();
     let hash = Hash::ZERO;
     let receipt = |upto| Input::Receipt {
-        receipt: LedgerReceipt { epoch: 1, upto, hash },
+        receipt: LedgerReceipt {
+            epoch: 1,
+            upto,
+            hash,
+            ..LedgerReceipt::default()
+        },
         own_hash: hash,
     };
     let welcome = |epoch, upto| {
@@ -111,6 +127,7 @@ fn a_hub_that_was_put_back_gets_everything_again() {
             upto,
             hash,
             wall_s: WALL_S,
+            ..Welcome::default()
         })
     };
     site.put(&receipt(4));
@@ -192,6 +209,8 @@ fn commands_are_numbered_across_boots() {
         outlet: 0,
         session: SessionId::ZERO,
         not_after_s: 0,
+        order: 0,
+        token: None,
     };
     assert_eq!(words(&site.put(&command("c1", Verb::Report))), "command 1 report");
     assert_eq!(words(&site.put(&command("c1", Verb::Stop))), "command 2 stop");

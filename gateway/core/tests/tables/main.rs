@@ -7,6 +7,7 @@ mod authorize;
 mod billing;
 mod health;
 mod link;
+mod pace;
 mod session;
 mod snapshot;
 mod time;

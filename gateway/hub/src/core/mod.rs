@@ -281,6 +281,7 @@ impl Hub {
         let Decision { events, effects } = self.adjudicate(now, touched, &decision.events);
         decision.events.extend(events);
         decision.effects.extend(effects);
+        self.note(&mut decision);
         decision
     }
 

@@ -88,6 +88,7 @@ fn receipt(gateway: GatewayId, row: &GatewayRow) -> Effect {
             epoch: row.epoch,
             upto: row.upto,
             hash: row.hash,
+            ..LedgerReceipt::default() // What became of the records is known after adjudication.
         },
     )
 }

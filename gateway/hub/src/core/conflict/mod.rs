@@ -11,6 +11,7 @@ mod adjudicate;
 mod claim;
 mod facts;
 pub(crate) mod keep;
+mod note;
 mod operator;
 mod target;
 
