@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -104,6 +105,14 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// Prints. A reader that is gone, as behind `| head`, ends the run quietly: nobody is left to tell.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(1);
+    }
+}
+
 /// Prints the command, runs it with our output, and fails with its name if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
@@ -112,7 +121,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// As [`run`], under a description that says more to a reader than the command itself.
 pub(crate) fn run_as(command: &mut Command, shown: &str) -> Result<()> {
-    println!("$ {shown}");
+    say(&format!("$ {shown}\n"));
     let status = command
         .status()
         .with_context(|| format!("`{shown}` could not be started"))?;

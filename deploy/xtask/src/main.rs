@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use lexopt::Arg::{Long, Short, Value};
 
-use context::Context;
+use context::{Context, say};
 use report::Report;
 use steps::Step;
 
@@ -74,11 +74,11 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Task> {
 /// Does what was asked; an error here is one of the command line.
 fn start(task: Task) -> Result<ExitCode> {
     match task {
-        Task::Help => print!("{HELP}"),
-        Task::List => print!("{}", steps::listing()),
+        Task::Help => say(HELP),
+        Task::List => say(&steps::listing()),
         Task::Test { steps, offline } => {
             let report = run(&Context::new(offline), &steps::choose(&steps)?);
-            print!("\n{}", report.table());
+            say(&format!("\n{}", report.table()));
             return Ok(if report.failed() == 0 {
                 ExitCode::SUCCESS
             } else {
@@ -98,9 +98,9 @@ fn run(context: &Context, chosen: &[&'static Step]) -> Report {
             report.not_run(step.name, "setup failed");
             continue;
         }
-        println!("\n== {}: {}", step.name, step.about);
+        say(&format!("\n== {}: {}\n", step.name, step.about));
         let entry = report.time(step.name, || (step.run)(context));
-        println!("== {entry}");
+        say(&format!("== {entry}\n"));
         setup_failed = entry.failed() && step.name == steps::SETUP;
     }
     report

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::context::{Context, THUMB_TARGET, find_program, output_of, run, run_as};
+use crate::context::{Context, THUMB_TARGET, find_program, output_of, run, run_as, say};
 use crate::report::Verdict;
 
 /// The advisory and licence checker; its diagnostics and configuration change between versions.
@@ -195,10 +195,10 @@ pub(crate) fn cargo_deny(context: &Context) -> Result<PathBuf> {
             "cargo-deny {CARGO_DENY_VERSION} is missing\ntype: cargo install --locked cargo-deny --version {CARGO_DENY_VERSION}"
         );
     }
-    println!(
-        "building cargo-deny {CARGO_DENY_VERSION} once, into {}: this takes a few minutes",
+    say(&format!(
+        "building cargo-deny {CARGO_DENY_VERSION} once, into {}: this takes a few minutes\n",
         folder.display()
-    );
+    ));
     let mut install = context.cargo();
     install
         .args([

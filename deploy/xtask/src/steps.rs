@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::context::{Context, THUMB_TARGET, output_of, run};
+use crate::context::{Context, THUMB_TARGET, output_of, run, say};
 use crate::report::Verdict;
 use crate::setup;
 
@@ -118,10 +118,18 @@ fn fmt(context: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// Tests that have a step of their own, so that `cargo test` does not run them; `--all-targets` leaves them out too.
+const OWN_STEP_TESTS: [&str; 2] = ["sim", "kill"];
+
 fn lint(context: &Context) -> Result<Verdict> {
     let clippy = ["clippy", "--locked", "--workspace"];
     let deny_warnings = ["--", "-D", "warnings"];
-    run(context.cargo().args(clippy).arg("--all-targets").args(deny_warnings))?;
+    run(context
+        .cargo()
+        .args(clippy)
+        .arg("--all-targets")
+        .args(OWN_STEP_TESTS.iter().flat_map(|test| ["--test", test]))
+        .args(deny_warnings))?;
     run(context
         .cargo_firmware()
         .args(clippy)
@@ -164,7 +172,7 @@ fn advisories(context: &Context) -> Result<Verdict> {
     let program = setup::cargo_deny(context)?;
     let fetched = !context.offline && run(context.program(&program).args(["fetch", "db"])).is_ok();
     let Some(database) = advisory_database(context) else {
-        println!("advisories NOT CHECKED: no database (it could not be fetched, and none was fetched before)");
+        say("advisories NOT CHECKED: no database (it could not be fetched, and none was fetched before)\n");
         return Ok(Verdict::NotChecked(
             "no database: it could not be fetched, and none was fetched before".into(),
         ));
