@@ -14,7 +14,11 @@ const BURST: u64 = 2;
 const EVERY_MS_MAX: u64 = 30_000;
 /// Slowest rate at all, however often the cloud throttles, in ms.
 const THROTTLED_MS_MAX: u64 = 300_000;
-/// The first upload of a backlog is drawn from so many ms.
+/// Fastest rate of a backlog of more than one upload, in ms: 256 records a second.
+const BACKLOG_MS_MIN: u64 = 500;
+/// Records that go up at once.
+const ONE_UPLOAD: u64 = proto::link::UPLOAD_RECORDS_MAX as u64;
+/// The first upload of a backlog is drawn from so many ms, or from a quarter of the time without the hub.
 pub const SPREAD_MS: u64 = 60_000;
 /// How long uploads wait at most for newer revocations, lists and tariffs that the hub has announced, in ms: one that
 /// is quarantined here never arrives.
@@ -52,15 +56,24 @@ impl Pace {
     #[must_use]
     pub const fn recovering(least_ms: u64, now_ms: u64, backlog: u64, outage_ms: u64, draw: u64) -> Self {
         let own_ms = match outage_ms.checked_div(backlog) {
-            Some(own_ms) if own_ms > least_ms => own_ms,
-            Some(_) | None => least_ms,
+            // What fits one upload needs no rate, only its place in the window.
+            _ if backlog <= ONE_UPLOAD => least_ms,
+            // A process that just began does not know how long it was cut off.
+            Some(own_ms) if own_ms < BACKLOG_MS_MIN => BACKLOG_MS_MIN,
+            Some(own_ms) => own_ms,
+            None => least_ms,
         };
         let base_ms = if own_ms > EVERY_MS_MAX { EVERY_MS_MAX } else { own_ms };
+        let spread_ms = if outage_ms / 4 < SPREAD_MS {
+            outage_ms / 4 + 1
+        } else {
+            SPREAD_MS
+        };
         Self {
             least_ms,
             base_ms,
             every_ms: base_ms,
-            not_before_ms: now_ms.saturating_add(draw % SPREAD_MS),
+            not_before_ms: now_ms.saturating_add(draw % spread_ms),
             empty_ms: now_ms,
         }
     }

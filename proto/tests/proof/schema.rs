@@ -371,7 +371,7 @@ fn every_struct_of_the_schema_has_a_vector() {
         "protected-header",
         "list-entry",
     ];
-    let inside = ["id-token", "stamp", "price-element", "bill", "evidence"];
+    let inside = ["id-token", "stamp", "price-element", "bill", "evidence", "note"];
     for rule in schema.fields.keys().map(String::as_str) {
         let covered = rules.contains(&rule) || enveloped.contains(&rule) || inside.contains(&rule);
         assert!(covered, "{rule}");

@@ -187,10 +187,15 @@ fn a_throttle_halves_the_rate_and_receipts_bring_it_back() {
 
 #[test]
 fn full_jitter_begins_anywhere_in_the_window() {
-    let wait = |draw| Pace::recovering(LEAST_MS, 0, 1_000_000, 1_000, draw).wait_ms(0);
-    assert_eq!(wait(SPREAD_MS), LEAST_MS);
+    let wait = |draw| Pace::recovering(LEAST_MS, 0, 1, 3_600_000, draw).wait_ms(0);
+    assert_eq!(wait(SPREAD_MS), LEAST_MS, "a single record needs no rate");
     assert_eq!(wait(SPREAD_MS - 1), SPREAD_MS - 1);
-    assert_eq!(wait(30_000), 30_000);
+    assert_eq!(wait(45_000), 45_000);
+    let short = |draw| Pace::recovering(LEAST_MS, 0, 1, 4_000, draw).wait_ms(0);
+    assert!(
+        (0..5_000).all(|draw| short(draw) <= 4_000),
+        "nobody waits a minute after four seconds"
+    );
 }
 
 #[test]
