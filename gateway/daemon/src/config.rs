@@ -86,6 +86,13 @@ struct StoreSection {
     dir: PathBuf,
     #[serde(default = "snapshot_every_default")]
     snapshot_every: u64,
+    #[serde(default = "keep_d_default")]
+    keep_d: u32,
+}
+
+/// What a hub that was put back from a backup may still ask for: semantics, section 8, conflict 11.
+const fn keep_d_default() -> u32 {
+    90
 }
 
 fn snapshot_every_default() -> u64 {
@@ -242,6 +249,9 @@ pub struct Config {
     pub dir: PathBuf,
     /// Records between snapshots.
     pub snapshot_every: u64,
+    /// The journal keeps what is younger than so many days, whatever has a receipt. Nothing is pruned yet, so it keeps
+    /// everything.
+    pub keep_d: u32,
     /// How devices are reached.
     pub device_side: DeviceSide,
     /// One secret a device.
@@ -329,6 +339,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         gateway: check.name("site.gateway", &file.site.gateway)?,
         dir: base.join(&file.store.dir),
         snapshot_every: file.store.snapshot_every.max(1),
+        keep_d: file.store.keep_d,
         device_side: device_side(&check, &file.devices, &secrets)?,
         device_secrets,
         monitor_password: secrets.monitor_password.clone(),
