@@ -97,21 +97,21 @@ fn operator(dice: &mut Dice) -> Vec<(Now, Input)> {
             wall_s: NOW.wall_s + i * 10_000,
         };
         let mut wanted = Catalogue::default();
-        match dice.below(4) {
+        match dice.below(6) {
             0 => {
                 let account = 1 + dice.below(3);
                 let deposit = deposits.get_mut(&account).unwrap();
                 *deposit = deposit.saturating_add(Money(dice.below(1_500) as i64));
                 wanted.accounts = deposits.clone();
             }
-            1 => {
+            1..=3 => {
                 let credential_revision = 0;
                 let revoked = token(1 + dice.below(5) as u8);
                 wanted
                     .revocations
                     .insert(revoked, RevocationSpec { credential_revision });
             }
-            2 => {
+            4 => {
                 wanted.tariffs.insert(Kind::Charger, price(1 + dice.below(3) as u32));
             }
             _ => {
