@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     codec::{self, CodecError},
-    id::{AccountId, Hash, Kind, TokenHash},
+    id::{AccountId, GatewayId, Hash, Kind, TokenHash},
     money::Money,
     tariff::{Tariff, TariffError},
     trust::{self, ArtifactKind, ENVELOPE_OVERHEAD_BYTES, Issuer, IssuerKey, TrustError},
@@ -20,6 +20,8 @@ use crate::{
 pub const LIST_ENTRIES_MAX: usize = 480 * CHUNK_ENTRIES;
 /// Entries per chunk when a list is published; a chunk stays below `link::PART_BYTES_MAX`.
 pub const CHUNK_ENTRIES: usize = 400;
+/// Most leases in one artifact.
+pub const LEASES_MAX: usize = 400;
 /// Most revocations in one artifact.
 pub const REVOCATIONS_MAX: usize = 400;
 
@@ -56,6 +58,36 @@ pub struct ListEntry {
     pub balance: Money,
     /// Not to be used after (seconds since 1970 UTC); 0: no end.
     pub not_after_s: u64,
+    /// The account is never served on credit: only a lease or an instrument pays, so that it cannot be overdrawn by any
+    /// number of gateways.
+    #[serde(default)]
+    pub lease_only: bool,
+}
+
+/// A slice of an account's balance that one gateway alone may spend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Whose balance.
+    pub account: AccountId,
+    /// Number of the lease, unique within the account; 0: none.
+    pub epoch: u64,
+    /// How much; zero: the hub wants what is left back.
+    pub amount: Money,
+    /// Not to be spent after (seconds since 1970 UTC).
+    pub not_after_s: u64,
+}
+
+/// Leases of one gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leases {
+    /// Grows with every artifact for this gateway.
+    pub revision: u64,
+    /// For whom.
+    pub gateway: GatewayId,
+    /// Epoch of the gateway's journal in which they may be spent: a journal that was put back from a backup has another.
+    pub journal_epoch: u32,
+    /// At most [`LEASES_MAX`]. A lease that the gateway has already is not given twice.
+    pub entries: Vec<Lease>,
 }
 
 /// The signed head of a list.
@@ -243,6 +275,18 @@ pub fn verify_revocations(envelope: &[u8], keys: &[IssuerKey]) -> Result<Revocat
     let revocations: Revocations = open(ArtifactKind::Revocations, envelope, keys)?;
     match revocations.entries.len() {
         0..=REVOCATIONS_MAX => Ok(revocations),
+        len => Err(ArtifactError::Long(len)),
+    }
+}
+
+/// Checks leases.
+///
+/// # Errors
+/// [`ArtifactError`].
+pub fn verify_leases(envelope: &[u8], keys: &[IssuerKey]) -> Result<Leases, ArtifactError> {
+    let leases: Leases = open(ArtifactKind::Lease, envelope, keys)?;
+    match leases.entries.len() {
+        0..=LEASES_MAX => Ok(leases),
         len => Err(ArtifactError::Long(len)),
     }
 }

@@ -285,6 +285,12 @@ impl Book {
                     held.amount
                 )])
             }
+            RecordKind::LeaseTaken => Ok(alloc::vec![line(
+                Phase::Direct,
+                Account::Customer(record.account),
+                Account::Lease(record.account, record.evidence.lease),
+                record.amount
+            )]),
             RecordKind::LeaseReturn => Ok(alloc::vec![line(
                 Phase::Direct,
                 Account::Lease(record.account, record.evidence.lease),

@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    artifact::Lease,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     message::{Stamp, StopReason},
     money::{Money, Units},
@@ -48,6 +49,9 @@ pub struct LinkHello {
     pub tariffs_revision: u64,
     /// Highest counter accepted from the hub.
     pub down_counter: u64,
+    /// Revision of the newest leases; 0: none.
+    #[serde(default)]
+    pub leases_revision: u64,
 }
 
 /// Hub to gateway: where the hub stands.
@@ -118,6 +122,9 @@ pub struct Answer {
     pub account: AccountId,
     /// Most the hub lets this session cost.
     pub money_max: Money,
+    /// A lease that comes with the answer, and will come again as an artifact; `epoch` 0: none.
+    #[serde(default)]
+    pub lease: Lease,
 }
 
 wire_enum! {
@@ -137,6 +144,8 @@ wire_enum! {
         Indeterminate = 5,
         /// What is left of a lease goes back to the account.
         LeaseReturn = 6,
+        /// A lease is taken over: from now on this gateway may spend it.
+        LeaseTaken = 7,
     } else Other
 }
 

@@ -58,6 +58,7 @@ fn an_artifact_opens_only_as_what_it_is() {
         credential_revision: 1,
         balance: Money(100),
         not_after_s: 0,
+        lease_only: false,
     };
     let (envelope, chunks) = sign_list(&issuer, 1, 0, vec![entry]).unwrap();
     assert_eq!(

@@ -109,6 +109,8 @@ impl Gateway {
                     .sessions
                     .open()
                     .filter_map(|s| s.terms.as_ref())
+                    // The balance of a list is what is not leased.
+                    .filter(|terms| terms.evidence.lease == 0)
                     .map(|t| (t.account, t.money_max));
                 self.risk.new_balances(open);
             }
@@ -136,6 +138,9 @@ impl Gateway {
             }
             Event::Rewound(e) => self.outbox.cursor = e.upto,
             Event::Noted(e) => self.outbox.note(e.sequence, e.mark, e.quarantined),
+            Event::LeaseTaken(e) => self.leases.take(e),
+            Event::LeaseReturned(e) => self.leases.give_back(e),
+            Event::LeasesRead(e) => self.leases.read(e.revision, at, self.outbox.cursor()),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -157,7 +162,10 @@ impl Gateway {
             self.risk.attempt(request.token, at);
         }
         let terms = &event.terms;
-        self.risk.hold(terms.account, terms.money_max, terms.unsecured);
+        match terms.evidence.lease {
+            0 => self.risk.hold(terms.account, terms.money_max, terms.unsecured),
+            lease => self.leases.hold(terms.account, lease, terms.money_max),
+        }
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
             self.risk.count(request.token, request.kind, terms.money_max);
@@ -247,7 +255,10 @@ impl Gateway {
             amount: event.amount,
             unsecured: terms.unsecured,
         };
-        self.risk.close(terms.money_max, charge, event.record.sequence);
+        match terms.evidence.lease {
+            0 => self.risk.close(terms.money_max, charge, event.record.sequence),
+            lease => self.leases.close(terms.account, lease, terms.money_max, event.amount),
+        }
         if session.counted {
             self.risk.uncount(request.token, request.kind, terms.money_max);
             // A session that never began used up nothing.
@@ -338,6 +349,10 @@ impl Gateway {
             Kept::Health(health) => self.health = health.clone(),
             Kept::Note(kept) => self.outbox.note(kept.sequence, kept.mark, kept.quarantined),
             Kept::Orders(orders) => self.orders = *orders,
+            Kept::Lease(kept) => {
+                self.leases.rows.insert((kept.account, kept.epoch), kept.row);
+            }
+            Kept::Leases(kept) => self.leases.revision = kept.revision,
         }
     }
 
@@ -366,6 +381,7 @@ impl Gateway {
             if terms.unsecured {
                 self.risk.keep_hold(terms.money_max);
             }
+            self.leases.hold(terms.account, terms.evidence.lease, terms.money_max);
         }
         self.sessions.put(session.clone());
     }

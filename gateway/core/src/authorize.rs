@@ -7,6 +7,7 @@ use proto::{
     link::{Answer, Evidence, Verdict},
     message::{OutletState, RefusalReason},
     money::{Money, Units},
+    tariff::Tariff,
 };
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,8 @@ pub(crate) enum Word {
         account: AccountId,
         money_max: Money,
         credential_revision: u64,
+        /// A lease that came with it and is not known yet: epoch and amount; epoch 0: none.
+        lease: (u64, Money),
     },
     /// No, and it is credible.
     Deny,
@@ -181,6 +184,8 @@ struct Basis {
     money_max: Money,
     half: bool,
     unsecured: bool,
+    /// Epoch of the lease that pays; 0: none.
+    lease: u64,
 }
 
 impl Gateway {
@@ -192,6 +197,7 @@ impl Gateway {
                 account: answer.account,
                 money_max: answer.money_max,
                 credential_revision: answer.credential_revision,
+                lease: (answer.lease.epoch, answer.lease.amount),
             },
             Verdict::Deny if answer.credential_revision > self.trust.credential_revision(&answer.token) => Word::Deny,
             Verdict::Deny if !self.is_known_good(&answer.token) => Word::Deny,
@@ -276,7 +282,12 @@ impl Gateway {
         let entry = self.trust.entry(token);
         let expired = entry.is_some_and(|entry| is_over(entry, now.wall()));
         let policy = entry.map(|e| e.whitelist);
+        let leased = entry.and_then(|e| self.leases.live(e.account, at, self.time.epoch));
+        let mut leased = leased.filter(|(_, left)| *left >= self.least(request));
+        let lease_only = entry.is_some_and(|e| e.lease_only);
         let asks = match policy {
+            // Whoever is never served on credit needs a lease, and the cloud can give one.
+            _ if lease_only && leased.is_none() => true,
             Some(Whitelist::Always | Whitelist::Allowed) => false,
             Some(Whitelist::AllowedOffline | Whitelist::Never) | None => true,
         };
@@ -293,7 +304,8 @@ impl Gateway {
                 account,
                 money_max,
                 credential_revision,
-            } => {
+                lease: _,
+            } if !lease_only => {
                 let rule = Rule::Cloud;
                 return Ok(Basis {
                     rule,
@@ -302,16 +314,32 @@ impl Gateway {
                     money_max,
                     half: false,
                     unsecured: false,
+                    lease: 0,
                 });
             }
+            Word::Accept {
+                lease: (epoch, amount), ..
+            } if epoch > 0 && leased.is_none_or(|(_, left)| left < amount) => leased = Some((epoch, amount)),
             Word::Deny => return refuse(Rule::Cloud, RefusalReason::Denied),
-            Word::NotAsked | Word::None => {}
+            Word::NotAsked | Word::None | Word::Accept { .. } => {}
         }
         if self.trust.is_denied(token) {
             return refuse(Rule::Cloud, RefusalReason::Denied);
         }
         match entry {
             Some(e) if !e.valid || expired => refuse(Rule::List, RefusalReason::Invalid),
+            Some(e) if leased.is_some() || e.lease_only => match leased {
+                Some((lease, money_max)) => Ok(Basis {
+                    rule: Rule::Lease,
+                    account: e.account,
+                    credential_revision: e.credential_revision,
+                    money_max,
+                    half: false,
+                    unsecured: false,
+                    lease,
+                }),
+                None => refuse(Rule::Lease, RefusalReason::NoCredit),
+            },
             Some(e) if e.whitelist == Whitelist::Never => refuse(Rule::Never, RefusalReason::OnlineRequired),
             Some(e) => {
                 let limits = &self.config.limits;
@@ -330,6 +358,7 @@ impl Gateway {
                     money_max: e.balance.saturating_sub(self.risk.spent(e.account)),
                     half,
                     unsecured: true,
+                    lease: 0,
                 })
             }
             None => {
@@ -349,7 +378,13 @@ impl Gateway {
             money_max: Money(i64::MAX),
             half: true,
             unsecured: true,
+            lease: 0,
         })
+    }
+
+    /// The least that is worth granting; nothing is, if the kind has no price.
+    fn least(&self, request: &Request) -> Money {
+        self.trust.tariff(request.kind).map_or(Money(i64::MAX), least)
     }
 
     fn evidence(&self, basis: &Basis) -> Evidence {
@@ -359,7 +394,7 @@ impl Gateway {
             credential_revision: basis.credential_revision,
             list_revision,
             revocations_revision,
-            lease: 0,
+            lease: basis.lease,
             instrument: 0,
         }
     }
@@ -389,8 +424,7 @@ impl Gateway {
             }
             money_max = money_max.min(self.config.limits.site_budget.saturating_sub(self.risk.exposure()));
         }
-        let least = tariff.start_fee.max(tariff.minimum).max(Money(1));
-        if money_max < least {
+        if money_max < least(tariff) {
             return refuse(RefusalReason::NoCredit);
         }
         let mut units_max = if basis.half && limits.units_max.0 > 1 {
@@ -425,4 +459,9 @@ impl Gateway {
             credential_revision: basis.credential_revision,
         }
     }
+}
+
+/// A smaller hold could not even pay for the start.
+fn least(tariff: &Tariff) -> Money {
+    tariff.start_fee.max(tariff.minimum).max(Money(1))
 }

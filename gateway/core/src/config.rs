@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 
 use proto::{
-    id::{DeviceId, Kind},
+    id::{DeviceId, GatewayId, Kind},
     money::{Money, Units},
 };
 
@@ -131,4 +131,6 @@ pub struct Config {
     pub limits: Limits,
     /// Offset of local time from UTC, in minutes.
     pub offset_min: i16,
+    /// The gateway's own name: leases for another one are not taken. `None`: leases are not taken at all.
+    pub gateway: Option<GatewayId>,
 }

@@ -32,12 +32,12 @@ use crate::{
 const CODE_THROTTLED: u16 = 429;
 
 /// A decision in the making.
-struct Draft<'a> {
-    gateway: &'a Gateway,
-    now: &'a Now,
-    at: Instant,
-    out: Decision,
-    sequence: u64,
+pub(crate) struct Draft<'a> {
+    pub(crate) gateway: &'a Gateway,
+    pub(crate) now: &'a Now,
+    pub(crate) at: Instant,
+    pub(crate) out: Decision,
+    pub(crate) sequence: u64,
 }
 
 impl Gateway {
@@ -69,6 +69,7 @@ impl Gateway {
             }
             Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set.revision, &set.entries)),
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
+            Input::Leases(leases) => draft.leases(leases),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
             Input::Command {
@@ -98,7 +99,7 @@ impl Gateway {
 }
 
 impl<'a> Draft<'a> {
-    fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         self.out.events.push(event);
     }
 

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use proto::{
-    artifact::{ListEntry, Revoked, TariffOf},
+    artifact::{Lease, ListEntry, Revoked, TariffOf},
     book::Balance,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     link::{LedgerRecord, Mark},
@@ -20,6 +20,7 @@ use crate::{
     authorize::Rule,
     claims::Interval,
     health::{Health, Mode},
+    lease::LeaseRow,
     orders::Orders,
     risk::Tally,
     session::{Request, Session, Terms},
@@ -270,6 +271,37 @@ payload! {
         /// The last record.
         upto: u64,
     }
+    /// A lease is taken over.
+    LeaseTaken {
+        /// As the hub gave it.
+        lease: Lease,
+        /// Revision of the leases that brought it; 0: it came with an answer.
+        revision: u64,
+        /// Until when it may be spent, on the gateway's own line of time.
+        until: Instant,
+        /// Epoch of the journal in which it may be spent.
+        journal_epoch: u32,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// What is left of a lease goes back.
+    LeaseReturned {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// How much.
+        amount: Money,
+        /// Revision of the leases that asked for it; 0: it is over by itself.
+        revision: u64,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// Leases were read to the end.
+    LeasesRead {
+        /// Their revision.
+        revision: u64,
+    }
     /// The hub knows less than it acknowledged: it was restored from a backup. Everything after is sent again.
     Rewound {
         /// The last record that it knows.
@@ -320,6 +352,9 @@ pub enum Event {
     Receipted(Receipted),
     Rewound(Rewound),
     Noted(Noted),
+    LeaseTaken(LeaseTaken),
+    LeaseReturned(LeaseReturned),
+    LeasesRead(LeasesRead),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -333,6 +368,8 @@ impl Event {
             Self::Started(event) => Some(&event.record),
             Self::Closed(event) => Some(&event.record),
             Self::Silent(event) => Some(&event.record),
+            Self::LeaseTaken(event) => Some(&event.record),
+            Self::LeaseReturned(event) => Some(&event.record),
             Self::Booted(_)
             | Self::Heard(_)
             | Self::Greeted(_)
@@ -355,6 +392,7 @@ impl Event {
             | Self::Receipted(_)
             | Self::Rewound(_)
             | Self::Noted(_)
+            | Self::LeasesRead(_)
             | Self::Kept(_) => None,
         }
     }
@@ -469,6 +507,20 @@ payload! {
         /// Records of this epoch that the backend quarantined.
         quarantined: u64,
     }
+    /// A lease, as a snapshot keeps it; what is held of it follows from the sessions.
+    KeptLease {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// The lease.
+        row: LeaseRow,
+    }
+    /// Revision of the newest leases, as a snapshot keeps it.
+    KeptLeases {
+        /// It.
+        revision: u64,
+    }
     /// What a customer spent since the list was made, as a snapshot keeps it.
     KeptSpent {
         /// Whose account.
@@ -496,6 +548,8 @@ pub enum Kept {
     Health(Health),
     Note(KeptNote),
     Orders(Orders),
+    Lease(KeptLease),
+    Leases(KeptLeases),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

@@ -16,6 +16,7 @@ pub mod config;
 mod decide;
 pub mod event;
 mod health;
+mod lease;
 mod orders;
 mod outbox;
 pub mod pace;
@@ -30,7 +31,7 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use proto::{
     artifact::{Revocations, TariffTable, VerifiedList},
     book::Book,
-    id::{DeviceId, Hash, OutletId, SessionId, TokenHash},
+    id::{DeviceId, GatewayId, Hash, OutletId, SessionId, TokenHash},
     link::{Answer, Ask, LedgerReceipt, Welcome},
     message::{
         Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status,
@@ -47,6 +48,7 @@ pub use crate::{
     config::Config,
     event::Event,
     health::{Health, Mode},
+    lease::{LeaseRow, Leases},
     orders::Orders,
     outbox::Outbox,
     risk::{Risk, Tally},
@@ -89,6 +91,8 @@ pub enum Input {
     Revocations(Revocations),
     /// Signed prices.
     Tariffs(TariffTable),
+    /// Signed leases for this gateway.
+    Leases(proto::artifact::Leases),
     /// The hub's answer to our hello.
     Welcome(Welcome),
     /// The hub has committed records.
@@ -300,6 +304,9 @@ pub enum Ignored {
     /// A command that is too late, or of which nobody can tell.
     #[error("command {0} is too late, or no clock is fit to tell")]
     CommandStale(u64),
+    /// Leases of another gateway.
+    #[error("leases for gateway {0}")]
+    OtherGateway(GatewayId),
     /// Nothing is due.
     #[error("nothing is due")]
     NotDue,
@@ -357,6 +364,7 @@ pub struct Gateway {
     devices: BTreeMap<DeviceId, Device>,
     trust: Trust,
     risk: Risk,
+    leases: Leases,
     sessions: Sessions,
     book: Book,
     outbox: Outbox,
@@ -383,7 +391,8 @@ impl Gateway {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let probe = self.probe.map(|probe| probe.until).or(self.health.probe_at);
-        let at = self.sessions.next_timer().into_iter().chain(probe).min()?;
+        let lease = self.leases.next_end(self.time.epoch);
+        let at = self.sessions.next_timer().into_iter().chain(probe).chain(lease).min()?;
         Some(self.time.mono_ms(at))
     }
 
@@ -421,6 +430,12 @@ impl Gateway {
     #[must_use]
     pub const fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// What may be spent without credit.
+    #[must_use]
+    pub const fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Money at risk.

@@ -7,8 +7,8 @@ use proto::{artifact::Revoked, artifact::TariffOf};
 use crate::{
     Gateway,
     event::{
-        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptNote, KeptOutbox,
-        KeptOutlet, KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
+        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptLease, KeptLeases,
+        KeptNote, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
     },
     trust::REVOKED_ENTRIES_MAX,
 };
@@ -21,6 +21,7 @@ impl Gateway {
         let mut events = Vec::new();
         self.snapshot_trust(&mut events);
         self.snapshot_risk(&mut events);
+        self.snapshot_leases(&mut events);
         events.extend(self.devices.iter().map(|(id, device)| {
             let outlets = device.outlets.iter().map(|(&outlet, kept)| KeptOutlet {
                 outlet,
@@ -110,6 +111,16 @@ impl Gateway {
                 credential_revision,
             }))
         }));
+    }
+
+    /// Before the sessions, which add what they hold.
+    fn snapshot_leases(&self, events: &mut Vec<Event>) {
+        events.extend(self.leases.rows().map(|(account, epoch, row)| {
+            let row = *row;
+            Event::Kept(Kept::Lease(KeptLease { account, epoch, row }))
+        }));
+        let revision = self.leases.revision();
+        events.push(Event::Kept(Kept::Leases(KeptLeases { revision })));
     }
 
     fn snapshot_risk(&self, events: &mut Vec<Event>) {

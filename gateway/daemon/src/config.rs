@@ -311,10 +311,12 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     let check_secrets = Checker { path: &secrets_path };
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
+    let gateway = check.name("site.gateway", &file.site.gateway)?;
     let core = CoreConfig {
         devices,
         limits: limits(&check, &file.limits)?,
         offset_min: file.site.utc_offset_min,
+        gateway: Some(gateway),
     };
     if !(-720..=840).contains(&core.offset_min) {
         return check.fail("site.utc_offset_min", "an offset from UTC is -720 to 840 minutes");
@@ -336,7 +338,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     }
     Ok(Config {
         site: check.name("site.name", &file.site.name)?,
-        gateway: check.name("site.gateway", &file.site.gateway)?,
+        gateway,
         dir: base.join(&file.store.dir),
         snapshot_every: file.store.snapshot_every.max(1),
         keep_d: file.store.keep_d,

@@ -95,6 +95,8 @@ fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) 
         "list_revision": list,
         "revocations_revision": revocations,
         "tariffs_revision": tariffs,
+        "leases": gateway.leases().rows().filter(|(_, _, row)| row.left().0 > 0).count(),
+        "leased": gateway.leases().rows().map(|(_, _, row)| row.left().0).sum::<i64>(),
         "sessions_open": gateway.sessions().open().count(),
         "exposure": gateway.risk().exposure().0,
         "held": gateway.book().holds().map(|(_, _, amount)| amount.0).sum::<i64>(),

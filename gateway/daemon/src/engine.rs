@@ -74,6 +74,8 @@ pub struct Position {
     pub cursor: u64,
     /// Revisions of list, revocations, tariffs.
     pub revisions: (u64, u64, u64),
+    /// Revision of the leases.
+    pub leases_revision: u64,
 }
 
 /// The engine's surroundings.
@@ -233,6 +235,7 @@ impl Engine {
             }
             Ignored::ForeignReceipt { .. } => tracing::warn!(%ignored, "receipt ignored"),
             Ignored::CommandRepeated(_) | Ignored::CommandStale(_) => tracing::info!(%ignored, "command not run"),
+            Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
             Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
             | Ignored::Stale(_)
@@ -264,6 +267,7 @@ impl Engine {
             head: outbox.head(),
             cursor: outbox.cursor(),
             revisions: self.gateway.trust().revisions(),
+            leases_revision: self.gateway.leases().revision(),
         };
         self.shell
             .position
@@ -335,7 +339,14 @@ fn report(event: &Event) {
         Event::Refused(e) => {
             tracing::debug!(session = %e.request.session, device = %e.request.device, reason = e.reason.word(), "refused");
         }
-        Event::Booted(_)
+        Event::LeaseTaken(e) => {
+            tracing::info!(account = e.lease.account, lease = e.lease.epoch, amount = %e.lease.amount, "lease taken over");
+        }
+        Event::LeaseReturned(e) => {
+            tracing::info!(account = e.account, lease = e.epoch, amount = %e.amount, "lease given back");
+        }
+        Event::LeasesRead(_)
+        | Event::Booted(_)
         | Event::Heard(_)
         | Event::Greeted(_)
         | Event::Asked(_)

@@ -102,6 +102,9 @@ kinds! {
         24 = Receipted,
         25 = Rewound,
         62 = Noted,
+        54 = LeaseTaken,
+        55 = LeaseReturned,
+        56 = LeasesRead,
     }
     kept {
         128 = Timeline,
@@ -118,6 +121,8 @@ kinds! {
         139 = Health,
         164 = Note,
         165 = Orders,
+        160 = Lease,
+        161 = Leases,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proto::{
-    artifact,
+    artifact::{self, Leases},
     id::Hash,
     link::ArtifactPart,
     trust::{ArtifactKind, Issuer, TrustError},
@@ -67,6 +67,21 @@ impl Press {
             self.newest.insert(kind, (revision, Arc::clone(&parts)));
         }
         Ok(Some(parts))
+    }
+
+    /// The only part of a gateway's leases.
+    ///
+    /// # Errors
+    /// [`TrustError::Long`] if they do not fit an envelope.
+    pub fn leases(&self, leases: &Leases) -> Result<ArtifactPart, TrustError> {
+        let envelope = artifact::sign(&self.issuer, ArtifactKind::Lease, leases)?;
+        Ok(ArtifactPart {
+            kind: ArtifactKind::Lease,
+            revision: leases.revision,
+            part: 0,
+            parts: 1,
+            bytes: ByteBuf::from(envelope),
+        })
     }
 
     /// The public key that gateways pin.

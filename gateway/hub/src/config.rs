@@ -10,6 +10,7 @@ use std::{
 
 use proto::{
     id::{GatewayId, Name, TokenKey},
+    money::Money,
     seal::PairSecret,
     trust::Issuer,
 };
@@ -17,6 +18,14 @@ use serde::Deserialize;
 
 use crate::{control, core::Settings};
 
+/// Default size of a lease, in minor units: the dearest session of the default limits.
+const LEASE_SLICE_DEFAULT: i64 = 600;
+/// A larger slice is a whole balance, in minor units.
+const LEASE_SLICE_MAX: i64 = 1_000_000;
+/// Default validity of a lease: as long as a list gives any credit.
+const LEASE_HOURS_DEFAULT: u64 = 7 * 24;
+/// A year.
+const LEASE_HOURS_MAX: u64 = 365 * 24;
 /// Default age at which the list is published again: well below the 72 h during which gateways trust it in full.
 const LIST_EVERY_S_DEFAULT: u64 = 6 * 3600;
 /// Shortest age at which the list may be published again: a list of 100,000 tokens is 6 MB to every gateway.
@@ -75,6 +84,8 @@ struct File {
     seed_file: Option<PathBuf>,
     control_socket: Option<PathBuf>,
     list_every_s: Option<u64>,
+    lease_slice: Option<i64>,
+    lease_hours: Option<u64>,
     #[serde(default)]
     log: LogFile,
     gateways: Vec<GatewayFile>,
@@ -167,6 +178,20 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
             format!("{list_every_s} s is below {LIST_EVERY_S_MIN} s (0: never)"),
         ));
     }
+    let lease_slice = file.lease_slice.unwrap_or(LEASE_SLICE_DEFAULT);
+    if !(1..=LEASE_SLICE_MAX).contains(&lease_slice) {
+        return Err(value(
+            "lease_slice",
+            format!("{lease_slice}: allowed are 1 to {LEASE_SLICE_MAX} minor units"),
+        ));
+    }
+    let lease_hours = file.lease_hours.unwrap_or(LEASE_HOURS_DEFAULT);
+    if !(1..=LEASE_HOURS_MAX).contains(&lease_hours) {
+        return Err(value(
+            "lease_hours",
+            format!("{lease_hours}: allowed are 1 to {LEASE_HOURS_MAX} hours"),
+        ));
+    }
     if file.gateways.is_empty() || file.gateways.len() > GATEWAYS_MAX {
         return Err(value(
             "gateways",
@@ -182,7 +207,11 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         control_socket,
         data_dir,
         seed_file: file.seed_file.map(|seed| base.join(seed)),
-        settings: Settings { list_every_s },
+        settings: Settings {
+            list_every_s,
+            lease_slice: Money(lease_slice),
+            lease_s: lease_hours * 3_600,
+        },
         log_format: file.log.format,
         log_filter: file.log.filter.unwrap_or_else(|| "info".to_owned()),
         issuer_seed: secret(&secrets_path, "issuer_seed", &secrets.issuer_seed)?,

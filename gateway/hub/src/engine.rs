@@ -288,7 +288,10 @@ impl Engine {
                 gateway,
                 kind,
                 revision,
-            } => self.send_artifact(&[gateway], kind, revision),
+            } => match kind {
+                ArtifactKind::Lease => self.send_leases(&gateway),
+                _ => self.send_artifact(&[gateway], kind, revision),
+            },
             Effect::Announce { kind, revision } => {
                 let greeted = self.links.0.iter().filter(|(_, link)| link.greeted);
                 let gateways: Vec<GatewayId> = greeted.map(|(gateway, _)| *gateway).collect();
@@ -323,6 +326,17 @@ impl Engine {
         if let Some(link) = self.links.0.get_mut(gateway) {
             let (topic, frame) = link.seal(gateway, word, message);
             (self.send)(gateway, topic, frame);
+        }
+    }
+
+    /// Leases are for one gateway, and only the newest state of them matters.
+    fn send_leases(&mut self, gateway: &GatewayId) {
+        let Some(leases) = self.hub.leases_of(*gateway) else {
+            return;
+        };
+        match self.press.leases(&leases) {
+            Ok(part) => self.say(gateway, LinkDown::Artifact, &part),
+            Err(reason) => error!(%gateway, %reason, "leases cannot be signed"),
         }
     }
 
@@ -420,6 +434,7 @@ fn report(alarm: &Alarm) {
         Alarm::Fenced { gateway, .. } => error!(%gateway, %alarm, "gateway fenced"),
         Alarm::Version { gateway, .. } => error!(%gateway, %alarm, "no version in common"),
         Alarm::Upload { gateway, .. } => warn!(%gateway, %alarm, "upload not committed"),
+        Alarm::Withheld { gateway, .. } => warn!(%gateway, %alarm, "leases withheld"),
         Alarm::Ahead { gateway, .. } => error!(%gateway, %alarm, "gateway is ahead"),
         Alarm::Claimed { at, .. } => warn!(gateway = %at.gateway, %alarm, "session claimed twice"),
         Alarm::Clock { at, .. } => warn!(gateway = %at.gateway, %alarm, "clock is wrong"),

@@ -56,7 +56,7 @@ pub fn sessions(hub: &Hub) -> Vec<SessionRow> {
             .collect();
         let refunded = corrections
             .iter()
-            .filter(|(_, correction)| correction.credit == facts.payer)
+            .filter(|(_, correction)| correction.credit == facts.refunds_to())
             .fold(Money::ZERO, |sum, (_, correction)| {
                 sum.saturating_add(correction.amount)
             });

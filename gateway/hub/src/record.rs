@@ -4,7 +4,7 @@
 //! error: an older hub must not run on books it cannot read.
 
 use proto::{
-    artifact::Whitelist,
+    artifact::{Lease, Whitelist},
     codec::{self, CodecError},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     money::Money,
@@ -196,6 +196,28 @@ struct DisputeWithdrawn1 {
     sequence: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+struct LeaseOnly1 {
+    account: AccountId,
+    lease_only: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseGiven1 {
+    gateway: GatewayId,
+    journal_epoch: u32,
+    revision: u64,
+    lease: Lease,
+}
+
+/// Recalled, or released with revision 0.
+#[derive(Serialize, Deserialize)]
+struct LeaseChanged1 {
+    account: AccountId,
+    epoch: u64,
+    revision: u64,
+}
+
 const BOOTED: u16 = 1;
 const ACCOUNT_SET: u16 = 2;
 const TOKEN_SET: u16 = 3;
@@ -216,6 +238,10 @@ const ASIDE: u16 = 42;
 const CASE_OPENED: u16 = 43;
 const BARRED: u16 = 44;
 const DISPUTE_WITHDRAWN: u16 = 45;
+const LEASE_ONLY_SET: u16 = 15;
+const LEASE_GIVEN: u16 = 16;
+const LEASE_RECALLED: u16 = 17;
+const LEASE_RELEASED: u16 = 18;
 
 /// The bytes of an event. One short arm per kind; splitting them would hide that all are there.
 #[must_use]
@@ -347,6 +373,42 @@ pub fn encode(event: &Event) -> Vec<u8> {
                 sequence: at.sequence,
             },
         ),
+        Event::LeaseOnlySet { account, lease_only } => frame(LEASE_ONLY_SET, &LeaseOnly1 { account, lease_only }),
+        Event::LeaseGiven {
+            gateway,
+            journal_epoch,
+            revision,
+            lease,
+        } => frame(
+            LEASE_GIVEN,
+            &LeaseGiven1 {
+                gateway,
+                journal_epoch,
+                revision,
+                lease,
+            },
+        ),
+        Event::LeaseRecalled {
+            account,
+            epoch,
+            revision,
+        } => frame(
+            LEASE_RECALLED,
+            &LeaseChanged1 {
+                account,
+                epoch,
+                revision,
+            },
+        ),
+        Event::LeaseReleased { account, epoch } => {
+            let revision = 0;
+            let row = LeaseChanged1 {
+                account,
+                epoch,
+                revision,
+            };
+            frame(LEASE_RELEASED, &row)
+        }
     }
 }
 
@@ -482,6 +544,31 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
             Event::DisputeWithdrawn {
                 at: key(row.gateway, row.epoch, row.sequence),
             }
+        }
+        LEASE_ONLY_SET => {
+            let LeaseOnly1 { account, lease_only } = read(kind, &payload)?;
+            Event::LeaseOnlySet { account, lease_only }
+        }
+        LEASE_GIVEN => {
+            let row: LeaseGiven1 = read(kind, &payload)?;
+            Event::LeaseGiven {
+                gateway: row.gateway,
+                journal_epoch: row.journal_epoch,
+                revision: row.revision,
+                lease: row.lease,
+            }
+        }
+        LEASE_RECALLED => {
+            let row: LeaseChanged1 = read(kind, &payload)?;
+            Event::LeaseRecalled {
+                account: row.account,
+                epoch: row.epoch,
+                revision: row.revision,
+            }
+        }
+        LEASE_RELEASED => {
+            let LeaseChanged1 { account, epoch, .. } = read(kind, &payload)?;
+            Event::LeaseReleased { account, epoch }
         }
         unknown => return Err(RecordError::Kind(unknown)),
     })

@@ -71,6 +71,8 @@ struct SeedFile {
 struct AccountRow {
     id: AccountId,
     deposit: i64,
+    #[serde(default)]
+    lease_only: bool,
 }
 
 #[derive(Deserialize)]
@@ -195,6 +197,9 @@ fn catalogue(file: SeedFile, key: &TokenKey) -> Result<Catalogue, RowError> {
         }
         if catalogue.accounts.insert(row.id, Money(row.deposit)).is_some() {
             return Err((format!("accounts[{i}]"), format!("account {} is here twice", row.id)));
+        }
+        if row.lease_only {
+            catalogue.lease_only.insert(row.id);
         }
     }
     if let Some(rows) = file.tokens {

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
-    core::conflict::keep,
-    core::{Dispute, GatewayRow, Hub, PublishedList, QUARANTINE_PART_BYTES, RecordKey, SessionPhase, SessionRow},
+    core::{
+        Dispute, GatewayRow, Hub, LeaseRow, PublishedList, QUARANTINE_PART_BYTES, RecordKey, SessionPhase, SessionRow,
+        conflict::keep,
+    },
     record::{RecordError, Token1},
 };
 
@@ -120,6 +122,38 @@ struct Dispute1 {
     computed: Option<Money>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct LeaseOnly1 {
+    account: AccountId,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Lease1 {
+    account: AccountId,
+    epoch: u64,
+    gateway: GatewayId,
+    journal_epoch: u32,
+    revision: u64,
+    amount: Money,
+    not_after_s: u64,
+    is_taken: bool,
+    is_recalled: bool,
+    spent: Money,
+    held: Money,
+    returned: Money,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseRevision1 {
+    gateway: GatewayId,
+    revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseLast1 {
+    epoch: u64,
+}
+
 const HEAD: u16 = 1;
 const ACCOUNT: u16 = 2;
 const TOKEN: u16 = 3;
@@ -137,6 +171,10 @@ const SESSION: u16 = 14;
 const QUARANTINE_PART: u16 = 15;
 const QUARANTINE_REASON: u16 = 16;
 const DISPUTE: u16 = 17;
+const LEASE_ONLY: u16 = 18;
+const LEASE: u16 = 19;
+const LEASE_REVISION: u16 = 20;
+const LEASE_LAST: u16 = 21;
 
 /// The state in chunks that fit the store.
 #[must_use]
@@ -278,6 +316,36 @@ fn write_ledger(hub: &Hub, writer: &mut Writer) {
     }
     write_exceptions(hub, writer);
     keep::write(&hub.conflicts, |kind, payload| writer.push_bytes(kind, payload));
+    write_leases(hub, writer);
+}
+
+fn write_leases(hub: &Hub, writer: &mut Writer) {
+    for &account in &hub.lease_only {
+        writer.push(LEASE_ONLY, &LeaseOnly1 { account });
+    }
+    for (&(account, epoch), row) in &hub.leases {
+        writer.push(
+            LEASE,
+            &Lease1 {
+                account,
+                epoch,
+                gateway: row.gateway,
+                journal_epoch: row.journal_epoch,
+                revision: row.revision,
+                amount: row.amount,
+                not_after_s: row.not_after_s,
+                is_taken: row.is_taken,
+                is_recalled: row.is_recalled,
+                spent: row.spent,
+                held: row.held,
+                returned: row.returned,
+            },
+        );
+    }
+    for (&gateway, &revision) in &hub.lease_revisions {
+        writer.push(LEASE_REVISION, &LeaseRevision1 { gateway, revision });
+    }
+    writer.push(LEASE_LAST, &LeaseLast1 { epoch: hub.lease_last });
 }
 
 fn write_exceptions(hub: &Hub, writer: &mut Writer) {
@@ -426,6 +494,7 @@ fn restore_ledger(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Record
             hub.gateways.insert(row.gateway, kept);
         }
         BALANCE => restore_balance(hub, &read(kind, payload)?)?,
+        LEASE_ONLY..=LEASE_LAST => restore_leases(hub, kind, payload)?,
         SESSION => restore_session(hub, &read(kind, payload)?)?,
         QUARANTINE_PART => {
             let row: QuarantinePart1 = read(kind, payload)?;
@@ -446,6 +515,38 @@ fn restore_ledger(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Record
             };
             hub.disputes.insert(key(row.gateway, row.epoch, row.sequence), dispute);
         }
+        unknown => return Err(RecordError::Kind(unknown)),
+    }
+    Ok(())
+}
+
+fn restore_leases(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), RecordError> {
+    match kind {
+        LEASE_ONLY => {
+            let LeaseOnly1 { account } = read(kind, payload)?;
+            hub.lease_only.insert(account);
+        }
+        LEASE => {
+            let row: Lease1 = read(kind, payload)?;
+            let kept = LeaseRow {
+                gateway: row.gateway,
+                journal_epoch: row.journal_epoch,
+                revision: row.revision,
+                amount: row.amount,
+                not_after_s: row.not_after_s,
+                is_taken: row.is_taken,
+                is_recalled: row.is_recalled,
+                spent: row.spent,
+                held: row.held,
+                returned: row.returned,
+            };
+            hub.leases.insert((row.account, row.epoch), kept);
+        }
+        LEASE_REVISION => {
+            let row: LeaseRevision1 = read(kind, payload)?;
+            hub.lease_revisions.insert(row.gateway, row.revision);
+        }
+        LEASE_LAST => hub.lease_last = read::<LeaseLast1>(kind, payload)?.epoch,
         unknown => return Err(RecordError::Kind(unknown)),
     }
     Ok(())

@@ -30,6 +30,7 @@ fn entry(number: u32) -> ListEntry {
         credential_revision: 1,
         balance: Money(100),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
@@ -191,6 +192,7 @@ fn the_largest_list_fits_one_envelope() {
         credential_revision: u64::MAX,
         balance: Money(i64::MIN),
         not_after_s: u64::MAX,
+        lease_only: false,
         ..entry(0)
     };
     assert!(codec::to_vec(&vec![widest; CHUNK_ENTRIES]).len() <= proto::link::PART_BYTES_MAX);

@@ -218,7 +218,8 @@ fn changed_payloads_behind_a_good_signature_do_not_panic() {
             ArtifactKind::List => artifact::verify_list(&envelope, &[vector.bytes("chunk")], &keys).is_ok(),
             ArtifactKind::Revocations => artifact::verify_revocations(&envelope, &keys).is_ok(),
             ArtifactKind::Tariffs => artifact::verify_tariffs(&envelope, &keys).is_ok(),
-            ArtifactKind::Other | ArtifactKind::Policy | ArtifactKind::Lease => panic!("no such vector"),
+            ArtifactKind::Lease => artifact::verify_leases(&envelope, &keys).is_ok(),
+            ArtifactKind::Other | ArtifactKind::Policy => panic!("no such vector"),
             ArtifactKind::Voucher | ArtifactKind::Firmware => panic!("no such vector"),
         };
         if passes { passed += 1 } else { refused += 1 }

@@ -196,6 +196,7 @@ fn a_second_implementation_reads_every_body_as_the_schema_says() {
         "envelope-list",
         "envelope-revocations-extreme",
         "envelope-tariffs-extreme",
+        "envelope-leases-extreme",
     ] {
         let vector = read(name);
         let payload = parsed(&vector.bytes("payload"));
@@ -366,12 +367,21 @@ fn every_struct_of_the_schema_has_a_vector() {
     let enveloped = [
         "revocations",
         "revoked",
+        "leases",
         "tariff-table",
         "tariff-of",
         "protected-header",
         "list-entry",
     ];
-    let inside = ["id-token", "stamp", "price-element", "bill", "evidence", "note"];
+    let inside = [
+        "id-token",
+        "stamp",
+        "price-element",
+        "bill",
+        "evidence",
+        "lease",
+        "note",
+    ];
     for rule in schema.fields.keys().map(String::as_str) {
         let covered = rules.contains(&rule) || enveloped.contains(&rule) || inside.contains(&rule);
         assert!(covered, "{rule}");

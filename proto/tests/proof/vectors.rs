@@ -91,6 +91,7 @@ fn envelopes() -> Vec<Vector> {
     let (list, chunks) = sign_list(&issuer, 31, 1_772_371_800, content::entries()).expect("two entries");
     let manifest = trust::open(ArtifactKind::List, &list, &[issuer.key()], &mut [0; 1000]).expect("just signed");
     let [revocations, most_revocations] = content::revocations();
+    let [leases, most_leases] = content::leases();
     let [tariffs, most_tariffs] = content::tariff_tables();
     let encoded = |value: &dyn samples::Value| value.encoded();
     let (kind_r, kind_t) = (ArtifactKind::Revocations, ArtifactKind::Tariffs);
@@ -114,6 +115,18 @@ fn envelopes() -> Vec<Vector> {
             kind_r,
             "revocations",
             encoded(&most_revocations),
+        ),
+        sign(
+            "envelope-leases-typical",
+            ArtifactKind::Lease,
+            "leases",
+            encoded(&leases),
+        ),
+        sign(
+            "envelope-leases-extreme",
+            ArtifactKind::Lease,
+            "leases",
+            encoded(&most_leases),
         ),
         sign("envelope-tariffs-typical", kind_t, "tariff-table", encoded(&tariffs)),
         sign(
@@ -343,4 +356,7 @@ fn the_envelopes_of_the_vectors_pass_the_gate() {
     let opened = ["envelope-tariffs-typical", "envelope-tariffs-extreme"]
         .map(|name| artifact::verify_tariffs(&read(name).bytes("envelope"), &key).expect(name));
     assert_eq!(opened, content::tariff_tables());
+    let opened = ["envelope-leases-typical", "envelope-leases-extreme"]
+        .map(|name| artifact::verify_leases(&read(name).bytes("envelope"), &key).expect(name));
+    assert_eq!(opened, content::leases());
 }

@@ -37,6 +37,8 @@ impl Draft<'_> {
         let Some(session) = asked.filter(|s| about == (s.request.session, s.request.token)) else {
             return self.late_answer(answer);
         };
+        // First, so that the decision below can spend it.
+        self.lease(&answer.lease, 0);
         let credible = word != Word::None;
         let events = self.gateway.health.decide(self.at, credible, false, limits);
         self.out.events.extend(events);
@@ -52,6 +54,7 @@ impl Draft<'_> {
 
     /// Too late for the verdict, in time for the books: an accept secures the session, a newer denial is kept.
     fn late_answer(&mut self, answer: &Answer) -> Result<(), Ignored> {
+        self.lease(&answer.lease, 0);
         let session = self
             .gateway
             .sessions

@@ -24,6 +24,9 @@ impl Draft<'_> {
             self.start_probe();
             return Ok(());
         }
+        if self.leases_end() {
+            return Ok(());
+        }
         let session = gateway.sessions.due(self.at).next().ok_or(Ignored::NotDue)?;
         if session.is_asking() {
             let events = gateway.health.decide(self.at, false, false, &gateway.config.limits);

@@ -146,6 +146,7 @@ impl Hub {
             credential_revision: token.map_or(0, |token| token.revision),
             account: token.map_or(0, |token| token.account),
             money_max: Money(token.map_or(0, |token| self.balance(token.account))),
+            lease: proto::artifact::Lease::default(),
         }
     }
 
@@ -220,6 +221,7 @@ impl Hub {
             credential_revision: token.revision,
             balance: Money(self.balance(token.account)),
             not_after_s: 0,
+            lease_only: false,
         };
         let mut entries: Vec<ListEntry> = listed.map(entry).collect();
         if cut_short {

@@ -202,6 +202,7 @@ impl World {
             devices,
             limits,
             offset_min: 480,
+            gateway: None,
         };
         let (cards, tokens) = tokens(&mut random);
         let hub = Hub::new(tokens, &mut random);

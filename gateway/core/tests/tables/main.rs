@@ -6,6 +6,7 @@ mod site;
 mod authorize;
 mod billing;
 mod health;
+mod lease;
 mod link;
 mod pace;
 mod session;

@@ -43,6 +43,7 @@ pub(crate) fn entry(n: u8, whitelist: Whitelist) -> ListEntry {
         credential_revision: 5,
         balance: Money(10_000),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
@@ -161,6 +162,7 @@ pub(crate) fn config() -> Config {
         devices: devices.into(),
         limits: Limits::default(),
         offset_min: 480,
+        gateway: Some(id("gw-1")),
     }
 }
 
@@ -339,6 +341,7 @@ pub(crate) fn answer_to(decision: &Decision, reply: Reply) -> Input {
         credential_revision: reply.credential_revision,
         account: u64::from(question.token.0[0]),
         money_max: reply.money_max,
+        lease: proto::artifact::Lease::default(),
     })
 }
 

@@ -110,6 +110,7 @@ impl Hcp {
             revocations_revision,
             tariffs_revision,
             down_counter: self.window.last,
+            leases_revision: position.leases_revision,
         };
         self.seal(LinkUp::Hello, &hello)
     }
@@ -217,10 +218,7 @@ fn verify(
             .map(Input::Revocations)
             .map(Some),
         ArtifactKind::Tariffs => artifact::verify_tariffs(envelope, keys).map(Input::Tariffs).map(Some),
-        ArtifactKind::Policy
-        | ArtifactKind::Lease
-        | ArtifactKind::Voucher
-        | ArtifactKind::Firmware
-        | ArtifactKind::Other => Ok(None), // This version does not use them.
+        ArtifactKind::Lease => artifact::verify_leases(envelope, keys).map(Input::Leases).map(Some),
+        ArtifactKind::Policy | ArtifactKind::Voucher | ArtifactKind::Firmware | ArtifactKind::Other => Ok(None), // This version does not use them.
     }
 }

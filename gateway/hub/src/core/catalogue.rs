@@ -1,7 +1,7 @@
 //! What the operator wants: accounts, tokens, tariffs, revocations. An import compares it with the state; the
 //! differences become events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
     artifact::{LIST_ENTRIES_MAX, Whitelist},
@@ -46,6 +46,8 @@ pub struct RevocationSpec {
 pub struct Catalogue {
     /// Accounts with the sum of all deposits. An account is never removed.
     pub accounts: BTreeMap<AccountId, Money>,
+    /// Of these accounts, those that are never served on credit: a lease or an instrument pays, or nobody.
+    pub lease_only: BTreeSet<AccountId>,
     /// All tokens; one that is not here is no longer listed.
     pub tokens: Option<BTreeMap<TokenHash, TokenSpec>>,
     /// Revocations. Sticky: one that is not here stays.
@@ -99,6 +101,11 @@ impl Hub {
         for (&account, &deposit) in &catalogue.accounts {
             if self.accounts.get(&account) != Some(&deposit) {
                 events.push(Event::AccountSet { account, deposit });
+                summary.accounts += 1;
+            }
+            let lease_only = catalogue.lease_only.contains(&account);
+            if self.is_lease_only(account) != lease_only {
+                events.push(Event::LeaseOnlySet { account, lease_only });
                 summary.accounts += 1;
             }
         }

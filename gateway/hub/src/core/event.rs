@@ -4,6 +4,7 @@
 use core::fmt;
 
 use proto::{
+    artifact::Lease,
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::LedgerRecord,
     money::Money,
@@ -135,6 +136,40 @@ pub enum Event {
         hash: Hash,
         /// Why.
         reason: String,
+    },
+    /// An account is never served on credit, or is again.
+    LeaseOnlySet {
+        /// Which.
+        account: AccountId,
+        /// Whether it is not.
+        lease_only: bool,
+    },
+    /// A lease is given.
+    LeaseGiven {
+        /// To whom.
+        gateway: GatewayId,
+        /// For which epoch of its journal.
+        journal_epoch: u32,
+        /// Revision of its leases with this one.
+        revision: u64,
+        /// What.
+        lease: Lease,
+    },
+    /// What is left of a lease is asked back.
+    LeaseRecalled {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// Revision of its gateway's leases with this.
+        revision: u64,
+    },
+    /// The operator freed a lease of an epoch that is over.
+    LeaseReleased {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
     },
     /// The charge of a record is not what the hub computes. It is booked as the gateway charged it.
     Disputed {

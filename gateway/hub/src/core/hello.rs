@@ -7,7 +7,7 @@ use proto::{
     trust::ArtifactKind,
 };
 
-use super::{Alarm, Decision, Effect, Event, Hub, Now, state::REVOCATION_WINDOW};
+use super::{Alarm, Decision, Effect, Event, Hub, Now, lease, state::REVOCATION_WINDOW};
 
 impl Hub {
     pub(super) fn decide_hello(&self, now: Now, gateway: GatewayId, counter: u64, hello: &LinkHello) -> Decision {
@@ -85,6 +85,9 @@ impl Hub {
         });
         self.send_newer(gateway, hello, &mut decision);
         decision
+            .effects
+            .extend(lease::withheld(self, gateway, hello.epoch).map(Effect::Alarm));
+        decision
     }
 
     /// Where the hub stands with a gateway that stands elsewhere.
@@ -129,6 +132,12 @@ impl Hub {
         let tariffs = self.tariff_table.as_ref().map_or(0, |table| table.revision);
         if tariffs > hello.tariffs_revision {
             send(ArtifactKind::Tariffs, tariffs);
+        }
+        if let Some(leases) = self
+            .leases_of(gateway)
+            .filter(|leases| leases.revision > hello.leases_revision)
+        {
+            send(ArtifactKind::Lease, leases.revision);
         }
         let list = self.list.as_ref().map_or(0, |list| list.revision);
         if list > hello.list_revision {

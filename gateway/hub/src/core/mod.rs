@@ -8,6 +8,7 @@ mod catalogue;
 pub mod conflict;
 mod event;
 mod hello;
+mod lease;
 mod publish;
 mod state;
 mod upload;
@@ -23,6 +24,7 @@ use proto::{
 pub use catalogue::{Catalogue, ImportRefusal, ImportSummary, RevocationSpec, SHRINK_TOKENS_FREE, TokenSpec};
 pub use conflict::{About, Adjustment, Case, Class, Conflicts, Order, OrderRefusal};
 pub use event::{Event, RecordKey};
+pub use lease::{LeaseKey, LeaseRow};
 pub use publish::PublishedList;
 pub use state::{
     Dispute, GatewayRow, Hub, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow, TokenRow,
@@ -41,6 +43,10 @@ pub struct Now {
 pub struct Settings {
     /// Longest age of the published list before the same content is published anew, in s; 0: never.
     pub list_every_s: u64,
+    /// Size of a lease, if the account has so much.
+    pub lease_slice: Money,
+    /// How long a lease may be spent, in s.
+    pub lease_s: u64,
 }
 
 /// Something that happened. Frames of gateways are here after their seal and counter were checked.
@@ -82,6 +88,8 @@ pub enum Input {
     Import(Catalogue),
     /// The operator corrects the books, or closes a session.
     Order(Order),
+    /// The operator has looked at a gateway that was put back: what it could have spent in former epochs is free again.
+    ReleaseLeases(GatewayId),
     /// Time passed.
     Tick,
 }
@@ -178,6 +186,14 @@ pub enum Alarm {
         /// Its highest version.
         version_max: u8,
     },
+    /// A gateway was put back from a backup: nobody knows what it had spent of its leases.
+    #[error("gateway {gateway} was put back: {amount} of its leases stay withheld until you release them")]
+    Withheld {
+        /// Who.
+        gateway: GatewayId,
+        /// What of its leases is not accounted for.
+        amount: Money,
+    },
     /// An upload that cannot be committed as it stands.
     #[error("gateway {gateway}: {reason}")]
     Upload {
@@ -256,11 +272,9 @@ impl Hub {
                 counter,
                 hello,
             } => self.decide_hello(now, *gateway, *counter, hello),
-            Input::Ask { gateway, ask } => Decision {
-                events: Vec::new(),
-                effects: vec![Effect::Answer(*gateway, self.answer(now, ask))],
-            },
-            Input::Upload { gateway, upload } => self.decide_upload(now, *gateway, upload),
+            Input::Ask { gateway, ask } => self.decide_ask(now, settings, *gateway, ask),
+            Input::Upload { gateway, upload } => self.decide_upload(now, settings, *gateway, upload),
+            Input::ReleaseLeases(gateway) => self.decide_release(*gateway),
             Input::Echo { gateway, echo } => Decision {
                 events: Vec::new(),
                 effects: vec![Effect::Echo(*gateway, echo.clone())],
@@ -285,11 +299,13 @@ impl Hub {
         decision
     }
 
-    /// What is left of an account: deposits less everything spent and held. Negative: overdrawn.
+    /// What is left of an account: deposits less everything spent, held and leased. Negative: overdrawn.
     #[must_use]
     pub fn available(&self, account: AccountId) -> Money {
         let sums = self.book().balance(&proto::book::Account::Customer(account));
-        self.posted(account).saturating_sub(sums.debits_pending)
+        self.posted(account)
+            .saturating_sub(sums.debits_pending)
+            .saturating_sub(self.untaken(account))
     }
 
     /// What an account has, open holds aside. Negative: overdrawn.

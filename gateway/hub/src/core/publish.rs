@@ -85,6 +85,7 @@ impl Hub {
                 credential_revision: row.credential_revision,
                 balance: self.available(row.account),
                 not_after_s: row.not_after_s,
+                lease_only: self.is_lease_only(row.account),
             })
             .collect();
         PublishedList {

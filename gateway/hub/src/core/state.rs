@@ -1,6 +1,6 @@
 //! The hub's state and its only mutator.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proto::{
     artifact::{REVOCATIONS_MAX, Revocations, Revoked, TariffTable, Whitelist},
@@ -14,6 +14,7 @@ use proto::{
 use super::{
     conflict::{Act, Adjustment, Conflicts, Correction, Facts, Standing},
     event::{Event, RecordKey},
+    lease::{LeaseKey, LeaseRow},
     publish::PublishedList,
 };
 
@@ -136,6 +137,12 @@ pub struct Hub {
     pub(crate) quarantine: BTreeMap<RecordKey, Quarantined>,
     pub(crate) disputes: BTreeMap<RecordKey, Dispute>,
     pub(crate) conflicts: Conflicts,
+    /// Accounts that are never served on credit.
+    pub(crate) lease_only: BTreeSet<AccountId>,
+    pub(crate) leases: BTreeMap<LeaseKey, LeaseRow>,
+    /// Number of the newest lease.
+    pub(crate) lease_last: u64,
+    pub(crate) lease_revisions: BTreeMap<GatewayId, u64>,
 }
 
 impl Hub {
@@ -306,6 +313,25 @@ impl Hub {
                 self.quarantine.entry(*at).or_default().reason.clone_from(reason);
                 self.commit(at, *hash).quarantined += 1;
             }
+            Event::LeaseOnlySet { account, lease_only } => {
+                match lease_only {
+                    true => self.lease_only.insert(*account),
+                    false => self.lease_only.remove(account),
+                };
+                self.list_stale = true;
+            }
+            Event::LeaseGiven {
+                gateway,
+                journal_epoch,
+                revision,
+                lease,
+            } => self.apply_lease_given(*gateway, *journal_epoch, *revision, lease),
+            Event::LeaseRecalled {
+                account,
+                epoch,
+                revision,
+            } => self.apply_lease_recalled((*account, *epoch), *revision),
+            Event::LeaseReleased { account, epoch } => self.apply_lease_released((*account, *epoch)),
             Event::Disputed {
                 at,
                 session,
@@ -398,6 +424,8 @@ impl Hub {
         }
         self.note_facts(at, record);
         let session = record.session;
+        let held = self.sessions.get(&session).map(|row| (row.payer, row.hold));
+        self.follow_leases(at.gateway, at.epoch, record, held);
         match record.kind {
             RecordKind::Hold => {
                 let row = SessionRow {
@@ -420,7 +448,11 @@ impl Hub {
                     }
                 }
             }
-            RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => {}
+            RecordKind::Started
+            | RecordKind::Indeterminate
+            | RecordKind::LeaseReturn
+            | RecordKind::LeaseTaken
+            | RecordKind::Other => {}
         }
     }
 
@@ -472,6 +504,12 @@ impl Hub {
                 let gateway = self.conflicts.session(&session).map(|facts| facts.gateway);
                 self.disputes
                     .retain(|at, dispute| dispute.session != session || Some(at.gateway) != gateway);
+                if let Some(facts) = self.conflicts.session(&session).filter(|facts| facts.is_open())
+                    && let Account::Lease(account, lease) = facts.payer
+                    && let Some(row) = self.leases.get_mut(&(account, lease))
+                {
+                    row.held = row.held.saturating_sub(facts.hold);
+                }
                 self.conflicts.displace(&session);
                 self.sessions.remove(&session);
                 self.sessions_closed.retain(|closed| *closed != session);

@@ -13,8 +13,9 @@ use proto::{
 };
 
 use super::{
-    Alarm, Decision, Effect, Event, GatewayRow, Hub, Now, RecordKey,
+    Alarm, Decision, Effect, Event, GatewayRow, Hub, Now, RecordKey, Settings,
     conflict::{About, Adjustment, Case, Claimed, Class, Facts, claimed, clock_offset_s, clock_skew},
+    lease::{LeaseKey, LeaseRow, follow},
     state::{SessionPhase, SessionRow},
 };
 
@@ -28,7 +29,7 @@ pub const QUARANTINE_PART_BYTES: usize = 2048;
 pub const QUARANTINE_ROWS_MAX: usize = 10_000;
 
 impl Hub {
-    pub(super) fn decide_upload(&self, now: Now, gateway: GatewayId, upload: &Upload) -> Decision {
+    pub(super) fn decide_upload(&self, now: Now, settings: &Settings, gateway: GatewayId, upload: &Upload) -> Decision {
         let mut decision = Decision::default();
         let row = match self.gateways.get(&gateway) {
             Some(row) if row.epoch == upload.epoch => row,
@@ -62,6 +63,8 @@ impl Hub {
                 after.hash = chain(&after.hash, bytes);
                 judge.judge(after.upto, after.hash, bytes, &mut decision);
             }
+            let leases = judge.leases;
+            self.renew(now, settings, gateway, &leases, &mut decision);
         }
         decision.effects.push(receipt(gateway, &after));
         decision
@@ -118,6 +121,8 @@ struct Judge<'a> {
     clock: Option<(u32, i64)>,
     clock_alarmed: bool,
     adjusted: u64,
+    /// Leases that the records concern.
+    leases: BTreeMap<LeaseKey, LeaseRow>,
     quarantined: usize,
     wall_s: u64,
 }
@@ -134,6 +139,7 @@ impl<'a> Judge<'a> {
             clock: hub.conflicts.clocks.get(&gateway).copied(),
             clock_alarmed: false,
             adjusted: 0,
+            leases: BTreeMap::new(),
             quarantined: 0,
             wall_s: now.wall_s,
         }
@@ -210,7 +216,19 @@ impl<'a> Judge<'a> {
         {
             return Err(format!("session {session} is closed; it cannot be held again"));
         }
+        let held = self.sessions.get(&session).map(|row| (row.payer, row.hold));
+        self.fetch_lease(&record, held);
+        let mut leases = self.leases.clone();
+        follow(
+            &mut leases,
+            self.hub.lease_last,
+            self.gateway,
+            self.epoch,
+            &record,
+            held,
+        )?;
         self.book.book(&record).map_err(|error| error.to_string())?;
+        self.leases = leases;
         self.follow(at, &record);
         Ok(Judged::Booked { record, entry })
     }
@@ -233,7 +251,11 @@ impl<'a> Judge<'a> {
                     row.phase = SessionPhase::Closed;
                 }
             }
-            RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => {}
+            RecordKind::Started
+            | RecordKind::Indeterminate
+            | RecordKind::LeaseReturn
+            | RecordKind::LeaseTaken
+            | RecordKind::Other => {}
         }
         if let Some(facts) = self.facts.get_mut(&session) {
             facts.hear(at, record);
@@ -305,6 +327,16 @@ impl<'a> Judge<'a> {
         }
         if record.at.quality == ClockQuality::Synchronised {
             self.clock = Some((record.boot, clock_offset_s(record)));
+        }
+    }
+
+    fn fetch_lease(&mut self, record: &LedgerRecord, held: Option<(Account, Money)>) {
+        let key = match held {
+            Some((Account::Lease(account, lease), _)) => (account, lease),
+            _ => (record.account, record.evidence.lease),
+        };
+        if let Some(row) = self.hub.leases.get(&key) {
+            self.leases.entry(key).or_insert(*row);
         }
     }
 

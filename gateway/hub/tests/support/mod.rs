@@ -19,7 +19,11 @@ use proto::{
 use serde_bytes::ByteBuf;
 
 pub const NOW: Now = Now { wall_s: 1_700_000_000 };
-pub const SETTINGS: Settings = Settings { list_every_s: 3600 };
+pub const SETTINGS: Settings = Settings {
+    list_every_s: 3600,
+    lease_slice: Money(600),
+    lease_s: 7 * 86_400,
+};
 pub const ACCOUNT: u64 = 7;
 pub const DEPOSIT: Money = Money(10_000);
 
@@ -74,6 +78,7 @@ pub fn hello(epoch: u32, head: u64) -> LinkHello {
         revocations_revision: 0,
         tariffs_revision: 0,
         down_counter: 0,
+        leases_revision: 0,
     }
 }
 

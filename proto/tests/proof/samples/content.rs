@@ -1,7 +1,7 @@
 //! What travels inside messages and envelopes: tariffs, records, lists, revocations.
 
 use proto::{
-    artifact::{ListEntry, ListManifest, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
+    artifact::{Lease, Leases, ListEntry, ListManifest, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
     id::*,
     link::{Evidence, LedgerRecord, RecordKind},
     message::StopReason,
@@ -144,6 +144,7 @@ pub(crate) fn entry() -> ListEntry {
         credential_revision: 3,
         balance: Money(12_345),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
@@ -157,6 +158,7 @@ fn most_entry() -> ListEntry {
         credential_revision: u64::MAX,
         balance: Money(i64::MIN),
         not_after_s: u64::MAX,
+        lease_only: false,
     }
 }
 
@@ -219,6 +221,32 @@ pub(crate) fn inside() -> Vec<Sample> {
 }
 
 /// Revocations of the envelope vectors: typical and extreme.
+pub(crate) fn leases() -> [Leases; 2] {
+    let lease = |account, epoch, amount, not_after_s| Lease {
+        account,
+        epoch,
+        amount: Money(amount),
+        not_after_s,
+    };
+    [
+        Leases {
+            revision: 12,
+            gateway: name("gw-01"),
+            journal_epoch: 1,
+            entries: vec![
+                lease(90_210, 4_294_967_297, 600, 1_772_976_600),
+                lease(90_211, 4_294_967_290, 0, 1_772_900_000),
+            ],
+        },
+        Leases {
+            revision: u64::MAX,
+            gateway: name("gateway-0123456789ab"),
+            journal_epoch: u32::MAX,
+            entries: vec![lease(u64::MAX, u64::MAX, i64::MAX, u64::MAX)],
+        },
+    ]
+}
+
 pub(crate) fn revocations() -> [Revocations; 2] {
     let revoked = |token, credential_revision| Revoked {
         token,

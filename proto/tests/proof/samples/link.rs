@@ -32,6 +32,7 @@ pub(crate) fn up() -> Vec<Sample> {
         revocations_revision: 6,
         tariffs_revision: 4,
         down_counter: (2 << 32) + 900,
+        leases_revision: 12,
     };
     let most_hello = LinkHello {
         version_min: u8::MAX,
@@ -44,6 +45,7 @@ pub(crate) fn up() -> Vec<Sample> {
         revocations_revision: u64::MAX,
         tariffs_revision: u64::MAX,
         down_counter: u64::MAX,
+        leases_revision: u64::MAX,
     };
     let ask = Ask {
         ask: 55,
@@ -161,6 +163,7 @@ pub(crate) fn down() -> Vec<Sample> {
         credential_revision: 3,
         account: 90_210,
         money_max: Money(4_000),
+        lease: proto::artifact::Lease::default(),
     };
     let most_answer = Answer {
         ask: u64::MAX,
@@ -170,6 +173,7 @@ pub(crate) fn down() -> Vec<Sample> {
         credential_revision: u64::MAX,
         account: u64::MAX,
         money_max: Money(i64::MIN),
+        lease: super::content::leases()[1].entries[0],
     };
     let receipt = LedgerReceipt {
         epoch: 1,

@@ -121,7 +121,13 @@ impl Hub {
                 | Event::Aside { .. }
                 | Event::CaseOpened(_)
                 | Event::Barred { .. }
-                | Event::DisputeWithdrawn { .. } => {}
+                | Event::DisputeWithdrawn { .. }
+                | Event::LeaseOnlySet { .. }
+                | Event::LeaseGiven { .. }
+                | Event::LeaseRecalled { .. } => {}
+                Event::LeaseReleased { account, .. } => {
+                    touched.accounts.insert(*account);
+                }
             }
         }
         touched

@@ -57,6 +57,7 @@ pub(crate) fn claimed(standing: Option<&Facts>, at: &RecordKey, record: &LedgerR
             | RecordKind::Started
             | RecordKind::Indeterminate
             | RecordKind::LeaseReturn
+            | RecordKind::LeaseTaken
             | RecordKind::Other => Claimed::Own,
         },
         Standing::Captured | Standing::Voided if retold || record.kind == RecordKind::Capture => aside,
@@ -74,7 +75,11 @@ fn says_the_same(facts: &Facts, record: &LedgerRecord) -> bool {
             facts.is_captured() && charge == (record.amount, record.register_start, record.register_end, record.bill)
         }
         RecordKind::Void => facts.standing == Standing::Voided,
-        RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => true,
+        RecordKind::Started
+        | RecordKind::Indeterminate
+        | RecordKind::LeaseReturn
+        | RecordKind::LeaseTaken
+        | RecordKind::Other => true,
     }
 }
 
@@ -95,7 +100,7 @@ impl Conflicts {
                 ..direct(payer, Account::Clearing, facts.hold)
             });
         } else if facts.charged > Money::ZERO {
-            lines.push(direct(revenue, payer, facts.charged));
+            lines.push(direct(revenue, facts.refunds_to(), facts.charged));
         }
         let own = self
             .corrections

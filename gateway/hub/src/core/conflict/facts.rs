@@ -139,7 +139,16 @@ impl Facts {
                 self.standing = Standing::Voided;
                 self.closed_by = at.sequence;
             }
-            RecordKind::Hold | RecordKind::LeaseReturn | RecordKind::Other => {}
+            RecordKind::Hold | RecordKind::LeaseReturn | RecordKind::LeaseTaken | RecordKind::Other => {}
+        }
+    }
+
+    /// Who gets back what was charged too much. What a lease has spent stays spent: it is the customer's money again.
+    #[must_use]
+    pub const fn refunds_to(&self) -> Account {
+        match self.payer {
+            Account::Lease(account, _) => Account::Customer(account),
+            payer => payer,
         }
     }
 

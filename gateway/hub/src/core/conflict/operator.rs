@@ -54,6 +54,9 @@ pub enum OrderRefusal {
     /// Nothing known of the session, or nothing held for it.
     #[error("session {0} holds no money")]
     NotHeld(SessionId),
+    /// What a lease pays its gateway alone may end: the lease would be spent twice.
+    #[error("session {0} is paid by a lease; release the leases of its gateway instead")]
+    Leased(SessionId),
     /// More than is held.
     #[error("{amount} is more than the {hold} that is held")]
     AboveHold {
@@ -157,6 +160,9 @@ impl Hub {
             Order::Close { session, amount, .. } => {
                 let facts = self.conflicts.facts.get(&session).filter(|facts| facts.is_open());
                 let facts = facts.ok_or(OrderRefusal::NotHeld(session))?;
+                if let Account::Lease(..) = facts.payer {
+                    return Err(OrderRefusal::Leased(session));
+                }
                 if amount < Money::ZERO {
                     return Err(OrderRefusal::Amount(amount));
                 }

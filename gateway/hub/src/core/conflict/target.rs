@@ -124,7 +124,7 @@ impl Hub {
         add(
             Class::Duplicate,
             revenue,
-            facts.payer,
+            facts.refunds_to(),
             refund,
             "register interval billed already; billed once".to_owned(),
         );
@@ -132,7 +132,7 @@ impl Hub {
         if facts.rule == EMERGENCY_RULE {
             let loss = Account::Loss(Loss::Emergency);
             let reason = "emergency credit or free vend".to_owned();
-            add(Class::Emergency, loss, facts.payer, paid, reason);
+            add(Class::Emergency, loss, facts.refunds_to(), paid, reason);
         } else if facts.payer == Account::Prepaid && self.conflicts.is_redeemed_again(session, facts) {
             let reason = format!("instrument {} was redeemed before", facts.evidence.instrument);
             add(
