@@ -35,7 +35,7 @@ marks! {
     // The network.
     FrameLost, FrameTwice, FrameOvertaken, FrameReplayedUp, FrameReplayedDown, LinkCut,
     // The hub.
-    HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
+    RecordSetAside, RecordDisputed, RecordAdjusted, CommandRepeated, HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
     // Clocks.
     ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown,
 }

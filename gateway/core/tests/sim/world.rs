@@ -174,6 +174,8 @@ pub(crate) struct World {
     pub(crate) wall_skew_s: i64,
     pub(crate) quality: ClockQuality,
     pub(crate) visits: u32,
+    /// Number of the operator's last command.
+    pub(crate) orders: u64,
     pub(crate) auditor: Auditor,
     pub(crate) marks: Marks,
     pub(crate) trace: bool,
@@ -225,6 +227,7 @@ impl World {
             upload_due: false,
             wall_skew_s: 0,
             quality: ClockQuality::Synchronised,
+            orders: 0,
             visits: 0,
             marks: Marks::new(),
             trace: false,

@@ -11,7 +11,7 @@ use gateway_core::{Decision, Event, Input, Mode, Said, Told, Trust, config::Limi
 use proto::{
     artifact::ListEntry,
     id::{DeviceId, Kind, SessionId, TokenHash},
-    link::Verdict,
+    link::{Mark as Judgement, Verdict},
     message::{Closing, OutletState, RefusalReason, Stop},
     tariff::Tariff,
 };
@@ -54,6 +54,10 @@ pub(crate) struct Auditor {
     // Trust, as the journal tells it.
     list: BTreeMap<TokenHash, ListEntry>,
     staged: (u64, BTreeMap<TokenHash, ListEntry>),
+    /// Commands of the operator that ran.
+    orders: BTreeSet<u64>,
+    /// Revisions of list and revocations that stand.
+    revisions: (u64, u64),
     list_adopted_ms: u64,
     revoked: BTreeMap<TokenHash, u64>,
     denied: BTreeMap<TokenHash, u64>,
@@ -101,6 +105,8 @@ impl Auditor {
             sequence: 0,
             list: BTreeMap::new(),
             staged: (0, BTreeMap::new()),
+            orders: BTreeSet::new(),
+            revisions: (0, 0),
             list_adopted_ms: 0,
             revoked: BTreeMap::new(),
             denied: BTreeMap::new(),
@@ -235,6 +241,25 @@ impl Auditor {
             Event::Started(e) => self.speaks(&e.session, marks),
             Event::Metered(e) => self.speaks(&e.session, marks),
             Event::Closed(e) => self.closed(e, marks),
+            Event::Noted(e) => {
+                assert!(e.sequence <= self.sequence, "a remark on a record that is not written");
+                assert_eq!(
+                    crate::hub::remark(e.sequence),
+                    Some(e.mark),
+                    "the hub said so of record {}",
+                    e.sequence
+                );
+                if e.mark == Judgement::Adjusted {
+                    marks.hit(Mark::RecordAdjusted);
+                }
+            }
+            Event::Commanded(e) => {
+                assert!(
+                    e.order == 0 || self.orders.insert(e.order),
+                    "command {} runs twice",
+                    e.order
+                );
+            }
             Event::Silent(e) => {
                 marks.hit(Mark::Silent);
                 let hold = self
@@ -251,8 +276,12 @@ impl Auditor {
                     .1
                     .extend(e.entries.iter().map(|entry| (entry.token, entry.clone())));
             }
-            Event::ListAdopted(_) => self.list_adopted(t_ms, marks),
+            Event::ListAdopted(e) => {
+                self.revisions.0 = e.revision;
+                self.list_adopted(t_ms, marks);
+            }
             Event::RevocationsAdopted(e) => {
+                self.revisions.1 = e.revision;
                 marks.hit(Mark::RevocationsAdopted);
                 for revoked in &e.entries {
                     if self.open.iter().any(|id| self.holds[id].token == revoked.token) {
@@ -298,10 +327,13 @@ impl Auditor {
                 }
             }
             Event::Probed(_)
-            | Event::Commanded(_)
             | Event::CommandAnswered(_)
             | Event::Quarantined(_)
             | Event::Rewound(_)
+            // Leases have an auditor of their own, over two gateways and a hub: the hub's `leases` test.
+            | Event::LeaseTaken(_)
+            | Event::LeaseReturned(_)
+            | Event::LeasesRead(_)
             | Event::Kept(_) => {}
         }
     }
