@@ -5,6 +5,7 @@
 pub mod books;
 pub mod cloud_sim;
 pub mod fleet;
+pub mod look;
 pub mod process;
 pub mod site;
 pub mod twin;

@@ -324,8 +324,16 @@ impl Site {
     /// # Errors
     /// If nobody answers.
     pub fn ask_gateway(&self, what: &str) -> anyhow::Result<Value> {
+        self.question_gateway(&serde_json::json!({ "get": what }))
+    }
+
+    /// As well, with a question that has parts.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub fn question_gateway(&self, question: &Value) -> anyhow::Result<Value> {
         let path = self.dir.join("gateway/data/control.sock");
-        let lines = converse(&path, &format!("{{\"get\":\"{what}\"}}"))?;
+        let lines = converse(&path, &question.to_string())?;
         let answer = serde_json::from_str(lines.first().context("no answer")?)?;
         Ok(answer)
     }

@@ -54,7 +54,6 @@ impl Gateway {
                     wall_s: WALL_S + now_ms / 1_000,
                     quality: ClockQuality::Synchronised,
                     offset_min: 480,
-                    gateway: None,
                 };
                 Some(self.say(Down::Clock, &clock))
             }

@@ -115,7 +115,7 @@ pub struct Grant {
     pub tariff: Tariff,
     /// [`Tariff::hash`] of it.
     pub tariff_hash: Hash,
-    /// Sequence of the decision in the gateway's journal.
+    /// Number of the decision: every grant and refusal of the gateway, in order.
     pub decision: u64,
 }
 

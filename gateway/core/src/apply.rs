@@ -66,6 +66,7 @@ impl Gateway {
                     self.risk.attempt(e.request.token, at);
                 }
                 let mut session = Session::new(e.request.clone(), session.map_or(at, |s| s.requested_at));
+                self.decisions = e.grounds.decision;
                 session.refused = Some(e.reason);
                 session.rule = Some(e.rule);
                 self.sessions.put(session);
@@ -173,7 +174,8 @@ impl Gateway {
         let mut session = Session::new(request.clone(), asked.unwrap_or(at));
         session.rule = Some(event.rule);
         session.online = event.record.online;
-        session.decision = event.record.sequence;
+        self.decisions = event.grounds.decision;
+        session.decision = event.grounds.decision;
         session.deadline = Some(at.plus_ms(u64::from(terms.start_within_s) * 1000 + START_GRACE_MS));
         session.terms = Some(terms.clone());
         session.counted = counted;
@@ -353,6 +355,7 @@ impl Gateway {
                 self.leases.rows.insert((kept.account, kept.epoch), kept.row);
             }
             Kept::Leases(kept) => self.leases.revision = kept.revision,
+            Kept::Decisions(kept) => self.decisions = kept.decisions,
         }
     }
 

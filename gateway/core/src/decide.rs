@@ -10,8 +10,8 @@ use proto::{
     id::{DeviceId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, Started,
-        Status, Stop, StopReason, Verb,
+        Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason,
+        StartProof, Started, Status, Stop, StopReason, Verb,
     },
     money::{Money, Units},
     tariff::Bill,
@@ -24,6 +24,7 @@ use crate::{
         Asked, Booted, Closed, CommandAnswered, Commanded, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
         Started as StartedEvent,
     },
+    grounds::{CloudWord, Grounds},
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
 };
@@ -38,6 +39,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) at: Instant,
     pub(crate) out: Decision,
     pub(crate) sequence: u64,
+    /// What the cloud said about the request that is decided, and the code of its error.
+    cloud: (CloudWord, u16),
 }
 
 impl Gateway {
@@ -51,6 +54,7 @@ impl Gateway {
             at,
             out: Decision::default(),
             sequence: self.outbox.head(),
+            cloud: (CloudWord::NotAsked, 0),
         };
         let ignored = match input {
             Input::Boot { boot, epoch } => {
@@ -166,6 +170,7 @@ impl<'a> Draft<'a> {
                     token: *token,
                     units_wished: *units_wished,
                     register: *register,
+                    counter,
                 };
                 self.authorize(request);
                 Ok(())
@@ -265,11 +270,13 @@ impl<'a> Draft<'a> {
             Outcome::Refuse { reason, rule } => {
                 let refusal = refusal_of(&request, reason, Some(rule));
                 let device = request.device;
+                let grounds = self.grounds(&request);
                 self.event(Event::Refused(Refused {
                     request,
                     reason,
                     rule,
                     mode: self.gateway.health.mode,
+                    grounds,
                 }));
                 self.send(&device, Told::Refusal(refusal));
             }
@@ -287,7 +294,8 @@ impl<'a> Draft<'a> {
         session.online = rule == Rule::Cloud;
         session.terms = Some(terms.clone());
         let record = self.record(RecordKind::Hold, &session, terms.money_max);
-        let grant = grant_of(&request, &terms, record.sequence);
+        let grounds = self.grounds(&request);
+        let grant = grant_of(&request, &terms, grounds.decision);
         let at_risk = if terms.unsecured { terms.money_max } else { Money::ZERO };
         let (list_revision, _, tariffs_revision) = self.gateway.trust.revisions();
         let device = request.device;
@@ -301,8 +309,14 @@ impl<'a> Draft<'a> {
             tariffs_revision,
             exposure: self.gateway.risk.exposure().saturating_add(at_risk),
             record,
+            grounds,
         }));
         self.send(&device, Told::Grant(grant));
+    }
+
+    fn grounds(&self, request: &Request) -> Grounds {
+        let (cloud, code) = self.cloud;
+        self.gateway.grounds(self.now, request, cloud, code)
     }
 
     fn started(&mut self, device: &DeviceId, started: &Started) -> Result<(), Ignored> {
@@ -313,13 +327,13 @@ impl<'a> Draft<'a> {
             .filter(|session| session.is_open() && session.request.device == *device)
             .ok_or(Ignored::NotOpen(started.session))?;
         if !session.started {
-            self.prove_start(session, started.register_start);
+            self.prove_start(session, started.register_start, Some(started.proof));
         }
         Ok(())
     }
 
     /// Returns the session as it is with the proof.
-    fn prove_start(&mut self, session: &Session, register_start: Units) -> Session {
+    fn prove_start(&mut self, session: &Session, register_start: Units, proof: Option<StartProof>) -> Session {
         let (device, outlet) = (session.request.device, session.request.outlet);
         let claims = self.gateway.claims(&device, outlet);
         if let Some(claims) = claims.filter(|claims| claims.covers(register_start)) {
@@ -340,6 +354,7 @@ impl<'a> Draft<'a> {
             session: session.request.session,
             register_start: proven.register_start,
             record,
+            proof,
         }));
         proven
     }
@@ -359,7 +374,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         if !session.started {
-            self.prove_start(session, meter.register_start);
+            self.prove_start(session, meter.register_start, None);
         }
         self.event(Event::Metered(Metered {
             session: meter.session,
@@ -400,7 +415,7 @@ impl<'a> Draft<'a> {
         let mut session = session.clone();
         let delivered = stop.register_end > stop.register_start;
         if (stop.started || delivered) && !session.started {
-            session = self.prove_start(&session, stop.register_start);
+            session = self.prove_start(&session, stop.register_start, None);
         }
         let reading = Reading {
             register: stop.register_end.max(session.register_last),
@@ -453,6 +468,7 @@ impl<'a> Draft<'a> {
             units: ended.units,
             register_end: ended.register_last,
             record,
+            shown,
         }));
         self.send(&session.request.device, Told::Receipt(receipt_of(&ended)));
     }

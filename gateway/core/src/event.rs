@@ -10,7 +10,7 @@ use proto::{
     book::Balance,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     link::{LedgerRecord, Mark},
-    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
+    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
     trust::ArtifactKind,
 };
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::Interval,
+    grounds::Grounds,
     health::{Health, Mode},
     lease::LeaseRow,
     orders::Orders,
@@ -93,6 +94,9 @@ payload! {
         rule: Rule,
         /// Mode of the authorize capability then.
         mode: Mode,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// Yes. Everything that `why` needs to explain it.
     Granted {
@@ -114,6 +118,9 @@ payload! {
         exposure: Money,
         /// The hold.
         record: LedgerRecord,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// The cloud accepted a token.
     Confirmed {
@@ -141,6 +148,9 @@ payload! {
         register_start: Units,
         /// The evidence.
         record: LedgerRecord,
+        /// What convinced the device; `None`: a later message said that it runs.
+        #[serde(default)]
+        proof: Option<StartProof>,
     }
     /// A checkpoint.
     Metered {
@@ -171,6 +181,9 @@ payload! {
         register_end: Units,
         /// Capture or void.
         record: LedgerRecord,
+        /// What the display showed; `None`: the device never said.
+        #[serde(default)]
+        shown: Option<Money>,
     }
     /// The device is silent; the hold stays.
     Silent {
@@ -521,6 +534,11 @@ payload! {
         /// It.
         revision: u64,
     }
+    /// How many decisions there were, as a snapshot keeps it.
+    KeptDecisions {
+        /// Number of the last one.
+        decisions: u64,
+    }
     /// What a customer spent since the list was made, as a snapshot keeps it.
     KeptSpent {
         /// Whose account.
@@ -550,6 +568,7 @@ pub enum Kept {
     Orders(Orders),
     Lease(KeptLease),
     Leases(KeptLeases),
+    Decisions(KeptDecisions),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

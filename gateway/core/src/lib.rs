@@ -15,16 +15,20 @@ mod claims;
 pub mod config;
 mod decide;
 pub mod event;
+mod grounds;
 mod health;
 mod lease;
 mod orders;
 mod outbox;
 pub mod pace;
+pub mod report;
 mod risk;
 mod session;
 mod snapshot;
 mod time;
 mod trust;
+pub mod why;
+pub mod words;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
@@ -47,6 +51,7 @@ pub use crate::{
     claims::Interval,
     config::Config,
     event::Event,
+    grounds::{Caps, CloudWord, Grounds, Listed},
     health::{Health, Mode},
     lease::{LeaseRow, Leases},
     orders::Orders,
@@ -375,6 +380,8 @@ pub struct Gateway {
     probed: TokenHash,
     /// Number of the last question to the cloud in this boot.
     ask: u64,
+    /// Grants and refusals so far.
+    decisions: u64,
 }
 
 impl Gateway {

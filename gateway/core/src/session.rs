@@ -48,6 +48,9 @@ pub struct Request {
     pub units_wished: Units,
     /// Register then.
     pub register: Units,
+    /// The counter under the seal of the request: the device's own sequence.
+    #[serde(default)]
+    pub counter: u64,
 }
 
 /// What was granted.
@@ -95,7 +98,7 @@ pub struct Session {
     pub rule: Option<Rule>,
     /// Whether the cloud has accepted it.
     pub online: bool,
-    /// Sequence of the hold's record: the number of the decision.
+    /// Number of the decision.
     pub decision: u64,
     /// Whether delivery is proven.
     pub started: bool,

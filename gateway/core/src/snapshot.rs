@@ -7,8 +7,9 @@ use proto::{artifact::Revoked, artifact::TariffOf};
 use crate::{
     Gateway,
     event::{
-        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptLease, KeptLeases,
-        KeptNote, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
+        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial, KeptDevice, KeptLease,
+        KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptSpent, KeptTally, KeptTrust, RevocationsAdopted,
+        TariffAdopted,
     },
     trust::REVOKED_ENTRIES_MAX,
 };
@@ -60,6 +61,8 @@ impl Gateway {
         }));
         events.push(Event::Kept(Kept::Orders(self.orders)));
         events.push(Event::Kept(Kept::Health(self.health.clone())));
+        let decisions = self.decisions;
+        events.push(Event::Kept(Kept::Decisions(KeptDecisions { decisions })));
         // Last, because applying the others has moved the clock.
         events.push(Event::Kept(Kept::Timeline(self.time.clone())));
         events

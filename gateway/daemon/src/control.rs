@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::{Gateway, Now};
+use gateway_core::{Gateway, Now, report::Span, why::Wanted};
 use journal::Reader;
 use proto::{
     book::{Book, Transfer},
@@ -21,7 +21,12 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::{engine::Job, record, store::Store};
+use crate::{
+    engine::Job,
+    look::{self, LookError},
+    record,
+    store::Store,
+};
 
 /// Longest question, in bytes.
 const QUESTION_BYTES_MAX: u64 = 4_096;
@@ -36,6 +41,20 @@ pub enum Query {
     Sessions,
     /// Every line of the book.
     Ledger,
+    /// Why a session was granted or refused.
+    Why {
+        /// Which.
+        wanted: Wanted,
+        /// Offset of local time from UTC, in minutes.
+        offset_min: i16,
+    },
+    /// What an outage did.
+    Report {
+        /// Of what.
+        span: Span,
+        /// Offset of local time from UTC, in minutes.
+        offset_min: i16,
+    },
 }
 
 /// A line of the book, as it is exported.
@@ -73,7 +92,9 @@ pub fn answer(query: &Query, gateway: &Gateway, now: Now, dropped: u64, link: bo
     match query {
         Query::Status => status(gateway, now, dropped, link, store),
         Query::Sessions => sessions(gateway),
-        Query::Ledger => json!({"error": "the ledger is read from the journal, not from the engine"}),
+        Query::Ledger | Query::Why { .. } | Query::Report { .. } => {
+            json!({"error": "this is read from the journal, not from the engine"})
+        }
     }
 }
 
@@ -261,6 +282,8 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>)
                 Err(error) => json!({ "error": error }),
             }
         }
+        Ok(Query::Why { wanted, offset_min }) => from_journal(move || look::why(&reader, &wanted, offset_min)).await,
+        Ok(Query::Report { span, offset_min }) => from_journal(move || look::report(&reader, span, offset_min)).await,
         Ok(query) => {
             let (reply, answer) = oneshot::channel();
             let sent = engine.send(Job::Query(query, reply)).await;
@@ -276,6 +299,17 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>)
     let mut line = answer.to_string();
     line.push('\n');
     outgoing.write_all(line.as_bytes()).await
+}
+
+/// Reads the journal beside the engine, which goes on meanwhile.
+async fn from_journal<T: Serialize + Send + 'static>(
+    read: impl FnOnce() -> Result<T, LookError> + Send + 'static,
+) -> Value {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(found)) => json!(found),
+        Ok(Err(error)) => json!({"error": error.to_string(), "exit": error.exit_code()}),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
 }
 
 /// Asks a running daemon.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod devices;
 pub mod engine;
+pub mod look;
 pub mod mqtt;
 pub mod record;
 pub mod run;
@@ -20,6 +21,8 @@ pub mod store;
 pub mod exit {
     /// Wrong usage.
     pub const USAGE: u8 = 64;
+    /// What was asked for is not there, or not told from others.
+    pub const NOT_FOUND: u8 = 66;
     /// A port or socket cannot be had, or no daemon answers.
     pub const UNAVAILABLE: u8 = 69;
     /// An invariant is broken.

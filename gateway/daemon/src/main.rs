@@ -12,7 +12,9 @@ use serde_json::Value;
 use gateway::{
     config::{self, Config},
     control::{self, Query},
-    exit, run, store,
+    exit,
+    look::command,
+    run, store,
 };
 
 #[derive(Parser)]
@@ -20,7 +22,7 @@ use gateway::{
     name = "holdfast",
     version,
     about = "Edge gateway for chargers, washers and water dispensers that goes on authorizing when its cloud is dark or lies",
-    after_help = "Exit codes: 0 done; 64 wrong usage; 69 a port or socket is not to be had; 74 the journal failed; 78 the configuration is wrong."
+    after_help = "Exit codes: 0 done; 64 wrong usage; 66 no such session or outage; 69 a port or socket is not to be had; 74 the journal failed; 78 the configuration is wrong."
 )]
 struct Cli {
     /// Configuration file
@@ -60,9 +62,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Explain a session: which rule decided, on what evidence, and what became of the money
+    #[command(after_help = command::WHY_HELP)]
+    Why(command::WhyCommand),
+    /// Report what happened
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
+}
+
+#[derive(Subcommand)]
+enum ReportCommand {
+    /// An outage: who was served, money at risk and lost, and what any other gateway would have done
+    #[command(after_help = command::OUTAGE_HELP)]
+    Outage(command::OutageCommand),
 }
 
 #[derive(Subcommand)]
@@ -96,6 +111,18 @@ fn main() -> ExitCode {
             };
         }
     };
+    // The files of a stopped gateway can be read anywhere, without its configuration.
+    match &cli.command {
+        Command::Why(why) if why.is_alone() => return why.run(None),
+        Command::Report(ReportCommand::Outage(outage)) if outage.is_alone() => return outage.run(None),
+        Command::Why(_)
+        | Command::Report(_)
+        | Command::Run { .. }
+        | Command::CheckConfig
+        | Command::Status { .. }
+        | Command::Sessions { .. }
+        | Command::Ledger(_) => {}
+    }
     let config = match config::load(&cli.config, cli.secrets.as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(exit::CONFIG, &error),
@@ -123,6 +150,8 @@ fn main() -> ExitCode {
         }
         Command::Status { json } => ask(&config, &Query::Status, json),
         Command::Sessions { json } => ask(&config, &Query::Sessions, json),
+        Command::Why(why) => why.run(Some(&config)),
+        Command::Report(ReportCommand::Outage(outage)) => outage.run(Some(&config)),
         Command::Ledger(LedgerCommand::Export { json }) => export(&config, json),
     }
 }

@@ -123,6 +123,20 @@ kinds! {
         165 = Orders,
         160 = Lease,
         161 = Leases,
+        176 = Decisions,
+    }
+}
+
+/// Whether a record need not be decoded by somebody who looks for one session: of a kind that never tells anything about
+/// one, or of one that always names its session while `names_it` says that this one does not. Kinds of later versions
+/// are always decoded.
+pub fn is_beside(bytes: &[u8], names_it: impl FnOnce() -> bool) -> bool {
+    // `[kind, ...]`, an array of three, and kinds below 24 are one byte.
+    let [0x83, kind, ..] = bytes else { return false };
+    match kind {
+        2 | 3 | 5 | 17 | 18 | 20 | 21 | 22 => true, // Heard, Greeted, Probed, lists, tariffs, Quarantined, Evidence.
+        4 | 6 | 7 | 8 | 10 | 11 | 12 | 13 => !names_it(), // Asked, Refused, Granted, Confirmed and what follows.
+        _ => false,
     }
 }
 

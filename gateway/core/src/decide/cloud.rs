@@ -11,6 +11,7 @@ use crate::{
     Alarm, Effect, Ignored,
     authorize::Word,
     event::{Confirmed, Denied, Event, Noted, Probed, Receipted, Rewound},
+    grounds::CloudWord,
 };
 
 impl Draft<'_> {
@@ -47,6 +48,7 @@ impl Draft<'_> {
             Word::Deny => self.deny(answer),
             Word::None | Word::NotAsked => {}
         }
+        self.cloud = (self.gateway.cloud_word(answer), 0);
         let outcome = self.gateway.evaluate(self.now, &session.request, word);
         self.conclude(session.request.clone(), outcome);
         Ok(())
@@ -106,6 +108,7 @@ impl Draft<'_> {
             let events = self.gateway.health.decide(self.at, false, false, limits);
             self.out.events.extend(events);
         }
+        self.cloud = (CloudWord::Error, code);
         let outcome = self.gateway.evaluate(self.now, &session.request, Word::None);
         self.conclude(session.request.clone(), outcome);
         Ok(())

@@ -7,6 +7,7 @@ use crate::{
     Ignored,
     authorize::Word,
     event::{Event, Silent},
+    grounds::CloudWord,
     session::Reading,
 };
 
@@ -31,6 +32,7 @@ impl Draft<'_> {
         if session.is_asking() {
             let events = gateway.health.decide(self.at, false, false, &gateway.config.limits);
             self.out.events.extend(events);
+            self.cloud = (CloudWord::Silence, 0);
             let outcome = gateway.evaluate(self.now, &session.request, Word::None);
             self.conclude(session.request.clone(), outcome);
             return Ok(());

@@ -35,7 +35,10 @@ marks! {
     // The network.
     FrameLost, FrameTwice, FrameOvertaken, FrameReplayedUp, FrameReplayedDown, LinkCut,
     // The hub.
-    RecordSetAside, RecordDisputed, RecordAdjusted, CommandRepeated, HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
+    HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
+    RecordSetAside, RecordDisputed, RecordAdjusted, CommandRepeated,
+    // Reports.
+    OutageReported, OutageServed,
     // Clocks.
     ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown,
 }

@@ -76,7 +76,7 @@ pub(crate) fn run(seed: u64, length: Length, trace: bool, marks: &mut Marks) -> 
     let lost = world.twins.iter().any(|twin| twin.is_lost);
     let end_ms = world.t_ms + if lost { 9 * DAY_MS } else { REST_MS };
     steps += go(&mut world, end_ms, is_at_rest);
-    last_audit(&world);
+    last_audit(&mut world);
     marks.add(&world.marks);
     Totals {
         seeds: 1,
@@ -283,7 +283,7 @@ fn is_at_rest(world: &World) -> bool {
         && gateway.health().mode.asks()
 }
 
-fn last_audit(world: &World) {
+fn last_audit(world: &mut World) {
     let gateway = &world.shell.gateway;
     if !is_at_rest(world) {
         let open: Vec<_> = gateway
@@ -308,6 +308,7 @@ fn last_audit(world: &World) {
             gateway.health().mode,
         );
     }
+    world.auditor.reports(&world.shell.journal, &mut world.marks);
     let (customers, revenue) = world.auditor.at_rest(world.hub.records(), &world.shell.records);
     for book in [gateway.book(), world.hub.book()] {
         assert!(book.is_balanced());

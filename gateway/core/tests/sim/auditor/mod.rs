@@ -1,8 +1,10 @@
 //! What must be true, computed a second time: from the journal's durable events, the messages that left, and the physics.
 //! It shares no code with the core: no book, no tally, no tariff engine, no decision order.
 
+mod grounds;
 mod money;
 mod outside;
+mod report;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +53,9 @@ pub(crate) struct Auditor {
     waiting: BTreeMap<SessionId, Waiting>,
     refused: BTreeMap<SessionId, RefusalReason>,
     sequence: u64,
+    /// Number of the last grant or refusal, and of the boot.
+    decisions: u64,
+    boot: u32,
     // Trust, as the journal tells it.
     list: BTreeMap<TokenHash, ListEntry>,
     staged: (u64, BTreeMap<TokenHash, ListEntry>),
@@ -67,6 +72,7 @@ pub(crate) struct Auditor {
     /// Authentic words of the cloud, by session, with the credential revision that was known then.
     answers: BTreeMap<SessionId, Vec<(Verdict, u64, i64, bool)>>,
     mode: Mode,
+    mode_before: Mode,
     /// How long the gateway was off, all in all: without a good clock nobody knows it.
     down_ms: u64,
     last_ms: u64,
@@ -103,6 +109,8 @@ impl Auditor {
             waiting: BTreeMap::new(),
             refused: BTreeMap::new(),
             sequence: 0,
+            decisions: 0,
+            boot: 0,
             list: BTreeMap::new(),
             staged: (0, BTreeMap::new()),
             orders: BTreeSet::new(),
@@ -115,6 +123,7 @@ impl Auditor {
             reported: BTreeMap::new(),
             answers: BTreeMap::new(),
             mode: Mode::Online,
+            mode_before: Mode::Online,
             down_ms: 0,
             last_ms: 0,
             goods: None,
@@ -208,7 +217,8 @@ impl Auditor {
         }
         let last_ms = std::mem::replace(&mut self.last_ms, t_ms);
         match event {
-            Event::Booted(_) => {
+            Event::Booted(e) => {
+                self.boot = e.boot;
                 self.waiting.clear();
                 self.staged = (0, BTreeMap::new());
                 self.attempts.clear();
@@ -221,6 +231,7 @@ impl Auditor {
                 let place = (e.request.device, e.request.outlet);
                 let (token, kind) = (e.request.token, e.request.kind);
                 self.attempt(token, t_ms);
+                self.asked(&token);
                 self.waiting.insert(e.request.session, Waiting { token, kind, place });
             }
             Event::Refused(e) => self.refused(t_ms, e, marks),
@@ -353,7 +364,7 @@ impl Auditor {
             (_, Mode::Local) => marks.hit(Mark::LocalEntered),
             _ => {}
         }
-        self.mode = mode;
+        self.mode_before = std::mem::replace(&mut self.mode, mode);
         if mode == Mode::Online {
             self.tallies.clear();
             self.holds.values_mut().for_each(|hold| hold.counted = false);

@@ -22,6 +22,8 @@ impl Auditor {
     pub(super) fn granted(&mut self, t_ms: u64, e: &Granted, marks: &mut Marks) {
         let (request, terms, record) = (&e.request, &e.terms, &e.record);
         let (session, token) = (request.session, request.token);
+        self.grounds(t_ms, request, &e.grounds);
+        Self::cloud_word(e.rule, &e.grounds);
         let decided = self.waiting.remove(&session).is_some();
         if !decided {
             self.attempt(token, t_ms);
@@ -196,6 +198,7 @@ impl Auditor {
     pub(super) fn refused(&mut self, t_ms: u64, e: &Refused, marks: &mut Marks) {
         let (request, token) = (&e.request, &e.request.token);
         let (place, session) = ((request.device, request.outlet), request.session);
+        self.grounds(t_ms, request, &e.grounds);
         let waited = self.waiting.contains_key(&session);
         let is_true = match e.reason {
             RefusalReason::DeviceState => {
