@@ -307,7 +307,7 @@ impl Book {
     /// # Errors
     /// [`BookError::Amount`] if the amount is negative or a sum would overflow; then nothing was booked.
     pub fn transfer(&mut self, line: &Transfer) -> Result<(), BookError> {
-        debug_assert_eq!(line.phase, Phase::Direct, "holds come from records only");
+        debug_assert_ne!(line.phase, Phase::Post, "what was set aside is charged by records only");
         if line.amount.0 < 0 {
             return Err(BookError::Amount(line.amount));
         }

@@ -108,7 +108,12 @@ impl Gateway {
                 outlet.state = e.state;
                 outlet.fault = e.fault;
             }
-            Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
+            Event::Commanded(e) => {
+                self.devices.entry(e.device).or_default().command = e.id;
+                if e.order != 0 {
+                    self.orders.take(e.order);
+                }
+            }
             Event::CommandAnswered(e) => self.apply_command_answer(e),
             Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries, &e.removed),
             Event::ListAdopted(e) => {
@@ -180,6 +185,7 @@ impl Gateway {
                     self.sessions.forget_seconds();
                 }
             }
+            Event::Noted(e) => self.outbox.note(e.sequence, e.mark, e.quarantined),
             Event::LeaseTaken(e) => self.leases.take(e),
             Event::LeaseReturned(e) => self.leases.give_back(e),
             Event::LeasesRead(e) => self.leases.read(e.revision, at, self.outbox.cursor()),
@@ -400,6 +406,7 @@ impl Gateway {
         }
         self.sessions.update(&event.session, |session| {
             session.closing = Some(event.closing);
+            session.closed_by = event.record.sequence;
             session.amount = event.amount;
             session.units = event.units;
             session.register_start = event.record.register_start;
@@ -478,6 +485,8 @@ impl Gateway {
                 self.strangers.drawn.insert(kept.token, kept.drawn);
             }
             Kept::Gone(kept) => self.strangers.gone.extend(&kept.tokens),
+            Kept::Note(kept) => self.outbox.note(kept.sequence, kept.mark, kept.quarantined),
+            Kept::Orders(orders) => self.orders = *orders,
             Kept::Lease(kept) => {
                 self.leases.rows.insert((kept.account, kept.epoch), kept.row);
             }

@@ -15,8 +15,8 @@ use proto::{
     id::{DeviceId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Closing, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof, Started,
-        Status, Stop, StopReason,
+        Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof,
+        Started, Status, Stop, StopReason,
     },
     money::{Money, Units},
     tariff::Bill,
@@ -104,7 +104,20 @@ impl Gateway {
                 outlet,
                 session,
                 not_after_s,
-            } => draft.command(device, *verb, *outlet, *session, *not_after_s),
+                order,
+                token,
+            } => {
+                let command = Command {
+                    id: 0, // Counted per device, see `command`.
+                    verb: *verb,
+                    outlet: *outlet,
+                    session: *session,
+                    not_after_s: *not_after_s,
+                    token: token.clone(),
+                    units: Units::ZERO,
+                };
+                draft.command(device, *order, command)
+            }
             Input::Echo { nonce } => draft.echo(*nonce),
             Input::Tick => draft.tick(),
         };

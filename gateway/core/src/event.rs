@@ -9,7 +9,7 @@ use proto::{
     artifact::Lease,
     book::Balance,
     id::{AccountId, DeviceId, Hash, OutletId, SessionId, TokenHash},
-    link::LedgerRecord,
+    link::{LedgerRecord, Mark},
     message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
     policy::Class,
@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::Interval,
-    grounds::{CloudWord, Grounds},
+    grounds::Grounds,
     health::{Capability, Health, Mode, Signal},
     lease::LeaseRow,
+    orders::Orders,
     risk::Tally,
     session::{Request, Session, Terms},
     time::{Instant, Timeline},
@@ -36,8 +37,10 @@ macro_rules! payload {
     };
 }
 
+mod modes;
 mod order;
 
+pub use modes::*;
 pub use order::*;
 
 payload! {
@@ -217,6 +220,9 @@ payload! {
         verb: Verb,
         /// Which session; zero: none.
         session: SessionId,
+        /// The cloud's number of it; 0: none.
+        #[serde(default)]
+        order: u64,
     }
     /// What became of a command.
     CommandAnswered {
@@ -282,35 +288,14 @@ payload! {
         /// The last record that it knows.
         upto: u64,
     }
-    /// The cloud denied a token and nothing backs it: the user waits for the canaries.
-    Contested {
-        /// Which session.
-        session: SessionId,
-        /// Until when.
-        until: Instant,
-        /// What the cloud said.
-        #[serde(default)]
-        cloud: CloudWord,
-        /// The code, if it was an error.
-        #[serde(default)]
-        code: u16,
-    }
-    /// One of the canaries was answered right; the other one is awaited.
-    CanaryRight {
-        /// Number of the question.
-        ask: u64,
-    }
-    /// The operator's backend is asked for an echo.
-    EchoAsked {
-        /// What it must return.
-        nonce: u64,
-        /// Until when.
-        until: Instant,
-    }
-    /// The hub is asked where it stands.
-    HelloAsked {
-        /// Until when an answer counts.
-        until: Instant,
+    /// The backend said what became of a record beside its receipt.
+    Noted {
+        /// Which.
+        sequence: u64,
+        /// What became of it.
+        mark: Mark,
+        /// Records of this epoch that the backend quarantined.
+        quarantined: u64,
     }
 }
 
@@ -357,6 +342,7 @@ pub enum Event {
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
+    Noted(Noted),
     LeaseTaken(LeaseTaken),
     LeaseReturned(LeaseReturned),
     LeasesRead(LeasesRead),
@@ -409,6 +395,7 @@ impl Event {
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
+            | Self::Noted(_)
             | Self::LeasesRead(_)
             | Self::Contested(_)
             | Self::CanaryRight(_)
@@ -511,6 +498,15 @@ payload! {
         /// Sequence of the last record with a receipt.
         cursor: u64,
     }
+    /// What the backend said of a record, as a snapshot keeps it.
+    KeptNote {
+        /// Which.
+        sequence: u64,
+        /// What became of it.
+        mark: Mark,
+        /// Records of this epoch that the backend quarantined.
+        quarantined: u64,
+    }
     /// A lease, as a snapshot keeps it; what is held of it follows from the sessions.
     KeptLease {
         /// Whose.
@@ -539,11 +535,6 @@ payload! {
         /// Since which list.
         slot: KeptListSlot,
     }
-    /// When tokens were last granted, as a snapshot keeps it; part by part.
-    KeptActivity {
-        /// Token and time.
-        rows: Vec<(TokenHash, Instant)>,
-    }
 }
 
 /// A piece of state in a snapshot.
@@ -564,6 +555,8 @@ pub enum Kept {
     Health(alloc::boxed::Box<Health>),
     List(KeptList),
     Tariffs(KeptTariffs),
+    Note(KeptNote),
+    Orders(Orders),
     Lease(KeptLease),
     Leases(KeptLeases),
     Decisions(KeptDecisions),

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod activity;
+mod alarm;
 mod apply;
 mod authorize;
 mod claims;
@@ -19,7 +20,9 @@ pub mod event;
 mod grounds;
 pub mod health;
 mod lease;
+mod orders;
 mod outbox;
+pub mod pace;
 mod policy;
 pub mod report;
 mod risk;
@@ -52,6 +55,7 @@ use proto::{
 
 pub use crate::{
     activity::Activity,
+    alarm::{Alarm, Whose},
     authorize::Rule,
     claims::Interval,
     config::Config,
@@ -59,6 +63,7 @@ pub use crate::{
     grounds::{Caps, CloudWord, Grounds, Listed},
     health::{Capability, Health, Mode},
     lease::{LeaseRow, Leases},
+    orders::Orders,
     outbox::Outbox,
     policy::Suspect,
     risk::{Risk, Tally},
@@ -142,8 +147,12 @@ pub enum Input {
         outlet: OutletId,
         /// Which session; zero: none.
         session: SessionId,
-        /// Not after this time (seconds since 1970 UTC); 0: no limit.
+        /// Not after this time (seconds since 1970 UTC); 0: no limit, which a start must have.
         not_after_s: u64,
+        /// The cloud's number of it: a number runs once. 0: of a person at the gateway, who saw what happened.
+        order: u64,
+        /// Whose session to start. It is handed on and never stored.
+        token: Option<proto::id::IdToken>,
     },
     /// The operator's backend returned an echo; its seal fits.
     Echo {
@@ -212,130 +221,6 @@ pub enum Told {
     Refusal(Refusal),
     Receipt(Receipt),
     Command(Command),
-}
-
-/// What an operator must know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Alarm {
-    /// The hub's chain differs from ours at a record that both have.
-    #[error("the hub's books differ from ours at record {upto}")]
-    Diverged {
-        /// Which record.
-        upto: u64,
-    },
-    /// A genuine artifact looks wrong.
-    #[error("{} revision {revision} is set aside: {findings}", kind.word())]
-    Quarantined {
-        /// What it is about.
-        kind: ArtifactKind,
-        /// Its revision.
-        revision: u64,
-        /// What is wrong with it.
-        findings: Findings,
-    },
-    /// A genuine list of changes does not make the signed list of ours: whoever made it forgot what we have.
-    #[error("list revision {revision} as changes to revision {base} makes another list than the signed one of ours")]
-    Trailer {
-        /// Its revision.
-        revision: u64,
-        /// The active revision.
-        base: u64,
-    },
-    /// The hub knows less than it had acknowledged.
-    #[error("the hub has lost records {} to {cursor}; they are sent again", upto + 1)]
-    HubRegressed {
-        /// The last record it knows.
-        upto: u64,
-        /// The last record it had acknowledged.
-        cursor: u64,
-    },
-    /// The hub expects another epoch: this journal is a copy.
-    #[error("the hub expects epoch {expected}, this journal has {found}: it is a copy, or the hub is another one")]
-    Epoch {
-        /// The hub's.
-        expected: u32,
-        /// Ours.
-        found: u32,
-    },
-    /// A device reports a fault.
-    #[error("{device} outlet {outlet}: fault {fault:?}")]
-    DeviceFault {
-        /// Who.
-        device: DeviceId,
-        /// Where.
-        outlet: OutletId,
-        /// What.
-        fault: Fault,
-    },
-    /// A genuine policy looks wrong.
-    #[error("policy revision {revision} is set aside: {suspect}")]
-    PolicySetAside {
-        /// Its revision.
-        revision: u64,
-        /// What looks wrong.
-        suspect: Suspect,
-    },
-    /// A clock differs from what it should say.
-    #[error("{whose} clock is {skew_s} s ahead of what was expected")]
-    Clock {
-        /// Whose.
-        whose: Whose,
-        /// By how much, in s.
-        skew_s: i64,
-    },
-    /// The disk's reserve is reached: no new unsecured sessions.
-    #[error("the disk's reserve is reached: no new unsecured sessions until there is room")]
-    DiskScarce,
-    /// A register ran backwards, or an interval was reported twice.
-    #[error("{device} outlet {outlet}: the register stands at {found}, {billed} is billed already")]
-    Register {
-        /// Who.
-        device: DeviceId,
-        /// Where.
-        outlet: OutletId,
-        /// The reading.
-        found: u64,
-        /// Billed up to.
-        billed: u64,
-    },
-    /// A capability is decided without the cloud from now on, or with it again.
-    #[error("{} is {} now", capability.word(), mode.word())]
-    Mode {
-        /// Which.
-        capability: Capability,
-        /// Its mode.
-        mode: Mode,
-    },
-    /// The cloud denies so many known-good tokens that it is not believed any more.
-    #[error("the cloud denies known-good tokens by the dozen: unsigned denials are ignored until it is well again")]
-    MassDenial,
-    /// The cloud denies a token that we know to be good, and shows no newer credential.
-    #[error("the cloud denies token {token}, which is good by all that is signed, and shows no newer credential")]
-    TokenDenied {
-        /// Which.
-        token: TokenHash,
-    },
-}
-
-/// Whose clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// This gateway's.
-    Gateway,
-    /// The hub's.
-    Hub,
-    /// A device's.
-    Device(DeviceId),
-}
-
-impl core::fmt::Display for Whose {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Gateway => f.write_str("this gateway's"),
-            Self::Hub => f.write_str("the hub's"),
-            Self::Device(device) => write!(f, "{device}'s"),
-        }
-    }
 }
 
 /// Why an input changed nothing. Not an error of ours; worth counting.
@@ -414,6 +299,12 @@ pub enum Ignored {
         /// Its epoch.
         epoch: u32,
     },
+    /// A command that has run.
+    #[error("command {0} has run, or is older than any that is remembered")]
+    CommandRepeated(u64),
+    /// A command that is too late, or of which nobody can tell.
+    #[error("command {0} is too late, or no clock is fit to tell")]
+    CommandStale(u64),
     /// Leases of another gateway.
     #[error("leases for gateway {0}")]
     OtherGateway(GatewayId),
@@ -499,6 +390,7 @@ pub struct Gateway {
     sessions: Sessions,
     book: Book,
     outbox: Outbox,
+    orders: Orders,
     health: Health,
     activity: Activity,
     canaries: Option<Canaries>,
@@ -569,6 +461,12 @@ impl Gateway {
     #[must_use]
     pub const fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Which commands of the cloud have run.
+    #[must_use]
+    pub const fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     /// What is trusted.

@@ -141,6 +141,9 @@ pub struct Session {
     /// The gateway's clock was set since the last checkpoint.
     #[serde(default)]
     pub is_time_contended: bool,
+    /// Sequence of the record that closed it; 0: none.
+    #[serde(default)]
+    pub closed_by: u64,
 }
 
 /// A denial that nothing backs.
@@ -221,6 +224,7 @@ impl Session {
             contested: (CloudWord::NotAsked, 0),
             invalidation: None,
             is_time_contended: false,
+            closed_by: 0,
         }
     }
 

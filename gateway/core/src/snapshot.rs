@@ -8,7 +8,7 @@ use crate::{
     Gateway,
     event::{
         DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial,
-        KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptOutbox, KeptOutlet, KeptSpent, KeptTally,
+        KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptSpent, KeptTally,
         KeptTariffs, KeptTrust, KeysAdopted, PolicyAdopted, TariffsAdopted,
     },
 };
@@ -52,6 +52,15 @@ impl Gateway {
         );
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
+        let quarantined = self.outbox.quarantined();
+        events.extend(self.outbox.marks().map(|(sequence, mark)| {
+            Event::Kept(Kept::Note(KeptNote {
+                sequence,
+                mark,
+                quarantined,
+            }))
+        }));
+        events.push(Event::Kept(Kept::Orders(self.orders)));
         self.activity.snapshot(&mut events);
         events.push(Event::Kept(Kept::Health(Box::new(self.health.clone()))));
         let decisions = self.decisions;

@@ -64,8 +64,8 @@ impl Now {
 
     /// The wall clock, if it may be used.
     #[must_use]
-    pub fn wall(&self) -> Option<u64> {
-        self.has_wall().then_some(self.wall_s)
+    pub const fn wall(&self) -> Option<u64> {
+        if self.has_wall() { Some(self.wall_s) } else { None }
     }
 }
 

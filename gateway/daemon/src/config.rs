@@ -92,11 +92,18 @@ struct StoreSection {
     snapshot_every: u64,
     #[serde(default = "reserve_default")]
     reserve_mib: u64,
+    #[serde(default = "keep_d_default")]
+    keep_d: u32,
 }
 
 /// Room for the records of everything that goes on when no new unsecured session begins: leases, accepts, stops.
 fn reserve_default() -> u64 {
     64
+}
+
+/// What a hub that was put back from a backup may still ask for: semantics, section 8, conflict 11.
+const fn keep_d_default() -> u32 {
+    90
 }
 
 fn snapshot_every_default() -> u64 {
@@ -262,6 +269,9 @@ pub struct Config {
     pub snapshot_every: u64,
     /// Free space of the disk at which no new unsecured session begins, in bytes; 0: not looked at.
     pub reserve_bytes: u64,
+    /// The journal keeps what is younger than so many days, whatever has a receipt. Nothing is pruned yet, so it keeps
+    /// everything.
+    pub keep_d: u32,
     /// How devices are reached.
     pub device_side: DeviceSide,
     /// One secret a device.
@@ -355,6 +365,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         dir: base.join(&file.store.dir),
         snapshot_every: file.store.snapshot_every.max(1),
         reserve_bytes: file.store.reserve_mib.saturating_mul(1 << 20),
+        keep_d: file.store.keep_d,
         device_side: device_side(&check, &file.devices, &secrets)?,
         device_secrets,
         monitor_password: secrets.monitor_password.clone(),

@@ -10,6 +10,8 @@ use gateway_core::{Gateway, Input, Instant, Now, health::Track, report::Span, wh
 use journal::Reader;
 use proto::{
     book::{Book, Transfer},
+    link::Mark,
+    message::Closing,
     trust::ArtifactKind,
 };
 use serde::{Deserialize, Serialize};
@@ -210,6 +212,8 @@ fn status(look: &Look<'_>) -> Value {
         "records": outbox.head(),
         "receipted": outbox.cursor(),
         "waiting": outbox.waiting(),
+        "quarantined": outbox.quarantined(),
+        "remarks": remarks(gateway),
         "journal": look.store.head(),
         "messages_dropped": look.dropped,
         "artifacts_rejected": look.rejected,
@@ -236,6 +240,7 @@ fn sessions(gateway: &Gateway) -> Value {
             "outlet": session.request.outlet,
             "kind": session.request.kind.word(),
             "state": state(session),
+            "settlement": session.closing.map(|_| settlement(gateway, session)),
             "rule": session.rule.map(|rule| rule.step()),
             "refused": session.refused.map(|reason| reason.word()),
             "online": session.online,
@@ -246,6 +251,40 @@ fn sessions(gateway: &Gateway) -> Value {
         })
     });
     Value::Array(rows.collect())
+}
+
+/// Records that the hub did not simply book, for the operator to look at.
+fn remarks(gateway: &Gateway) -> Value {
+    let rows = gateway
+        .outbox()
+        .marks()
+        .map(|(sequence, mark)| json!({"record": sequence, "is": mark_word(mark)}));
+    Value::Array(rows.collect())
+}
+
+const fn mark_word(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Quarantined => "quarantined",
+        Mark::Disputed => "disputed",
+        Mark::Adjusted => "adjusted",
+        Mark::Aside => "aside",
+        Mark::Other => "other",
+    }
+}
+
+/// Where the money of a closed session stands: what the hub said of the record that closed it.
+fn settlement(gateway: &Gateway, session: &gateway_core::Session) -> &'static str {
+    let outbox = gateway.outbox();
+    match session.closing {
+        Some(Closing::Voided) => "voided",
+        Some(Closing::Captured | Closing::Unknown | Closing::Other) | None => match outbox.mark(session.closed_by) {
+            Some(Mark::Disputed | Mark::Aside) => "disputed",
+            Some(Mark::Quarantined) => "quarantined",
+            Some(Mark::Adjusted) => "adjusted",
+            Some(Mark::Other) | None if session.closed_by <= outbox.cursor() => "settled",
+            Some(Mark::Other) | None => "captured",
+        },
+    }
 }
 
 fn state(session: &gateway_core::Session) -> &'static str {

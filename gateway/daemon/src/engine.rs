@@ -288,6 +288,7 @@ impl Engine {
                     let _ = link.try_send(LinkJob::FetchList);
                 }
             }
+            Ignored::CommandRepeated(_) | Ignored::CommandStale(_) => tracing::info!(%ignored, "command not run"),
             Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
             Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
@@ -396,6 +397,8 @@ fn raise(alarm: &Alarm) {
         | Alarm::HubRegressed { .. }
         | Alarm::Epoch { .. }
         | Alarm::MassDenial
+        | Alarm::RecordQuarantined { .. }
+        | Alarm::RecordDisputed { .. }
         | Alarm::Register { .. } => tracing::error!(%alarm, "ALARM"),
     }
 }
@@ -471,6 +474,7 @@ fn report(event: &Event) {
         | Event::CanaryRight(_)
         | Event::EchoAsked(_)
         | Event::HelloAsked(_)
+        | Event::Noted(_)
         | Event::Kept(_) => tracing::trace!(?event, "applied"),
     }
 }

@@ -163,6 +163,7 @@ async fn serve(config: &Config) -> Result<(), RunError> {
             position: watched,
             reader,
             up: link_up,
+            receipted: tokio::time::Instant::now(),
         };
         tokio::spawn(link.run());
     }

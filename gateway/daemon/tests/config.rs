@@ -39,6 +39,7 @@ fn the_example_is_good_and_its_commented_keys_are_the_defaults() {
     let spelled = load(dir.path(), &spelled, SECRETS, 0o600).unwrap();
     assert_eq!(spelled.core, as_shipped.core);
     assert_eq!(spelled.snapshot_every, as_shipped.snapshot_every);
+    assert_eq!(spelled.keep_d, as_shipped.keep_d);
     assert!(matches!(
         spelled.device_side,
         DeviceSide::Embedded {

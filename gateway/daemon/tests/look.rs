@@ -435,7 +435,12 @@ fn a_million_records() {
             // Without receipts the site's budget would soon be spent, and without new lists the list too old.
             site.list(1 + u64::from(site.sessions));
             let (upto, hash) = (site.gateway.outbox().head(), site.gateway.outbox().chain());
-            let receipt = LedgerReceipt { epoch: 1, upto, hash };
+            let receipt = LedgerReceipt {
+                epoch: 1,
+                upto,
+                hash,
+                ..LedgerReceipt::default()
+            };
             site.put(&Input::Receipt {
                 receipt,
                 own_hash: hash,

@@ -20,8 +20,12 @@ use tracing::{error, info, trace, warn};
 use crate::{
     artifacts::Press,
     config::Config,
-    core::{Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Settings},
+    core::{
+        Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Order, OrderRefusal,
+        Settings,
+    },
     export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
+    judgements::{self, CaseRow, LossRow, SessionRow},
     links::Links,
     store::{Store, StoreError},
 };
@@ -51,6 +55,8 @@ pub enum Work {
     },
     /// The operator's wishes.
     Import(Catalogue, oneshot::Sender<Result<ImportSummary, ImportRefusal>>),
+    /// The operator corrects the books; answered with the number of the entry.
+    Order(Order, oneshot::Sender<Result<u64, OrderRefusal>>),
     /// A question of the operator.
     Query(Query),
     /// Time passed.
@@ -74,6 +80,12 @@ pub enum Query {
     Disputes(oneshot::Sender<Vec<DisputeRow>>),
     /// Everything that is published, signed.
     Artifacts(oneshot::Sender<Result<Vec<ArtifactPart>, String>>),
+    /// Every session that is remembered.
+    Sessions(oneshot::Sender<Vec<SessionRow>>),
+    /// What was delivered and nobody pays for.
+    Losses(oneshot::Sender<Vec<LossRow>>),
+    /// What a person should look at.
+    Cases(oneshot::Sender<Vec<CaseRow>>),
 }
 
 /// The promise to acknowledge a frame. A refused frame is acknowledged, too: it must not come again.
@@ -113,6 +125,7 @@ struct Batch {
     effects: Vec<Effect>,
     acks: Vec<(Ack, bool)>,
     imports: Vec<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    orders: Vec<oneshot::Sender<Result<u64, OrderRefusal>>>,
     queries: Vec<Query>,
     stop: bool,
 }
@@ -199,6 +212,10 @@ impl Engine {
                 batch.imports.push(reply);
                 self.decide(&Input::Import(catalogue), batch);
             }
+            Work::Order(order, reply) => {
+                batch.orders.push(reply);
+                self.decide(&Input::Order(order), batch);
+            }
             Work::Query(query) => batch.queries.push(query),
             Work::Tick => self.decide(&Input::Tick, batch),
             Work::Stop => batch.stop = true,
@@ -243,9 +260,12 @@ impl Engine {
         if !batch.events.is_empty() {
             self.store.append(&batch.events)?;
         }
-        let mut imports = batch.imports.into_iter();
+        let mut replies = Replies {
+            imports: batch.imports.into_iter(),
+            orders: batch.orders.into_iter(),
+        };
         for effect in batch.effects {
-            self.effect(effect, &mut imports);
+            self.effect(effect, &mut replies);
         }
         for (ack, taken) in batch.acks {
             (ack.0)(taken);
@@ -256,11 +276,7 @@ impl Engine {
         self.store.snapshot_when_due(&self.hub)
     }
 
-    fn effect(
-        &mut self,
-        effect: Effect,
-        imports: &mut impl Iterator<Item = oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
-    ) {
+    fn effect(&mut self, effect: Effect, replies: &mut Replies) {
         match effect {
             Effect::Welcome {
                 gateway,
@@ -303,12 +319,17 @@ impl Engine {
             Effect::Duplicates(gateway, records) => self.count(&gateway, |counts| counts.duplicates += records),
             Effect::Imported(summary) => {
                 info!(?summary, "imported");
-                reply(imports.next(), Ok(summary));
+                reply(replies.imports.next(), Ok(summary));
             }
             Effect::ImportRefused(refusal) => {
                 error!(%refusal, "import refused, nothing was changed");
-                reply(imports.next(), Err(refusal));
+                reply(replies.imports.next(), Err(refusal));
             }
+            Effect::Ordered(number) => {
+                info!(number, "the operator adjusted the books");
+                reply(replies.orders.next(), Ok(number));
+            }
+            Effect::OrderRefused(refusal) => reply(replies.orders.next(), Err(refusal)),
             Effect::Alarm(alarm) => report(&alarm),
         }
     }
@@ -367,6 +388,9 @@ impl Engine {
                 let parts = self.press.everything(&self.hub);
                 drop(reply.send(parts.map_err(|error| error.to_string())));
             }
+            Query::Sessions(reply) => drop(reply.send(judgements::sessions(&self.hub))),
+            Query::Losses(reply) => drop(reply.send(judgements::losses(&self.hub))),
+            Query::Cases(reply) => drop(reply.send(judgements::cases(&self.hub))),
         }
     }
 
@@ -414,10 +438,13 @@ impl Engine {
     }
 }
 
-fn reply(
-    to: Option<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
-    result: Result<ImportSummary, ImportRefusal>,
-) {
+/// Who waits for the outcome of what, each in the order of asking.
+struct Replies {
+    imports: std::vec::IntoIter<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    orders: std::vec::IntoIter<oneshot::Sender<Result<u64, OrderRefusal>>>,
+}
+
+fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) {
     if let Some(to) = to {
         // Whoever asked may be gone by now.
         let _ = to.send(result);
@@ -433,6 +460,10 @@ fn report(alarm: &Alarm) {
         Alarm::Upload { gateway, .. } => warn!(%gateway, %alarm, "upload not committed"),
         Alarm::Withheld { gateway, .. } => warn!(%gateway, %alarm, "leases withheld"),
         Alarm::Ahead { gateway, .. } => error!(%gateway, %alarm, "gateway is ahead"),
+        Alarm::Claimed { at, .. } => warn!(gateway = %at.gateway, %alarm, "session claimed twice"),
+        Alarm::Clock { at, .. } => warn!(gateway = %at.gateway, %alarm, "clock is wrong"),
+        Alarm::Case(_) => warn!(%alarm, "case opened"),
+        Alarm::Adjusted { .. } => info!(%alarm, "books adjusted"),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod core;
 pub mod engine;
 pub mod export;
 pub mod init;
+pub mod judgements;
 pub mod keys;
 pub mod links;
 pub mod record;

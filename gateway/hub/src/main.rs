@@ -14,10 +14,11 @@ use clap::{Args, Parser, Subcommand};
 use hub::{
     artifacts::Press,
     config::{self, Config, ConfigError, LogFormat},
-    control::{self, CallError, ImportRow, Request},
+    control::{self, CallError, ImportRow, OrderRequest, OrderRow, Request},
     core::{Effect, Hub, Input, Now},
     export::{self, ArtifactsRow, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
     init::{self, InitError},
+    judgements::{self, CaseRow, LossRow, SessionRow},
     keys::{self, RotateError},
     run::{self, RunError},
     seed::{self, SeedError},
@@ -102,8 +103,57 @@ enum Command {
     Holds(Where),
     /// Records that are kept, but not booked, and why.
     Quarantine(Where),
-    /// Charges on which gateway and hub disagree.
+    /// Charges on which gateway and hub disagree, and sessions that two claim.
     Disputes(Where),
+    /// Every session with the state of its money: held, settled, adjusted, disputed, ...
+    Sessions(Where),
+    /// What was delivered and nobody pays for, by loss account.
+    Losses(Where),
+    /// What a person should look at: breaches, frauds, wrong clocks, accounts that owe.
+    Cases(Where),
+    /// Move money from one account to another, for good: an entry with a number and a reason. Needs a running hub.
+    Adjust {
+        #[command(flatten)]
+        place: Where,
+        /// Whose money: customer:7, revenue:charger, loss:overdraft, prepaid or dispute.
+        #[arg(long)]
+        debit: String,
+        /// Who gets it.
+        #[arg(long)]
+        credit: String,
+        #[command(flatten)]
+        entry: Entry,
+        /// The session it is about.
+        #[arg(long)]
+        session: Option<String>,
+    },
+    /// Give money back to a customer. Needs a running hub.
+    Credit {
+        #[command(flatten)]
+        place: Where,
+        /// The customer's account.
+        #[arg(long)]
+        account: u64,
+        /// Whose money; a refund comes from revenue:charger, revenue:washer or revenue:dispenser.
+        #[arg(long)]
+        from: String,
+        #[command(flatten)]
+        entry: Entry,
+        /// The session it is about.
+        #[arg(long)]
+        session: Option<String>,
+    },
+    /// Close a session whose gateway is gone: frees its hold and charges the amount. If the gateway speaks after all,
+    /// its own record takes the place of this. Needs a running hub.
+    Close {
+        #[command(flatten)]
+        place: Where,
+        /// The session, 32 hexadecimal digits.
+        #[arg(long)]
+        session: String,
+        #[command(flatten)]
+        entry: Entry,
+    },
 }
 
 #[derive(Subcommand)]
@@ -126,6 +176,16 @@ enum Ledger {
         #[arg(long)]
         gateway: Option<Name>,
     },
+}
+
+#[derive(Args)]
+struct Entry {
+    /// In minor units.
+    #[arg(long)]
+    amount: i64,
+    /// Why; it stands in the ledger beside the entry.
+    #[arg(long)]
+    reason: String,
 }
 
 #[derive(Args)]
@@ -250,7 +310,46 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Disputes(place) => ask::<DisputeRow>(&place.resolve()?, &Request::new("disputes"), |hub| {
             Some(export::disputes(hub))
         }),
+        Command::Sessions(place) => ask::<SessionRow>(&place.resolve()?, &Request::new("sessions"), |hub| {
+            Some(judgements::sessions(hub))
+        }),
+        Command::Losses(place) => ask::<LossRow>(&place.resolve()?, &Request::new("losses"), |hub| {
+            Some(judgements::losses(hub))
+        }),
+        Command::Cases(place) => ask::<CaseRow>(&place.resolve()?, &Request::new("cases"), |hub| {
+            Some(judgements::cases(hub))
+        }),
+        Command::Adjust {
+            place,
+            debit,
+            credit,
+            entry,
+            session,
+        } => adjust(place, Some((debit, credit)), entry, session),
+        Command::Credit {
+            place,
+            account,
+            from,
+            entry,
+            session,
+        } => adjust(place, Some((from, format!("customer:{account}"))), entry, session),
+        Command::Close { place, session, entry } => adjust(place, None, entry, Some(session)),
     }
+}
+
+fn adjust(place: Where, pair: Option<(String, String)>, entry: Entry, session: Option<String>) -> Result<(), Failure> {
+    let (debit, credit) = pair.unzip();
+    let request = Request {
+        order: Some(OrderRequest {
+            debit,
+            credit,
+            amount: entry.amount,
+            session,
+            reason: entry.reason,
+        }),
+        ..Request::new("adjust")
+    };
+    ask::<OrderRow>(&place.resolve()?, &request, |_| None)
 }
 
 impl Where {
@@ -434,8 +533,12 @@ fn print_line(line: &LedgerLine, json: bool) {
     if json {
         return print_row(line, true);
     }
+    let why = match (&line.adjustment, &line.reason) {
+        (Some(class), Some(reason)) => format!("  {class}: {reason}"),
+        _ => String::new(),
+    };
     print(&format!(
-        "{} {} {:>8} {} {:<7} {:>20} -> {:<20} {:>10}.{:02}",
+        "{} {} {:>8} {} {:<7} {:>20} -> {:<20} {:>10}.{:02}{why}",
         line.gateway,
         line.epoch,
         line.sequence,

@@ -13,7 +13,10 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::core::{Event, RecordKey, TokenRow};
+use crate::core::{
+    Event, RecordKey, TokenRow,
+    conflict::keep::{Adjustment1, Case1},
+};
 
 /// Version of the record format.
 pub const RECORD_VERSION: u8 = 1;
@@ -174,6 +177,34 @@ struct Disputed1 {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Dated1 {
+    wall_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Aside1 {
+    gateway: GatewayId,
+    epoch: u32,
+    sequence: u64,
+    hash: Hash,
+    bytes: ByteBuf,
+    exists: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Barred1 {
+    account: AccountId,
+    until_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DisputeWithdrawn1 {
+    gateway: GatewayId,
+    epoch: u32,
+    sequence: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct LeaseOnly1 {
     account: AccountId,
     lease_only: bool,
@@ -211,6 +242,12 @@ const QUARANTINED: u16 = 13;
 const DISPUTED: u16 = 14;
 const SCOPE_REVOKED: u16 = 30;
 const KEYS_PUBLISHED: u16 = 31;
+const DATED: u16 = 40;
+const ADJUSTED: u16 = 41;
+const ASIDE: u16 = 42;
+const CASE_OPENED: u16 = 43;
+const BARRED: u16 = 44;
+const DISPUTE_WITHDRAWN: u16 = 45;
 const LEASE_ONLY_SET: u16 = 15;
 const LEASE_GIVEN: u16 = 16;
 const LEASE_RECALLED: u16 = 17;
@@ -321,6 +358,35 @@ pub fn encode(event: &Event) -> Vec<u8> {
                 session,
                 charged,
                 computed,
+            },
+        ),
+        Event::Dated { wall_s } => frame(DATED, &Dated1 { wall_s }),
+        Event::Adjusted(adjustment) => frame(ADJUSTED, &Adjustment1::from(adjustment)),
+        Event::Aside {
+            at,
+            hash,
+            bytes,
+            exists,
+            ..
+        } => frame(
+            ASIDE,
+            &Aside1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
+                hash,
+                bytes: ByteBuf::from(bytes),
+                exists,
+            },
+        ),
+        Event::CaseOpened(case) => frame(CASE_OPENED, &Case1::from(case)),
+        Event::Barred { account, until_s } => frame(BARRED, &Barred1 { account, until_s }),
+        Event::DisputeWithdrawn { at } => frame(
+            DISPUTE_WITHDRAWN,
+            &DisputeWithdrawn1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
             },
         ),
         Event::LeaseOnlySet { account, lease_only } => frame(LEASE_ONLY_SET, &LeaseOnly1 { account, lease_only }),
@@ -483,6 +549,32 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
                 session: row.session,
                 charged: row.charged,
                 computed: row.computed,
+            }
+        }
+        DATED => {
+            let Dated1 { wall_s } = read(kind, &payload)?;
+            Event::Dated { wall_s }
+        }
+        ADJUSTED => Event::Adjusted(read::<Adjustment1>(kind, &payload)?.into()),
+        ASIDE => {
+            let row: Aside1 = read(kind, &payload)?;
+            Event::Aside {
+                at: key(row.gateway, row.epoch, row.sequence),
+                hash: row.hash,
+                record: read(kind, &row.bytes)?,
+                bytes: row.bytes.into_vec(),
+                exists: row.exists,
+            }
+        }
+        CASE_OPENED => Event::CaseOpened(read::<Case1>(kind, &payload)?.into()),
+        BARRED => {
+            let Barred1 { account, until_s } = read(kind, &payload)?;
+            Event::Barred { account, until_s }
+        }
+        DISPUTE_WITHDRAWN => {
+            let row: DisputeWithdrawn1 = read(kind, &payload)?;
+            Event::DisputeWithdrawn {
+                at: key(row.gateway, row.epoch, row.sequence),
             }
         }
         LEASE_ONLY_SET => {

@@ -345,3 +345,92 @@ fn a_revocation_is_about_one_thing() {
         &["revocations[0]: reason \"whim\" is none of other, lost"],
     );
 }
+
+#[test]
+fn the_operator_corrects_the_books_by_entries_with_a_reason() {
+    let site = Site::new();
+    let hub = site.start();
+    let credit = [
+        "credit",
+        "--data",
+        "data",
+        "--account",
+        "7",
+        "--from",
+        "revenue:charger",
+        "--amount",
+        "150",
+    ];
+    let with = |more: &[&'static str]| [&credit[..], more].concat();
+    check(
+        &site.command(&with(&["--reason", "charger broke off", "--json"])),
+        0,
+        &["{\"adjustment\":1}"],
+    );
+    check(
+        &site.command(&with(&["--reason", ""])),
+        65,
+        &["a reason of 1 to 256 bytes"],
+    );
+    check(&site.command(&with(&[])), 64, &["--reason"]);
+    let adjust = |debit, credit, amount| {
+        site.command(&[
+            "adjust", "--data", "data", "--debit", debit, "--credit", credit, "--amount", amount, "--reason", "why",
+        ])
+    };
+    check(
+        &adjust("loss:overdraft", "customer:7", "0"),
+        65,
+        &["0.00 is not above zero"],
+    );
+    check(
+        &adjust("clearing", "customer:7", "1"),
+        65,
+        &["\"clearing\" is no account such as"],
+    );
+    check(
+        &adjust("customer:7", "customer:7", "1"),
+        65,
+        &["customer:7 cannot be adjusted by hand"],
+    );
+    check(&adjust("loss:overdraft", "customer:7", "50"), 0, &["adjustment = 2"]);
+    let session = "0".repeat(32);
+    check(
+        &site.command(&[
+            "close",
+            "--data",
+            "data",
+            "--session",
+            &session,
+            "--amount",
+            "0",
+            "--reason",
+            "gone",
+        ]),
+        65,
+        &["holds no money"],
+    );
+    check(
+        &site.command(&["losses", "--data", "data", "--json"]),
+        0,
+        &["{\"account\":\"loss:overdraft\",\"session\":\"\",\"customer\":0,\"amount\":50}"],
+    );
+    check(&site.command(&["cases", "--data", "data"]), 0, &[]);
+    check(&site.command(&["sessions", "--data", "data"]), 0, &[]);
+    assert_eq!(hub.stop(), Some(0));
+    check(
+        &site.command(&["ledger", "export", "--data", "data"]),
+        0,
+        &[
+            ":hub",
+            "revenue:charger -> customer:7",
+            "1.50  operator: charger broke off",
+        ],
+    );
+    check(
+        &site.command(&["balances", "--data", "data", "--json"]),
+        0,
+        &["\"credits_posted\":200", "\"arrears\":0"],
+    );
+    check(&site.command(&with(&["--reason", "late"])), 69, &["no hub answers"]);
+}

@@ -177,7 +177,17 @@ fn a_fenced_copy_commits_nothing_until_it_starts_a_new_epoch() {
     let first = record(1, RecordKind::Capture, 1, 12);
     let second = record(2, RecordKind::Hold, 1, 12);
     hub.step(NOW, &SETTINGS, &upload(2, 1, [bytes(&first), bytes(&second)]));
-    assert_eq!(hub.quarantine().len(), 1, "{:?}", hub.quarantine());
+    let (key, aside) = hub
+        .conflicts()
+        .asides()
+        .first_key_value()
+        .expect("the hold is told again");
+    assert_eq!(
+        (key.2, aside.exists),
+        (2, true),
+        "the same words under a new epoch: exists"
+    );
+    assert_eq!((hub.quarantine().len(), hub.gateways()[&gateway()].aside), (0, 1));
     assert_eq!(hub.book().balance(&Account::Customer(ACCOUNT)).debits_posted, Money(12));
     assert!(hub.book().is_balanced());
 }
@@ -384,7 +394,7 @@ fn poison_is_kept_aside_and_money_behind_it_goes_on() {
 }
 
 #[test]
-fn amounts_beyond_the_book_and_foreign_sessions_are_quarantined() {
+fn amounts_beyond_the_book_are_quarantined_and_foreign_sessions_set_aside() {
     let mut hub = open_hub();
     let other = Name::new("gw-2").unwrap();
     hub.step(
@@ -412,7 +422,14 @@ fn amounts_beyond_the_book_and_foreign_sessions_are_quarantined() {
         },
     };
     hub.step(NOW, &SETTINGS, &foreign);
-    assert_eq!(hub.quarantine().len(), 2);
+    assert_eq!(hub.quarantine().len(), 1);
+    let aside = hub
+        .conflicts()
+        .asides()
+        .values()
+        .next()
+        .expect("the second claim is kept");
+    assert_eq!((aside.charged, aside.exists), (Some(Money(12)), false));
     assert_eq!(hub.book().holds().count(), 1, "the hold of gw-1 stands");
 }
 

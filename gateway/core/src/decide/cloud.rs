@@ -2,7 +2,7 @@
 
 use proto::{
     id::{Hash, SessionId, TokenHash},
-    link::{Answer, LedgerReceipt, Welcome},
+    link::{Answer, LedgerReceipt, Mark, NOTES_MAX, Note, Welcome},
 };
 
 use super::Draft;
@@ -10,7 +10,7 @@ use crate::{
     Alarm, Ignored,
     authorize::Word,
     config::UnsignedDisable,
-    event::{Confirmed, Contested, Denied, Event, Receipted, Rewound},
+    event::{Confirmed, Contested, Denied, Event, Noted, Receipted, Rewound},
     grounds::CloudWord,
     health::{Class, Known, Mode, Reply, Signal, classify},
     session::{Contest, Session},
@@ -296,7 +296,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn receipt(&mut self, receipt: &LedgerReceipt, own_hash: &Hash) -> Result<(), Ignored> {
-        let LedgerReceipt { epoch, upto, hash } = *receipt;
+        let LedgerReceipt { epoch, upto, hash, .. } = *receipt;
         if epoch != self.gateway.time.epoch || upto > self.gateway.outbox.head() {
             return Err(Ignored::ForeignReceipt { upto, epoch });
         }
@@ -304,8 +304,12 @@ impl Draft<'_> {
             self.alarm(Alarm::Diverged { upto });
             return Ok(());
         }
+        let noted = self.notes(receipt);
         let cursor = self.gateway.outbox.cursor();
         if upto <= cursor {
+            if noted {
+                return Ok(());
+            }
             return Err(Ignored::OldReceipt { upto, cursor });
         }
         self.event(Event::Receipted(Receipted { upto }));
@@ -313,5 +317,32 @@ impl Draft<'_> {
             self.witness(Signal::Receipted, TokenHash::ZERO);
         }
         Ok(())
+    }
+
+    /// What became of records beside the receipt. Returns whether any of it is news.
+    fn notes(&mut self, receipt: &LedgerReceipt) -> bool {
+        let outbox = &self.gateway.outbox;
+        let mut news = false;
+        for note in receipt.notes.iter().take(NOTES_MAX) {
+            let Note { sequence, mark } = *note;
+            if sequence > outbox.head() || outbox.mark(sequence) == Some(mark) {
+                continue;
+            }
+            match mark {
+                Mark::Quarantined => self.alarm(Alarm::RecordQuarantined {
+                    sequence,
+                    total: receipt.quarantined,
+                }),
+                Mark::Disputed | Mark::Aside => self.alarm(Alarm::RecordDisputed { sequence }),
+                Mark::Adjusted | Mark::Other => {}
+            }
+            news = true;
+            self.event(Event::Noted(Noted {
+                sequence,
+                mark,
+                quarantined: receipt.quarantined,
+            }));
+        }
+        news
     }
 }

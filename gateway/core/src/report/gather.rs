@@ -13,6 +13,7 @@ use crate::{
     event::{Event, Evidence, ModeChanged},
     health::{Signal, Weight},
     time::Now,
+    words,
 };
 
 /// What was seen of each capability since its mode last changed, and how often.
@@ -232,6 +233,11 @@ impl Reporter {
             Event::ClockChanged(e) if e.skew_s != 0 => {
                 window.alarm(at, format!("the gateway's clock was set by {} s", e.skew_s));
             }
+            Event::Noted(e) => {
+                if let Some(word) = words::remark(e.mark) {
+                    window.alarm(at, format!("record {}: {word}", e.sequence));
+                }
+            }
             Event::Booted(e) => window.alarm(at, format!("the gateway started again (boot {})", e.boot)),
             Event::Heard(_)
             | Event::Greeted(_)
@@ -312,6 +318,7 @@ impl Reporter {
             | Event::Quarantined(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
+            | Event::Noted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::PolicyAdopted(_)

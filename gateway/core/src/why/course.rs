@@ -231,6 +231,11 @@ impl Story {
                     .filter(|(sequence, _, receipt)| *sequence <= e.upto && receipt.is_none());
                 waiting.for_each(|(_, _, receipt)| *receipt = Some(at));
             }
+            Event::Noted(e) if self.records.iter().any(|(sequence, _, _)| *sequence == e.sequence) => {
+                if let Some(word) = words::remark(e.mark) {
+                    self.note(at, format!("record {}: {word}", e.sequence));
+                }
+            }
             Event::Rewound(e) => {
                 let lost = self
                     .records
@@ -268,6 +273,7 @@ impl Story {
             | Event::Quarantined(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
+            | Event::Noted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::PolicyAdopted(_)

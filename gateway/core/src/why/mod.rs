@@ -178,6 +178,7 @@ impl Search {
             | Event::Evidence(_)
             | Event::ModeChanged(_)
             | Event::Receipted(_)
+            | Event::Noted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::PolicyAdopted(_)

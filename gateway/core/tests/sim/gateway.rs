@@ -214,6 +214,8 @@ impl World {
                 Alarm::MassDenial => self.hit(Mark::MassDenial),
                 Alarm::TokenDenied { .. } => self.hit(Mark::TokenDenied),
                 Alarm::PolicySetAside { .. } => self.hit(Mark::PolicySetAside),
+                Alarm::RecordQuarantined { .. } => self.hit(Mark::RecordSetAside),
+                Alarm::RecordDisputed { .. } => self.hit(Mark::RecordDisputed),
                 Alarm::Diverged { .. } | Alarm::Epoch { .. } | Alarm::Register { .. } => {
                     panic!("an alarm without a cause: {alarm}")
                 }
@@ -274,12 +276,17 @@ impl World {
         };
         let device = self.twins[at].config.id;
         let session = session.unwrap_or(SessionId::ZERO);
+        // One command in four was sent before.
+        self.orders += 1;
+        let order = self.orders - u64::from(self.random.below(4) == 0);
         self.put(&Input::Command {
             device,
             verb,
             outlet,
             session,
             not_after_s: 0,
+            order,
+            token: None,
         });
         self.sometime(self.climate.operator_ms, Next::Operator);
     }
@@ -289,6 +296,7 @@ impl World {
         let sessions = self.shell.gateway.sessions();
         let known = |session: &SessionId| sessions.get(session);
         let mark = match (input, decision.ignored) {
+            (_, Some(Ignored::CommandRepeated(_))) => Mark::CommandRepeated,
             (_, Some(Ignored::Replayed { .. })) => Mark::FrameReplayedUp,
             (Input::Answer(answer), Some(Ignored::NotAsked(_))) => match known(&answer.session) {
                 Some(session) if session.request.token == answer.token => Mark::LateAnswerIgnored,

@@ -41,6 +41,7 @@ marks! {
     FrameLost, FrameTwice, FrameOvertaken, FrameReplayedUp, FrameReplayedDown, LinkCut,
     // The hub.
     HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
+    RecordSetAside, RecordDisputed, RecordAdjusted, CommandRepeated,
     // Reports.
     OutageReported, OutageServed,
     // Trust.

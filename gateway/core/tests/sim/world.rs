@@ -181,6 +181,8 @@ pub(crate) struct World {
     pub(crate) wall_drift_ppm: i64,
     pub(crate) quality: ClockQuality,
     pub(crate) visits: u32,
+    /// Number of the operator's last command.
+    pub(crate) orders: u64,
     pub(crate) auditor: Auditor,
     pub(crate) marks: Marks,
     /// Why the last input changed nothing.
@@ -242,6 +244,7 @@ impl World {
             wall_skew_s: 0,
             wall_drift_ppm: 0,
             quality: ClockQuality::Synchronised,
+            orders: 0,
             visits: 0,
             marks: Marks::new(),
             ignored: None,

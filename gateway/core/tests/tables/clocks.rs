@@ -86,6 +86,7 @@ fn clocks_of_others_are_compared() {
             upto: 0,
             hash: Hash::ZERO,
             wall_s,
+            ..Welcome::default()
         };
         alarms(&Site::new().put(&Input::Welcome(welcome)))
     };

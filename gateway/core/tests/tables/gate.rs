@@ -388,7 +388,13 @@ fn neither_going_back_nor_adopting_late_brings_spent_money_back() {
         register += 1_000;
         let upto = site.gateway.outbox().head();
         let hash = site.gateway.outbox().chain();
-        let receipt = proto::link::LedgerReceipt { epoch: 1, upto, hash };
+        let receipt = proto::link::LedgerReceipt {
+            epoch: 1,
+            upto,
+            hash,
+            quarantined: 0,
+            notes: Vec::new(),
+        };
         site.put(&Input::Receipt {
             receipt,
             own_hash: hash,

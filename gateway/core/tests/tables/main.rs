@@ -15,6 +15,7 @@ mod lease;
 mod link;
 mod modes;
 mod order;
+mod pace;
 mod report;
 mod session;
 mod snapshot;

@@ -62,6 +62,7 @@ fn welcome(site: &Site) -> Welcome {
         upto: site.gateway.outbox().cursor(),
         hash: Hash::ZERO,
         wall_s: WALL_S,
+        ..Welcome::default()
     }
 }
 
@@ -126,6 +127,8 @@ fn a_backend_that_echoes_and_gives_no_receipts_is_not_healthy() {
         epoch: 1,
         upto: site.gateway.outbox().head(),
         hash: Hash::ZERO,
+        quarantined: 0,
+        notes: Vec::new(),
     };
     site.put(&Input::Receipt {
         receipt,

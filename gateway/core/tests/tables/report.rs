@@ -46,7 +46,13 @@ fn check(site: &Site, span: Span, name: &str) {
 fn receipt(site: &mut Site) {
     let outbox = site.gateway.outbox();
     let (upto, hash) = (outbox.head(), outbox.chain());
-    let receipt = LedgerReceipt { epoch: 1, upto, hash };
+    let receipt = LedgerReceipt {
+        epoch: 1,
+        upto,
+        hash,
+        notes: Vec::new(),
+        quarantined: 0,
+    };
     site.put(&Input::Receipt {
         receipt,
         own_hash: hash,

@@ -107,7 +107,12 @@ impl Walk {
             ))),
             2 => drop(self.site.put(&tariffs(self.lists))),
             3 => {
-                let receipt = LedgerReceipt { epoch: 1, upto, hash };
+                let receipt = LedgerReceipt {
+                    epoch: 1,
+                    upto,
+                    hash,
+                    ..LedgerReceipt::default()
+                };
                 self.site.put(&Input::Receipt {
                     receipt,
                     own_hash: hash,
@@ -120,6 +125,7 @@ impl Walk {
                     upto,
                     hash,
                     wall_s: 0,
+                    ..Welcome::default()
                 };
                 self.site.put(&Input::Welcome(welcome));
             }
@@ -168,6 +174,8 @@ impl Walk {
                     outlet: 0,
                     session,
                     not_after_s: 0,
+                    order: 0,
+                    token: None,
                 });
             }
         }

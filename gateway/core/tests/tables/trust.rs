@@ -262,7 +262,12 @@ fn balances_of_a_newer_list_count_from_there() {
 
 fn receipt(site: &mut Site, upto: u64) {
     let hash = site.gateway.outbox().chain();
-    let receipt = proto::link::LedgerReceipt { epoch: 1, upto, hash };
+    let receipt = proto::link::LedgerReceipt {
+        epoch: 1,
+        upto,
+        hash,
+        ..Default::default()
+    };
     site.put(&Input::Receipt {
         receipt,
         own_hash: hash,

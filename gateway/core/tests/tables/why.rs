@@ -43,7 +43,13 @@ fn check(site: &Site, session: SessionId, name: &str) {
 fn receipt(site: &mut Site) {
     let outbox = site.gateway.outbox();
     let (upto, hash) = (outbox.head(), outbox.chain());
-    let receipt = LedgerReceipt { epoch: 1, upto, hash };
+    let receipt = LedgerReceipt {
+        epoch: 1,
+        upto,
+        hash,
+        notes: Vec::new(),
+        quarantined: 0,
+    };
     site.put(&Input::Receipt {
         receipt,
         own_hash: hash,

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use gateway_core::Input;
+use gateway_core::{
+    Input,
+    pace::{Artifacts, Pace, may_tell},
+};
 use journal::Reader;
 use proto::{
     codec,
@@ -48,8 +51,6 @@ const UPLOAD_BYTES_MAX: usize = LINK_FRAME_BYTES_MAX / 2;
 const READ_RECORDS: usize = 256;
 /// Code of a cloud that asks us to slow down.
 const CODE_THROTTLED: u16 = 429;
-/// Longest pause between two uploads, however much the cloud asks us to slow down.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// First wait for the answer to a hello; doubles up to [`HELLO_WAIT_MAX`]. A cloud that throttles swallows hellos too.
 const HELLO_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two hellos on one connection.
@@ -79,6 +80,8 @@ pub struct Link {
     pub reader: Reader,
     /// Told to the engine.
     pub up: Arc<AtomicBool>,
+    /// When the hub last committed something of ours; before that, when this process began.
+    pub receipted: Instant,
 }
 
 fn far_away() -> Instant {
@@ -95,9 +98,11 @@ struct Uploads {
     /// Ends of uploads without a receipt.
     ends: BTreeMap<u64, Hash>,
     last_progress: Instant,
-    /// Not before this: the pace, and what the cloud asked for.
-    pace_until: Instant,
-    pause: Duration,
+    /// How fast.
+    pace: Pace,
+    /// What the hub said is newest, and when: older sessions are told after it has arrived here.
+    announced: Artifacts,
+    welcomed: Instant,
     /// What is on its way was refused: begin again at the cursor.
     refused: bool,
 }
@@ -201,6 +206,10 @@ impl Link {
                     return Ok(why);
                 }
             }
+            // Whoever stands at a device goes before what is long over.
+            if !self.jobs.is_empty() {
+                continue;
+            }
             if let Some(state) = &mut uploads
                 && let Err(why) = self.upload(hcp, &sender, state).await?
             {
@@ -228,11 +237,18 @@ impl Link {
                     tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
                 }
                 let (epoch, upto) = (welcome.epoch, welcome.upto);
+                let announced = Artifacts {
+                    list: welcome.list_revision,
+                    revocations: welcome.revocations_revision,
+                    tariffs: welcome.tariffs_revision,
+                };
                 self.tell(Input::Welcome(welcome)).await?;
                 // On a link that stood already the hub says where we know it to be: what is on its way goes on.
                 let expected = uploads.as_ref().is_some_and(|state| state.ends.contains_key(&upto));
                 if epoch == self.position.borrow().epoch && !expected {
-                    *uploads = Some(self.uploads_from(upto).await?);
+                    let mut state = self.uploads_from(upto).await?;
+                    state.recover(self, announced);
+                    *uploads = Some(state);
                 }
             }
             Ok(Heard::Answer(answer)) => self.tell(Input::Answer(answer)).await?,
@@ -294,8 +310,9 @@ impl Link {
             chain: mark.chain,
             ends: BTreeMap::new(),
             last_progress: now,
-            pace_until: now,
-            pause: Duration::ZERO,
+            pace: Pace::steady(self.least_ms(), 0),
+            announced: Artifacts::default(),
+            welcomed: now,
             refused: false,
         };
         // From the mark to the record after which to go on.
@@ -313,26 +330,49 @@ impl Link {
         Ok(state)
     }
 
-    async fn receipt(&self, state: &mut Uploads, receipt: LedgerReceipt) -> Result<(), Gone> {
+    /// The same uploader, from another record on.
+    async fn again_from(&self, state: &Uploads, upto: u64) -> Result<Uploads, Gone> {
+        Ok(Uploads {
+            pace: state.pace,
+            announced: state.announced,
+            welcomed: state.welcomed,
+            ..self.uploads_from(upto).await?
+        })
+    }
+
+    /// The shortest time between two uploads, in ms.
+    fn least_ms(&self) -> u64 {
+        1_000 / u64::from(self.config.batches_a_second_max)
+    }
+
+    async fn receipt(&mut self, state: &mut Uploads, receipt: LedgerReceipt) -> Result<(), Gone> {
         let upto = receipt.upto;
         let head = self.position.borrow().head;
         let own_hash = match state.ends.get(&upto) {
             Some(hash) => *hash,
             None => {
                 // Not the end of an upload of ours: the hub stands elsewhere. Go on from where it stands.
-                *state = self.uploads_from(upto.min(head)).await?;
+                *state = self.again_from(state, upto.min(head)).await?;
                 state.chain
             }
         };
         state.ends = state.ends.split_off(&upto);
         state.last_progress = Instant::now();
+        self.receipted = state.last_progress;
+        state.pace.receipted();
+        if state.sent >= head {
+            state.pace.caught_up();
+        }
         self.tell(Input::Receipt { receipt, own_hash }).await
     }
 
     fn look_at(&self, uploads: Option<&Uploads>) -> Instant {
         let later = Instant::now() + LOOK_AGAIN;
         match uploads {
-            Some(state) if state.has_work(&self.position.borrow()) => state.pace_until.min(later),
+            Some(state) if state.has_work(&self.position.borrow()) => {
+                let wait = Duration::from_millis(state.pace.wait_ms(state.now_ms()));
+                (Instant::now() + wait).min(later)
+            }
             Some(_) | None => later,
         }
     }
@@ -340,11 +380,8 @@ impl Link {
     /// Sends what there is to send and the pace allows.
     async fn upload(&self, hcp: &mut Hcp, sender: &Sender, state: &mut Uploads) -> Result<Result<(), String>, Gone> {
         let position = *self.position.borrow();
-        if state.refused && Instant::now() >= state.pace_until {
-            *state = Uploads {
-                pause: state.pause,
-                ..self.uploads_from(position.cursor).await?
-            };
+        if state.refused && state.pace.wait_ms(state.now_ms()) == 0 {
+            *state = self.again_from(state, position.cursor).await?;
         }
         Ok(self.send(hcp, sender, state, &position))
     }
@@ -358,7 +395,16 @@ impl Link {
         if in_flight == 0 {
             state.last_progress = now;
         }
-        if now < state.pace_until || !state.has_work(position) {
+        let (list, revocations, tariffs) = position.revisions;
+        let adopted = Artifacts {
+            list,
+            revocations,
+            tariffs,
+        };
+        if !may_tell(&state.announced, &adopted, state.now_ms()) || state.pace.wait_ms(state.now_ms()) > 0 {
+            return Ok(());
+        }
+        if !state.has_work(position) {
             return Ok(());
         }
         let first = state.sent + 1;
@@ -373,14 +419,27 @@ impl Link {
         });
         sender.publish(&topic, frame)?;
         state.ends.insert(state.sent, state.chain);
-        let steady = Duration::from_secs(1) / self.config.batches_a_second_max;
-        state.pace_until = now + steady.max(state.pause);
-        state.pause /= 2;
+        state.pace.sent(state.now_ms());
         Ok(())
     }
 }
 
 impl Uploads {
+    /// Milliseconds since the hub's welcome: the pace's clock.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.welcomed.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The hub is back: what it has not heard is told in its order and at a pace, after what is newer there.
+    fn recover(&mut self, link: &Link, announced: Artifacts) {
+        let backlog = link.position.borrow().head.saturating_sub(self.sent);
+        let outage_ms = u64::try_from(link.receipted.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.announced = announced;
+        if backlog > 0 {
+            self.pace = Pace::recovering(link.least_ms(), 0, backlog, outage_ms, fastrand::u64(..));
+        }
+    }
+
     fn in_flight(&self, position: &Position) -> usize {
         self.ends.range(position.cursor + 1..).count()
     }
@@ -423,9 +482,7 @@ impl Uploads {
     }
 
     fn slow_down(&mut self) {
-        let doubled = (self.pause * 2).max(Duration::from_millis(500));
-        self.pause = doubled.min(PAUSE_MAX);
-        self.pace_until = self.pace_until.max(Instant::now() + self.pause);
+        self.pace.throttled(self.now_ms(), fastrand::u64(..));
         self.refused = true;
     }
 }

@@ -150,6 +150,10 @@ impl Hub {
                 summary.tariffs += 1;
             }
         }
+        if summary.revoked + summary.tariffs > 0 {
+            // Conflicts are judged by when the operator said so.
+            events.insert(0, Event::Dated { wall_s: now.wall_s });
+        }
         let changes = Changes {
             list: summary.accounts + summary.tokens_set + summary.tokens_gone > 0,
             revocations: summary.revoked,

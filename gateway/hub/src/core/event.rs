@@ -12,7 +12,10 @@ use proto::{
     tariff::Tariff,
 };
 
-use super::state::TokenRow;
+use super::{
+    conflict::{Adjustment, Case},
+    state::TokenRow,
+};
 
 /// The identity of an uploaded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,5 +203,39 @@ pub enum Event {
         charged: Money,
         /// What the hub computes; `None`: it has no tariff with that hash.
         computed: Option<Money>,
+    },
+    /// The hub's clock at a word of the operator: what follows was said then.
+    Dated {
+        /// Seconds since 1970 UTC.
+        wall_s: u64,
+    },
+    /// An entry of the hub's own is booked.
+    Adjusted(Adjustment),
+    /// A record of a second claim on a session is committed and kept, but not booked.
+    Aside {
+        /// Which.
+        at: RecordKey,
+        /// Chain hash behind it.
+        hash: Hash,
+        /// As received.
+        bytes: Vec<u8>,
+        /// As read from `bytes`.
+        record: LedgerRecord,
+        /// Whether it says the same as the claim that is booked.
+        exists: bool,
+    },
+    /// Something a person should look at.
+    CaseOpened(Case),
+    /// An account draws nothing unsecured for a while.
+    Barred {
+        /// Which.
+        account: AccountId,
+        /// Until when, in seconds since 1970 UTC.
+        until_s: u64,
+    },
+    /// The hub came to the gateway's opinion: the price was not known here before.
+    DisputeWithdrawn {
+        /// Of which record.
+        at: RecordKey,
     },
 }

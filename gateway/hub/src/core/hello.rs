@@ -51,6 +51,7 @@ impl Hub {
                     upto: 0,
                     hash: Hash::ZERO,
                     wall_s: now.wall_s,
+                    ..self.newest()
                 },
                 is_agreed: false,
             });
@@ -78,6 +79,7 @@ impl Hub {
                 upto,
                 hash,
                 wall_s: now.wall_s,
+                ..self.newest()
             },
             is_agreed: true,
         });
@@ -99,8 +101,19 @@ impl Hub {
                 upto: row.upto,
                 hash: row.hash,
                 wall_s: now.wall_s,
+                ..self.newest()
             },
             is_agreed: false,
+        }
+    }
+
+    /// The newest revisions: a gateway that lacks them sends its records after it has them.
+    fn newest(&self) -> Welcome {
+        Welcome {
+            list_revision: self.list.as_ref().map_or(0, |list| list.revision),
+            revocations_revision: self.revocations_revision(),
+            tariffs_revision: self.tariff_table.as_ref().map_or(0, |table| table.revision),
+            ..Welcome::default()
         }
     }
 

@@ -6,6 +6,7 @@
 mod ask;
 mod catalogue;
 mod changes;
+pub mod conflict;
 mod event;
 mod hello;
 mod lease;
@@ -25,6 +26,7 @@ use proto::{
 
 pub use catalogue::{Catalogue, ImportRefusal, ImportSummary, RevocationSpec, SHRINK_TOKENS_FREE, TokenSpec};
 pub use changes::{ListChanges, ListStep};
+pub use conflict::{About, Adjustment, Case, Class, Conflicts, Order, OrderRefusal};
 pub use event::{Event, RecordKey};
 pub use lease::{LeaseKey, LeaseRow};
 pub use publish::PublishedList;
@@ -97,6 +99,8 @@ pub enum Input {
     },
     /// The operator's accounts, tokens, tariffs and revocations, as they should be.
     Import(Catalogue),
+    /// The operator corrects the books, or closes a session.
+    Order(Order),
     /// The operator has looked at a gateway that was put back: what it could have spent in former epochs is free again.
     ReleaseLeases(GatewayId),
     /// Time passed.
@@ -147,6 +151,10 @@ pub enum Effect {
     Imported(ImportSummary),
     /// The import changes nothing, because it looks wrong.
     ImportRefused(ImportRefusal),
+    /// The operator's entry has this number.
+    Ordered(u64),
+    /// The operator's wish changes nothing.
+    OrderRefused(OrderRefusal),
     /// Tell the operator.
     Alarm(Alarm),
 }
@@ -223,6 +231,37 @@ pub enum Alarm {
         /// Ours.
         newest: u64,
     },
+    /// Two claims on one session: one is booked, the other kept.
+    #[error("record {at}: session {session} is claimed twice; both claims are kept, one is booked")]
+    Claimed {
+        /// The record of the claim that is not booked, or that displaces the other.
+        at: RecordKey,
+        /// Which session.
+        session: proto::id::SessionId,
+    },
+    /// A gateway's clock is wrong.
+    #[error("record {at}: the clock of the gateway is off by {off_s} s; order follows device and sequence")]
+    Clock {
+        /// The record that shows it.
+        at: RecordKey,
+        /// By how much, in s; above zero: ahead.
+        off_s: i64,
+    },
+    /// Something a person should look at.
+    #[error("{}, session {}, account {}: {}", .0.class.word(), .0.about.session, .0.about.account, .0.what)]
+    Case(Case),
+    /// The hub corrected its books.
+    #[error("adjustment {number}, {}: {total} of session {}, account {}", class.word(), about.session, about.account)]
+    Adjusted {
+        /// Its number.
+        number: u64,
+        /// Which conflict.
+        class: Class,
+        /// Whom it concerns.
+        about: About,
+        /// What the correction amounts to now.
+        total: Money,
+    },
 }
 
 /// Events to make durable and effects to run after that.
@@ -259,16 +298,22 @@ impl Hub {
                 effects: vec![Effect::Echo(*gateway, echo.clone())],
             },
             Input::Import(catalogue) => self.decide_import(now, catalogue),
+            Input::Order(order) => self.decide_order(now, order),
             Input::Tick => self.decide_publication(now, settings),
         }
     }
 
-    /// Decides and applies, for simulations and tests that need no store.
+    /// Decides and applies, conflicts included. What it returns shares one commit.
     pub fn step(&mut self, now: Now, settings: &Settings, input: &Input) -> Decision {
-        let decision = self.decide(now, settings, input);
+        let mut decision = self.decide(now, settings, input);
+        let touched = self.touched_before(&decision.events);
         for event in &decision.events {
             self.apply(event);
         }
+        let Decision { events, effects } = self.adjudicate(now, touched, &decision.events);
+        decision.events.extend(events);
+        decision.effects.extend(effects);
+        self.note(&mut decision);
         decision
     }
 
@@ -276,11 +321,24 @@ impl Hub {
     #[must_use]
     pub fn available(&self, account: AccountId) -> Money {
         let sums = self.book().balance(&proto::book::Account::Customer(account));
-        self.deposit(account)
-            .saturating_sub(sums.debits_posted)
+        self.posted(account)
             .saturating_sub(sums.debits_pending)
-            .saturating_add(sums.credits_posted)
             .saturating_sub(self.untaken(account))
+    }
+
+    /// What an account has, open holds aside. Negative: overdrawn.
+    #[must_use]
+    pub fn posted(&self, account: AccountId) -> Money {
+        let sums = self.book().balance(&proto::book::Account::Customer(account));
+        self.deposit(account)
+            .saturating_add(sums.credits_posted)
+            .saturating_sub(sums.debits_posted)
+    }
+
+    /// What an account owes; zero: nothing. Whatever is paid in repays it first.
+    #[must_use]
+    pub fn arrears(&self, account: AccountId) -> Money {
+        Money::ZERO.saturating_sub(self.posted(account)).max(Money::ZERO)
     }
 
     /// The content of a published artifact; `None` if this hub has no such revision any more. `base`: the list that

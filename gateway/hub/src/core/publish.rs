@@ -2,11 +2,12 @@
 //! bytes under the same revision.
 
 use proto::{
-    artifact::{ListEntry, PublicKey, TariffOf, TariffTable},
+    artifact::{ListEntry, PublicKey, TariffOf, TariffTable, Whitelist},
+    money::Money,
     trust::ArtifactKind,
 };
 
-use super::{Decision, Effect, Event, Hub, Now, Settings, state::REVOCATION_WINDOW};
+use super::{Decision, Effect, Event, Hub, Now, Settings, TokenRow, state::REVOCATION_WINDOW};
 
 /// A full list as it is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +74,10 @@ impl Hub {
             .tariff_table
             .as_ref()
             .map(|table| (ArtifactKind::Tariffs, table.revision));
-        let policy = self.policy.as_ref().map(|policy| (ArtifactKind::Policy, policy.revision));
+        let policy = self
+            .policy
+            .as_ref()
+            .map(|policy| (ArtifactKind::Policy, policy.revision));
         let list = self.list.as_ref().map(|list| (ArtifactKind::List, list.revision));
         keys.into_iter()
             .chain(revocations.map(|revision| (ArtifactKind::Revocations, revision)))
@@ -116,7 +120,7 @@ impl Hub {
                 account: row.account,
                 group: row.group,
                 valid: row.valid && !self.is_revoked(token),
-                whitelist: row.whitelist,
+                whitelist: self.whitelist_of(row, issued_s),
                 credential_revision: row.credential_revision,
                 balance: self.available(row.account),
                 not_after_s: row.not_after_s,
@@ -128,6 +132,16 @@ impl Hub {
             issued_s,
             entries,
         }
+    }
+
+    /// Who owes, or spent one balance twice, draws only what the hub itself accepts. There is one list for all sites,
+    /// so this holds at home, too; a lease serves offline all the same.
+    fn whitelist_of(&self, row: &TokenRow, wall_s: u64) -> Whitelist {
+        let owes = self.arrears(row.account) > Money::ZERO;
+        if owes || self.conflicts.is_barred(row.account, wall_s) {
+            return Whitelist::Never;
+        }
+        row.whitelist
     }
 
     pub(super) fn freeze_tariffs(&self, revision: u64) -> TariffTable {

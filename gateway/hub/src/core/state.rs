@@ -16,6 +16,7 @@ use proto::{
 
 use super::{
     changes::ListStep,
+    conflict::{Act, Adjustment, Conflicts, Correction, Facts, Standing},
     event::{Event, RecordKey},
     lease::{LeaseKey, LeaseRow},
     publish::PublishedList,
@@ -67,6 +68,8 @@ pub struct GatewayRow {
     pub quarantined: u64,
     /// Records disputed, in all epochs.
     pub disputed: u64,
+    /// Records of second claims on sessions, in all epochs.
+    pub aside: u64,
 }
 
 /// Where a session's money stands.
@@ -98,6 +101,15 @@ pub enum LogEntry {
     Token(Revoked),
     /// Of an account, a device or a key.
     Scope(RevokedScope),
+}
+
+impl LogEntry {
+    const fn token(&self) -> Option<&Revoked> {
+        match self {
+            Self::Token(revoked) => Some(revoked),
+            Self::Scope(_) => None,
+        }
+    }
 }
 
 /// A record that was kept, but not booked.
@@ -153,6 +165,7 @@ pub struct Hub {
     pub(crate) sessions_closed: VecDeque<SessionId>,
     pub(crate) quarantine: BTreeMap<RecordKey, Quarantined>,
     pub(crate) disputes: BTreeMap<RecordKey, Dispute>,
+    pub(crate) conflicts: Conflicts,
     /// Accounts that are never served on credit.
     pub(crate) lease_only: BTreeSet<AccountId>,
     pub(crate) leases: BTreeMap<LeaseKey, LeaseRow>,
@@ -279,6 +292,12 @@ impl Hub {
         &self.disputes
     }
 
+    /// What outcomes of conflicts depend on, and the outcomes.
+    #[must_use]
+    pub const fn conflicts(&self) -> &Conflicts {
+        &self.conflicts
+    }
+
     /// Makes one change. Recovery is calling this for every event again, in order.
     pub fn apply(&mut self, event: &Event) {
         match event {
@@ -287,6 +306,7 @@ impl Hub {
                 self.accounts.insert(*account, *deposit);
                 self.list_stale = true;
             }
+            Event::Dated { wall_s } => self.conflicts.wall_s = *wall_s,
             Event::TokenSet { token, row } => {
                 self.tokens.insert(*token, row.clone());
                 self.list_stale = true;
@@ -304,6 +324,7 @@ impl Hub {
             Event::TariffSet { kind, tariff } => {
                 self.tariffs_known.insert(tariff.hash(), tariff.clone());
                 self.tariffs.insert(*kind, tariff.clone());
+                self.conflicts.price_set(*kind, tariff.hash());
                 self.tariffs_stale = true;
             }
             Event::ListPublished { revision, issued_s } => {
@@ -315,6 +336,8 @@ impl Hub {
             Event::RevocationsPublished { revision } => {
                 let from = self.revocations_published();
                 let end = self.revocation_log.len().min(from + REVOCATION_WINDOW);
+                let entries = self.revocation_log[from..end].iter();
+                self.conflicts.revoked(*revision, entries.filter_map(LogEntry::token));
                 self.revocation_ends.push((*revision, end));
             }
             Event::TariffsPublished { revision } => {
@@ -385,6 +408,28 @@ impl Hub {
                     self.gateways.entry(at.gateway).or_default().disputed += 1;
                 }
             }
+            Event::Adjusted(adjustment) => self.apply_adjusted(adjustment),
+            Event::Aside {
+                at,
+                hash,
+                record,
+                exists,
+                ..
+            } => {
+                let row = self.commit(at, *hash);
+                row.aside += 1;
+                self.conflicts.set_aside(at, record, *exists);
+            }
+            Event::CaseOpened(case) => {
+                self.conflicts.cases.insert((case.class, case.about), case.clone());
+            }
+            Event::Barred { account, until_s } => {
+                self.conflicts.barred.insert(*account, *until_s);
+                self.list_stale = true;
+            }
+            Event::DisputeWithdrawn { at } => {
+                self.disputes.remove(at);
+            }
         }
     }
 
@@ -439,9 +484,14 @@ impl Hub {
 
     fn apply_booked(&mut self, at: &RecordKey, hash: Hash, record: &LedgerRecord) {
         self.commit(at, hash).booked += 1;
-        self.book
+        let lines = self
+            .book
             .book(record)
             .expect("a record is judged by the same book before it becomes an event");
+        for line in &lines {
+            self.watch_arrears(line.debit);
+        }
+        self.note_facts(at, record);
         let session = record.session;
         let held = self.sessions.get(&session).map(|row| (row.payer, row.hold));
         self.follow_leases(at.gateway, at.epoch, record, held);
@@ -463,6 +513,7 @@ impl Hub {
                 while self.sessions_closed.len() > SESSIONS_CLOSED_MAX {
                     if let Some(oldest) = self.sessions_closed.pop_front() {
                         self.sessions.remove(&oldest);
+                        self.conflicts.forget(&oldest);
                     }
                 }
             }
@@ -471,6 +522,86 @@ impl Hub {
             | RecordKind::LeaseReturn
             | RecordKind::LeaseTaken
             | RecordKind::Other => {}
+        }
+    }
+
+    fn note_facts(&mut self, at: &RecordKey, record: &LedgerRecord) {
+        let known_from = self.list.as_ref().map_or(0, |list| list.revision) + 1;
+        self.conflicts.see_clock(at, record);
+        if record.kind == RecordKind::Hold {
+            self.conflicts.put(record.session, Facts::held(at, record));
+        } else if let Some(mut facts) = self.conflicts.take(&record.session) {
+            facts.hear(at, record);
+            facts.known_from = known_from;
+            self.conflicts.put(record.session, facts);
+        }
+    }
+
+    /// An account that owes is published as NEVER; so is one that no longer does.
+    fn watch_arrears(&mut self, account: Account) {
+        if let Account::Customer(account) = account {
+            self.list_stale |= self.arrears(account) > Money::ZERO;
+        }
+    }
+
+    fn apply_adjusted(&mut self, adjustment: &Adjustment) {
+        let session = adjustment.about.session;
+        for line in adjustment.transfers() {
+            self.book
+                .transfer(&line)
+                .expect("an entry of the hub's own is made for this very book");
+            self.list_stale |=
+                matches!(line.debit, Account::Customer(_)) || matches!(line.credit, Account::Customer(_));
+        }
+        self.conflicts.number = adjustment.number;
+        match adjustment.act {
+            Act::Move => {}
+            Act::Correct => {
+                let key = (adjustment.class, adjustment.about);
+                let correction = Correction {
+                    debit: adjustment.debit,
+                    credit: adjustment.credit,
+                    amount: adjustment.total,
+                };
+                if adjustment.total > Money::ZERO {
+                    self.conflicts.corrections.insert(key, correction);
+                } else {
+                    self.conflicts.corrections.remove(&key);
+                }
+            }
+            Act::Displace => {
+                let gateway = self.conflicts.session(&session).map(|facts| facts.gateway);
+                self.disputes
+                    .retain(|at, dispute| dispute.session != session || Some(at.gateway) != gateway);
+                if let Some(facts) = self.conflicts.session(&session).filter(|facts| facts.is_open())
+                    && let Account::Lease(account, lease) = facts.payer
+                    && let Some(row) = self.leases.get_mut(&(account, lease))
+                {
+                    row.held = row.held.saturating_sub(facts.hold);
+                }
+                self.conflicts.displace(&session);
+                self.sessions.remove(&session);
+                self.sessions_closed.retain(|closed| *closed != session);
+            }
+            Act::Close => {
+                self.stand(&session, SessionPhase::Closed, Standing::ClosedHere, adjustment.total);
+                self.sessions_closed.push_back(session);
+            }
+            Act::Reopen => {
+                self.stand(&session, SessionPhase::Held, Standing::Held, Money::ZERO);
+                self.sessions_closed.retain(|closed| *closed != session);
+            }
+        }
+    }
+
+    fn stand(&mut self, session: &SessionId, phase: SessionPhase, standing: Standing, charged: Money) {
+        if let Some(row) = self.sessions.get_mut(session) {
+            row.phase = phase;
+        }
+        if let Some(mut facts) = self.conflicts.take(session) {
+            facts.standing = standing;
+            facts.charged = charged;
+            self.conflicts.put(*session, facts);
         }
     }
 }

@@ -19,7 +19,7 @@ use gateway_core::{
 use proto::{
     artifact::{ListEntry, TariffOf, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
-    link::Verdict,
+    link::{Mark as Judgement, Verdict},
     message::{Closing, OutletState, RefusalReason, Stop},
     policy::{Class, Policy},
     tariff::Tariff,
@@ -79,6 +79,10 @@ pub(crate) struct Auditor {
     boot: u32,
     // Trust, as the journal tells it.
     list: BTreeMap<TokenHash, ListEntry>,
+    /// Commands of the operator that ran.
+    orders: BTreeSet<u64>,
+    /// Revision of the revocations that stand.
+    revocations_revision: u64,
     ring: trust::Ring,
     list_adopted_ms: u64,
     revoked: BTreeMap<TokenHash, u64>,
@@ -140,6 +144,8 @@ impl Auditor {
             decisions: 0,
             boot: 0,
             list: BTreeMap::new(),
+            orders: BTreeSet::new(),
+            revocations_revision: 0,
             ring: trust::Ring::default(),
             list_adopted_ms: 0,
             revoked: BTreeMap::new(),
@@ -301,6 +307,25 @@ impl Auditor {
             Event::Started(e) => self.speaks(&e.session, marks),
             Event::Metered(e) => self.speaks(&e.session, marks),
             Event::Closed(e) => self.closed(e, marks),
+            Event::Noted(e) => {
+                assert!(e.sequence <= self.sequence, "a remark on a record that is not written");
+                assert_eq!(
+                    crate::hub::remark(e.sequence),
+                    Some(e.mark),
+                    "the hub said so of record {}",
+                    e.sequence
+                );
+                if e.mark == Judgement::Adjusted {
+                    marks.hit(Mark::RecordAdjusted);
+                }
+            }
+            Event::Commanded(e) => {
+                assert!(
+                    e.order == 0 || self.orders.insert(e.order),
+                    "command {} runs twice",
+                    e.order
+                );
+            }
             Event::Silent(e) => {
                 marks.hit(Mark::Silent);
                 let hold = self
@@ -322,6 +347,7 @@ impl Auditor {
             Event::RolledBack(e) => self.rolled_back(e, marks),
             Event::KeysAdopted(e) => self.keys_adopted(e, marks),
             Event::RevocationsAdopted(e) => {
+                self.revocations_revision = e.revision;
                 self.revocations_adopted(e, marks);
                 self.must_end(t_ms);
             }
@@ -375,7 +401,6 @@ impl Auditor {
                 }
             }
             Event::Probed(_)
-            | Event::Commanded(_)
             | Event::CommandAnswered(_)
             | Event::Rewound(_)
             // Leases have an auditor of their own, over two gateways and a hub: the hub's `leases` test.

@@ -45,6 +45,22 @@ impl Auditor {
             (RecordKind::Hold, session, terms.account, terms.money_max, token),
             "the record says what was granted"
         );
+        let relied = &record.evidence;
+        assert_eq!(
+            (
+                relied.mode,
+                relied.credential_revision,
+                relied.list_revision,
+                relied.revocations_revision
+            ),
+            (
+                u8::from(e.mode),
+                e.credential_revision,
+                self.ring.revision(),
+                self.revocations_revision
+            ),
+            "the record names what was relied on"
+        );
         assert!(
             terms.money_max.0 > 0 && terms.units_max.0 > 0,
             "a grant of nothing: {e:?}"

@@ -46,6 +46,13 @@ pub(super) struct Ring {
     scopes: BTreeSet<Subject>,
 }
 
+impl Ring {
+    /// Of the active list.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
+    }
+}
+
 impl Auditor {
     /// The hub published something; nothing else may ever be adopted.
     pub(crate) fn published(&mut self, kind: ArtifactKind, revision: u64) {
