@@ -142,6 +142,7 @@ impl Place {
         let device = DeviceConfig {
             kind: Kind::Dispenser,
             outlets: 1,
+            car: false,
         };
         let id = name(&format!("gw-{number}"));
         let config = Config {
@@ -313,11 +314,11 @@ impl World {
         let Some(Content::Tariffs(table)) = self.hub.artifact(ArtifactKind::Tariffs, 1) else {
             panic!("published at import");
         };
-        self.to_gateway(at, &Input::List(verified));
-        self.to_gateway(at, &Input::Tariffs(table));
+        self.tell_gateway(at, &Input::List(verified));
+        self.tell_gateway(at, &Input::Tariffs(table));
     }
 
-    fn to_gateway(&mut self, at: usize, input: &Input) {
+    fn tell_gateway(&mut self, at: usize, input: &Input) {
         let seconds = self.seconds;
         self.places[at].put(seconds, input, &mut self.seen);
     }
@@ -339,6 +340,7 @@ impl World {
             tariffs_revision,
             down_counter: 0,
             leases_revision: place.gateway.leases().revision(),
+            policy_revision: place.gateway.policy_revision(),
         };
         let (gateway, counter) = (place.id, self.hellos);
         let effects = self.hub(&HubInput::Hello {
@@ -369,7 +371,7 @@ impl World {
                 continue;
             }
             if let Some(input) = input {
-                self.to_gateway(at, &input);
+                self.tell_gateway(at, &input);
             }
         }
     }
