@@ -315,11 +315,11 @@ impl World {
         let Some(Content::Tariffs(table)) = self.hub.artifact(ArtifactKind::Tariffs, 1, 0) else {
             panic!("published at import");
         };
-        self.to_gateway(at, &Input::List(verified));
-        self.to_gateway(at, &Input::Tariffs(table));
+        self.tell_gateway(at, &Input::List(verified));
+        self.tell_gateway(at, &Input::Tariffs(table));
     }
 
-    fn to_gateway(&mut self, at: usize, input: &Input) {
+    fn tell_gateway(&mut self, at: usize, input: &Input) {
         let seconds = self.seconds;
         self.places[at].put(seconds, input, &mut self.seen);
     }
@@ -372,7 +372,7 @@ impl World {
                 continue;
             }
             if let Some(input) = input {
-                self.to_gateway(at, &input);
+                self.tell_gateway(at, &input);
             }
         }
     }

@@ -38,11 +38,10 @@ impl Auditor {
             return false;
         };
         let dark = matches!(e.mode, Mode::Local | Mode::Recovering);
-        attempts < self.limits.attempts_a_minute_max as usize
-            && !concurrent
-            && !self.is_fast(t_ms, token, &request.device)
-            && !(dark && tally.0 >= limits.outage_count_max)
-            && !self.law.is_disk_scarce
+        let rated = attempts >= self.limits.attempts_a_minute_max as usize;
+        let used_up = dark && tally.0 >= limits.outage_count_max;
+        let fast = self.is_fast(t_ms, token, &request.device);
+        !rated && !concurrent && !fast && !used_up && !self.law.is_disk_scarce
     }
 
     /// His own money and the site's, as an old list would leave it; more if the list is young.
