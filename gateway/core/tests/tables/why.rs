@@ -238,8 +238,8 @@ fn sessions_are_found_by_their_ends() {
 #[test]
 fn the_backend_s_remarks_are_told() {
     let mut site = Site::new();
-    let session = site.open("c1", 3);
-    let other = site.open("c2", 4);
+    let session = site.open("c1", 1);
+    let other = site.open("c2", 2);
     let outbox = site.gateway.outbox();
     let (upto, hash) = (outbox.head(), outbox.chain());
     let note = |sequence, mark| Note { sequence, mark };
