@@ -31,6 +31,7 @@ fn a_grant_with_a_full_tariff_fits_and_comes_back() {
         meter_every_s: u16::MAX,
         tariff_hash: tariff.hash(),
         tariff,
+        stop_tokens: heapless::Vec::new(),
         decision: u64::MAX,
     };
     let device = Name::new("charger-0123456789ab").unwrap();

@@ -400,6 +400,8 @@ fn grant_of(session: SessionId, price: &Price, supply: Supply, face: Money) -> G
         tariff_hash: price.tariff.hash(),
         tariff: price.tariff.clone(),
         decision: 0,
+        // Nobody is at hand who knows the site's tokens.
+        stop_tokens: heapless::Vec::new(),
     }
 }
 

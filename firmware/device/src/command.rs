@@ -7,7 +7,10 @@ use proto::{
     money::Units,
 };
 
-use crate::{Device, mint, outlet::Phase};
+use crate::{
+    Device, mint,
+    outlet::{Phase, Presented},
+};
 
 impl Device {
     pub(crate) fn command(&mut self, command: &Command) {
@@ -40,6 +43,7 @@ impl Device {
             Verb::Report => done(self.at(command.outlet, |o, _| o.voice.forget()).is_some()),
             Verb::Stop => done(self.stop(command.session)),
             Verb::Start => done(self.start(command)),
+            Verb::Limit => done(self.limit(command.session, command.units)),
         }
     }
 
@@ -62,17 +66,28 @@ impl Device {
             .unwrap_or(false)
     }
 
+    /// A lower limit than the granted one. Told again it changes nothing.
+    fn limit(&mut self, session: SessionId, units: Units) -> bool {
+        let outlet = self.outlets.iter().find(|o| o.session() == Some(session)).map(|o| o.id);
+        outlet
+            .and_then(|outlet| self.at(outlet, |o, ctx| o.command_limit(ctx, units)))
+            .unwrap_or(false)
+    }
+
     fn start(&mut self, command: &Command) -> bool {
         let Some(token) = &command.token else { return false };
-        let hash = token.hash(&self.token_key);
+        let presented = Presented {
+            token,
+            instrument: &Instrument::NONE,
+            hash: token.hash(&self.token_key),
+            site_hash: None,
+        };
         let (id, boot, mut number) = (self.config.id, self.record.boot, self.session_number);
         let asked = self.at(command.outlet, |o, ctx| {
             if !matches!(o.phase, Phase::Idle) {
                 return false;
             }
-            o.ask(ctx, token, &Instrument::NONE, hash, Units::ZERO, || {
-                mint(id, boot, &mut number)
-            });
+            o.ask(ctx, &presented, Units::ZERO, || mint(id, boot, &mut number));
             o.session().is_some()
         });
         self.session_number = number;

@@ -38,6 +38,7 @@ mod output;
 mod progress;
 mod recovery;
 mod rules;
+mod stopping;
 pub mod stored;
 mod voice;
 mod washer;
@@ -63,7 +64,7 @@ pub use stored::{Record, RecordKey, Stored, StoredError};
 use alone::{Alone, AskedAlone, Place};
 use config::Supply;
 use link::Link;
-use outlet::{Context, Outlet};
+use outlet::{Context, Outlet, Presented};
 use stored::DeviceRecord;
 use voice::Message;
 
@@ -243,18 +244,21 @@ impl Device {
     }
 
     fn present(&mut self, outlet: OutletId, token: &IdToken, instrument: &Instrument, units_wished: Units) {
-        let hash = token.hash(&self.token_key);
         if self.link.is_ready() && self.alone.owes(token) && self.session(outlet).is_none() {
             // The gateway does not know yet that this is drawn upon, and would grant it a second time.
             return self.show_refused(outlet, RefusalReason::Concurrent);
         }
+        let presented = Presented {
+            token,
+            instrument,
+            hash: token.hash(&self.token_key),
+            site_hash: self.config.site_key.as_ref().map(|key| token.hash(key)),
+        };
         let (boot, mut number) = (self.record.boot, self.session_number);
         let id = self.config.id;
         let minted = self.at(outlet, |o, ctx| {
             let before = o.session();
-            o.present(ctx, token, instrument, hash, units_wished, || {
-                mint(id, boot, &mut number)
-            });
+            o.present(ctx, &presented, units_wished, || mint(id, boot, &mut number));
             o.session().filter(|session| Some(*session) != before)
         });
         self.session_number = number;

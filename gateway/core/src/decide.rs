@@ -1,38 +1,43 @@
 //! From an input to events and effects. Reads the state, changes nothing.
 
+mod clock;
 mod cloud;
+mod command;
 mod deadline;
 mod instrument;
+mod invalid;
+mod limits;
+mod probe;
+mod told;
 
 use alloc::vec::Vec;
 
 use proto::{
     VERSION,
-    id::{DeviceId, OutletId, SessionId},
+    id::{DeviceId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason,
-        StartProof, Started, Status, Stop, StopReason, Verb,
+        Closing, Command, CommandAnswer, Fault, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof, Started,
+        Status, Stop, StopReason,
     },
     money::{Money, Units},
     tariff::Bill,
 };
 
+use self::told::{grant_of, receipt_of, refusal_of};
 use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
-    authorize::{Outcome, Rule, retry_after_s},
+    authorize::{Outcome, Rule, Word},
     event::{
-        Asked, Booted, Closed, CommandAnswered, Commanded, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
+        Asked, AskedAgain, Booted, Closed, CommandAnswered, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
         Started as StartedEvent,
     },
     grounds::{CloudWord, Grounds},
     instrument::Presented,
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
+    trust::Look,
 };
-
-/// Code of a cloud that asks us to slow down. It says nothing about trust.
-const CODE_THROTTLED: u16 = 429;
 
 /// A decision in the making.
 pub(crate) struct Draft<'a> {
@@ -43,6 +48,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) sequence: u64,
     /// What the cloud said about the request that is decided, and the code of its error.
     cloud: (CloudWord, u16),
+    /// The wall clock was set since it was last read.
+    is_clock_set: bool,
 }
 
 impl Gateway {
@@ -56,10 +63,15 @@ impl Gateway {
             at,
             out: Decision::default(),
             sequence: self.outbox.head(),
+            is_clock_set: false,
             cloud: (CloudWord::NotAsked, 0),
         };
+        if !matches!(input, Input::Boot { .. }) {
+            draft.look_at_clock();
+        }
         let ignored = match input {
             Input::Boot { boot, epoch } => {
+                draft.look_at_first_clock();
                 draft.event(Event::Booted(Booted {
                     boot: *boot,
                     epoch: *epoch,
@@ -70,11 +82,23 @@ impl Gateway {
             Input::Answer(answer) => draft.answer(answer),
             Input::Trouble { ask, code } => draft.trouble(*ask, *code),
             Input::List(list) => {
-                let manifest = list.manifest();
-                draft.adopt(self.trust.decide_list(manifest, list.entries()))
+                let look = Look {
+                    at,
+                    wall_s: now.wall(),
+                    activity: &self.activity,
+                    limits: &self.config.limits,
+                    spent: &self.risk.spent,
+                    leases: &self.leases,
+                };
+                draft.adopt(self.trust.decide_list(list, &look))
             }
-            Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set.revision, &set.entries)),
+            Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set).map_err(Ignored::Stale)),
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
+            Input::Keys(keys) => draft.adopt(self.trust.decide_keys(keys).map_err(Ignored::Stale)),
+            Input::Adopt { kind, revision } => draft.adopt(self.trust.decide_adopt(*kind, *revision)),
+            Input::RollBack => draft.adopt(self.trust.decide_roll_back()),
+            Input::Policy(policy) => draft.policy(policy),
+            Input::Disk { is_scarce } => draft.disk(*is_scarce),
             Input::Leases(leases) => draft.leases(leases),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
@@ -84,9 +108,24 @@ impl Gateway {
                 outlet,
                 session,
                 not_after_s,
-            } => draft.command(device, *verb, *outlet, *session, *not_after_s),
+                order,
+                token,
+            } => {
+                let command = Command {
+                    id: 0, // Counted per device, see `command`.
+                    verb: *verb,
+                    outlet: *outlet,
+                    session: *session,
+                    not_after_s: *not_after_s,
+                    token: token.clone(),
+                    units: Units::ZERO,
+                };
+                draft.command(device, *order, command)
+            }
+            Input::Echo { nonce } => draft.echo(*nonce),
             Input::Tick => draft.tick(),
         };
+        draft.witness_artifact(input);
         draft.out.ignored = ignored.err();
         draft.out
     }
@@ -108,16 +147,18 @@ impl<'a> Draft<'a> {
         });
     }
 
-    fn adopt(&mut self, events: Result<Vec<Event>, crate::Stale>) -> Result<(), Ignored> {
+    fn adopt(&mut self, events: Result<Vec<Event>, Ignored>) -> Result<(), Ignored> {
+        if let Err(Ignored::Trailer { revision, base }) = events {
+            self.alarm(Alarm::Trailer { revision, base });
+        }
         for event in events? {
             if let Event::Quarantined(q) = &event {
-                let alarm = Alarm::Quarantined {
-                    kind: q.kind,
-                    revision: q.revision,
-                    found: q.found,
-                    active: q.active,
-                };
-                self.alarm(alarm);
+                let (kind, revision, findings) = (q.kind, q.revision, q.findings);
+                self.alarm(Alarm::Quarantined {
+                    kind,
+                    revision,
+                    findings,
+                });
             }
             self.event(event);
         }
@@ -217,13 +258,8 @@ impl<'a> Draft<'a> {
             outlets,
             firmware,
         }));
-        let clock = Clock {
-            version: VERSION,
-            boot,
-            wall_s: self.now.wall().unwrap_or(0),
-            quality: self.now.quality,
-            offset_min: self.gateway.config.offset_min,
-        };
+        self.compare_device(device, hello);
+        let clock = self.clock(boot);
         self.send(device, Told::Clock(clock));
         Ok(())
     }
@@ -273,7 +309,7 @@ impl<'a> Draft<'a> {
                     request,
                     reason,
                     rule,
-                    mode: self.gateway.health.mode,
+                    mode: self.gateway.health.authorize.mode,
                     grounds,
                 }));
                 self.send(&device, Told::Refusal(refusal));
@@ -297,11 +333,19 @@ impl<'a> Draft<'a> {
         let at_risk = if terms.unsecured { terms.money_max } else { Money::ZERO };
         let (list_revision, _, tariffs_revision) = self.gateway.trust.revisions();
         let device = request.device;
+        let asks_again = self.asks_again(&request, &terms);
+        let question = Ask {
+            ask: 0,
+            session: request.session,
+            token: request.token,
+            kind: request.kind,
+            amount: terms.money_max,
+        };
         self.event(Event::Granted(Granted {
             request,
             terms,
             rule,
-            mode: self.gateway.health.mode,
+            mode: self.gateway.health.authorize.mode,
             credential_revision,
             list_revision,
             tariffs_revision,
@@ -310,11 +354,12 @@ impl<'a> Draft<'a> {
             grounds,
         }));
         self.send(&device, Told::Grant(grant));
-    }
-
-    fn grounds(&self, request: &Request) -> Grounds {
-        let (cloud, code) = self.cloud;
-        self.gateway.grounds(self.now, request, cloud, code)
+        if asks_again {
+            let ask = self.gateway.ask + 1;
+            let session = question.session;
+            self.event(Event::AskedAgain(AskedAgain { session, ask }));
+            self.out.effects.push(Effect::Ask(Ask { ask, ..question }));
+        }
     }
 
     fn started(&mut self, device: &DeviceId, started: &Started) -> Result<(), Ignored> {
@@ -382,6 +427,9 @@ impl<'a> Draft<'a> {
             power_w: meter.power_w,
             second_of_day: self.now.second_of_day(self.gateway.config.offset_min),
         }));
+        if session.invalidation.is_some_and(|invalidation| !invalidation.is_heard) {
+            self.limit(session);
+        }
         Ok(())
     }
 
@@ -427,6 +475,9 @@ impl<'a> Draft<'a> {
     /// Captures what is evidenced, or voids a session of which the device says that nothing happened.
     fn close(&mut self, session: &Session, terms: &Terms, reading: &Reading, shown: Option<Money>, reason: StopReason) {
         let mut ended = session.clone();
+        if self.is_clock_set {
+            ended.second_of_day = None;
+        }
         let advance = session.advance_to(reading.register);
         ended.pass_over(
             &advance,
@@ -498,36 +549,9 @@ impl<'a> Draft<'a> {
         }));
     }
 
-    fn command(
-        &mut self,
-        device: &DeviceId,
-        verb: Verb,
-        outlet: OutletId,
-        session: SessionId,
-        not_after_s: u64,
-    ) -> Result<(), Ignored> {
-        if !self.gateway.config.devices.contains_key(device) {
-            return Err(Ignored::UnknownDevice(*device));
-        }
-        let id = self.gateway.devices.get(device).map_or(0, |known| known.command) + 1;
-        self.event(Event::Commanded(Commanded {
-            device: *device,
-            id,
-            verb,
-            session,
-        }));
-        self.send(
-            device,
-            Told::Command(Command {
-                id,
-                verb,
-                outlet,
-                session,
-                not_after_s,
-                token: None,
-            }),
-        );
-        Ok(())
+    fn grounds(&self, request: &Request) -> Grounds {
+        let (cloud, code) = self.cloud;
+        self.gateway.grounds(self.now, request, cloud, code)
     }
 
     fn record(&mut self, kind: RecordKind, session: &Session, amount: Money) -> LedgerRecord {
@@ -558,36 +582,5 @@ impl<'a> Draft<'a> {
             boot: self.gateway.time.boot,
             evidence: terms.evidence,
         }
-    }
-}
-
-fn grant_of(request: &Request, terms: &Terms, decision: u64) -> Grant {
-    Grant {
-        session: request.session,
-        units_max: terms.units_max,
-        money_max: terms.money_max,
-        duration_max_s: terms.duration_max_s,
-        start_within_s: terms.start_within_s,
-        meter_every_s: terms.meter_every_s,
-        tariff: terms.tariff.clone(),
-        tariff_hash: terms.tariff_hash,
-        decision,
-    }
-}
-
-fn refusal_of(request: &Request, reason: RefusalReason, rule: Option<Rule>) -> Refusal {
-    Refusal {
-        session: request.session,
-        reason,
-        retry_after_s: retry_after_s(reason, rule.unwrap_or(Rule::Device)),
-    }
-}
-
-fn receipt_of(session: &Session) -> Receipt {
-    Receipt {
-        session: session.request.session,
-        closing: session.closing.unwrap_or(Closing::Unknown),
-        amount: session.amount,
-        units: session.units,
     }
 }

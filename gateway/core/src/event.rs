@@ -6,14 +6,13 @@
 use alloc::vec::Vec;
 
 use proto::{
-    artifact::{Lease, ListEntry, Revoked, TariffOf},
-    book::Balance,
-    id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
+    artifact::Lease,
+    id::{AccountId, DeviceId, Hash, OutletId, SessionId, TokenHash},
     instrument::{Lockout, ReplayWindow},
-    link::LedgerRecord,
+    link::{LedgerRecord, Mark},
     message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
-    trust::ArtifactKind,
+    policy::Class,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,17 +20,15 @@ use crate::{
     authorize::Rule,
     claims::Interval,
     grounds::Grounds,
-    health::{Health, Mode},
+    health::{Capability, Health, Mode, Signal},
     instrument::Purse,
     lease::LeaseRow,
+    orders::Orders,
     risk::Tally,
     session::{Request, Session, Terms},
     time::{Instant, Timeline},
     trust::Confirmation,
 };
-
-/// Most list entries in one event, so that its record stays below the journal's 3.5 KiB.
-pub const STAGED_ENTRIES_MAX: usize = 40;
 
 macro_rules! payload {
     ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* })+) => {
@@ -40,6 +37,12 @@ macro_rules! payload {
         pub struct $name { $($(#[$doc])* pub $field: $type,)* })+
     };
 }
+
+mod modes;
+mod order;
+
+pub use modes::*;
+pub use order::*;
 
 payload! {
     /// The gateway started.
@@ -76,14 +79,16 @@ payload! {
         /// Until when an answer counts.
         until: Instant,
     }
-    /// Nobody waits: the cloud is asked about a token that it should accept.
+    /// The cloud is asked about a pair of canaries: a token that it should accept and one that it should deny.
     Probed {
-        /// Who; zero: the list is empty, and any answer will do.
+        /// Known good; zero: nobody here is, and only the other one is asked about.
         token: TokenHash,
-        /// Number of the question.
+        /// Number of the question about it; the one about the other is the next number.
         ask: u64,
-        /// Until when an answer counts.
+        /// Until when answers count.
         until: Instant,
+        /// Known bad: no such token can exist.
+        bad: TokenHash,
     }
     /// No.
     Refused {
@@ -216,6 +221,9 @@ payload! {
         verb: Verb,
         /// Which session; zero: none.
         session: SessionId,
+        /// The cloud's number of it; 0: none.
+        #[serde(default)]
+        order: u64,
     }
     /// What became of a command.
     CommandAnswered {
@@ -226,56 +234,19 @@ payload! {
         /// What became of it.
         outcome: CommandOutcome,
     }
-    /// Part of a list that is about to be adopted.
-    ListStaged {
-        /// Revision of the list.
-        revision: u64,
-        /// At most [`STAGED_ENTRIES_MAX`].
-        entries: Vec<ListEntry>,
-    }
-    /// The staged list is the list now.
-    ListAdopted {
-        /// Its revision.
-        revision: u64,
-        /// When it was made (seconds since 1970 UTC).
-        issued_s: u64,
-    }
-    /// Revocations were added.
-    RevocationsAdopted {
-        /// Their revision.
-        revision: u64,
-        /// What is revoked.
-        entries: Vec<Revoked>,
-    }
-    /// A price of a new table.
-    TariffAdopted {
-        /// Revision of the table.
-        revision: u64,
-        /// The price.
-        entry: TariffOf,
-    }
-    /// A genuine artifact looks wrong and is set aside.
-    Quarantined {
-        /// What it is about.
-        kind: ArtifactKind,
-        /// Its revision.
-        revision: u64,
-        /// Entries it has.
-        found: u32,
-        /// Entries the active one has.
-        active: u32,
-    }
-    /// The cloud answered well, or did not.
+    /// Something was seen of the cloud. The modes are a fold over these.
     Evidence {
-        /// Whether it did.
-        good: bool,
-        /// Whether nobody waited for it: a probe.
-        probe: bool,
+        /// What.
+        signal: Signal,
+        /// About whom; zero: nobody.
+        token: TokenHash,
     }
-    /// The authorize capability changed its mode.
+    /// A capability changed its mode. Announces what the evidence before it did.
     ModeChanged {
         /// From now on.
         mode: Mode,
+        /// Whose mode.
+        capability: Capability,
     }
     /// The hub has committed everything up to here.
     Receipted {
@@ -342,7 +313,22 @@ payload! {
         /// Whose one-time code was guessed; 0: a keypad token.
         account: AccountId,
     }
+    /// The backend said what became of a record beside its receipt.
+    Noted {
+        /// Which.
+        sequence: u64,
+        /// What became of it.
+        mark: Mark,
+        /// Records of this epoch that the backend quarantined.
+        quarantined: u64,
+    }
 }
+
+mod trust;
+pub use self::trust::{
+    Adopted, KeptList, KeptListSlot, KeptTariffs, KeptTrust, KeysAdopted, ListAdopted, ListStaged, Quarantined,
+    RevocationsAdopted, RolledBack, STAGED_ENTRIES_MAX, STAGED_REMOVED_MAX, TariffsAdopted, TariffsStaged,
+};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -371,17 +357,31 @@ pub enum Event {
     ListStaged(ListStaged),
     ListAdopted(ListAdopted),
     RevocationsAdopted(RevocationsAdopted),
-    TariffAdopted(TariffAdopted),
+    TariffsAdopted(TariffsAdopted),
     Quarantined(Quarantined),
+    TariffsStaged(TariffsStaged),
+    Adopted(Adopted),
+    RolledBack(RolledBack),
+    KeysAdopted(KeysAdopted),
     Evidence(Evidence),
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
     InstrumentAccepted(InstrumentAccepted),
     GuessFailed(GuessFailed),
+    Noted(Noted),
     LeaseTaken(LeaseTaken),
     LeaseReturned(LeaseReturned),
     LeasesRead(LeasesRead),
+    Contested(Contested),
+    CanaryRight(CanaryRight),
+    EchoAsked(EchoAsked),
+    HelloAsked(HelloAsked),
+    PolicyAdopted(PolicyAdopted),
+    DiskChanged(DiskChanged),
+    AskedAgain(AskedAgain),
+    Limited(Limited),
+    ClockChanged(ClockChanged),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -412,15 +412,29 @@ impl Event {
             | Self::ListStaged(_)
             | Self::ListAdopted(_)
             | Self::RevocationsAdopted(_)
-            | Self::TariffAdopted(_)
+            | Self::TariffsAdopted(_)
             | Self::Quarantined(_)
+            | Self::TariffsStaged(_)
+            | Self::Adopted(_)
+            | Self::RolledBack(_)
+            | Self::KeysAdopted(_)
             | Self::Evidence(_)
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
             | Self::InstrumentAccepted(_)
             | Self::GuessFailed(_)
+            | Self::Noted(_)
             | Self::LeasesRead(_)
+            | Self::Contested(_)
+            | Self::CanaryRight(_)
+            | Self::EchoAsked(_)
+            | Self::HelloAsked(_)
+            | Self::PolicyAdopted(_)
+            | Self::DiskChanged(_)
+            | Self::AskedAgain(_)
+            | Self::Limited(_)
+            | Self::ClockChanged(_)
             | Self::Kept(_) => None,
         }
     }
@@ -488,8 +502,8 @@ payload! {
     KeptTally {
         /// Who.
         token: TokenHash,
-        /// For which kind.
-        kind: Kind,
+        /// For which class of outlets.
+        class: Class,
         /// The counters.
         tally: Tally,
     }
@@ -513,18 +527,14 @@ payload! {
         /// Sequence of the last record with a receipt.
         cursor: u64,
     }
-    /// The end of the list in a snapshot, and the list's age.
-    KeptTrust {
-        /// Revision of the list.
-        list_revision: u64,
-        /// When the list was made.
-        list_issued_s: u64,
-        /// When the list was adopted.
-        list_adopted: Instant,
-        /// Revision of the revocations.
-        revocations_revision: u64,
-        /// Revision of the tariffs.
-        tariffs_revision: u64,
+    /// What the backend said of a record, as a snapshot keeps it.
+    KeptNote {
+        /// Which.
+        sequence: u64,
+        /// What became of it.
+        mark: Mark,
+        /// Records of this epoch that the backend quarantined.
+        quarantined: u64,
     }
     /// A lease, as a snapshot keeps it; what is held of it follows from the sessions.
     KeptLease {
@@ -551,6 +561,8 @@ payload! {
         account: AccountId,
         /// How much.
         amount: Money,
+        /// Since which list.
+        slot: KeptListSlot,
     }
     /// The money of an instrument, as a snapshot keeps it.
     KeptPurse {
@@ -599,42 +611,19 @@ pub enum Kept {
     Spent(KeptSpent),
     Outbox(KeptOutbox),
     Trust(KeptTrust),
-    Health(Health),
     Purse(KeptPurse),
     Pad(KeptPad),
     Codes(KeptCodes),
     Forgotten(KeptForgotten),
+    Health(alloc::boxed::Box<Health>),
+    List(KeptList),
+    Tariffs(KeptTariffs),
+    Note(KeptNote),
+    Orders(Orders),
     Lease(KeptLease),
     Leases(KeptLeases),
     Decisions(KeptDecisions),
-}
-
-impl From<(&proto::book::Account, &Balance)> for KeptBalance {
-    fn from((account, balance): (&proto::book::Account, &Balance)) -> Self {
-        let (class, number, part) = account.parts();
-        Self {
-            class,
-            number,
-            part,
-            debits_pending: balance.debits_pending,
-            debits_posted: balance.debits_posted,
-            credits_pending: balance.credits_pending,
-            credits_posted: balance.credits_posted,
-        }
-    }
-}
-
-impl KeptBalance {
-    /// The account and its sums; `None` for a class of a newer version.
-    #[must_use]
-    pub fn account(&self) -> Option<(proto::book::Account, Balance)> {
-        let account = proto::book::Account::from_parts(self.class, self.number, self.part)?;
-        let balance = Balance {
-            debits_pending: self.debits_pending,
-            debits_posted: self.debits_posted,
-            credits_pending: self.credits_pending,
-            credits_posted: self.credits_posted,
-        };
-        Some((account, balance))
-    }
+    Activity(KeptActivity),
+    Drawn(KeptDrawn),
+    Gone(KeptGone),
 }

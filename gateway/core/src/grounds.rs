@@ -3,13 +3,12 @@
 
 use proto::{
     artifact::Whitelist,
-    id::{Hash, Kind},
-    link::{Answer, Verdict},
+    id::Hash,
     money::{Money, Units},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Gateway, authorize::Word, health::Mode, risk::Tally, session::Request, time::Now, trust::is_over};
+use crate::{Gateway, health::Mode, risk::Tally, session::Request, time::Now, trust::is_over};
 
 /// What the cloud said about one request, and how it was classed (semantics, section 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,6 +25,8 @@ pub enum CloudWord {
     DenyUnopposed,
     /// No, about a token known good, and nothing newer is shown: evidence about the cloud, not about the token.
     DenyUnbacked,
+    /// No, and nothing backs it, of a cloud that answered both its canaries right: followed for this attempt.
+    DenyUpheld,
     /// An error, unsigned; its code stands beside it.
     Error,
     /// No answer in time.
@@ -40,7 +41,7 @@ impl CloudWord {
     pub const fn is_unbacked_no(self) -> bool {
         match self {
             Self::DenyUnbacked | Self::Error | Self::Silence | Self::Other => true,
-            Self::NotAsked | Self::Accept | Self::DenyNewer | Self::DenyUnopposed => false,
+            Self::NotAsked | Self::Accept | Self::DenyNewer | Self::DenyUnopposed | Self::DenyUpheld => false,
         }
     }
 
@@ -53,6 +54,7 @@ impl CloudWord {
             Self::DenyNewer => "deny_newer",
             Self::DenyUnopposed => "deny_unopposed",
             Self::DenyUnbacked => "deny_unbacked",
+            Self::DenyUpheld => "deny_upheld",
             Self::Error => "error",
             Self::Silence => "silence",
             Self::Other => "other",
@@ -71,6 +73,7 @@ impl From<CloudWord> for u8 {
             CloudWord::Error => 5,
             CloudWord::Silence => 6,
             CloudWord::Other => 7,
+            CloudWord::DenyUpheld => 8,
         }
     }
 }
@@ -85,6 +88,7 @@ impl From<u8> for CloudWord {
             4 => Self::DenyUnbacked,
             5 => Self::Error,
             6 => Self::Silence,
+            8 => Self::DenyUpheld,
             _ => Self::Other,
         }
     }
@@ -126,6 +130,9 @@ pub struct Caps {
     pub list_half_s: u64,
     /// How long an accept of the cloud is remembered, in s.
     pub confirmation_s: u64,
+    /// Most sessions of a token that begin within an hour.
+    #[serde(default)]
+    pub starts_an_hour_max: u32,
 }
 
 /// What a decision rested on (semantics, section 6). What a grant has besides: its terms, with price slice, hash and
@@ -170,21 +177,18 @@ pub struct Grounds {
     pub exposure: Money,
     /// Chain hash over the ledger records before this decision; zero: there are none.
     pub previous: Hash,
+    /// Revision of the signed policy that set the limits; 0: the configuration's apply.
+    #[serde(default)]
+    pub policy_revision: u64,
+    /// Sessions of the token that began within the last hour.
+    #[serde(default)]
+    pub starts: u32,
+    /// Whether the token began one at another device a moment ago, too soon to have walked here.
+    #[serde(default)]
+    pub is_elsewhere: bool,
 }
 
 impl Gateway {
-    /// How an answer is classed.
-    pub(crate) fn cloud_word(&self, answer: &Answer) -> CloudWord {
-        let is_newer = answer.credential_revision > self.trust.credential_revision(&answer.token);
-        match answer.verdict {
-            Verdict::Accept => CloudWord::Accept,
-            Verdict::Deny if is_newer => CloudWord::DenyNewer,
-            Verdict::Deny if self.word(answer) == Word::Deny => CloudWord::DenyUnopposed,
-            Verdict::Deny => CloudWord::DenyUnbacked,
-            Verdict::Other => CloudWord::Other,
-        }
-    }
-
     /// Everything that a decision about this request rests on now.
     pub(crate) fn grounds(&self, now: &Now, request: &Request, cloud: CloudWord, code: u16) -> Grounds {
         let at = self.time.at(now);
@@ -200,7 +204,7 @@ impl Gateway {
             cloud,
             code,
             waited_ms: asked.map_or(0, |session| at.since_ms(session.requested_at)),
-            mode: self.health.mode,
+            mode: self.health.authorize.mode,
             listed: entry.map(|entry| Listed {
                 policy: entry.whitelist,
                 valid: entry.valid,
@@ -209,25 +213,30 @@ impl Gateway {
                 balance: entry.balance,
             }),
             list_revision,
-            list_age_s: at.since_ms(self.trust.list_adopted) / 1000,
+            list_age_s: at.since_ms(self.trust.list.head.arrived) / 1000,
             revocations_revision,
             tariffs_revision,
             tariff_hash: self.trust.tariff(kind).map_or(Hash::ZERO, |tariff| tariff.hash()),
             confirmed_age_s: confirmed.map(|known| at.since_ms(known.at) / 1000),
-            caps: self.caps(kind),
+            caps: self.caps(request),
             attempts: self.risk.attempts(token, at),
-            tally: self.risk.tally(token, kind),
+            tally: self.risk.tally(token, self.class_of(&request.device)),
             spent: account
                 .or(confirmed.map(|known| known.account))
                 .map_or(Money::ZERO, |account| self.risk.spent(account)),
             exposure: self.risk.exposure(),
             previous: self.outbox.chain(),
+            policy_revision: self.policy_revision(),
+            starts: self.velocity.starts(token, at),
+            is_elsewhere: self
+                .velocity
+                .is_elsewhere(token, &request.device, at, &self.config.limits),
         }
     }
 
-    fn caps(&self, kind: Kind) -> Caps {
+    fn caps(&self, request: &Request) -> Caps {
         let limits = &self.config.limits;
-        let Some(of_kind) = limits.of(kind) else {
+        let Some(of_kind) = self.limits_at(&request.device) else {
             return Caps::default();
         };
         Caps {
@@ -240,6 +249,7 @@ impl Gateway {
             list_full_s: limits.list_full_s,
             list_half_s: limits.list_half_s,
             confirmation_s: limits.confirmation_s,
+            starts_an_hour_max: limits.starts_an_hour_max,
         }
     }
 }

@@ -13,7 +13,7 @@ use proto::{
         Enrolment, Fault, Here, Instrument, KeypadKey, Lockout, NUMBER_MAX, ReplayWindow, Today, TotpClock, Voucher,
         WINDOW, keypad_number, parse_code,
     },
-    link::Evidence,
+    link::{Evidence, Gift},
     message::{ClockQuality, RefusalReason},
     money::{Money, Units},
     trust::IssuerKey,
@@ -457,13 +457,15 @@ impl Gateway {
             tariff: tariff.clone(),
             unsecured: false,
             evidence: Evidence {
-                mode: self.health.mode.into(),
+                mode: self.health.authorize.mode.into(),
                 credential_revision: 0,
                 list_revision,
                 revocations_revision,
                 lease: 0,
                 instrument: proof.number,
+                gift: Gift::None,
             },
+            stop_tokens: self.groups.stoppers(self.policies.master_group(), None, &request.token),
         };
         Outcome::Grant {
             terms,

@@ -4,6 +4,7 @@ use alloc::{format, string::String};
 
 use proto::{
     id::Kind,
+    link::Mark,
     message::ClockQuality,
     money::{Money, Units},
     tariff::Dimension,
@@ -46,6 +47,18 @@ impl Moment {
                 None => format!("{} after boot {boot}", duration_ms(now.mono_ms)),
             },
         }
+    }
+}
+
+/// What the backend said of a record beside its receipt; `None`: a remark of a later version.
+#[must_use]
+pub const fn remark(mark: Mark) -> Option<&'static str> {
+    match mark {
+        Mark::Quarantined => Some("the backend cannot book it and keeps it aside"),
+        Mark::Disputed => Some("the backend computes another charge; both are kept"),
+        Mark::Adjusted => Some("the backend has booked corrections beside it"),
+        Mark::Aside => Some("another claim on its session is booked; this one is kept"),
+        Mark::Other => None,
     }
 }
 

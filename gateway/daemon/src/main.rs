@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use gateway::{
     config::{self, Config},
-    control::{self, Query},
+    control::{self, Gated, Query},
     exit,
     look::command,
     run, store,
@@ -22,7 +22,7 @@ use gateway::{
     name = "holdfast",
     version,
     about = "Edge gateway for chargers, washers and water dispensers that goes on authorizing when its cloud is dark or lies",
-    after_help = "Exit codes: 0 done; 64 wrong usage; 66 no such session or outage; 69 a port or socket is not to be had; 74 the journal failed; 78 the configuration is wrong."
+    after_help = "Exit codes: 0 done; 64 wrong usage; 65 an artifact is not believed; 66 no such session or outage; 69 a port or socket is not to be had; 74 the journal failed; 78 the configuration is wrong."
 )]
 struct Cli {
     /// Configuration file
@@ -68,6 +68,12 @@ enum Command {
     /// Report what happened
     #[command(subcommand)]
     Report(ReportCommand),
+    /// Lists of id tokens and prices: what is set aside, and what to do about it
+    #[command(subcommand)]
+    List(ListCommand),
+    /// Signed artifacts from elsewhere
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -96,6 +102,48 @@ enum ReportCommand {
 enum LedgerCommand {
     /// Print every line of the book, of a running or a stopped gateway
     Export {
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum ListCommand {
+    /// Show the active list, the one before it and the one that is set aside
+    Show {
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what would change if that which is set aside were adopted
+    Diff {
+        /// What is meant
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adopt what is set aside
+    Adopt {
+        /// What is meant
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+        /// Only if it is this revision
+        #[arg(long, default_value_t = 0)]
+        revision: u64,
+    },
+    /// Go back to the list before the active one
+    Rollback,
+}
+
+#[derive(Subcommand)]
+enum TrustCommand {
+    /// Take in a file of signed artifacts; nothing in it is believed that is not signed
+    Import {
+        /// As `holdfast-hub export-artifacts` writes it
+        file: PathBuf,
         /// For machines
         #[arg(long)]
         json: bool,
@@ -134,7 +182,9 @@ fn main() -> ExitCode {
         | Command::Status { .. }
         | Command::Sessions { .. }
         | Command::Ledger(_)
-        | Command::Keypad(_) => {}
+        | Command::Keypad(_)
+        | Command::List(_)
+        | Command::Trust(_) => {}
     }
     let config = match config::load(&cli.config, cli.secrets.as_deref()) {
         Ok(config) => config,
@@ -167,6 +217,16 @@ fn main() -> ExitCode {
         Command::Report(ReportCommand::Outage(outage)) => outage.run(Some(&config)),
         Command::Ledger(LedgerCommand::Export { json }) => export(&config, json),
         Command::Keypad(KeypadCommand::Key { device }) => keypad_key(&config, &device),
+        Command::List(command) => match command {
+            ListCommand::Show { json } => ask(&config, &Query::Lists, json),
+            ListCommand::Diff { what, json } => ask(&config, &Query::Diff { what }, json),
+            ListCommand::Adopt { what, revision } => ask(&config, &Query::Adopt { what, revision }, false),
+            ListCommand::Rollback => ask(&config, &Query::RollBack, false),
+        },
+        Command::Trust(TrustCommand::Import { file, json }) => match std::path::absolute(&file) {
+            Ok(file) => import(&config, file, json),
+            Err(error) => fail(exit::USAGE, &format!("{}: {error}", file.display())),
+        },
     }
 }
 
@@ -199,6 +259,24 @@ fn ask(config: &Config, query: &Query, json: bool) -> ExitCode {
     match block_on(control::ask(&config.dir, query)) {
         Ok(answer) => print_answer(&answer, json),
         Err(error) => fail(exit::UNAVAILABLE, &no_daemon(&config.dir, &error)),
+    }
+}
+
+/// Prints what became of each artifact; one that is not believed makes the whole command fail.
+fn import(config: &Config, file: PathBuf, json: bool) -> ExitCode {
+    let answer = match block_on(control::ask(&config.dir, &Query::Import { file })) {
+        Ok(answer) => answer,
+        Err(error) => return fail(exit::UNAVAILABLE, &no_daemon(&config.dir, &error)),
+    };
+    let is_rejected = |row: &Value| {
+        row["result"]
+            .as_str()
+            .is_some_and(|result| result.starts_with("rejected"))
+    };
+    let rejected = answer.as_array().is_some_and(|rows| rows.iter().any(is_rejected));
+    match print_answer(&answer, json) {
+        ExitCode::SUCCESS if rejected => ExitCode::from(exit::DATA),
+        code => code,
     }
 }
 

@@ -19,8 +19,8 @@ use gateway_core::{
 use proto::{
     artifact::{self, ListEntry, TariffOf, TariffTable, Whitelist},
     id::{DeviceId, Hash, Kind, SessionId, TokenHash},
-    link::{Evidence, LedgerReceipt, LedgerRecord, RecordKind},
-    message::{ClockQuality, RefusalReason, Stamp, StartProof, Started, Stop, StopReason},
+    link::{Evidence, Gift, LedgerReceipt, LedgerRecord, RecordKind},
+    message::{ClockQuality, RefusalReason, STOP_TOKENS_MAX, Stamp, StartProof, Started, Stop, StopReason},
     money::{Money, Units},
     tariff::{Bill, Dimension, ELEMENTS_MAX, PriceElement, Tariff},
     trust::Issuer,
@@ -44,6 +44,7 @@ impl Site {
             DeviceConfig {
                 kind: Kind::Dispenser,
                 outlets: 1,
+                car: false,
             },
         )]);
         let config = Config {
@@ -281,6 +282,7 @@ fn largest() -> (Request, Terms, Grounds, LedgerRecord) {
         revocations_revision: u64::MAX,
         lease: u64::MAX,
         instrument: u64::MAX,
+        gift: Gift::FreeVend,
     };
     let terms = Terms {
         account: u64::MAX,
@@ -299,6 +301,7 @@ fn largest() -> (Request, Terms, Grounds, LedgerRecord) {
         tariff_hash: Hash([255; 32]),
         unsecured: true,
         evidence,
+        stop_tokens: [TokenHash([255; 16]); STOP_TOKENS_MAX].into_iter().collect(),
     };
     let grounds = Grounds {
         decision: u64::MAX,
@@ -330,6 +333,7 @@ fn largest() -> (Request, Terms, Grounds, LedgerRecord) {
             list_full_s: u64::MAX,
             list_half_s: u64::MAX,
             confirmation_s: u64::MAX,
+            starts_an_hour_max: u32::MAX,
         },
         attempts: u32::MAX,
         tally: Tally {
@@ -339,6 +343,9 @@ fn largest() -> (Request, Terms, Grounds, LedgerRecord) {
         spent: Money(i64::MIN),
         exposure: Money(i64::MIN),
         previous: Hash([255; 32]),
+        policy_revision: u64::MAX,
+        starts: u32::MAX,
+        is_elsewhere: true,
     };
     let record = LedgerRecord {
         sequence: u64::MAX,
@@ -429,7 +436,12 @@ fn a_million_records() {
             // Without receipts the site's budget would soon be spent, and without new lists the list too old.
             site.list(1 + u64::from(site.sessions));
             let (upto, hash) = (site.gateway.outbox().head(), site.gateway.outbox().chain());
-            let receipt = LedgerReceipt { epoch: 1, upto, hash };
+            let receipt = LedgerReceipt {
+                epoch: 1,
+                upto,
+                hash,
+                ..LedgerReceipt::default()
+            };
             site.put(&Input::Receipt {
                 receipt,
                 own_hash: hash,

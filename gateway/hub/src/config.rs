@@ -109,6 +109,8 @@ struct GatewayFile {
 #[serde(deny_unknown_fields)]
 struct SecretsFile {
     issuer_seed: String,
+    /// Written by `keys rotate`.
+    signing_seed: Option<String>,
     token_key: String,
     gateways: BTreeMap<String, String>,
 }
@@ -141,8 +143,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged, as `tracing` directives.
     pub log_filter: String,
-    /// The seed of the key that signs lists, tariffs and revocations.
+    /// The seed of the root key, which gateways pin.
     pub issuer_seed: [u8; 32],
+    /// The seed of the key that signs lists, tariffs and revocations; the root's until it was rotated.
+    pub signing_seed: [u8; 32],
     /// The key under which tokens are hashed.
     pub token_key: TokenKey,
     /// Who may connect.
@@ -150,9 +154,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The issuer of this hub.
+    /// Signs lists, tariffs and revocations.
     #[must_use]
     pub fn issuer(&self) -> Issuer {
+        Issuer::from_seed(&self.signing_seed)
+    }
+
+    /// Signs sets of keys.
+    #[must_use]
+    pub fn root(&self) -> Issuer {
         Issuer::from_seed(&self.issuer_seed)
     }
 }
@@ -202,6 +212,11 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let control_socket = file
         .control_socket
         .map_or_else(|| control::socket_in(&data_dir), |socket| base.join(socket));
+    let issuer_seed = secret(&secrets_path, "issuer_seed", &secrets.issuer_seed)?;
+    let signing_seed = match &secrets.signing_seed {
+        Some(text) => secret(&secrets_path, "signing_seed", text)?,
+        None => issuer_seed,
+    };
     Ok(Config {
         listen: file.listen,
         control_socket,
@@ -214,7 +229,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         },
         log_format: file.log.format,
         log_filter: file.log.filter.unwrap_or_else(|| "info".to_owned()),
-        issuer_seed: secret(&secrets_path, "issuer_seed", &secrets.issuer_seed)?,
+        issuer_seed,
+        signing_seed,
         token_key: TokenKey(secret(&secrets_path, "token_key", &secrets.token_key)?),
         gateways: gateways(path, &file.gateways, &secrets_path, &secrets)?,
         secrets_file: secrets_path,

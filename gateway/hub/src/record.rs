@@ -3,17 +3,21 @@
 //! Kind numbers are never reused, structs are only appended to. A record of a newer version or an unknown kind is an
 //! error: an older hub must not run on books it cannot read.
 
+mod rows;
+
 use proto::{
-    artifact::{Lease, Whitelist},
+    artifact::RevokedScope,
     codec::{self, CodecError},
-    id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
-    money::Money,
-    tariff::Tariff,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::core::{Event, RecordKey, TokenRow};
+pub(crate) use self::rows::Token1;
+use self::rows::*;
+use crate::core::{
+    Event, RecordKey,
+    conflict::keep::{Adjustment1, Case1},
+};
 
 /// Version of the record format.
 pub const RECORD_VERSION: u8 = 1;
@@ -43,169 +47,6 @@ pub enum RecordError {
 #[derive(Serialize, Deserialize)]
 struct Frame(u8, u16, ByteBuf);
 
-#[derive(Serialize, Deserialize)]
-struct Booted1 {
-    boot: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-struct AccountSet1 {
-    account: AccountId,
-    deposit: Money,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Token1 {
-    token: TokenHash,
-    account: AccountId,
-    group: u64,
-    valid: bool,
-    whitelist: Whitelist,
-    credential_revision: u64,
-    not_after_s: u64,
-    listed: bool,
-}
-
-impl Token1 {
-    pub(crate) fn new(token: TokenHash, row: &TokenRow) -> Self {
-        Self {
-            token,
-            account: row.account,
-            group: row.group,
-            valid: row.valid,
-            whitelist: row.whitelist,
-            credential_revision: row.credential_revision,
-            not_after_s: row.not_after_s,
-            listed: row.listed,
-        }
-    }
-
-    pub(crate) fn into_row(self) -> (TokenHash, TokenRow) {
-        let row = TokenRow {
-            account: self.account,
-            group: self.group,
-            valid: self.valid,
-            whitelist: self.whitelist,
-            credential_revision: self.credential_revision,
-            not_after_s: self.not_after_s,
-            listed: self.listed,
-        };
-        (self.token, row)
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Revoked1 {
-    token: TokenHash,
-    credential_revision: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TariffSet1 {
-    kind: Kind,
-    tariff: Tariff,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Published1 {
-    revision: u64,
-    issued_s: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct GatewaySeen1 {
-    gateway: GatewayId,
-    epoch: u32,
-    boot: u32,
-    counter: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct GatewayFenced1 {
-    gateway: GatewayId,
-    epoch_from: u32,
-    epoch: u32,
-    counter: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Booked1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    hash: Hash,
-    bytes: ByteBuf,
-}
-
-#[derive(Serialize, Deserialize)]
-struct QuarantinePart1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    offset: u64,
-    bytes: ByteBuf,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Quarantined1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    hash: Hash,
-    reason: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Disputed1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    session: SessionId,
-    charged: Money,
-    computed: Option<Money>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LeaseOnly1 {
-    account: AccountId,
-    lease_only: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LeaseGiven1 {
-    gateway: GatewayId,
-    journal_epoch: u32,
-    revision: u64,
-    lease: Lease,
-}
-
-/// Recalled, or released with revision 0.
-#[derive(Serialize, Deserialize)]
-struct LeaseChanged1 {
-    account: AccountId,
-    epoch: u64,
-    revision: u64,
-}
-
-const BOOTED: u16 = 1;
-const ACCOUNT_SET: u16 = 2;
-const TOKEN_SET: u16 = 3;
-const REVOKED: u16 = 4;
-const TARIFF_SET: u16 = 5;
-const LIST_PUBLISHED: u16 = 6;
-const REVOCATIONS_PUBLISHED: u16 = 7;
-const TARIFFS_PUBLISHED: u16 = 8;
-const GATEWAY_SEEN: u16 = 9;
-const GATEWAY_FENCED: u16 = 10;
-const BOOKED: u16 = 11;
-const QUARANTINE_PART: u16 = 12;
-const QUARANTINED: u16 = 13;
-const DISPUTED: u16 = 14;
-const LEASE_ONLY_SET: u16 = 15;
-const LEASE_GIVEN: u16 = 16;
-const LEASE_RECALLED: u16 = 17;
-const LEASE_RELEASED: u16 = 18;
-
 /// The bytes of an event. One short arm per kind; splitting them would hide that all are there.
 #[must_use]
 pub fn encode(event: &Event) -> Vec<u8> {
@@ -216,13 +57,17 @@ pub fn encode(event: &Event) -> Vec<u8> {
         Event::Revoked {
             token,
             credential_revision,
+            reason,
         } => frame(
             REVOKED,
             &Revoked1 {
                 token,
                 credential_revision,
+                reason,
             },
         ),
+        Event::ScopeRevoked { subject, reason } => frame(SCOPE_REVOKED, &RevokedScope::new(subject, reason)),
+        Event::KeysPublished { epoch, keys } => frame(KEYS_PUBLISHED, &KeysPublished1 { epoch, keys }),
         Event::TariffSet { kind, tariff } => frame(TARIFF_SET, &TariffSet1 { kind, tariff }),
         Event::ListPublished { revision, issued_s } => frame(LIST_PUBLISHED, &Published1 { revision, issued_s }),
         Event::RevocationsPublished { revision } => {
@@ -233,6 +78,7 @@ pub fn encode(event: &Event) -> Vec<u8> {
             let issued_s = 0;
             frame(TARIFFS_PUBLISHED, &Published1 { revision, issued_s })
         }
+        Event::PolicyPublished { policy } => frame(POLICY_PUBLISHED, &policy),
         Event::GatewaySeen {
             gateway,
             epoch,
@@ -305,6 +151,35 @@ pub fn encode(event: &Event) -> Vec<u8> {
                 session,
                 charged,
                 computed,
+            },
+        ),
+        Event::Dated { wall_s } => frame(DATED, &Dated1 { wall_s }),
+        Event::Adjusted(adjustment) => frame(ADJUSTED, &Adjustment1::from(adjustment)),
+        Event::Aside {
+            at,
+            hash,
+            bytes,
+            exists,
+            ..
+        } => frame(
+            ASIDE,
+            &Aside1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
+                hash,
+                bytes: ByteBuf::from(bytes),
+                exists,
+            },
+        ),
+        Event::CaseOpened(case) => frame(CASE_OPENED, &Case1::from(case)),
+        Event::Barred { account, until_s } => frame(BARRED, &Barred1 { account, until_s }),
+        Event::DisputeWithdrawn { at } => frame(
+            DISPUTE_WITHDRAWN,
+            &DisputeWithdrawn1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
             },
         ),
         Event::LeaseOnlySet { account, lease_only } => frame(LEASE_ONLY_SET, &LeaseOnly1 { account, lease_only }),
@@ -383,7 +258,20 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
             Event::Revoked {
                 token: row.token,
                 credential_revision: row.credential_revision,
+                reason: row.reason,
             }
+        }
+        SCOPE_REVOKED => {
+            let row: RevokedScope = read(kind, &payload)?;
+            let subject = row.read().ok_or(RecordError::Kind(kind))?;
+            Event::ScopeRevoked {
+                subject,
+                reason: row.reason,
+            }
+        }
+        KEYS_PUBLISHED => {
+            let KeysPublished1 { epoch, keys } = read(kind, &payload)?;
+            Event::KeysPublished { epoch, keys }
         }
         TARIFF_SET => {
             let TariffSet1 { kind, tariff } = read(kind, &payload)?;
@@ -401,6 +289,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
             let Published1 { revision, .. } = read(kind, &payload)?;
             Event::TariffsPublished { revision }
         }
+        POLICY_PUBLISHED => Event::PolicyPublished {
+            policy: read(kind, &payload)?,
+        },
         GATEWAY_SEEN => {
             let row: GatewaySeen1 = read(kind, &payload)?;
             Event::GatewaySeen {
@@ -451,6 +342,32 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
                 session: row.session,
                 charged: row.charged,
                 computed: row.computed,
+            }
+        }
+        DATED => {
+            let Dated1 { wall_s } = read(kind, &payload)?;
+            Event::Dated { wall_s }
+        }
+        ADJUSTED => Event::Adjusted(read::<Adjustment1>(kind, &payload)?.into()),
+        ASIDE => {
+            let row: Aside1 = read(kind, &payload)?;
+            Event::Aside {
+                at: key(row.gateway, row.epoch, row.sequence),
+                hash: row.hash,
+                record: read(kind, &row.bytes)?,
+                bytes: row.bytes.into_vec(),
+                exists: row.exists,
+            }
+        }
+        CASE_OPENED => Event::CaseOpened(read::<Case1>(kind, &payload)?.into()),
+        BARRED => {
+            let Barred1 { account, until_s } = read(kind, &payload)?;
+            Event::Barred { account, until_s }
+        }
+        DISPUTE_WITHDRAWN => {
+            let row: DisputeWithdrawn1 = read(kind, &payload)?;
+            Event::DisputeWithdrawn {
+                at: key(row.gateway, row.epoch, row.sequence),
             }
         }
         LEASE_ONLY_SET => {

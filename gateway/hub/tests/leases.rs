@@ -142,12 +142,14 @@ impl Place {
         let device = DeviceConfig {
             kind: Kind::Dispenser,
             outlets: 1,
+            car: false,
         };
         let id = name(&format!("gw-{number}"));
         let config = Config {
             devices: taps.map(|tap| (tap, device)).into(),
             limits: Limits {
                 attempts_a_minute_max: 1_000,
+                starts_an_hour_max: 100_000,
                 ..Limits::default()
             },
             offset_min: 480,
@@ -200,7 +202,7 @@ impl Place {
             match effect {
                 Effect::Send { message, .. } => self.granted.push(message),
                 Effect::Ask(ask) => self.asks.push(ask),
-                Effect::RaiseCounter { .. } | Effect::Alarm(_) => {}
+                Effect::RaiseCounter { .. } | Effect::Alarm(_) | Effect::Echo(_) | Effect::Hello => {}
             }
         }
     }
@@ -305,20 +307,20 @@ impl World {
 
     /// List and prices reach a gateway once, while it is installed.
     fn publish(&mut self, at: usize) {
-        let Some(Content::List(list)) = self.hub.artifact(ArtifactKind::List, 1) else {
+        let Some(Content::List(list)) = self.hub.artifact(ArtifactKind::List, 1, 0) else {
             panic!("published at import");
         };
         let issuer = Issuer::from_seed(&[7; 32]);
         let (envelope, chunks) = artifact::sign_list(&issuer, 1, list.issued_s, list.entries).unwrap();
         let verified = artifact::verify_list(&envelope, &chunks, &[issuer.key()]).unwrap();
-        let Some(Content::Tariffs(table)) = self.hub.artifact(ArtifactKind::Tariffs, 1) else {
+        let Some(Content::Tariffs(table)) = self.hub.artifact(ArtifactKind::Tariffs, 1, 0) else {
             panic!("published at import");
         };
-        self.to_gateway(at, &Input::List(verified));
-        self.to_gateway(at, &Input::Tariffs(table));
+        self.tell_gateway(at, &Input::List(verified));
+        self.tell_gateway(at, &Input::Tariffs(table));
     }
 
-    fn to_gateway(&mut self, at: usize, input: &Input) {
+    fn tell_gateway(&mut self, at: usize, input: &Input) {
         let seconds = self.seconds;
         self.places[at].put(seconds, input, &mut self.seen);
     }
@@ -340,6 +342,7 @@ impl World {
             tariffs_revision,
             down_counter: 0,
             leases_revision: place.gateway.leases().revision(),
+            policy_revision: place.gateway.policy_revision(),
         };
         let (gateway, counter) = (place.id, self.hellos);
         let effects = self.hub(&HubInput::Hello {
@@ -370,7 +373,7 @@ impl World {
                 continue;
             }
             if let Some(input) = input {
-                self.to_gateway(at, &input);
+                self.tell_gateway(at, &input);
             }
         }
     }

@@ -132,7 +132,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
         usize::from(options.devices) * USERS_PER_DEVICE,
     );
     // An evening of a minute needs a recovery of seconds.
-    plan.limits = "[limits]\nrecover_ms = 2000\nprobe_ms = 700\nprobe_max_ms = 2000\n\
+    plan.limits = "[health]\nrecover_ms = 2000\nprobe_ms = 700\nprobe_max_ms = 2000\n\
                    [limits.charger]\nmeter_every_s = 2\n[limits.washer]\nmeter_every_s = 2\n[limits.dispenser]\nmeter_every_s = 2\n"
         .to_owned();
     let (hub, hub_address) = Site::start_hub(&plan, &dir)?;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use proto::{
     id::{DeviceId, Kind, TokenHash},
     instrument::Fault,
-    link::{Evidence, MODE_ALONE},
+    link::{Evidence, Gift, MODE_ALONE},
     message::Redeemed,
     money::{Money, Units},
 };
@@ -106,7 +106,7 @@ impl Draft<'_> {
             register: redeemed.register,
             counter,
         };
-        let limits = self.gateway.config.limits.of(kind);
+        let limits = self.gateway.limits_at(device);
         let bounds = Money(1)..=REDEEMED_MONEY_MAX;
         let (Some(limits), true, Ok(())) = (limits, bounds.contains(&redeemed.money_max), redeemed.tariff.check())
         else {
@@ -132,7 +132,10 @@ impl Draft<'_> {
                 revocations_revision,
                 lease: 0,
                 instrument: proof.number,
+                gift: Gift::None,
             },
+            // The device decided by itself who may stop it.
+            stop_tokens: heapless::Vec::new(),
         };
         self.accept(&request, &proof);
         self.grant(request, terms, Rule::Instrument, 0);

@@ -6,35 +6,33 @@ use proto::{id::SessionId, message::Fault};
 
 use super::{
     Recovery, Report, ReportError, Span,
-    window::{At, Window, some},
+    window::{At, Window},
 };
 use crate::{
-    Mode,
+    Capability, Mode,
     event::{Event, Evidence, ModeChanged},
+    health::{Signal, Weight},
     time::Now,
+    words,
 };
 
-/// What was seen of the cloud since a capability changed its mode.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    good: u64,
-    bad: u64,
-    probes_good: u64,
-    probes_bad: u64,
-}
+/// What was seen of each capability since its mode last changed, and how often.
+#[derive(Clone, Debug, Default)]
+struct Seen(BTreeMap<Signal, u64>);
 
 impl Seen {
-    fn words(&self) -> String {
-        let parts: Vec<String> = [
-            some(self.bad, "failed answer"),
-            some(self.probes_bad, "failed probe"),
-            some(self.good, "good answer"),
-            some(self.probes_good, "good probe"),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        parts.join(", ")
+    /// What was seen of one capability, in words; forgets it.
+    fn take(&mut self, capability: Capability) -> String {
+        let (own, rest) = core::mem::take(&mut self.0)
+            .into_iter()
+            .partition(|(signal, _)| signal.capability() == capability);
+        self.0 = rest;
+        let own: BTreeMap<Signal, u64> = own;
+        let parts = own.into_iter().map(|(signal, count)| match count {
+            1 => String::from(signal.words()),
+            _ => format!("{} ({count} times)", signal.words()),
+        });
+        parts.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -45,16 +43,17 @@ pub struct Reporter {
     offset_min: i16,
     boot: u32,
     wall: Option<(u32, u64, u64)>,
-    modes: BTreeMap<&'static str, Mode>,
+    modes: BTreeMap<Capability, Mode>,
     seen: Seen,
     /// What each open session holds, wherever it began.
     holds: BTreeMap<SessionId, i64>,
     window: Option<Window>,
     newest: Option<At>,
     receipted: u64,
-    first_good: Option<At>,
+    /// The first of the good answers in a row.
+    first_good: BTreeMap<Capability, At>,
     /// The change to SUSPECT, which an outage begins with.
-    suspect: Option<(At, String)>,
+    suspect: BTreeMap<Capability, (At, String)>,
 }
 
 impl Reporter {
@@ -67,18 +66,13 @@ impl Reporter {
             boot: 0,
             wall: None,
             modes: BTreeMap::new(),
-            seen: Seen {
-                good: 0,
-                bad: 0,
-                probes_good: 0,
-                probes_bad: 0,
-            },
+            seen: Seen(BTreeMap::new()),
             holds: BTreeMap::new(),
             window: None,
             newest: None,
             receipted: 0,
-            first_good: None,
-            suspect: None,
+            first_good: BTreeMap::new(),
+            suspect: BTreeMap::new(),
         }
     }
 
@@ -151,32 +145,36 @@ impl Reporter {
     }
 
     fn evidence(&mut self, at: At, e: &Evidence) {
-        let count = match (e.good, e.probe) {
-            (true, false) => &mut self.seen.good,
-            (true, true) => &mut self.seen.probes_good,
-            (false, false) => &mut self.seen.bad,
-            (false, true) => &mut self.seen.probes_bad,
-        };
-        *count += 1;
-        self.first_good = if e.good { self.first_good.or(Some(at)) } else { None };
+        let capability = e.signal.capability();
+        match e.signal.weight() {
+            Weight::Good { .. } => {
+                self.first_good.entry(capability).or_insert(at);
+            }
+            Weight::Failure | Weight::Fatal => drop(self.first_good.remove(&capability)),
+            Weight::Neutral => {}
+        }
+        *self.seen.0.entry(e.signal).or_default() += 1;
     }
 
     fn mode(&mut self, at: At, e: &ModeChanged) {
-        const CAPABILITY: &str = "authorize";
+        let capability = e.capability;
         let was_out = self.is_out();
-        self.modes.insert(CAPABILITY, e.mode);
+        self.modes.insert(capability, e.mode);
         let is_out = self.is_out();
         if self.span == Span::LastOutage && is_out && !was_out {
             self.begin(at);
-            if let (Some(window), Some((at, because))) = (&mut self.window, self.suspect.take()) {
-                window.change(at, CAPABILITY, Mode::Suspect.word(), because);
+            if let (Some(window), Some((at, because))) = (&mut self.window, self.suspect.remove(&capability)) {
+                window.change(at, capability.word(), Mode::Suspect.word(), because);
             }
         }
-        let because = core::mem::take(&mut self.seen).words();
-        self.suspect = (e.mode == Mode::Suspect).then(|| (at, because.clone()));
-        let first_good = self.first_good;
+        let because = self.seen.take(capability);
+        match e.mode {
+            Mode::Suspect => self.suspect.insert(capability, (at, because.clone())),
+            Mode::Online | Mode::Local | Mode::Recovering => self.suspect.remove(&capability),
+        };
+        let first_good = self.first_good.get(&capability).copied();
         if let Some(window) = self.window.as_mut().filter(|window| window.ended.is_none()) {
-            window.change(at, CAPABILITY, e.mode.word(), because);
+            window.change(at, capability.word(), e.mode.word(), because);
             if was_out && !is_out {
                 window.first_good = first_good;
             }
@@ -225,6 +223,21 @@ impl Reporter {
             Event::Silent(e) => {
                 window.alarm(at, format!("{} outlet {} is silent", e.record.device, e.record.outlet));
             }
+            Event::DiskChanged(e) => {
+                let text = match e.is_scarce {
+                    true => "the disk's reserve is reached: no new unsecured sessions",
+                    false => "the disk has room again",
+                };
+                window.alarm(at, String::from(text));
+            }
+            Event::ClockChanged(e) if e.skew_s != 0 => {
+                window.alarm(at, format!("the gateway's clock was set by {} s", e.skew_s));
+            }
+            Event::Noted(e) => {
+                if let Some(word) = words::remark(e.mark) {
+                    window.alarm(at, format!("record {}: {word}", e.sequence));
+                }
+            }
             Event::Booted(e) => window.alarm(at, format!("the gateway started again (boot {})", e.boot)),
             Event::Heard(_)
             | Event::Greeted(_)
@@ -241,7 +254,7 @@ impl Reporter {
             | Event::ListStaged(_)
             | Event::ListAdopted(_)
             | Event::RevocationsAdopted(_)
-            | Event::TariffAdopted(_)
+            | Event::TariffsAdopted(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
             | Event::Receipted(_)
@@ -249,7 +262,19 @@ impl Reporter {
             | Event::GuessFailed(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
+            | Event::PolicyAdopted(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::LeasesRead(_)
+            | Event::TariffsStaged(_)
+            | Event::Adopted(_)
+            | Event::RolledBack(_)
+            | Event::KeysAdopted(_)
+            | Event::Contested(_)
+            | Event::CanaryRight(_)
+            | Event::EchoAsked(_)
+            | Event::HelloAsked(_)
             | Event::Kept(_) => {}
         }
     }
@@ -291,15 +316,29 @@ impl Reporter {
             | Event::CommandAnswered(_)
             | Event::ListStaged(_)
             | Event::ListAdopted(_)
-            | Event::TariffAdopted(_)
+            | Event::TariffsAdopted(_)
             | Event::Quarantined(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
             | Event::InstrumentAccepted(_)
             | Event::GuessFailed(_)
+            | Event::Noted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
+            | Event::PolicyAdopted(_)
+            | Event::DiskChanged(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::LeasesRead(_)
+            | Event::TariffsStaged(_)
+            | Event::Adopted(_)
+            | Event::RolledBack(_)
+            | Event::KeysAdopted(_)
+            | Event::Contested(_)
+            | Event::CanaryRight(_)
+            | Event::EchoAsked(_)
+            | Event::HelloAsked(_)
             | Event::Kept(_) => {}
         }
     }

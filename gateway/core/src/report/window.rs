@@ -2,7 +2,6 @@
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
-    format,
     string::{String, ToString},
     vec::Vec,
 };
@@ -257,7 +256,11 @@ impl Window {
             .or_default()
             .add(amount);
         self.served.by_rule.entry(open.rule.step()).or_default().add(amount);
-        if let Some(user) = self.users.get_mut(&open.token).filter(|_| open.unsecured) {
+        if let Some(user) = self
+            .users
+            .get_mut(&open.token)
+            .filter(|_| open.unsecured && open.rule != Rule::Unknown)
+        {
             user.charged.add(amount);
         }
         if open.rule == Rule::Unknown {
@@ -328,9 +331,4 @@ impl Window {
         let (alarms, changes) = (alarms.collect(), changes.collect());
         (self.served, self.ledger, self.risk, self.otherwise, alarms, changes)
     }
-}
-
-/// `3 failures`, or nothing.
-pub(super) fn some(count: u64, one: &str) -> Option<String> {
-    (count > 0).then(|| format!("{count} {one}{}", if count == 1 { "" } else { "s" }))
 }

@@ -138,6 +138,12 @@ impl Story {
                 self.asked = Some(at);
                 self.note(at, format!("the device asks; the cloud is asked (question {})", e.ask));
             }
+            Event::Contested(e) if e.session == id => {
+                self.note(
+                    at,
+                    "the cloud says no and backs it with nothing: its canaries are asked",
+                );
+            }
             Event::Refused(e) if e.request.session == id => {
                 self.forgotten = false;
                 self.note(at, format!("refused: {}", e.reason.word()));
@@ -198,6 +204,25 @@ impl Story {
                     format!("the device answers the command: {}", outcome_words(e.outcome)),
                 );
             }
+            Event::AskedAgain(e) if e.session == id => {
+                let text = format!(
+                    "the token has had many: the cloud is asked once more (question {})",
+                    e.ask
+                );
+                self.note(at, text);
+            }
+            Event::Limited(e) if e.session == id => {
+                self.command = Some(e.id);
+                let units = words::units(self.request.kind, e.units);
+                self.note(at, format!("the device is told to end at {units} in all"));
+            }
+            Event::ClockChanged(e) if e.skew_s != 0 && self.is_running() => {
+                let text = format!(
+                    "the gateway's clock was set by {} s; it bills the cheaper time",
+                    e.skew_s
+                );
+                self.note(at, text);
+            }
             Event::ModeChanged(e) if self.is_running() && self.verdict.is_some() => self.mode(at, e.mode),
             Event::Receipted(e) => {
                 let waiting = self
@@ -205,6 +230,11 @@ impl Story {
                     .iter_mut()
                     .filter(|(sequence, _, receipt)| *sequence <= e.upto && receipt.is_none());
                 waiting.for_each(|(_, _, receipt)| *receipt = Some(at));
+            }
+            Event::Noted(e) if self.records.iter().any(|(sequence, _, _)| *sequence == e.sequence) => {
+                if let Some(word) = words::remark(e.mark) {
+                    self.note(at, format!("record {}: {word}", e.sequence));
+                }
             }
             Event::Rewound(e) => {
                 let lost = self
@@ -239,15 +269,29 @@ impl Story {
             | Event::ListStaged(_)
             | Event::ListAdopted(_)
             | Event::RevocationsAdopted(_)
-            | Event::TariffAdopted(_)
+            | Event::TariffsAdopted(_)
             | Event::Quarantined(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
             | Event::InstrumentAccepted(_)
             | Event::GuessFailed(_)
+            | Event::Noted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
+            | Event::PolicyAdopted(_)
+            | Event::DiskChanged(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::LeasesRead(_)
+            | Event::TariffsStaged(_)
+            | Event::Adopted(_)
+            | Event::RolledBack(_)
+            | Event::KeysAdopted(_)
+            | Event::Contested(_)
+            | Event::CanaryRight(_)
+            | Event::EchoAsked(_)
+            | Event::HelloAsked(_)
             | Event::Kept(_) => {}
         }
     }
@@ -364,6 +408,7 @@ const fn verb_words(verb: Verb) -> &'static str {
         Verb::Report => "report the outlet",
         Verb::Start => "begin a request",
         Verb::Hello => "say hello",
+        Verb::Limit => "end at a lower limit",
         Verb::Other => "something that this version does not know",
     }
 }

@@ -229,6 +229,7 @@ fn decided(at: &At, verdict: &Verdict, offset_min: i16) -> Decided {
         list_age_s: grounds.list_age_s,
         revocations_revision: grounds.revocations_revision,
         tariffs_revision: grounds.tariffs_revision,
+        policy_revision: grounds.policy_revision,
         tariff_hash: grounds.tariff_hash.to_string(),
         lease: evidence.lease,
         instrument: evidence.instrument,

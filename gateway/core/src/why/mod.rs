@@ -173,16 +173,30 @@ impl Search {
             | Event::ListStaged(_)
             | Event::ListAdopted(_)
             | Event::RevocationsAdopted(_)
-            | Event::TariffAdopted(_)
+            | Event::TariffsAdopted(_)
             | Event::Quarantined(_)
             | Event::Evidence(_)
             | Event::ModeChanged(_)
             | Event::Receipted(_)
             | Event::InstrumentAccepted(_)
             | Event::GuessFailed(_)
+            | Event::Noted(_)
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
+            | Event::PolicyAdopted(_)
+            | Event::DiskChanged(_)
+            | Event::AskedAgain(_)
+            | Event::Limited(_)
+            | Event::ClockChanged(_)
             | Event::LeasesRead(_)
+            | Event::TariffsStaged(_)
+            | Event::Adopted(_)
+            | Event::RolledBack(_)
+            | Event::KeysAdopted(_)
+            | Event::Contested(_)
+            | Event::CanaryRight(_)
+            | Event::EchoAsked(_)
+            | Event::HelloAsked(_)
             | Event::Rewound(_)
             | Event::Kept(_) => None,
         };
@@ -307,6 +321,8 @@ pub struct Decided {
     pub revocations_revision: u64,
     /// Revision of the tariffs; 0: none.
     pub tariffs_revision: u64,
+    /// Revision of the signed policy that set the limits; 0: the configuration's.
+    pub policy_revision: u64,
     /// Hash of the price.
     pub tariff_hash: String,
     /// Epoch of the lease that pays; 0: none.

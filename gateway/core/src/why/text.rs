@@ -120,6 +120,9 @@ impl Why {
             d.revocations_revision,
             d.tariffs_revision
         )?;
+        if d.policy_revision > 0 {
+            writeln!(f, "  limits of the signed policy of revision {}", d.policy_revision)?;
+        }
         let policy = d.policy.as_deref().unwrap_or("not listed");
         writeln!(
             f,

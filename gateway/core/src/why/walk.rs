@@ -2,7 +2,13 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use proto::{artifact::Whitelist, instrument::NUMBER_MAX, link::MODE_ALONE, message::RefusalReason, money::Money};
+use proto::{
+    artifact::Whitelist,
+    instrument::NUMBER_MAX,
+    link::{Gift, MODE_ALONE},
+    message::RefusalReason,
+    money::Money,
+};
 
 use super::{
     Step,
@@ -124,6 +130,9 @@ fn cloud(g: &Grounds) -> String {
             "the cloud said no after {waited}, but showed nothing newer than credential revision {}, which is good: evidence, not authority",
             g.listed.map_or(0, |listed| listed.credential_revision)
         ),
+        CloudWord::DenyUpheld => format!(
+            "the cloud said no, showed nothing newer, and answered both its canaries right after {waited}: followed this once"
+        ),
         CloudWord::Error => format!(
             "an error {} came after {waited}, unsigned: evidence about the cloud, no authority over the token",
             g.code
@@ -211,10 +220,23 @@ fn granted(e: &Granted) -> String {
             instrument(&e.terms),
             words::amount(e.terms.money_max)
         ),
-        Rule::Unknown => {
-            String::from("nobody here has seen this token; emergency credit or a signed free-vend allows a little")
-        }
+        Rule::Unknown => gift(e),
         Rule::Device | Rule::Revoked | Rule::Rate | Rule::Never => format!("granted: {}", e.rule.words()),
+    }
+}
+
+/// Why the operator pays.
+fn gift(e: &Granted) -> String {
+    let most = words::units(e.request.kind, e.terms.units_max);
+    match e.terms.evidence.gift {
+        Gift::Emergency => {
+            format!("nobody here has seen this token: at most {most} of this day's emergency credit, the operator pays")
+        }
+        Gift::FreeVend => format!(
+            "nobody here has seen this token: the policy of revision {} gives at most {most} away now, the operator pays",
+            e.grounds.policy_revision
+        ),
+        Gift::None | Gift::Other => String::from("nobody here has seen this token, and the operator pays"),
     }
 }
 
@@ -233,6 +255,16 @@ fn refused(e: &Refused) -> String {
             g.revocations_revision
         ),
         RefusalReason::Rate => match e.rule {
+            Rule::Rate if g.is_elsewhere => {
+                String::from("this token began a session at another device a moment ago: nobody walks that fast")
+            }
+            Rule::Rate if g.starts >= g.caps.starts_an_hour_max && g.attempts < g.caps.attempts_a_minute_max => {
+                format!(
+                    "this token began {} within an hour; {} are allowed",
+                    words::count(u64::from(g.starts), "session"),
+                    g.caps.starts_an_hour_max
+                )
+            }
             Rule::Rate => format!(
                 "this token was presented {} in this minute already; {} are allowed",
                 words::count(u64::from(g.attempts), "time"),
@@ -255,7 +287,7 @@ fn refused(e: &Refused) -> String {
         },
         RefusalReason::Concurrent => format!("this token has another session open at a {kind}"),
         RefusalReason::Denied => match g.cloud {
-            CloudWord::DenyNewer | CloudWord::DenyUnopposed => cloud(g),
+            CloudWord::DenyNewer | CloudWord::DenyUnopposed | CloudWord::DenyUpheld => cloud(g),
             CloudWord::NotAsked
             | CloudWord::Accept
             | CloudWord::DenyUnbacked
@@ -296,7 +328,11 @@ fn refused(e: &Refused) -> String {
             String::from("too many wrong ones were tried here: nothing is judged until the wait is over")
         }
         RefusalReason::Clock => String::from("it has a date, and no clock here is good enough to judge it"),
-        RefusalReason::Version | RefusalReason::Storage => format!("refused: {}", e.reason.word()),
+        RefusalReason::Storage => format!(
+            "{}the disk's reserve is reached: nothing unsecured until there is room",
+            basis(e.rule, g)
+        ),
+        RefusalReason::Version => format!("refused: {}", e.reason.word()),
     }
 }
 

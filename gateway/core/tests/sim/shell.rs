@@ -201,7 +201,7 @@ impl Shell {
         decision
             .events
             .iter()
-            .any(|event| matches!(event, Event::ListStaged(_)))
+            .any(|event| matches!(event, Event::ListStaged(_) | Event::TariffsStaged(_)))
     }
 
     /// The process is gone; memory with it.

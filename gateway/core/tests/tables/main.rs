@@ -5,9 +5,17 @@ mod site;
 
 mod authorize;
 mod billing;
+mod classify;
+mod clocks;
+mod gate;
 mod health;
+mod invariants;
+mod keys;
 mod lease;
 mod link;
+mod modes;
+mod order;
+mod pace;
 mod report;
 mod session;
 mod snapshot;

@@ -46,7 +46,13 @@ fn check(site: &Site, span: Span, name: &str) {
 fn receipt(site: &mut Site) {
     let outbox = site.gateway.outbox();
     let (upto, hash) = (outbox.head(), outbox.chain());
-    let receipt = LedgerReceipt { epoch: 1, upto, hash };
+    let receipt = LedgerReceipt {
+        epoch: 1,
+        upto,
+        hash,
+        notes: Vec::new(),
+        quarantined: 0,
+    };
     site.put(&Input::Receipt {
         receipt,
         own_hash: hash,
@@ -64,7 +70,7 @@ fn serve(site: &mut Site, device: &str, n: u8, from: u64, upto: u64) -> SessionI
 
 /// The cloud answers every probe until it is trusted again.
 fn recover(site: &mut Site) {
-    while site.gateway.health().mode != Mode::Online {
+    while site.gateway.health().authorize.mode != Mode::Online {
         let due_ms = site.gateway.next_deadline().unwrap();
         site.pass(due_ms.saturating_sub(site.now.mono_ms));
         let decision = site.put(&Input::Tick);
@@ -165,7 +171,7 @@ fn no_outage() {
     let mut site = Site::new();
     site.ask("c1", 99);
     site.wait(1_200);
-    assert_eq!(site.gateway.health().mode, Mode::Suspect);
+    assert_eq!(site.gateway.health().authorize.mode, Mode::Suspect);
     assert_eq!(
         report(&site, Span::LastOutage),
         Err(ReportError::NoOutage),

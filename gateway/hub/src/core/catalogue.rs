@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
-    artifact::{LIST_ENTRIES_MAX, Whitelist},
+    artifact::{LIST_ENTRIES_MAX, Reason, Subject, Whitelist},
     id::{AccountId, Kind, TokenHash},
     money::Money,
+    policy::{Policy, PolicyError},
     tariff::Tariff,
 };
 
@@ -35,10 +36,12 @@ pub struct TokenSpec {
 }
 
 /// A revocation as the operator wants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RevocationSpec {
     /// Least credential revision that is revoked; 0: the present one.
     pub credential_revision: u64,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// Everything the operator wants. A part that is `None` stays as it is.
@@ -52,8 +55,12 @@ pub struct Catalogue {
     pub tokens: Option<BTreeMap<TokenHash, TokenSpec>>,
     /// Revocations. Sticky: one that is not here stays.
     pub revocations: BTreeMap<TokenHash, RevocationSpec>,
+    /// Revoked accounts, devices and keys, with the reason. Sticky as well.
+    pub scopes: BTreeMap<Subject, Reason>,
     /// Prices. A kind that is not here keeps its price.
     pub tariffs: BTreeMap<Kind, Tariff>,
+    /// Limits that stand above those of the gateways' own configuration. Revision and time are the hub's.
+    pub policy: Option<Policy>,
     /// Whether many tokens are meant to disappear.
     pub may_shrink: bool,
 }
@@ -71,6 +78,8 @@ pub struct ImportSummary {
     pub revoked: usize,
     /// Prices that are new or changed.
     pub tariffs: usize,
+    /// Whether the limits are new or changed.
+    pub policy: bool,
 }
 
 /// Why an import changes nothing.
@@ -84,6 +93,9 @@ pub enum ImportRefusal {
         /// How many are listed now.
         listed: usize,
     },
+    /// Limits that contradict themselves.
+    #[error("policy: {0}")]
+    Policy(PolicyError),
     /// More tokens than a list holds.
     #[error("{0} tokens are more than the {LIST_ENTRIES_MAX} of a list")]
     Long(usize),
@@ -118,7 +130,14 @@ impl Hub {
                 events.push(Event::Revoked {
                     token: *token,
                     credential_revision,
+                    reason: spec.reason,
                 });
+                summary.revoked += 1;
+            }
+        }
+        for (&subject, &reason) in &catalogue.scopes {
+            if !self.revoked_scopes.contains_key(&subject) {
+                events.push(Event::ScopeRevoked { subject, reason });
                 summary.revoked += 1;
             }
         }
@@ -131,17 +150,25 @@ impl Hub {
                 summary.tariffs += 1;
             }
         }
+        if summary.revoked + summary.tariffs > 0 {
+            // Conflicts are judged by when the operator said so.
+            events.insert(0, Event::Dated { wall_s: now.wall_s });
+        }
         let changes = Changes {
             list: summary.accounts + summary.tokens_set + summary.tokens_gone > 0,
             revocations: summary.revoked,
             tariffs: summary.tariffs > 0,
         };
+        summary.policy = self.publish_policy(now, catalogue.policy.as_ref(), &mut decision);
         self.publish(now, changes, &mut decision);
         decision.effects.push(Effect::Imported(summary));
         decision
     }
 
     fn check_import(&self, catalogue: &Catalogue) -> Result<(), ImportRefusal> {
+        if let Some(policy) = &catalogue.policy {
+            policy.check().map_err(ImportRefusal::Policy)?;
+        }
         let Some(tokens) = &catalogue.tokens else {
             return Ok(());
         };

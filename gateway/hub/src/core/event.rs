@@ -4,14 +4,18 @@
 use core::fmt;
 
 use proto::{
-    artifact::Lease,
+    artifact::{Lease, PublicKey, Reason, Subject},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::LedgerRecord,
     money::Money,
+    policy::Policy,
     tariff::Tariff,
 };
 
-use super::state::TokenRow;
+use super::{
+    conflict::{Adjustment, Case},
+    state::TokenRow,
+};
 
 /// The identity of an uploaded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +62,22 @@ pub enum Event {
         token: TokenHash,
         /// With this credential revision and all before it.
         credential_revision: u64,
+        /// Why.
+        reason: Reason,
+    },
+    /// An account, a device or a key is revoked, for good.
+    ScopeRevoked {
+        /// Which.
+        subject: Subject,
+        /// Why.
+        reason: Reason,
+    },
+    /// A set of keys was frozen for publication.
+    KeysPublished {
+        /// Number of the set.
+        epoch: u64,
+        /// The keys that sign from now on.
+        keys: Vec<PublicKey>,
     },
     /// The price of a kind is new or changed.
     TariffSet {
@@ -134,6 +154,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The operator's limits are new or changed, and published.
+    PolicyPublished {
+        /// All of them, with their revision.
+        policy: Policy,
+    },
     /// An account is never served on credit, or is again.
     LeaseOnlySet {
         /// Which.
@@ -178,5 +203,39 @@ pub enum Event {
         charged: Money,
         /// What the hub computes; `None`: it has no tariff with that hash.
         computed: Option<Money>,
+    },
+    /// The hub's clock at a word of the operator: what follows was said then.
+    Dated {
+        /// Seconds since 1970 UTC.
+        wall_s: u64,
+    },
+    /// An entry of the hub's own is booked.
+    Adjusted(Adjustment),
+    /// A record of a second claim on a session is committed and kept, but not booked.
+    Aside {
+        /// Which.
+        at: RecordKey,
+        /// Chain hash behind it.
+        hash: Hash,
+        /// As received.
+        bytes: Vec<u8>,
+        /// As read from `bytes`.
+        record: LedgerRecord,
+        /// Whether it says the same as the claim that is booked.
+        exists: bool,
+    },
+    /// Something a person should look at.
+    CaseOpened(Case),
+    /// An account draws nothing unsecured for a while.
+    Barred {
+        /// Which.
+        account: AccountId,
+        /// Until when, in seconds since 1970 UTC.
+        until_s: u64,
+    },
+    /// The hub came to the gateway's opinion: the price was not known here before.
+    DisputeWithdrawn {
+        /// Of which record.
+        at: RecordKey,
     },
 }

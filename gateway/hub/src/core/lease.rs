@@ -374,6 +374,7 @@ fn announce(gateway: GatewayId, revision: u64, decision: &mut Decision) {
         gateway,
         kind: ArtifactKind::Lease,
         revision,
+        base: 0,
     });
 }
 

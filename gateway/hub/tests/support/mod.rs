@@ -79,6 +79,7 @@ pub fn hello(epoch: u32, head: u64) -> LinkHello {
         tariffs_revision: 0,
         down_counter: 0,
         leases_revision: 0,
+        policy_revision: 0,
     }
 }
 
@@ -109,8 +110,9 @@ pub fn record(sequence: u64, kind: RecordKind, session_number: u64, amount: i64)
         token: token(1),
         account: ACCOUNT,
         amount: Money(amount),
-        register_start: Units(1000),
-        register_end: Units(2000),
+        // Each session has an interval of its own: one that overlaps is billed once, which is another test.
+        register_start: Units(session_number * 1000),
+        register_end: Units(session_number * 1000 + 1000),
         bill: bill_of(amount),
         tariff_hash: tariff().hash(),
         stop_reason: StopReason::Other,

@@ -33,6 +33,7 @@ pub(crate) fn up() -> Vec<Sample> {
         tariffs_revision: 4,
         down_counter: (2 << 32) + 900,
         leases_revision: 12,
+        policy_revision: 12,
     };
     let most_hello = LinkHello {
         version_min: u8::MAX,
@@ -46,6 +47,7 @@ pub(crate) fn up() -> Vec<Sample> {
         tariffs_revision: u64::MAX,
         down_counter: u64::MAX,
         leases_revision: u64::MAX,
+        policy_revision: u64::MAX,
     };
     let ask = Ask {
         ask: 55,
@@ -141,6 +143,9 @@ pub(crate) fn down() -> Vec<Sample> {
         upto: 4_600,
         hash: chain(&Hash::ZERO, b"record 4600"),
         wall_s: EVENING_S,
+        list_revision: 31,
+        revocations_revision: 4,
+        tariffs_revision: 2,
     };
     let most_welcome = Welcome {
         version: u8::MAX,
@@ -148,6 +153,9 @@ pub(crate) fn down() -> Vec<Sample> {
         upto: u64::MAX,
         hash: Hash([0xff; 32]),
         wall_s: u64::MAX,
+        list_revision: u64::MAX,
+        revocations_revision: u64::MAX,
+        tariffs_revision: u64::MAX,
     };
     let answer = Answer {
         ask: 55,
@@ -173,11 +181,24 @@ pub(crate) fn down() -> Vec<Sample> {
         epoch: 1,
         upto: 4_712,
         hash: chain(&welcome.hash, b"record 4712"),
+        quarantined: 1,
+        notes: vec![Note {
+            sequence: 4_705,
+            mark: Mark::Quarantined,
+        }],
     };
     let most_receipt = LedgerReceipt {
         epoch: u32::MAX,
         upto: u64::MAX,
         hash: Hash([0xff; 32]),
+        quarantined: u64::MAX,
+        notes: vec![
+            Note {
+                sequence: u64::MAX,
+                mark: Mark::Aside,
+            };
+            NOTES_MAX
+        ],
     };
     let part = ArtifactPart {
         kind: ArtifactKind::List,

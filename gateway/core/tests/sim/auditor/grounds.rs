@@ -10,7 +10,7 @@ use crate::world::DAY_MS;
 impl Auditor {
     /// Called before the decision is counted anywhere.
     pub(super) fn grounds(&mut self, t_ms: u64, request: &Request, grounds: &Grounds) {
-        let (token, kind) = (request.token, request.kind);
+        let token = request.token;
         assert_eq!(
             grounds.decision,
             self.decisions + 1,
@@ -19,13 +19,9 @@ impl Auditor {
         self.decisions = grounds.decision;
         assert_eq!(grounds.boot, self.boot, "the boot that decided");
         // An answer that changes the mode decides the request in the mode in which it was asked.
+        let mode = self.modes.authorize();
         let turned = self.waiting.contains_key(&request.session) && grounds.mode == self.mode_before;
-        assert!(
-            grounds.mode == self.mode || turned,
-            "{:?} in {:?}",
-            grounds.mode,
-            self.mode
-        );
+        assert!(grounds.mode == mode || turned, "{:?} in {:?}", grounds.mode, mode);
         // While the cloud is asked, the device may say more.
         let heard = self.counters[&request.device];
         let waits = self.waiting.contains_key(&request.session);
@@ -34,7 +30,11 @@ impl Auditor {
             "the request was heard"
         );
         assert_eq!(grounds.exposure.0, self.exposure(), "money at risk before");
-        let tally = self.tallies.get(&(token, kind)).copied().unwrap_or_default();
+        let tally = self
+            .tallies
+            .get(&(token, self.class_of(&request.device)))
+            .copied()
+            .unwrap_or_default();
         let said = (grounds.tally.count, grounds.tally.money.0);
         assert!(
             said == tally || turned,

@@ -215,7 +215,7 @@ impl Auditor {
     }
 
     /// The gateway says that something is wrong with what a device redeemed by itself. It must be.
-    pub(crate) fn alarmed(&mut self, number: u64, fault: Fault) {
+    pub(crate) fn redeemed_wrongly(&mut self, number: u64, fault: Fault) {
         assert_eq!(fault, Fault::Spent, "instrument {number} was redeemed by itself");
         let left = self.instruments.left(number);
         assert!(left < 0, "instrument {number} has {left} left");

@@ -24,7 +24,7 @@ impl Auditor {
         if hold.closed.is_none() && std::mem::take(&mut hold.unsecured) {
             self.unsecured_held -= hold.amount;
             if std::mem::take(&mut hold.counted) {
-                let tally = self.tallies.get_mut(&(hold.token, hold.kind)).expect("it was counted");
+                let tally = self.tallies.get_mut(&(hold.token, hold.class)).expect("it was counted");
                 *tally = (tally.0 - 1, tally.1 - hold.amount);
             }
         }
@@ -42,16 +42,19 @@ impl Auditor {
         self.instruments.release(hold.instrument, hold.amount);
         hold.closed = Some((e.closing, amount, units));
         let record = &e.record;
+        self.law
+            .ended(&session, hold.token, hold.units_max - units, hold.asked_ms);
         assert!(amount <= hold.amount, "{amount} billed, {} held", hold.amount);
         if hold.unsecured {
             self.unsecured_held -= hold.amount;
         }
-        *self.spent.entry(hold.account).or_default() += amount - hold.amount;
+        let (account, change) = (hold.account, amount - hold.amount);
         if std::mem::take(&mut hold.counted) {
-            let tally = self.tallies.get_mut(&(hold.token, hold.kind)).expect("it was counted");
+            let tally = self.tallies.get_mut(&(hold.token, hold.class)).expect("it was counted");
             tally.1 += amount - hold.amount;
             tally.0 -= u32::from(e.closing == Closing::Voided);
         }
+        self.spend(account, change);
         match e.closing {
             Closing::Voided => {
                 marks.hit(Mark::Voided);
@@ -115,9 +118,10 @@ impl Auditor {
             );
             intervals.insert(from, upto);
         }
-        match hold.instrument {
-            0 => *self.customers.entry(hold.account).or_default() += amount,
-            number => self.instruments.capture(number, amount),
+        match (hold.instrument, hold.is_gift) {
+            (_, true) => self.gifts += amount,
+            (0, false) => *self.customers.entry(hold.account).or_default() += amount,
+            (number, false) => self.instruments.capture(number, amount),
         }
         *self.revenue.entry(hold.kind).or_default() += amount;
         if amount > 0 {
@@ -132,7 +136,7 @@ impl Auditor {
         &self,
         hub: &[Vec<u8>],
         own: &[(Vec<u8>, Hash)],
-    ) -> (BTreeMap<u64, i64>, BTreeMap<Kind, i64>) {
+    ) -> (BTreeMap<u64, i64>, BTreeMap<Kind, i64>, i64) {
         assert!(self.open.is_empty(), "open at rest: {:?}", self.open);
         assert_eq!(self.unsecured_held, 0, "nothing is held at rest");
         assert_eq!(self.sequence, own.len() as u64, "every durable record is there");
@@ -141,9 +145,9 @@ impl Auditor {
             hub.iter().zip(own).all(|(theirs, (ours, _))| theirs == ours),
             "and the same ones"
         );
-        let debits: i64 = self.customers.values().sum::<i64>() + self.prepaid();
+        let debits: i64 = self.customers.values().sum::<i64>() + self.prepaid() + self.gifts;
         let credits: i64 = self.revenue.values().sum();
         assert_eq!(debits, credits, "debits are credits");
-        (self.customers.clone(), self.revenue.clone())
+        (self.customers.clone(), self.revenue.clone(), self.gifts)
     }
 }

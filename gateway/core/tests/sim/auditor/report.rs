@@ -25,10 +25,14 @@ fn report(journal: &[(Now, Event)], span: Span) -> Option<Report> {
 
 /// Where the last outage begins and ends in the journal; the end is outside.
 fn last_outage(journal: &[(Now, Event)]) -> Option<(usize, usize)> {
-    let (mut out, mut found) = (false, None);
+    let (mut dark, mut out, mut found) = (BTreeSet::new(), false, None);
     for (i, (_, event)) in journal.iter().enumerate() {
         let Event::ModeChanged(e) = event else { continue };
-        let now_out = matches!(e.mode, Mode::Local | Mode::Recovering);
+        match e.mode {
+            Mode::Local | Mode::Recovering => dark.insert(e.capability),
+            Mode::Online | Mode::Suspect => dark.remove(&e.capability),
+        };
+        let now_out = !dark.is_empty();
         match (out, now_out) {
             (false, true) => found = Some((i, journal.len())),
             (true, false) => found = found.map(|(from, _)| (from, i + 1)),
@@ -126,9 +130,10 @@ impl Auditor {
         let (s, l) = (&whole.served, &whole.ledger);
         assert_eq!(
             l.captured.amount,
-            self.customers.values().sum::<i64>() + self.prepaid(),
-            "what customers and instruments paid"
+            self.customers.values().sum::<i64>() + self.prepaid() + self.gifts,
+            "what customers, instruments and the operator paid"
         );
+        assert_eq!(whole.risk.lost_emergency.amount, self.gifts, "what the operator gave");
         for (kind, amount) in &self.revenue {
             assert_eq!(
                 l.revenue.get(kind.word()).copied().unwrap_or(0),
@@ -150,7 +155,7 @@ impl Auditor {
             "every record"
         );
         assert!(
-            whole.risk.exposure_max <= self.limits.site_budget.0,
+            whole.risk.exposure_max <= self.limits.site_budget.0.max(self.law.budget_max),
             "more at risk than the budget"
         );
         match (report(journal, Span::LastOutage), last_outage(journal)) {
