@@ -27,7 +27,7 @@ use proto::{
 use self::told::{grant_of, receipt_of, refusal_of};
 use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
-    authorize::{Outcome, Rule, Word},
+    authorize::{Outcome, Rule},
     event::{
         Asked, AskedAgain, Booted, Closed, CommandAnswered, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
         Started as StartedEvent,

@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::Parser as _;
 use hub::{
     artifacts::Press,
     config::{self, Config, ConfigError, LogFormat},
@@ -25,12 +25,13 @@ use hub::{
     seed::{self, SeedError},
     store::{Store, StoreError},
 };
-use proto::{
-    id::{Kind, Name},
-    instrument::Scope,
-};
+use proto::{id::Name, instrument::Scope};
 use serde::{Serialize, de::DeserializeOwned};
 use tracing_subscriber::EnvFilter;
+
+mod cli;
+
+use cli::{Cli, Command, Entry, Issue, Keys, Ledger, Where};
 
 const EX_USAGE: u8 = 64;
 const EX_DATAERR: u8 = 65;
@@ -41,235 +42,6 @@ const EX_CANTCREAT: u8 = 73;
 const EX_IOERR: u8 = 74;
 const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
-
-/// The cloud half of Holdfast for operators who host their own.
-#[derive(Parser)]
-#[command(name = "holdfast-hub", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Serve gateways until SIGTERM. SIGHUP reads the seed file again.
-    Run {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-    },
-    /// Check configuration, secrets and seed file, and say what is wrong.
-    CheckConfig {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-    },
-    /// Write a first configuration with fresh keys.
-    Init {
-        /// Where to.
-        dir: PathBuf,
-        /// The first gateway.
-        #[arg(long, default_value = "gw-1")]
-        gateway: Name,
-        /// Its site.
-        #[arg(long, default_value = "campus")]
-        site: Name,
-    },
-    /// Import accounts, tokens, tariffs and revocations, into a running hub or a stopped one's store.
-    Import {
-        /// A seed file, TOML or JSON.
-        file: PathBuf,
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-    },
-    /// Write everything that is published, signed, to a file for gateways that no network reaches.
-    ExportArtifacts {
-        /// Where to.
-        file: PathBuf,
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-    },
-    /// The keys that sign.
-    #[command(subcommand)]
-    Keys(Keys),
-    /// Have a running hub read its seed file again.
-    Reload(Where),
-    /// A running hub at a glance.
-    Status(Where),
-    /// The ledger.
-    #[command(subcommand)]
-    Ledger(Ledger),
-    /// Every account, with its sums.
-    Balances(Where),
-    /// Every open hold.
-    Holds(Where),
-    /// Records that are kept, but not booked, and why.
-    Quarantine(Where),
-    /// Charges on which gateway and hub disagree, and sessions that two claim.
-    Disputes(Where),
-    /// Vouchers, keypad tokens and secrets of one-time codes.
-    #[command(subcommand)]
-    Issue(Issue),
-    /// Every session with the state of its money: held, settled, adjusted, disputed, ...
-    Sessions(Where),
-    /// What was delivered and nobody pays for, by loss account.
-    Losses(Where),
-    /// What a person should look at: breaches, frauds, wrong clocks, accounts that owe.
-    Cases(Where),
-    /// Move money from one account to another, for good: an entry with a number and a reason. Needs a running hub.
-    Adjust {
-        #[command(flatten)]
-        place: Where,
-        /// Whose money: customer:7, revenue:charger, loss:overdraft, prepaid or dispute.
-        #[arg(long)]
-        debit: String,
-        /// Who gets it.
-        #[arg(long)]
-        credit: String,
-        #[command(flatten)]
-        entry: Entry,
-        /// The session it is about.
-        #[arg(long)]
-        session: Option<String>,
-    },
-    /// Give money back to a customer. Needs a running hub.
-    Credit {
-        #[command(flatten)]
-        place: Where,
-        /// The customer's account.
-        #[arg(long)]
-        account: u64,
-        /// Whose money; a refund comes from revenue:charger, revenue:washer or revenue:dispenser.
-        #[arg(long)]
-        from: String,
-        #[command(flatten)]
-        entry: Entry,
-        /// The session it is about.
-        #[arg(long)]
-        session: Option<String>,
-    },
-    /// Close a session whose gateway is gone: frees its hold and charges the amount. If the gateway speaks after all,
-    /// its own record takes the place of this. Needs a running hub.
-    Close {
-        #[command(flatten)]
-        place: Where,
-        /// The session, 32 hexadecimal digits.
-        #[arg(long)]
-        session: String,
-        #[command(flatten)]
-        entry: Entry,
-    },
-}
-
-#[derive(Subcommand)]
-enum Keys {
-    /// Make a new signing key. It signs when the hub starts again; from then on the one before signs nothing.
-    Rotate {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-    },
-}
-
-#[derive(Subcommand)]
-enum Issue {
-    /// Print a voucher: its number, and its envelope in hexadecimal digits, for a QR code or a tag.
-    Voucher {
-        /// The configuration, for the issuer's seed.
-        #[arg(long)]
-        config: PathBuf,
-        /// Redeemed at every device of this site.
-        #[arg(long, required_unless_present = "device", conflicts_with = "device")]
-        site: Option<Name>,
-        /// Redeemed at this device only.
-        #[arg(long)]
-        device: Option<Name>,
-        /// charger, washer or dispenser.
-        #[arg(long, value_parser = kind)]
-        kind: Kind,
-        /// Face value, in minor units.
-        #[arg(long)]
-        amount: i64,
-        /// Last second, as seconds since 1970 UTC.
-        #[arg(long)]
-        until: u64,
-        /// First second, as seconds since 1970 UTC.
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-        /// Currency, as the number of ISO 4217.
-        #[arg(long, default_value_t = 156)]
-        currency: u16,
-    },
-    /// Print the next 12 digits for one keypad.
-    Keypad {
-        /// A file with the keypad's key: `holdfast keypad key DEVICE` prints it.
-        #[arg(long)]
-        key_file: PathBuf,
-        /// A file with the last counter; it is made with the first token. One seller per keypad at a time.
-        #[arg(long)]
-        counter_file: PathBuf,
-        /// 50, 100, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000, 4000, 5000, 7500 or 10000 minor units.
-        #[arg(long)]
-        amount: i64,
-    },
-    /// Print a fresh secret of an account's one-time codes, for the gateway and for the account's app.
-    Code {
-        /// Whose.
-        #[arg(long)]
-        account: u64,
-        /// What one code is worth at most, in minor units.
-        #[arg(long)]
-        limit: i64,
-    },
-}
-
-/// A kind by its word.
-fn kind(word: &str) -> Result<Kind, String> {
-    let known = Kind::SERVED.iter().find(|kind| kind.word() == word);
-    known
-        .copied()
-        .ok_or_else(|| String::from("one of charger, washer, dispenser"))
-}
-
-#[derive(Subcommand)]
-enum Ledger {
-    /// Every line, in the order of commitment.
-    Export {
-        #[command(flatten)]
-        place: Where,
-        /// Only this gateway's.
-        #[arg(long)]
-        gateway: Option<Name>,
-    },
-}
-
-#[derive(Args)]
-struct Entry {
-    /// In minor units.
-    #[arg(long)]
-    amount: i64,
-    /// Why; it stands in the ledger beside the entry.
-    #[arg(long)]
-    reason: String,
-}
-
-#[derive(Args)]
-struct Where {
-    /// The data directory of the hub.
-    #[arg(long, required_unless_present_any = ["config", "socket"])]
-    data: Option<PathBuf>,
-    /// The configuration, instead of the data directory.
-    #[arg(long, conflicts_with = "data")]
-    config: Option<PathBuf>,
-    /// The control socket, if it is not in the data directory.
-    #[arg(long)]
-    socket: Option<PathBuf>,
-    /// One JSON object a line.
-    #[arg(long)]
-    json: bool,
-}
 
 /// Where a hub's data and its socket are.
 struct Place {
