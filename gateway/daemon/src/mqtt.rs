@@ -232,9 +232,14 @@ impl Backoff {
 
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
+        self.next_wait_by(&mut fastrand::Rng::new())
+    }
+
+    /// The next wait, by this chance.
+    pub fn next_wait_by(&mut self, rng: &mut fastrand::Rng) -> Duration {
         let ceiling = self.ceiling_ms.min(self.max_ms).max(BACKOFF_LEAST_MS + 1);
         self.ceiling_ms = ceiling.saturating_mul(2);
-        Duration::from_millis(fastrand::u64(BACKOFF_LEAST_MS..ceiling))
+        Duration::from_millis(rng.u64(BACKOFF_LEAST_MS..ceiling))
     }
 
     /// The last connection was good.
