@@ -407,7 +407,7 @@ fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
     let issuer = Issuer::from_seed(&key(plan.seed, "issuer"));
     let mut text = format!(
         "[site]\nname = \"campus\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
-         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 2\n\n\
+         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 2\nreconnects_a_minute_max = 60\n\n\
          [trust]\nissuer_keys = [\"{}\"]\n\n{}\n",
         hex(issuer.key().as_bytes()),
         plan.limits,

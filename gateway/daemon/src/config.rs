@@ -131,6 +131,8 @@ struct LinkSection {
     batches_a_second_max: u32,
     #[serde(default = "backoff_default")]
     reconnect_s_max: u64,
+    #[serde(default = "reconnects_default")]
+    reconnects_a_minute_max: u32,
 }
 
 fn keep_alive_default() -> u16 {
@@ -143,6 +145,10 @@ fn batches_default() -> u32 {
 
 fn backoff_default() -> u64 {
     30
+}
+
+fn reconnects_default() -> u32 {
+    RECONNECTS_A_MINUTE_MAX
 }
 
 #[derive(Debug, Deserialize)]
@@ -229,7 +235,12 @@ pub struct LinkConfig {
     pub batches_a_second_max: u32,
     /// Longest wait between two attempts to connect, in s.
     pub reconnect_s_max: u64,
+    /// Most attempts to connect within a minute.
+    pub reconnects_a_minute_max: u32,
 }
+
+/// Reconnects per identity are five a minute at most (semantics, section 9).
+pub const RECONNECTS_A_MINUTE_MAX: u32 = 5;
 
 /// Everything `holdfast run` needs, checked.
 #[derive(Clone, Debug)]
@@ -458,6 +469,7 @@ fn link(
         keep_alive_s: section.keep_alive_s.max(5),
         batches_a_second_max: section.batches_a_second_max,
         reconnect_s_max: section.reconnect_s_max.max(1),
+        reconnects_a_minute_max: section.reconnects_a_minute_max.max(1),
     }))
 }
 

@@ -154,6 +154,7 @@ async fn serve(config: &Config) -> Result<(), RunError> {
             position: watched,
             reader,
             up: link_up,
+            since: None,
         };
         tokio::spawn(link.run());
     }

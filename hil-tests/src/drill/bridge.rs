@@ -328,9 +328,9 @@ pub(super) fn forged_revocations(issuer: &Issuer, forger: &Issuer, tokens: &[Tok
 }
 
 /// The daemon's wait before the next attempt to connect, in ms.
-pub(super) fn reconnect_wait_ms(backoff: &mut Backoff, rng: &mut fastrand::Rng, _t_ms: u64, lasted_ms: u64) -> u64 {
+pub(super) fn reconnect_wait_ms(backoff: &mut Backoff, rng: &mut fastrand::Rng, t_ms: u64, lasted_ms: u64) -> u64 {
     if lasted_ms >= STABLE_S * 1_000 {
         backoff.reset();
     }
-    backoff.next_wait_by(rng).as_millis() as u64
+    backoff.next_wait_at(t_ms, rng).as_millis() as u64
 }

@@ -35,9 +35,10 @@ impl World<'_> {
     pub(super) fn drive(&mut self, at: usize, input: Input<'_>) {
         self.advance_physics(at);
         let now = device::Now { mono_ms: self.t_ms };
-        let effects: Vec<Effect> = self.twins[at].device.handle(now, input).collect();
-        for effect in effects {
+        let mut next = self.twins[at].device.handle(now, input).next();
+        while let Some(effect) = next {
             self.device_effect(at, effect);
+            next = self.twins[at].device.effects().next();
         }
         let twin = &mut self.twins[at];
         for (i, place) in twin.places.iter_mut().enumerate() {

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use gateway::config::RECONNECTS_A_MINUTE_MAX;
 use gateway_core::Input;
 use proto::{
     id::Hash,
@@ -83,7 +84,7 @@ impl Link {
             connection: 0,
             is_up: false,
             agreed: false,
-            backoff: gateway::mqtt::Backoff::new(RECONNECT_S_MAX),
+            backoff: gateway::mqtt::Backoff::new(RECONNECT_S_MAX).limited(RECONNECTS_A_MINUTE_MAX),
             rng: fastrand::Rng::with_seed(seed ^ (gateway as u64 + 77)),
             since_ms: 0,
             hello_wait_ms: HELLO_WAIT_MS,

@@ -312,15 +312,6 @@ impl Oracle {
     pub(super) fn charged(&self) -> i64 {
         self.accounts.iter().map(|account| account.charged).sum()
     }
-
-    /// Units that flowed in closed sessions, by kind.
-    pub(super) fn flowed(&self) -> [u64; 3] {
-        let mut flowed = [0; 3];
-        for session in self.sessions.values() {
-            flowed[session.kind] += session.delivered;
-        }
-        flowed
-    }
 }
 
 /// The price of a quantity, rounded half away from zero.

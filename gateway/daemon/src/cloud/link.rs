@@ -76,6 +76,8 @@ pub struct Link {
     pub reader: Reader,
     /// Told to the engine.
     pub up: Arc<AtomicBool>,
+    /// Since when the connection stands. An attempt that hung for long was not a good one.
+    pub since: Option<Instant>,
 }
 
 fn far_away() -> Instant {
@@ -107,14 +109,14 @@ impl Link {
     pub async fn run(mut self) {
         let boot = self.position.borrow().boot;
         let mut hcp = Hcp::new(self.site, self.gateway, &self.config.secret, boot);
-        let mut backoff = Backoff::new(self.config.reconnect_s_max);
+        let mut backoff = Backoff::new(self.config.reconnect_s_max).limited(self.config.reconnects_a_minute_max);
         loop {
-            let since = Instant::now();
+            self.since = None;
             let Ok(why) = self.connection(&mut hcp).await else {
                 return;
             };
             self.up.store(false, Ordering::Relaxed);
-            if since.elapsed().as_secs() >= STABLE_S {
+            if self.since.is_some_and(|since| since.elapsed().as_secs() >= STABLE_S) {
                 backoff.reset();
             }
             let wait = backoff.next_wait();
@@ -150,7 +152,10 @@ impl Link {
                 .min(hello.map_or_else(far_away, |(at, _)| at));
             tokio::select! {
                 event = connection.next() => match event {
-                    Event::Up => hello = Some((Instant::now(), HELLO_WAIT)),
+                    Event::Up => {
+                        self.since = Some(Instant::now());
+                        hello = Some((Instant::now(), HELLO_WAIT));
+                    }
                     Event::Message(message) => self.heard(hcp, &mut assembly, &mut uploads, message).await?,
                     Event::Down(why) => return Ok(why),
                 },
