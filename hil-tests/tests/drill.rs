@@ -13,14 +13,20 @@ use hil_tests::drill::{
 const SMALL: u64 = if cfg!(debug_assertions) { 6_000 } else { 30_000 };
 
 fn find(name: &str) -> Scenario {
-    shipped::find(name).unwrap_or_else(|| panic!("no drill {name}")).unwrap()
+    shipped::find(name)
+        .unwrap_or_else(|| panic!("no drill {name}"))
+        .unwrap()
 }
 
 fn replay(name: &str, seed: u64) -> Report {
     let scenario = find(name).scaled(SMALL);
     let report = drill::run(&scenario, seed, false).unwrap();
     let failed: Vec<_> = report.failed().collect();
-    assert!(failed.is_empty(), "{name}, seed {seed}: {failed:#?}\n{:#?}", report.alarm_lines);
+    assert!(
+        failed.is_empty(),
+        "{name}, seed {seed}: {failed:#?}\n{:#?}",
+        report.alarm_lines
+    );
     report
 }
 
@@ -68,8 +74,13 @@ fn a_check_that_does_not_hold_is_named() {
     let mut scenario = find("half-dead").scaled(SMALL);
     scenario.site.budget = 300;
     let report = drill::run(&scenario, 1, false).unwrap();
-    assert!(report.number("exposure_over_budget_minor") == 0, "the budget holds, however small it is");
-    scenario.checks = drill::parse("x", &with("[checks]\nsessions_served = 0")).unwrap().checks;
+    assert!(
+        report.number("exposure_over_budget_minor") == 0,
+        "the budget holds, however small it is"
+    );
+    scenario.checks = drill::parse("x", &with("[checks]\nsessions_served = 0"))
+        .unwrap()
+        .checks;
     let report = drill::run(&scenario, 1, false).unwrap();
     let failed: Vec<_> = report.failed().map(|checked| checked.key.as_str()).collect();
     assert_eq!(failed, ["sessions_served"]);
@@ -80,7 +91,14 @@ fn a_check_that_does_not_hold_is_named() {
 fn the_result_has_its_keys() {
     let value = serde_json::to_value(replay("half-dead", 1)).unwrap();
     let keys = value.as_object().unwrap();
-    for key in NUMBERS.into_iter().chain(["hash", "refusals", "counterfactuals", "alarms_by_class", "rows", "checks"]) {
+    for key in NUMBERS.into_iter().chain([
+        "hash",
+        "refusals",
+        "counterfactuals",
+        "alarms_by_class",
+        "rows",
+        "checks",
+    ]) {
         assert!(keys.contains_key(key), "{key}");
     }
     assert_eq!(value["books_closed"], true);
@@ -120,24 +138,69 @@ fn wrong_scenarios_are_refused_with_what_and_where() {
     check("[site]\nbudget_minor = 0", &["site.budget_minor"]);
     check("[site]\nlist_age = \"old\"", &["site.list_age", "no duration"]);
     check("[people]\nalways = 90\nnever = 20", &["people", "100"]);
-    check("[[cloud]]\nfrom = \"18:00\"\nuntil = \"19:00\"\ndoes = \"explode\"", &["cloud[0].does", "explode", "half-dead"]);
-    check("[[cloud]]\nfrom = \"19:00\"\nuntil = \"18:00\"\ndoes = \"dark\"", &["cloud[0].until", "not after"]);
-    check("[[cloud]]\nfrom = \"18:00\"\nuntil = \"21:00\"\ndoes = \"dark\"", &["cloud[0].until", "after the end"]);
-    check("[[cloud]]\nfrom = \"+x\"\nuntil = \"19:00\"\ndoes = \"dark\"", &["cloud[0].from", "no duration"]);
+    check(
+        "[[cloud]]\nfrom = \"18:00\"\nuntil = \"19:00\"\ndoes = \"explode\"",
+        &["cloud[0].does", "explode", "half-dead"],
+    );
+    check(
+        "[[cloud]]\nfrom = \"19:00\"\nuntil = \"18:00\"\ndoes = \"dark\"",
+        &["cloud[0].until", "not after"],
+    );
+    check(
+        "[[cloud]]\nfrom = \"18:00\"\nuntil = \"21:00\"\ndoes = \"dark\"",
+        &["cloud[0].until", "after the end"],
+    );
+    check(
+        "[[cloud]]\nfrom = \"+x\"\nuntil = \"19:00\"\ndoes = \"dark\"",
+        &["cloud[0].from", "no duration"],
+    );
     let cloud = "[[cloud]]\nfrom = \"18:00\"\nuntil = \"19:00\"\n";
-    check(&format!("{cloud}does = \"deny\"\npercent = 101"), &["cloud[0].percent", "101"]);
+    check(
+        &format!("{cloud}does = \"deny\"\npercent = 101"),
+        &["cloud[0].percent", "101"],
+    );
     check(&format!("{cloud}does = \"throttle\""), &["cloud[0].rate_a_second"]);
-    check(&format!("{cloud}does = \"dark\"\npercent = 5"), &["cloud[0].percent", "means nothing"]);
-    check(&format!("{cloud}does = \"dark\"\ncapabilities = [\"commit\"]"), &["cloud[0].capabilities", "whole link"]);
-    check(&format!("{cloud}does = \"hang\"\ncapabilities = [\"all\"]"), &["cloud[0].capabilities", "all"]);
-    check(&format!("{cloud}does = \"hang\"\nregions = [\"mars\"]"), &["cloud[0].regions", "mars"]);
-    check("[[publish]]\nat = \"18:00\"\nwhat = \"rumour\"", &["publish[0].what", "rumour"]);
-    check("[[publish]]\nat = \"18:00\"\nwhat = \"list\"\nflaw = \"late\"", &["publish[0].flaw", "late"]);
-    check("[[publish]]\nat = \"18:00\"\nwhat = \"leavers\"\nflaw = \"forged\"", &["publish[0].flaw"]);
-    check("[[publish]]\nat = \"18:00\"\nwhat = \"list\"\nby = \"pigeon\"", &["publish[0].by", "pigeon"]);
+    check(
+        &format!("{cloud}does = \"dark\"\npercent = 5"),
+        &["cloud[0].percent", "means nothing"],
+    );
+    check(
+        &format!("{cloud}does = \"dark\"\ncapabilities = [\"commit\"]"),
+        &["cloud[0].capabilities", "whole link"],
+    );
+    check(
+        &format!("{cloud}does = \"hang\"\ncapabilities = [\"all\"]"),
+        &["cloud[0].capabilities", "all"],
+    );
+    check(
+        &format!("{cloud}does = \"hang\"\nregions = [\"mars\"]"),
+        &["cloud[0].regions", "mars"],
+    );
+    check(
+        "[[publish]]\nat = \"18:00\"\nwhat = \"rumour\"",
+        &["publish[0].what", "rumour"],
+    );
+    check(
+        "[[publish]]\nat = \"18:00\"\nwhat = \"list\"\nflaw = \"late\"",
+        &["publish[0].flaw", "late"],
+    );
+    check(
+        "[[publish]]\nat = \"18:00\"\nwhat = \"leavers\"\nflaw = \"forged\"",
+        &["publish[0].flaw"],
+    );
+    check(
+        "[[publish]]\nat = \"18:00\"\nwhat = \"list\"\nby = \"pigeon\"",
+        &["publish[0].by", "pigeon"],
+    );
     check("[checks]\nhappiness = 1", &["checks.happiness", "good_users_refused"]);
-    check("[checks]\nsessions_served = \"> 3\"", &["checks.sessions_served", ">= N"]);
-    check("[checks]\nsessions_served = 1.5", &["checks.sessions_served", "a number"]);
+    check(
+        "[checks]\nsessions_served = \"> 3\"",
+        &["checks.sessions_served", ">= N"],
+    );
+    check(
+        "[checks]\nsessions_served = 1.5",
+        &["checks.sessions_served", "a number"],
+    );
     for (text, part) in [
         (LEAST.replace("2h", "0s"), "lasts"),
         (LEAST.replace("2h", "90d"), "lasts"),

@@ -302,7 +302,10 @@ mod tests {
                 attempts_ms.push(closed_ms + backoff.next_wait_at(closed_ms, &mut rng).as_millis() as u64);
             }
             let least_ms = attempts_ms.windows(6).map(|six| six[5] - six[0]).min().unwrap();
-            assert!(least_ms > ATTEMPTS_WINDOW_MS, "seed {seed}: {least_ms} ms, {attempts_ms:?}");
+            assert!(
+                least_ms > ATTEMPTS_WINDOW_MS,
+                "seed {seed}: {least_ms} ms, {attempts_ms:?}"
+            );
         }
     }
 

@@ -90,13 +90,7 @@ pub(super) fn cursor(core: &Gateway) -> u64 {
 pub(super) const fn is_unsecured(rule: Rule) -> bool {
     match rule {
         Rule::List | Rule::CachedAccept | Rule::Unknown => true,
-        Rule::Device
-        | Rule::Revoked
-        | Rule::Rate
-        | Rule::Instrument
-        | Rule::Cloud
-        | Rule::Lease
-        | Rule::Never => false,
+        Rule::Device | Rule::Revoked | Rule::Rate | Rule::Instrument | Rule::Cloud | Rule::Lease | Rule::Never => false,
     }
 }
 
@@ -141,7 +135,10 @@ pub(super) fn act(effect: Effect) -> Act {
 /// The name of a variant.
 pub(super) fn class(alarm: &impl Debug) -> String {
     let text = format!("{alarm:?}");
-    text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_owned()
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The gateway's name at the hub.
@@ -277,7 +274,10 @@ pub(super) fn bad_list(
         ListFlaw::Empty => entries.clear(),
         ListFlaw::Zeroed(percent) => {
             let zeroed = part(percent);
-            entries.iter_mut().take(zeroed).for_each(|entry| entry.balance = Money::ZERO);
+            entries
+                .iter_mut()
+                .take(zeroed)
+                .for_each(|entry| entry.balance = Money::ZERO);
         }
         ListFlaw::Forged => {
             signer = forger;

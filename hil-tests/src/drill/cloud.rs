@@ -110,7 +110,9 @@ impl World<'_> {
         if self.calm || self.t_ms < self.begin_ms {
             return None;
         }
-        let condition = self.scenario.condition(self.t_ms - self.begin_ms, gateway, capability)?;
+        let condition = self
+            .scenario
+            .condition(self.t_ms - self.begin_ms, gateway, capability)?;
         Some(&condition.fault)
     }
 

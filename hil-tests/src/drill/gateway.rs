@@ -208,7 +208,8 @@ impl World<'_> {
             self.oracle.durable(gateway, self.t_ms, event);
         }
         let revoked_at_ms = self.t_ms;
-        self.oracle.look_for_revocations(gateway, revoked_at_ms, &self.shells[gateway].core);
+        self.oracle
+            .look_for_revocations(gateway, revoked_at_ms, &self.shells[gateway].core);
         self.tally.exposure(self.oracle.exposure());
         for effect in effects {
             self.act(gateway, effect);
@@ -241,12 +242,15 @@ impl World<'_> {
         let region = &self.scenario.site.regions[gateway];
         self.say(|| format!("{region}: ALARM {text}"));
         self.absorb(4, text.as_bytes());
-        self.tally.alarm(self.t_ms.saturating_sub(self.begin_ms), gateway, class, text);
+        self.tally
+            .alarm(self.t_ms.saturating_sub(self.begin_ms), gateway, class, text);
     }
 
     fn plan_tick(&mut self, gateway: usize) {
         let shell = &mut self.shells[gateway];
-        let Some(due_ms) = shell.core.next_deadline() else { return };
+        let Some(due_ms) = shell.core.next_deadline() else {
+            return;
+        };
         let due_ms = due_ms.max(self.t_ms + 1);
         if due_ms != shell.tick_ms {
             shell.tick_ms = due_ms;

@@ -41,7 +41,11 @@ impl HubSite {
         let settings = Settings { list_every_s: 0 };
         let now = Now { wall_s: 0 };
         core.step(now, &settings, &hub::core::Input::Start);
-        core.step(now, &settings, &hub::core::Input::Import(bridge::catalogue(scenario, persons)));
+        core.step(
+            now,
+            &settings,
+            &hub::core::Input::Import(bridge::catalogue(scenario, persons)),
+        );
         Self {
             core,
             settings,
@@ -160,7 +164,11 @@ impl World<'_> {
                 let input = Box::new(input);
                 self.after(ms, Next::Artifact { gateway, input });
             }
-            Err(why) => self.alarm(gateway, "ArtifactRejected".to_owned(), &format!("artifact rejected: {why}")),
+            Err(why) => self.alarm(
+                gateway,
+                "ArtifactRejected".to_owned(),
+                &format!("artifact rejected: {why}"),
+            ),
         }
     }
 

@@ -247,7 +247,10 @@ impl World<'_> {
 
     fn link_receipt(&mut self, gateway: usize, receipt: LedgerReceipt) {
         let shell = &self.shells[gateway];
-        let own = receipt.upto.checked_sub(1).and_then(|at| shell.records.get(at as usize));
+        let own = receipt
+            .upto
+            .checked_sub(1)
+            .and_then(|at| shell.records.get(at as usize));
         let own_hash: Hash = own.map_or(NOTHING, |(_, hash)| *hash);
         let link = &mut self.links[gateway];
         link.ends.retain(|end| *end > receipt.upto);
@@ -270,7 +273,10 @@ impl World<'_> {
         if !link.is_agreed() {
             return;
         }
-        let (head, cursor) = (self.shells[gateway].records.len() as u64, bridge::cursor(&self.shells[gateway].core));
+        let (head, cursor) = (
+            self.shells[gateway].records.len() as u64,
+            bridge::cursor(&self.shells[gateway].core),
+        );
         if link.refused && t_ms >= link.pace_until_ms {
             link.refused = false;
             link.sent = cursor;

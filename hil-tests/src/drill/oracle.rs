@@ -200,7 +200,9 @@ impl Oracle {
     }
 
     pub(super) fn switched_on(&mut self, session: Option<SessionId>) {
-        let open = session.and_then(|id| self.sessions.get(&id)).is_some_and(|s| s.charged.is_none());
+        let open = session
+            .and_then(|id| self.sessions.get(&id))
+            .is_some_and(|s| s.charged.is_none());
         self.faults.without_hold += i64::from(!open);
     }
 
@@ -293,19 +295,31 @@ impl Oracle {
 
     /// By how much accounts that are spent by leases alone are below zero, in minor units.
     pub(super) fn leased_overspend(&self, persons: &[Person]) -> i64 {
-        let all = persons.iter().zip(&self.accounts).filter(|(person, _)| person.is_leased);
-        all.map(|(person, account)| (account.charged - person.deposit).max(0)).sum()
+        let all = persons
+            .iter()
+            .zip(&self.accounts)
+            .filter(|(person, _)| person.is_leased);
+        all.map(|(person, account)| (account.charged - person.deposit).max(0))
+            .sum()
     }
 
     /// The same for everybody else: what conflict 2 has to get back.
     pub(super) fn overdraft(&self, persons: &[Person]) -> i64 {
-        let all = persons.iter().zip(&self.accounts).filter(|(person, _)| !person.is_leased);
-        all.map(|(person, account)| (account.charged - person.deposit).max(0)).sum()
+        let all = persons
+            .iter()
+            .zip(&self.accounts)
+            .filter(|(person, _)| !person.is_leased);
+        all.map(|(person, account)| (account.charged - person.deposit).max(0))
+            .sum()
     }
 
     /// All charges by account, of sessions that are closed.
     pub(super) fn charges(&self, persons: &[Person]) -> BTreeMap<AccountId, i64> {
-        persons.iter().zip(&self.accounts).map(|(person, account)| (person.account, account.charged)).collect()
+        persons
+            .iter()
+            .zip(&self.accounts)
+            .map(|(person, account)| (person.account, account.charged))
+            .collect()
     }
 
     /// Charges of everybody.
@@ -336,7 +350,10 @@ impl World<'_> {
         let now_ms = self.t_ms;
         if !self.calm
             && self.t_ms >= self.begin_ms
-            && self.scenario.condition(self.t_ms - self.begin_ms, gateway, Capability::Authorize).is_some()
+            && self
+                .scenario
+                .condition(self.t_ms - self.begin_ms, gateway, Capability::Authorize)
+                .is_some()
         {
             let until_ms = &mut self.oracle.outage_until_ms[gateway];
             let begins = *until_ms < now_ms;

@@ -166,7 +166,8 @@ struct PublishTable {
 /// # Errors
 /// [`ScenarioError`].
 pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
-    let file: File = toml::from_str(text).map_err(|error| ScenarioError::Toml(error.to_string().trim_end().to_owned()))?;
+    let file: File =
+        toml::from_str(text).map_err(|error| ScenarioError::Toml(error.to_string().trim_end().to_owned()))?;
     let (begins_s, clock_s) = match parse_begin(&file.begins, file.site.offset_min) {
         Ok(begin) => begin,
         Err(why) => return wrong("begins", why),
@@ -216,17 +217,30 @@ fn site(table: &SiteTable, people: &PeopleTable) -> Result<Site, ScenarioError> 
     if table.sessions_a_day == 0 {
         return wrong("site.sessions_a_day", "at least 1");
     }
-    if share.iter().zip(devices).all(|(share, devices)| *share == 0 || devices == 0) {
-        return wrong("site.share_chargers", "no kind has both devices and a share of the visits");
+    if share
+        .iter()
+        .zip(devices)
+        .all(|(share, devices)| *share == 0 || devices == 0)
+    {
+        return wrong(
+            "site.share_chargers",
+            "no kind has both devices and a share of the visits",
+        );
     }
     let Ok(demand) = <[u32; 24]>::try_from(table.demand.clone()) else {
-        return wrong("site.demand", format!("{} weights, one for each of 24 hours", table.demand.len()));
+        return wrong(
+            "site.demand",
+            format!("{} weights, one for each of 24 hours", table.demand.len()),
+        );
     };
     if demand.iter().all(|weight| *weight == 0) || demand.iter().any(|weight| *weight > 1_000_000) {
         return wrong("site.demand", "weights from 0 to 1,000,000, not all 0");
     }
     if table.regions.is_empty() || table.regions.len() > REGIONS_MAX {
-        return wrong("site.regions", format!("1 to {REGIONS_MAX} regions, each with a gateway"));
+        return wrong(
+            "site.regions",
+            format!("1 to {REGIONS_MAX} regions, each with a gateway"),
+        );
     }
     for (i, region) in table.regions.iter().enumerate() {
         if let Err(error) = Name::new(region) {
@@ -237,7 +251,10 @@ fn site(table: &SiteTable, people: &PeopleTable) -> Result<Site, ScenarioError> 
         }
     }
     if let Some(few) = devices.iter().find(|n| **n > 0 && (**n as usize) < table.regions.len()) {
-        return wrong("site.regions", format!("{few} devices of a kind for {} gateways", table.regions.len()));
+        return wrong(
+            "site.regions",
+            format!("{few} devices of a kind for {} gateways", table.regions.len()),
+        );
     }
     if table.budget_minor <= 0 {
         return wrong("site.budget_minor", "above 0");
@@ -246,7 +263,10 @@ fn site(table: &SiteTable, people: &PeopleTable) -> Result<Site, ScenarioError> 
     let policies = u32::from(p.always) + u32::from(p.allowed) + u32::from(p.never);
     let others = u32::from(p.invalid) + u32::from(p.revoked) + u32::from(p.poor) + u32::from(p.leased);
     if policies > 100 || others > 100 || p.strangers > 100 {
-        return wrong("people", "shares in hundredths: policies, and the other groups, may not exceed 100");
+        return wrong(
+            "people",
+            "shares in hundredths: policies, and the other groups, may not exceed 100",
+        );
     }
     Ok(Site {
         devices,
@@ -275,7 +295,10 @@ fn condition(key: &str, table: &CloudTable, moment: &Moment, site: &Site) -> Res
     let at = |name: &str, text: &str| moment.parse(text).or_else(|why| wrong(format!("{key}.{name}"), why));
     let (from_ms, until_ms) = (at("from", &table.from)?, at("until", &table.until)?);
     if from_ms >= until_ms {
-        return wrong(format!("{key}.until"), format!("{:?} is not after {:?}", table.until, table.from));
+        return wrong(
+            format!("{key}.until"),
+            format!("{:?} is not after {:?}", table.until, table.from),
+        );
     }
     let regions = match &table.regions {
         None => (0..site.regions.len()).collect(),
@@ -283,7 +306,10 @@ fn condition(key: &str, table: &CloudTable, moment: &Moment, site: &Site) -> Res
             let find = |name: &String| site.regions.iter().position(|region| region == name);
             let unknown = names.iter().find(|name| find(name).is_none());
             if let Some(name) = unknown {
-                return wrong(format!("{key}.regions"), format!("{name:?} is not one of {:?}", site.regions));
+                return wrong(
+                    format!("{key}.regions"),
+                    format!("{name:?} is not one of {:?}", site.regions),
+                );
             }
             names.iter().filter_map(find).collect()
         }
@@ -306,7 +332,10 @@ fn condition(key: &str, table: &CloudTable, moment: &Moment, site: &Site) -> Res
     if whole_link && capabilities.len() < Capability::ALL.len() {
         return wrong(
             format!("{key}.capabilities"),
-            format!("{} takes the whole link; for a part of it say hang or half-dead", fault.word()),
+            format!(
+                "{} takes the whole link; for a part of it say hang or half-dead",
+                fault.word()
+            ),
         );
     }
     Ok(Condition {
@@ -324,7 +353,13 @@ fn fault(key: &str, table: &CloudTable) -> Result<Fault, ScenarioError> {
         percent => wrong(format!("{key}.percent"), format!("{percent} is not 1 to 100")),
     };
     let text = |usual: &str| table.text.clone().unwrap_or_else(|| usual.to_owned());
-    let code = |usual: u16| table.codes.as_ref().and_then(|codes| codes.first().copied()).unwrap_or(usual);
+    let code = |usual: u16| {
+        table
+            .codes
+            .as_ref()
+            .and_then(|codes| codes.first().copied())
+            .unwrap_or(usual)
+    };
     let used: &[&str] = match table.does.as_str() {
         "error" => &["codes", "text"],
         "deny" => &["percent", "sealed", "codes", "text"],
@@ -340,7 +375,11 @@ fn fault(key: &str, table: &CloudTable) -> Result<Fault, ScenarioError> {
         "hang" => Fault::Hang,
         "half-dead" => Fault::HalfDead,
         "error" => Fault::Error {
-            codes: table.codes.clone().filter(|codes| !codes.is_empty()).unwrap_or(vec![500, 503]),
+            codes: table
+                .codes
+                .clone()
+                .filter(|codes| !codes.is_empty())
+                .unwrap_or(vec![500, 503]),
             text: text("InternalError: The request processing has failed due to some unknown error."),
         },
         "deny" => Fault::Deny {
@@ -408,9 +447,17 @@ fn happening(key: &str, table: &PublishTable, moment: &Moment) -> Result<Happeni
             return wrong(format!("{key}.flaw"), why);
         }
         ("revocations" | "leavers", Some(flaw)) => {
-            return wrong(format!("{key}.flaw"), format!("{flaw:?}: revocations can be forged, leavers cannot"));
+            return wrong(
+                format!("{key}.flaw"),
+                format!("{flaw:?}: revocations can be forged, leavers cannot"),
+            );
         }
-        (other, _) => return wrong(format!("{key}.what"), format!("{other:?} is not list, leavers or revocations")),
+        (other, _) => {
+            return wrong(
+                format!("{key}.what"),
+                format!("{other:?} is not list, leavers or revocations"),
+            );
+        }
     };
     let by_file = match table.by.as_deref() {
         None | Some("link") => false,
@@ -444,7 +491,10 @@ fn checks(table: &toml::Table) -> Result<Vec<Check>, ScenarioError> {
     for (key, value) in table {
         let name = format!("checks.{key}");
         if !report::NUMBERS.contains(&key.as_str()) {
-            return wrong(name, format!("no such number; there are {}", report::NUMBERS.join(", ")));
+            return wrong(
+                name,
+                format!("no such number; there are {}", report::NUMBERS.join(", ")),
+            );
         }
         let (relation, value) = match value {
             toml::Value::Boolean(value) => (Relation::Equal, i64::from(*value)),

@@ -96,7 +96,11 @@ pub(super) fn persons(scenario: &Scenario, rng: &mut Rng) -> Vec<Person> {
             is_revoked,
             has_left: false,
             is_leased,
-            deposit: if is_poor { rng.i64(0..300) } else { rng.i64(2_500..15_000) },
+            deposit: if is_poor {
+                rng.i64(0..300)
+            } else {
+                rng.i64(2_500..15_000)
+            },
             home: i as usize % gateways,
             open: 0,
             not_before_ms: 0,
@@ -121,9 +125,16 @@ impl World<'_> {
                 None => return,
             },
         };
-        let home = user.map_or_else(|| self.people_rng.usize(..self.shells.len()), |user| self.persons[user].home);
+        let home = user.map_or_else(
+            || self.people_rng.usize(..self.shells.len()),
+            |user| self.persons[user].home,
+        );
         let elsewhere = self.people_rng.u64(0..100) < ELSEWHERE_PERCENT;
-        let gateway = if elsewhere { self.people_rng.usize(..self.shells.len()) } else { home };
+        let gateway = if elsewhere {
+            self.people_rng.usize(..self.shells.len())
+        } else {
+            home
+        };
         match self.pick_outlet(gateway, kind) {
             Some((at, outlet)) => self.come(at, outlet, user),
             None => self.tally.slice.no_free_outlet += 1,
@@ -149,7 +160,11 @@ impl World<'_> {
 
     fn pick_kind(&mut self) -> Kind {
         let site = &self.scenario.site;
-        let shares = site.share.iter().zip(site.devices).map(|(share, n)| if n > 0 { *share } else { 0 });
+        let shares = site
+            .share
+            .iter()
+            .zip(site.devices)
+            .map(|(share, n)| if n > 0 { *share } else { 0 });
         let mut left = self.people_rng.u32(..shares.clone().sum::<u32>().max(1));
         let mut kinds = Kind::SERVED.into_iter().zip(shares);
         let kind = kinds.find(|(_, share)| {
@@ -178,7 +193,10 @@ impl World<'_> {
             let at = devices[self.people_rng.usize(..devices.len())];
             let twin = &self.twins[at];
             let free = |place: &super::world::Place| {
-                let quiet = matches!(place.screen, Screen::Free | Screen::Receipt { .. } | Screen::Ended { .. });
+                let quiet = matches!(
+                    place.screen,
+                    Screen::Free | Screen::Receipt { .. } | Screen::Ended { .. }
+                );
                 place.visit.is_none() && place.session.is_none() && quiet
             };
             if let Some(outlet) = twin.places.iter().position(free) {
@@ -197,8 +215,8 @@ impl World<'_> {
         let rng = &mut self.people_rng;
         match kind {
             Kind::Charger => {
-                physical.wanted = rng.u64(100..1_500);
-                physical.rate = rng.u64(150..450);
+                physical.wanted = rng.u64(100..900);
+                physical.rate = rng.u64(200..500);
                 physical.in_use = true;
             }
             Kind::Dispenser => {
@@ -223,8 +241,11 @@ impl World<'_> {
         });
         let token = match user {
             Some(user) => self.persons[user].token.clone(),
-            None => IdToken::new(TokenKind::Card, &[0xee, number as u8, (number >> 8) as u8, (number >> 16) as u8])
-                .expect("four bytes, as a card has"),
+            None => IdToken::new(
+                TokenKind::Card,
+                &[0xee, number as u8, (number >> 8) as u8, (number >> 16) as u8],
+            )
+            .expect("four bytes, as a card has"),
         };
         let (outlet, units_wished) = (outlet as u8, Units::ZERO);
         self.drive(
@@ -264,7 +285,15 @@ impl World<'_> {
                 visit.acted = true;
                 let ms = self.people_rng.u64(2 * SECOND_MS..8 * SECOND_MS);
                 let step = Step::Act;
-                self.after(ms, Next::Visit { at, outlet, number, step });
+                self.after(
+                    ms,
+                    Next::Visit {
+                        at,
+                        outlet,
+                        number,
+                        step,
+                    },
+                );
             }
             Screen::Refused { .. } | Screen::Unavailable | Screen::Ended { .. } | Screen::Faulted(_)
                 if !visit.leaving =>
@@ -272,7 +301,15 @@ impl World<'_> {
                 visit.leaving = true;
                 let ms = self.people_rng.u64(2 * SECOND_MS..20 * SECOND_MS);
                 let step = Step::Leave;
-                self.after(ms, Next::Visit { at, outlet, number, step });
+                self.after(
+                    ms,
+                    Next::Visit {
+                        at,
+                        outlet,
+                        number,
+                        step,
+                    },
+                );
             }
             _ => {}
         }
@@ -319,10 +356,22 @@ impl World<'_> {
                 let kind = self.twins[at].config.kind;
                 // Some have enough before the battery or the vessel is full. A wash is never left.
                 if kind != Kind::Washer && self.people_rng.u8(0..100) < 15 {
-                    let most_ms = if kind == Kind::Dispenser { 20 * SECOND_MS } else { 90 * MINUTE_MS };
+                    let most_ms = if kind == Kind::Dispenser {
+                        20 * SECOND_MS
+                    } else {
+                        90 * MINUTE_MS
+                    };
                     let ms = self.people_rng.u64(5 * SECOND_MS..most_ms);
                     let step = Step::Stop;
-                    self.after(ms, Next::Visit { at, outlet, number, step });
+                    self.after(
+                        ms,
+                        Next::Visit {
+                            at,
+                            outlet,
+                            number,
+                            step,
+                        },
+                    );
                 }
             }
             Step::Stop => {
@@ -353,10 +402,21 @@ impl World<'_> {
             let kind = self.twins[at].config.kind;
             for outlet in 0..self.twins[at].places.len() {
                 if self.twins[at].places[outlet].visit.is_some() && kind != Kind::Washer {
-                    let number = self.twins[at].places[outlet].visit.as_ref().map_or(0, |visit| visit.number);
+                    let number = self.twins[at].places[outlet]
+                        .visit
+                        .as_ref()
+                        .map_or(0, |visit| visit.number);
                     let ms = self.people_rng.u64(0..20 * MINUTE_MS);
                     let step = Step::Leave;
-                    self.after(ms, Next::Visit { at, outlet, number, step });
+                    self.after(
+                        ms,
+                        Next::Visit {
+                            at,
+                            outlet,
+                            number,
+                            step,
+                        },
+                    );
                 }
             }
         }

@@ -63,7 +63,9 @@ impl World<'_> {
     }
 
     fn publish_bad_list(&mut self, flaw: ListFlaw) {
-        let Some(list) = self.hub.core.list().cloned() else { return };
+        let Some(list) = self.hub.core.list().cloned() else {
+            return;
+        };
         self.hub.false_lists += 1;
         let number = self.hub.false_lists;
         let Some(signed) = bridge::bad_list(&self.hub.issuer, &forger(), &list, flaw, number) else {

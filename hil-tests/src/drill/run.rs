@@ -134,14 +134,22 @@ impl World<'_> {
         let regions = &self.scenario.site.regions;
         for capability in Capability::ALL {
             let found: Vec<Option<&str>> = (0..regions.len())
-                .map(|region| self.scenario.condition(at_ms, region, capability).map(|c| c.fault.word()))
+                .map(|region| {
+                    self.scenario
+                        .condition(at_ms, region, capability)
+                        .map(|c| c.fault.word())
+                })
                 .collect();
             let mut part: Vec<String> = found.iter().flatten().map(|word| (*word).to_owned()).collect();
             part.dedup();
             if part.is_empty() {
                 continue;
             }
-            let some = if found.iter().any(Option::is_none) { " in part" } else { "" };
+            let some = if found.iter().any(Option::is_none) {
+                " in part"
+            } else {
+                ""
+            };
             words.push(format!("{}{some}", part.join("+")));
         }
         let all_alike = words.len() == Capability::ALL.len() && words.iter().all(|word| *word == words[0]);
@@ -153,7 +161,10 @@ impl World<'_> {
             let hit = Capability::ALL.into_iter().filter(|capability| {
                 (0..regions.len()).any(|region| self.scenario.condition(at_ms, region, *capability).is_some())
             });
-            let named: Vec<String> = hit.zip(words).map(|(capability, word)| format!("{} {word}", capability.word())).collect();
+            let named: Vec<String> = hit
+                .zip(words)
+                .map(|(capability, word)| format!("{} {word}", capability.word()))
+                .collect();
             named.join(", ")
         }
     }
@@ -168,7 +179,11 @@ impl World<'_> {
         let upto_ms = self.since_begin_ms();
         let mut slice = std::mem::take(&mut self.tally.slice);
         let mut clouds: Vec<String> = Vec::new();
-        let edges = self.scenario.cloud.iter().flat_map(|condition| [condition.from_ms, condition.until_ms]);
+        let edges = self
+            .scenario
+            .cloud
+            .iter()
+            .flat_map(|condition| [condition.from_ms, condition.until_ms]);
         let mut times: Vec<u64> = edges.filter(|ms| (slice.from_ms..upto_ms).contains(ms)).collect();
         times.push(slice.from_ms);
         times.sort_unstable();
@@ -216,7 +231,10 @@ impl World<'_> {
         });
         gateways
             && self.twins.iter().all(|twin| {
-                let places = twin.places.iter().all(|place| place.visit.is_none() && place.session.is_none());
+                let places = twin
+                    .places
+                    .iter()
+                    .all(|place| place.visit.is_none() && place.session.is_none());
                 places && twin.device.unreceipted() == 0
             })
     }
@@ -236,24 +254,32 @@ impl World<'_> {
         let mut accounts: Vec<&Account> = ours.keys().chain(theirs.keys()).collect();
         accounts.sort_unstable();
         accounts.dedup();
-        let differ = |account: &&&Account| {
-            ours.get(**account).unwrap_or(&nothing) != theirs.get(**account).unwrap_or(&nothing)
-        };
+        let differ =
+            |account: &&&Account| ours.get(**account).unwrap_or(&nothing) != theirs.get(**account).unwrap_or(&nothing);
         let lines = accounts.iter().filter(differ).count() as i64;
         // And the third opinion: what was charged for what physically flowed.
         let drawn: BTreeMap<AccountId, i64> = self.oracle.charges(&self.persons);
         let paid = |account: AccountId| {
             let own = |candidate: &Account| match candidate {
                 Account::Customer(number) | Account::Lease(number, _) => *number == account,
-                Account::Clearing | Account::Revenue(_) | Account::Prepaid | Account::Loss(_) | Account::Dispute => false,
+                Account::Clearing | Account::Revenue(_) | Account::Prepaid | Account::Loss(_) | Account::Dispute => {
+                    false
+                }
             };
             let range = [Account::Customer(account)];
             let customer = range.iter().filter_map(|key| theirs.get(key));
             let leases = theirs.range(Account::Lease(account, 0)..=Account::Lease(account, u64::MAX));
             let leases = leases.filter(|(key, _)| own(key)).map(|(_, balance)| balance);
-            customer.chain(leases).map(|balance| balance.debits_posted.0).sum::<i64>()
+            customer
+                .chain(leases)
+                .map(|balance| balance.debits_posted.0)
+                .sum::<i64>()
         };
-        lines + drawn.iter().filter(|(account, charged)| paid(**account) != **charged).count() as i64
+        lines
+            + drawn
+                .iter()
+                .filter(|(account, charged)| paid(**account) != **charged)
+                .count() as i64
     }
 
     fn report(&self, seed: u64) -> Report {
@@ -299,7 +325,10 @@ impl World<'_> {
     }
 
     fn good_tokens_blamed(&self) -> i64 {
-        let good = self.persons.iter().filter(|person| person.is_valid && !person.is_revoked);
+        let good = self
+            .persons
+            .iter()
+            .filter(|person| person.is_valid && !person.is_revoked);
         good.filter(|person| self.tally.blamed.contains(&person.hash)).count() as i64
     }
 
@@ -308,7 +337,11 @@ impl World<'_> {
         let records: u64 = self.shells.iter().map(|shell| shell.records.len() as u64).sum();
         let booked: u64 = self.hub.booked.iter().sum();
         let waiting: u64 = self.shells.iter().map(|shell| shell.core.outbox().waiting()).sum();
-        let open: usize = self.shells.iter().map(|shell| shell.core.sessions().open().count()).sum();
+        let open: usize = self
+            .shells
+            .iter()
+            .map(|shell| shell.core.sessions().open().count())
+            .sum();
         let differing = self.differing_lines();
         let faults = oracle.faults;
         let closed = waiting == 0
@@ -323,13 +356,24 @@ impl World<'_> {
             && self.hub.core.book().holds().next().is_none()
             && self.shells.iter().all(|shell| shell.core.book().is_balanced());
         let class = |name: &str| tally.alarm_classes.get(name).copied().unwrap_or(0) as i64;
-        let first_fault = self.scenario.cloud.iter().map(|condition| condition.from_ms).min().unwrap_or(u64::MAX);
+        let first_fault = self
+            .scenario
+            .cloud
+            .iter()
+            .map(|condition| condition.from_ms)
+            .min()
+            .unwrap_or(u64::MAX);
         let peak = |before: bool| {
             let rows = tally.slices.iter().chain([&tally.slice]);
             let rows = rows.filter(|slice| (slice.from_ms + tally.slice_ms <= first_fault) == before);
             rows.map(|slice| slice.hub_peak).max().unwrap_or(0) as i64
         };
-        let list_entries = self.shells.iter().map(|shell| shell.core.trust().tokens()).min().unwrap_or(0);
+        let list_entries = self
+            .shells
+            .iter()
+            .map(|shell| shell.core.trust().tokens())
+            .min()
+            .unwrap_or(0);
         let served: u64 = tally.served;
         let refused: u64 = tally.refusals.values().sum();
         let value = |name: &'static str| -> i64 {
@@ -377,7 +421,10 @@ impl World<'_> {
                 other => unreachable!("{other} is a number that nobody computes"),
             }
         };
-        super::report::NUMBERS.into_iter().map(|name| (name, value(name))).collect()
+        super::report::NUMBERS
+            .into_iter()
+            .map(|name| (name, value(name)))
+            .collect()
     }
 }
 

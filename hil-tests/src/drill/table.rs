@@ -35,7 +35,13 @@ fn head(out: &mut String, report: &Report) -> fmt::Result {
 fn rows(out: &mut String, report: &Report) -> fmt::Result {
     let cloud_chars = report.rows.iter().map(|row| row.cloud.chars().count());
     let width = cloud_chars.max().unwrap_or(0).clamp(5, CLOUD_CHARS_MAX);
-    let modes = report.rows.iter().map(|row| row.modes.chars().count()).max().unwrap_or(0).max(4);
+    let modes = report
+        .rows
+        .iter()
+        .map(|row| row.modes.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(4);
     writeln!(
         out,
         "{:>9}  {:width$}  {:modes$}  {:>6}  {:>7}  {:>5}  {:>6}  {:>10}  {:>7}  {:>6}  {:>6}",
@@ -96,7 +102,11 @@ fn sums(out: &mut String, report: &Report) -> fmt::Result {
     )?;
     let list = |map: &std::collections::BTreeMap<&'static str, u64>| {
         let parts: Vec<String> = map.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        if parts.is_empty() { "nobody".to_owned() } else { parts.join(", ") }
+        if parts.is_empty() {
+            "nobody".to_owned()
+        } else {
+            parts.join(", ")
+        }
     };
     writeln!(out, "            Refused by reason: {}.", list(&report.refusals))?;
     writeln!(out, "            Refused by right: {}.", list(&report.rightly_refused))?;
@@ -153,7 +163,11 @@ fn alarms(out: &mut String, report: &Report) -> fmt::Result {
     if report.alarms_by_class.is_empty() {
         return writeln!(out, "Alarms      none.\n");
     }
-    let classes: Vec<String> = report.alarms_by_class.iter().map(|(class, n)| format!("{class} {n}")).collect();
+    let classes: Vec<String> = report
+        .alarms_by_class
+        .iter()
+        .map(|(class, n)| format!("{class} {n}"))
+        .collect();
     writeln!(out, "Alarms      {}", classes.join(", "))?;
     for alarm in report.alarm_lines.iter().take(ALARMS_SHOWN) {
         writeln!(out, "            {} {}: {}", alarm.at, alarm.region, alarm.text)?;

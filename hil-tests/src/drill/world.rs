@@ -35,31 +35,70 @@ pub(super) struct Frame {
 #[derive(Debug)]
 pub(super) enum Next {
     /// The core's deadline.
-    GatewayTick { gateway: usize, generation: u32 },
+    GatewayTick {
+        gateway: usize,
+        generation: u32,
+    },
     /// The common flush of a group of decisions.
-    Commit { gateway: usize },
-    FrameUp { at: usize, frame: Box<Frame> },
-    FrameDown { at: usize, frame: Box<Frame> },
-    DeviceWake { at: usize, generation: u32 },
-    DeviceLink { at: usize },
+    Commit {
+        gateway: usize,
+    },
+    FrameUp {
+        at: usize,
+        frame: Box<Frame>,
+    },
+    FrameDown {
+        at: usize,
+        frame: Box<Frame>,
+    },
+    DeviceWake {
+        at: usize,
+        generation: u32,
+    },
+    DeviceLink {
+        at: usize,
+    },
     Arrival,
-    Visit { at: usize, outlet: usize, number: u32, step: Step },
+    Visit {
+        at: usize,
+        outlet: usize,
+        number: u32,
+        step: Step,
+    },
     /// Something at the gateway's end of the link.
-    Link { gateway: usize, step: LinkStep },
+    Link {
+        gateway: usize,
+        step: LinkStep,
+    },
     /// A message of a gateway reaches the cloud on this connection.
-    CloudUp { gateway: usize, connection: u64, request: Box<Request> },
+    CloudUp {
+        gateway: usize,
+        connection: u64,
+        request: Box<Request>,
+    },
     /// A message of the cloud reaches a gateway on this connection.
-    CloudDown { gateway: usize, connection: u64, says: Box<Says> },
+    CloudDown {
+        gateway: usize,
+        connection: u64,
+        says: Box<Says>,
+    },
     /// An artifact reaches a gateway, however it came.
-    Artifact { gateway: usize, input: Box<Input> },
+    Artifact {
+        gateway: usize,
+        input: Box<Input>,
+    },
     /// A cloud condition begins or ends.
     Edge,
-    Publish { event: usize },
+    Publish {
+        event: usize,
+    },
     HubTick,
     /// The end of a row of the table.
     Slice,
     /// A revoked person tries.
-    RevokedTries { user: usize },
+    RevokedTries {
+        user: usize,
+    },
 }
 
 /// What a person does next.
