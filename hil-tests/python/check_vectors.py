@@ -30,7 +30,7 @@ PROTO = Path(__file__).resolve().parents[2] / "proto"
 COSE_SIGN1_TAG = 18
 EDDSA = -8
 HEXADECIMAL = {
-    "body", "frame", "secret", "sha256", "payload", "envelope", "chunk", "public-key", "seed", "key", "token", "hash",
+    "body", "frame", "secret", "sha256", "payload", "envelope", "chunk", "before", "before-sha256", "public-key", "seed", "key", "token", "hash",
     "id", "tariff", "tariff-hash", "previous", "record", "password",
 }
 TOPIC = re.compile(r"dev/1/[a-z0-9-]{1,20}/(up|down)/[a-z]+|hf/1/[a-z0-9-]{1,20}/[a-z0-9-]{1,20}/[ud]/[a-z]+")
@@ -221,6 +221,29 @@ def check_envelope(schema: Schema, vector: Vector) -> None:
         same("chunks", [hashlib.sha256(chunk).digest()], content[4])
         same("count", len(entries), content[2])
         same("order", sorted(entry[0] for entry in entries), [entry[0] for entry in entries])
+        check_whole_list(schema, vector, content, entries)
+
+
+def check_whole_list(schema: Schema, vector: Vector, manifest: Any, entries: Any) -> None:
+    """The trailer: what the entries, full or as changes to a list before, come to."""
+    whole = {}
+    same("is a full list", manifest[1] == 0, not vector.has("before"))
+    if vector.has("before"):
+        before = check_body(schema, "list-chunk", vector.bytes("before"))
+        same("before-sha256", hashlib.sha256(vector.bytes("before")).digest(), vector.bytes("before-sha256"))
+        whole = {entry[0]: entry for entry in before}
+        same("removed are of the base", set(manifest[5]) - set(whole), set())
+    same("order of the removed", sorted(set(manifest[5])), manifest[5])
+    same("removed entries", [entry[0] for entry in entries if entry[0] in manifest[5]], [])
+    for token in manifest[5]:
+        del whole[token]
+    whole.update({entry[0]: entry for entry in entries})
+    rows = [
+        entry[0] + struct.pack(">QQBBQqQB", *(int(entry.get(key, False)) for key in range(1, 9)))
+        for _, entry in sorted(whole.items())
+    ]
+    same("total", len(rows), manifest[6])
+    same("digest", hashlib.sha256(b"".join(rows)).digest(), manifest[7])
 
 
 def check_session_id(_: Schema, vector: Vector) -> None:

@@ -40,11 +40,11 @@ STRUCTS: dict[str, tuple] = {
     "clock": ("version", "boot", "wall_s", "quality", "offset_min"),
     "grant": (
         "session", "units_max", "money_max", "duration_max_s", "start_within_s", "meter_every_s", ("tariff", TARIFF),
-        "tariff_hash", "decision",
+        "tariff_hash", "decision", "stop_tokens",
     ),
     "refusal": ("session", "reason", "retry_after_s"),
     "receipt": ("session", "closing", "amount", "units"),
-    "command": ("id", "verb", "outlet", "session", "not_after_s", ("token", ID_TOKEN)),
+    "command": ("id", "verb", "outlet", "session", "not_after_s", ("token", ID_TOKEN), "units"),
     "tariff": TARIFF,
 }
 
@@ -55,7 +55,7 @@ START_PROOF = {"charger": 1, "washer": 2, "dispenser": 3}
 STOP_REASON = {"user": 1, "limit": 2, "finished": 3, "remote": 7, "not_started": 8, "abandoned": 9}
 OUTLET_STATE = {"free": 1, "preparing": 2, "busy": 3}
 FAULT_NONE = 1
-VERB = {"stop": 1, "report": 2, "start": 3, "hello": 4}
+VERB = {"stop": 1, "report": 2, "start": 3, "hello": 4, "limit": 5}
 OUTCOME = {"done": 1, "repeated": 2, "stale": 3, "unsupported": 4, "not_applicable": 5}
 CLOSING = {1: "captured", 2: "voided", 3: "unknown"}
 REFUSAL_REASON = {
@@ -63,7 +63,7 @@ REFUSAL_REASON = {
     7: "unknown", 8: "denied", 9: "invalid", 10: "no_credit", 11: "list_expired", 12: "no_tariff", 13: "version",
     14: "storage",
 }
-ARTIFACT_WORDS = ("other", "list", "revocations", "tariffs", "policy", "lease", "voucher", "firmware")
+ARTIFACT_WORDS = ("other", "list", "revocations", "tariffs", "policy", "lease", "voucher", "firmware", "keys")
 
 
 class Refused(Exception):

@@ -45,6 +45,8 @@ pub struct Books {
     pub ledger_balanced: bool,
     /// Both books have the same lines.
     pub hub_gateway_equal: bool,
+    /// Lines of the hub's own: corrections, marked as such. No gateway has them.
+    pub adjustments: usize,
     /// Set aside in total, in minor units.
     pub held: i64,
     /// Charged in total, in minor units.
@@ -69,7 +71,8 @@ pub fn compare(gateway: &[Value], hub: &[Value]) -> anyhow::Result<Books> {
             .map(|row| Line::of(row).ok_or_else(|| anyhow::anyhow!("not a line of a book: {row}")))
             .collect()
     };
-    let (ours, theirs) = (read(gateway)?, read(hub)?);
+    let (own, hub): (Vec<Value>, Vec<Value>) = hub.iter().cloned().partition(|row| !row["adjustment"].is_null());
+    let (ours, theirs) = (read(gateway)?, read(&hub)?);
     let (our_set, their_set): (BTreeSet<_>, BTreeSet<_>) = (ours.iter().collect(), theirs.iter().collect());
     let lost: Vec<_> = our_set.difference(&their_set).collect();
     let foreign: Vec<_> = their_set.difference(&our_set).collect();
@@ -79,6 +82,7 @@ pub fn compare(gateway: &[Value], hub: &[Value]) -> anyhow::Result<Books> {
         records_foreign: foreign.len(),
         records_doubled: (ours.len() - our_set.len()) + (theirs.len() - their_set.len()),
         hub_gateway_equal: ours == theirs,
+        adjustments: own.len(),
         ledger_balanced: true,
         ..Books::default()
     };
@@ -145,6 +149,17 @@ mod tests {
             (books.held, books.captured, books.records_lost, books.records_doubled),
             (9, 5, 0, 0)
         );
+
+        let mut corrected = good.clone();
+        let mut own = row(1, "", "direct", 3);
+        own["adjustment"] = json!("revoked");
+        corrected.push(own);
+        let books = compare(&good, &corrected).unwrap();
+        assert!(
+            books.ledger_balanced && books.hub_gateway_equal,
+            "the hub's own lines are apart"
+        );
+        assert_eq!((books.adjustments, books.records_foreign), (1, 0));
 
         assert_eq!(compare(&good, &good[..2]).unwrap().records_lost, 1);
         assert_eq!(compare(&good[..2], &good).unwrap().records_foreign, 1);

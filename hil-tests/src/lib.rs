@@ -6,6 +6,7 @@ pub mod books;
 pub mod cloud_sim;
 pub mod drill;
 pub mod fleet;
+pub mod look;
 pub mod process;
 pub mod site;
 pub mod twin;

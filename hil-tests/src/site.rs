@@ -324,8 +324,16 @@ impl Site {
     /// # Errors
     /// If nobody answers.
     pub fn ask_gateway(&self, what: &str) -> anyhow::Result<Value> {
+        self.question_gateway(&serde_json::json!({ "get": what }))
+    }
+
+    /// As well, with a question that has parts.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub fn question_gateway(&self, question: &Value) -> anyhow::Result<Value> {
         let path = self.dir.join("gateway/data/control.sock");
-        let lines = converse(&path, &format!("{{\"get\":\"{what}\"}}"))?;
+        let lines = converse(&path, &question.to_string())?;
         let answer = serde_json::from_str(lines.first().context("no answer")?)?;
         Ok(answer)
     }
@@ -407,7 +415,7 @@ fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
     let issuer = Issuer::from_seed(&key(plan.seed, "issuer"));
     let mut text = format!(
         "[site]\nname = \"campus\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
-         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 2\nreconnects_a_minute_max = 60\n\n\
+         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 10\n\n\
          [trust]\nissuer_keys = [\"{}\"]\n\n{}\n",
         hex(issuer.key().as_bytes()),
         plan.limits,

@@ -30,7 +30,7 @@ fn survive(broker: BrokerKind, kills: u64) {
     println!("HOLDFAST_SEED={seed} HOLDFAST_KILLS={kills} {broker:?}");
     let dir = tempfile::tempdir().unwrap();
     let mut plan = Plan::new(seed, 24, 24 * 24);
-    plan.limits = "[limits]\nrecover_ms = 500\nprobe_ms = 300\nprobe_max_ms = 600\nattempts_a_minute_max = 1000\n\
+    plan.limits = "[health]\nrecover_ms = 500\nprobe_ms = 300\nprobe_max_ms = 600\n[limits]\nattempts_a_minute_max = 1000\n\
                    site_budget = 100000000\n[limits.charger]\nmeter_every_s = 1\noutage_count_max = 1000\noutage_money_max = 10000000\n\
                    [limits.washer]\nmeter_every_s = 1\noutage_count_max = 1000\noutage_money_max = 10000000\n\
                    [limits.dispenser]\nmeter_every_s = 1\noutage_count_max = 1000\noutage_money_max = 10000000\n"

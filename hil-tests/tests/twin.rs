@@ -111,6 +111,7 @@ impl Gateway {
             tariff_hash: tariff.hash(),
             tariff,
             decision: 1,
+            stop_tokens: Default::default(),
         }
     }
 

@@ -1,25 +1,42 @@
 //! The content of signed artifacts. An artifact of any size is one signed envelope with a small payload; what is large
 //! (the entries of a list) travels as chunks whose hashes the payload names.
 
+mod bundle;
+mod keys;
+mod list;
+mod revocations;
+
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::{
     codec::{self, CodecError},
-    id::{AccountId, Hash, Kind, TokenHash},
+    id::{AccountId, GatewayId, Kind, TokenHash},
     money::Money,
+    policy::{Policy, PolicyError},
     tariff::{Tariff, TariffError},
     trust::{self, ArtifactKind, ENVELOPE_OVERHEAD_BYTES, Issuer, IssuerKey, TrustError},
     wire::wire_enum,
 };
 
-/// Most entries of a list: 480 full chunks, as many as one signed payload can name the hashes of. The scale is 100,000
+pub use bundle::{BUNDLE_MAGIC, BundleError, read_bundle, write_bundle};
+pub use keys::{ISSUER_KEYS_MAX, IssuerKeys, PublicKey, verify_keys};
+pub use list::{
+    ListManifest, VerifiedList, check_trailer, list_changes, list_digest, list_with, sign_changes, sign_list,
+    sign_list_changes, verify_list,
+};
+pub use revocations::{Reason, Revocations, Revoked, RevokedScope, Scope, Subject, verify_revocations};
+
+/// Most entries of a list: 479 full chunks, as many as one signed payload can name the hashes of. The scale is 100,000
 /// tokens.
-pub const LIST_ENTRIES_MAX: usize = 480 * CHUNK_ENTRIES;
+pub const LIST_ENTRIES_MAX: usize = 479 * CHUNK_ENTRIES;
+/// Most tokens that one list of changes takes away; when more leave, the full list is published.
+pub const LIST_REMOVED_MAX: usize = 400;
 /// Entries per chunk when a list is published; a chunk stays below `link::PART_BYTES_MAX`.
 pub const CHUNK_ENTRIES: usize = 400;
+/// Most leases in one artifact.
+pub const LEASES_MAX: usize = 400;
 /// Most revocations in one artifact.
 pub const REVOCATIONS_MAX: usize = 400;
 
@@ -56,39 +73,36 @@ pub struct ListEntry {
     pub balance: Money,
     /// Not to be used after (seconds since 1970 UTC); 0: no end.
     pub not_after_s: u64,
+    /// The account is never served on credit: only a lease or an instrument pays, so that it cannot be overdrawn by any
+    /// number of gateways.
+    #[serde(default)]
+    pub lease_only: bool,
 }
 
-/// The signed head of a list.
+/// A slice of an account's balance that one gateway alone may spend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Whose balance.
+    pub account: AccountId,
+    /// Number of the lease, unique within the account; 0: none.
+    pub epoch: u64,
+    /// How much; zero: the hub wants what is left back.
+    pub amount: Money,
+    /// Not to be spent after (seconds since 1970 UTC).
+    pub not_after_s: u64,
+}
+
+/// Leases of one gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListManifest {
-    /// Grows with every list.
+pub struct Leases {
+    /// Grows with every artifact for this gateway.
     pub revision: u64,
-    /// 0: a full list; otherwise the revision to which the entries are changes.
-    pub base: u64,
-    /// Entries in all chunks.
-    pub count: u32,
-    /// When it was made (seconds since 1970 UTC).
-    pub issued_s: u64,
-    /// SHA-256 of each chunk, in order.
-    pub chunks: Vec<Hash>,
-}
-
-/// One revoked token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revoked {
-    /// Under the site's keyed hash.
-    pub token: TokenHash,
-    /// The credential revision that is revoked, with all before it.
-    pub credential_revision: u64,
-}
-
-/// What is revoked. Sticky: later artifacts add.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revocations {
-    /// Grows with every artifact.
-    pub revision: u64,
-    /// At most [`REVOCATIONS_MAX`].
-    pub entries: Vec<Revoked>,
+    /// For whom.
+    pub gateway: GatewayId,
+    /// Epoch of the gateway's journal in which they may be spent: a journal that was put back from a backup has another.
+    pub journal_epoch: u32,
+    /// At most [`LEASES_MAX`]. A lease that the gateway has already is not given twice.
+    pub entries: Vec<Lease>,
 }
 
 /// The price of one kind of outlet.
@@ -148,6 +162,37 @@ pub enum ArtifactError {
     /// Entries out of order or twice.
     #[error("entry {0} is not above its predecessor: the list is not sorted, or has a token twice")]
     Order(usize),
+    /// Changes to a list that is not older.
+    #[error("revision {revision} is given as changes to revision {base}, which is not older")]
+    Base {
+        /// The list that is changed.
+        base: u64,
+        /// The list that comes of it.
+        revision: u64,
+    },
+    /// Removed tokens out of order, twice, in a full list, or among the entries.
+    #[error("removed token {0} is not above its predecessor, is an entry, too, or leaves a full list")]
+    Removed(usize),
+    /// The whole list has another length than the signed one.
+    #[error("the whole list has {found} entries, its trailer says {signed}")]
+    Total {
+        /// Entries of the whole list.
+        found: usize,
+        /// Entries signed.
+        signed: u32,
+    },
+    /// The whole list is another one than the signed one.
+    #[error("the whole list does not have the digest of its trailer")]
+    Digest,
+    /// A revocation that names nobody.
+    #[error("scope {0} of the revocations names no account, device or key")]
+    Subject(usize),
+    /// No key, or too many.
+    #[error("{0} keys, a set has 1 to {ISSUER_KEYS_MAX}")]
+    KeyCount(usize),
+    /// Not a key, or one for the second time.
+    #[error("key {0} of the set is none, or is there twice")]
+    Key(usize),
     /// Two prices for one kind.
     #[error("entry {at} prices the kind {} a second time", .kind.word())]
     KindTwice {
@@ -159,6 +204,9 @@ pub enum ArtifactError {
     /// More entries than the limit.
     #[error("{0} entries are more than the limit")]
     Long(usize),
+    /// Limits that contradict themselves.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// A price table that cannot be used.
     #[error("tariff {id}: {error}")]
     Tariff {
@@ -169,80 +217,14 @@ pub enum ArtifactError {
     },
 }
 
-/// A list whose signature, hashes, count and order were checked. Only [`verify_list`] makes one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedList {
-    manifest: ListManifest,
-    entries: Vec<ListEntry>,
-}
-
-impl VerifiedList {
-    /// The signed head.
-    #[must_use]
-    pub const fn manifest(&self) -> &ListManifest {
-        &self.manifest
-    }
-
-    /// The entries, sorted by token.
-    #[must_use]
-    pub fn entries(&self) -> &[ListEntry] {
-        &self.entries
-    }
-
-    /// The parts.
-    #[must_use]
-    pub fn into_parts(self) -> (ListManifest, Vec<ListEntry>) {
-        (self.manifest, self.entries)
-    }
-}
-
-/// Checks a list: envelope, chunks, count, order.
+/// Checks leases.
 ///
 /// # Errors
 /// [`ArtifactError`].
-pub fn verify_list<C: AsRef<[u8]>>(
-    envelope: &[u8],
-    chunks: &[C],
-    keys: &[IssuerKey],
-) -> Result<VerifiedList, ArtifactError> {
-    let manifest: ListManifest = open(ArtifactKind::List, envelope, keys)?;
-    if manifest.count as usize > LIST_ENTRIES_MAX {
-        return Err(ArtifactError::Long(manifest.count as usize));
-    }
-    if chunks.len() != manifest.chunks.len() {
-        return Err(ArtifactError::ChunkCount {
-            found: chunks.len(),
-            named: manifest.chunks.len(),
-        });
-    }
-    let mut entries: Vec<ListEntry> = Vec::new();
-    for (at, (chunk, hash)) in chunks.iter().zip(&manifest.chunks).enumerate() {
-        if Sha256::digest(chunk.as_ref())[..] != hash.0 {
-            return Err(ArtifactError::ChunkHash(at));
-        }
-        let part: Vec<ListEntry> = codec::decode(chunk.as_ref()).map_err(|error| ArtifactError::Chunk { at, error })?;
-        entries.extend(part);
-    }
-    if entries.len() != manifest.count as usize {
-        return Err(ArtifactError::Count {
-            found: entries.len(),
-            signed: manifest.count,
-        });
-    }
-    if let Some(i) = entries.windows(2).position(|pair| pair[0].token >= pair[1].token) {
-        return Err(ArtifactError::Order(i + 1));
-    }
-    Ok(VerifiedList { manifest, entries })
-}
-
-/// Checks revocations.
-///
-/// # Errors
-/// [`ArtifactError`].
-pub fn verify_revocations(envelope: &[u8], keys: &[IssuerKey]) -> Result<Revocations, ArtifactError> {
-    let revocations: Revocations = open(ArtifactKind::Revocations, envelope, keys)?;
-    match revocations.entries.len() {
-        0..=REVOCATIONS_MAX => Ok(revocations),
+pub fn verify_leases(envelope: &[u8], keys: &[IssuerKey]) -> Result<Leases, ArtifactError> {
+    let leases: Leases = open(ArtifactKind::Lease, envelope, keys)?;
+    match leases.entries.len() {
+        0..=LEASES_MAX => Ok(leases),
         len => Err(ArtifactError::Long(len)),
     }
 }
@@ -266,30 +248,17 @@ pub fn verify_tariffs(envelope: &[u8], keys: &[IssuerKey]) -> Result<TariffTable
     Ok(table)
 }
 
-/// Signs a list; returns the envelope and the chunks. `entries` are sorted by token here.
+/// Checks a policy and every limit in it.
 ///
 /// # Errors
-/// [`TrustError::Long`] if there are so many entries that the hashes of their chunks do not fit one envelope.
-pub fn sign_list(
-    issuer: &Issuer,
-    revision: u64,
-    issued_s: u64,
-    mut entries: Vec<ListEntry>,
-) -> Result<(Vec<u8>, Vec<Vec<u8>>), TrustError> {
-    entries.sort_by_key(|entry| entry.token);
-    let chunks: Vec<Vec<u8>> = entries.chunks(CHUNK_ENTRIES).map(|part| codec::to_vec(&part)).collect();
-    let hashes = chunks.iter().map(|chunk| Hash(Sha256::digest(chunk).into())).collect();
-    let manifest = ListManifest {
-        revision,
-        base: 0,
-        count: entries.len() as u32,
-        issued_s,
-        chunks: hashes,
-    };
-    Ok((issuer.sign(ArtifactKind::List, &codec::to_vec(&manifest))?, chunks))
+/// [`ArtifactError`].
+pub fn verify_policy(envelope: &[u8], keys: &[IssuerKey]) -> Result<Policy, ArtifactError> {
+    let policy: Policy = open(ArtifactKind::Policy, envelope, keys)?;
+    policy.check()?;
+    Ok(policy)
 }
 
-/// Signs any small artifact ([`Revocations`], [`TariffTable`]).
+/// Signs any small artifact ([`Revocations`], [`TariffTable`], [`Policy`], [`IssuerKeys`]).
 ///
 /// # Errors
 /// [`TrustError::Long`].

@@ -8,7 +8,7 @@ use core::fmt;
 
 use crate::{
     id::{AccountId, Kind, SessionId},
-    link::{Evidence, LedgerRecord, RecordKind},
+    link::{Evidence, Gift, LedgerRecord, RecordKind},
     money::Money,
 };
 
@@ -85,10 +85,11 @@ impl Account {
     /// Who pays for a session, by what was relied on when it was granted.
     #[must_use]
     pub const fn payer(account: AccountId, evidence: &Evidence) -> Self {
-        match (evidence.lease, evidence.instrument) {
-            (0, 0) => Self::Customer(account),
-            (0, _) => Self::Prepaid,
-            (lease, _) => Self::Lease(account, lease),
+        match (evidence.gift, evidence.lease, evidence.instrument) {
+            (Gift::Emergency | Gift::FreeVend | Gift::Other, _, _) => Self::Loss(Loss::Emergency),
+            (Gift::None, 0, 0) => Self::Customer(account),
+            (Gift::None, 0, _) => Self::Prepaid,
+            (Gift::None, lease, _) => Self::Lease(account, lease),
         }
     }
 
@@ -285,6 +286,12 @@ impl Book {
                     held.amount
                 )])
             }
+            RecordKind::LeaseTaken => Ok(alloc::vec![line(
+                Phase::Direct,
+                Account::Customer(record.account),
+                Account::Lease(record.account, record.evidence.lease),
+                record.amount
+            )]),
             RecordKind::LeaseReturn => Ok(alloc::vec![line(
                 Phase::Direct,
                 Account::Lease(record.account, record.evidence.lease),
@@ -300,7 +307,7 @@ impl Book {
     /// # Errors
     /// [`BookError::Amount`] if the amount is negative or a sum would overflow; then nothing was booked.
     pub fn transfer(&mut self, line: &Transfer) -> Result<(), BookError> {
-        debug_assert_eq!(line.phase, Phase::Direct, "holds come from records only");
+        debug_assert_ne!(line.phase, Phase::Post, "what was set aside is charged by records only");
         if line.amount.0 < 0 {
             return Err(BookError::Amount(line.amount));
         }

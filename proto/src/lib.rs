@@ -25,6 +25,8 @@ pub mod artifact;
 pub mod book;
 #[cfg(feature = "host")]
 pub mod link;
+#[cfg(feature = "host")]
+pub mod policy;
 
 mod wire;
 

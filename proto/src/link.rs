@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    artifact::Lease,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     message::{Stamp, StopReason},
     money::{Money, Units},
@@ -48,10 +49,16 @@ pub struct LinkHello {
     pub tariffs_revision: u64,
     /// Highest counter accepted from the hub.
     pub down_counter: u64,
+    /// Revision of the newest leases; 0: none.
+    #[serde(default)]
+    pub leases_revision: u64,
+    /// Revision of the adopted policy; 0: none.
+    #[serde(default)]
+    pub policy_revision: u64,
 }
 
 /// Hub to gateway: where the hub stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The protocol version to speak; 0: none in common.
     pub version: u8,
@@ -63,6 +70,15 @@ pub struct Welcome {
     pub hash: Hash,
     /// Seconds since 1970 UTC by the hub's clock.
     pub wall_s: u64,
+    /// Revision of the newest list; 0: none, or a hub that does not say.
+    #[serde(default)]
+    pub list_revision: u64,
+    /// Revision of the newest revocations; 0: none, or a hub that does not say.
+    #[serde(default)]
+    pub revocations_revision: u64,
+    /// Revision of the newest tariffs; 0: none, or a hub that does not say.
+    #[serde(default)]
+    pub tariffs_revision: u64,
 }
 
 /// Gateway to hub: may this token draw? Answered by [`Answer`], or by nobody.
@@ -109,6 +125,9 @@ pub struct Answer {
     pub account: AccountId,
     /// Most the hub lets this session cost.
     pub money_max: Money,
+    /// A lease that comes with the answer, and will come again as an artifact; `epoch` 0: none.
+    #[serde(default)]
+    pub lease: Lease,
 }
 
 wire_enum! {
@@ -128,6 +147,24 @@ wire_enum! {
         Indeterminate = 5,
         /// What is left of a lease goes back to the account.
         LeaseReturn = 6,
+        /// A lease is taken over: from now on this gateway may spend it.
+        LeaseTaken = 7,
+    } else Other
+}
+
+wire_enum! {
+    /// Why the operator pays for a session.
+    #[derive(Default)]
+    Gift {
+        /// He does not.
+        #[default]
+        None = 0,
+        /// Emergency credit.
+        Emergency = 1,
+        /// A signed free-vend window.
+        FreeVend = 2,
+        /// For a reason of a newer version.
+        Other = 3,
     } else Other
 }
 
@@ -147,6 +184,9 @@ pub struct Evidence {
     pub lease: u64,
     /// Number of the instrument that pays; 0: none.
     pub instrument: u64,
+    /// Step 10: the operator pays, for somebody whom nobody knows.
+    #[serde(default)]
+    pub gift: Gift,
 }
 
 /// One fact about money, in the order of the gateway's journal. The unit of upload, of receipt and of comparison.
@@ -204,8 +244,36 @@ pub struct Upload {
     pub records: Vec<ByteBuf>,
 }
 
+wire_enum! {
+    /// What became of a record that was not simply booked.
+    Mark {
+        /// Something of a newer version.
+        Other = 0,
+        /// It cannot be booked; it is kept aside until a person has looked.
+        Quarantined = 1,
+        /// The backend computes another charge; the gateway's is booked, both are kept.
+        Disputed = 2,
+        /// Booked, and corrected by an entry of the backend's own.
+        Adjusted = 3,
+        /// Another claim on its session is booked; this one is kept.
+        Aside = 4,
+    } else Other
+}
+
+/// Most notes in one receipt: one for each record of an upload.
+pub const NOTES_MAX: usize = UPLOAD_RECORDS_MAX;
+
+/// What became of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Which.
+    pub sequence: u64,
+    /// What became of it.
+    pub mark: Mark,
+}
+
 /// Hub to gateway: everything up to `upto` is committed. The only thing that retires records.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerReceipt {
     /// Epoch of the sequence.
     pub epoch: u32,
@@ -213,6 +281,12 @@ pub struct LedgerReceipt {
     pub upto: u64,
     /// Chain hash at `upto`: the gateway compares it with its own.
     pub hash: Hash,
+    /// Records of the epoch that are quarantined; the others went on.
+    #[serde(default)]
+    pub quarantined: u64,
+    /// Records that were not simply booked, at most [`NOTES_MAX`]. A backend may say the same again.
+    #[serde(default)]
+    pub notes: Vec<Note>,
 }
 
 /// There and back: proof that the operator's backend itself is alive.

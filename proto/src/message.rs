@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{Hash, IdToken, Kind, OutletId, SessionId},
+    id::{Hash, IdToken, Kind, OutletId, SessionId, TokenHash},
     money::{Money, Units},
     tariff::Tariff,
     wire::wire_enum,
@@ -16,6 +16,8 @@ use crate::{
 pub const FIRMWARE_BYTES_MAX: usize = 24;
 /// Most outlets of one device: the largest charging cabinets have 20.
 pub const OUTLETS_MAX: usize = 20;
+/// Most other tokens that may stop a session: a household, a shift of caretakers.
+pub const STOP_TOKENS_MAX: usize = 8;
 /// Largest encoded message body, in bytes. The largest, a grant with a full tariff, stays below it.
 pub const BODY_BYTES_MAX: usize = 768;
 
@@ -115,8 +117,12 @@ pub struct Grant {
     pub tariff: Tariff,
     /// [`Tariff::hash`] of it.
     pub tariff_hash: Hash,
-    /// Sequence of the decision in the gateway's journal.
+    /// Number of the decision: every grant and refusal of the gateway, in order.
     pub decision: u64,
+    /// Tokens, under the site's keyed hash, that may stop the session besides the one that began it: those of its group
+    /// and the master tokens.
+    #[serde(default)]
+    pub stop_tokens: heapless::Vec<TokenHash, STOP_TOKENS_MAX>,
 }
 
 wire_enum! {
@@ -392,6 +398,8 @@ wire_enum! {
         Start = 3,
         /// Say hello again.
         Hello = 4,
+        /// End the session named once it has delivered `units`, if it has not ended by then. A wash cycle is not cut.
+        Limit = 5,
     } else Other
 }
 
@@ -411,6 +419,9 @@ pub struct Command {
     pub not_after_s: u64,
     /// The token of a `start`.
     pub token: Option<IdToken>,
+    /// Of a `limit`: most units of the whole session, from its start.
+    #[serde(default)]
+    pub units: Units,
 }
 
 wire_enum! {

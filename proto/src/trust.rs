@@ -8,7 +8,10 @@ use core::fmt;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
-use crate::{codec, wire::wire_enum};
+use crate::{
+    codec,
+    wire::{byte_id, wire_enum},
+};
 
 /// Largest payload of one envelope, in bytes. Larger artifacts are chunked, with the hashes of the chunks signed.
 pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024;
@@ -16,6 +19,11 @@ pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 pub const ENVELOPE_OVERHEAD_BYTES: usize = 96;
 /// Length of a key id, in bytes.
 pub const KEY_ID_BYTES: usize = 8;
+
+byte_id! {
+    /// The id of an issuer key: the first bytes of its public half.
+    KeyId, 8
+}
 
 /// COSE tag 18 (COSE_Sign1).
 const TAG: u8 = 0xd2;
@@ -41,6 +49,8 @@ wire_enum! {
         Voucher = 6,
         /// A firmware manifest.
         Firmware = 7,
+        /// Which keys sign from now on.
+        Keys = 8,
     } else Other
 }
 
@@ -56,6 +66,7 @@ impl ArtifactKind {
             Self::Lease => b"holdfast/1/lease",
             Self::Voucher => b"holdfast/1/voucher",
             Self::Firmware => b"holdfast/1/firmware",
+            Self::Keys => b"holdfast/1/keys",
         }
     }
 
@@ -71,6 +82,7 @@ impl ArtifactKind {
             Self::Lease => "lease",
             Self::Voucher => "voucher",
             Self::Firmware => "firmware",
+            Self::Keys => "keys",
         }
     }
 }

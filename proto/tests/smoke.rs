@@ -31,6 +31,7 @@ fn a_grant_with_a_full_tariff_fits_and_comes_back() {
         meter_every_s: u16::MAX,
         tariff_hash: tariff.hash(),
         tariff,
+        stop_tokens: heapless::Vec::new(),
         decision: u64::MAX,
     };
     let device = Name::new("charger-0123456789ab").unwrap();
@@ -58,6 +59,7 @@ fn an_artifact_opens_only_as_what_it_is() {
         credential_revision: 1,
         balance: Money(100),
         not_after_s: 0,
+        lease_only: false,
     };
     let (envelope, chunks) = sign_list(&issuer, 1, 0, vec![entry]).unwrap();
     assert_eq!(

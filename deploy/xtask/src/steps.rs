@@ -1,7 +1,7 @@
 //! The steps of `cargo xtask test`, in the order they run.
 //!
 //! Profiles are chosen so that nothing is built more often than needed: `lint` and `doc` share one set of metadata builds, `tests`
-//! builds once in dev, and `simulation`, `kill` and `demo` share the release build that `cargo demo` uses anyway.
+//! builds once in dev, and `simulation`, `leases`, `kill` and `demo` share the release build that `cargo demo` uses anyway.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(crate) struct Step {
 pub(crate) const SETUP: &str = "setup";
 
 /// Every step, in order: what is cheap and often wrong comes first.
-pub(crate) const STEPS: [Step; 12] = [
+pub(crate) const STEPS: [Step; 13] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
@@ -78,6 +78,11 @@ pub(crate) const STEPS: [Step; 12] = [
         run: simulation,
     },
     Step {
+        name: "leases",
+        about: "two gateways and a hub for 72 virtual hours, partitioned, put back: leased accounts are never overspent",
+        run: leases,
+    },
+    Step {
         name: "kill",
         about: "the real gateway killed with SIGKILL under load: nothing lost, nothing doubled",
         run: kill,
@@ -119,7 +124,7 @@ fn fmt(context: &Context) -> Result<Verdict> {
 }
 
 /// Tests that have a step of their own, so that `cargo test` does not run them; `--all-targets` leaves them out too.
-const OWN_STEP_TESTS: [&str; 2] = ["sim", "kill"];
+const OWN_STEP_TESTS: [&str; 3] = ["sim", "leases", "kill"];
 
 fn lint(context: &Context) -> Result<Verdict> {
     let clippy = ["clippy", "--locked", "--workspace"];
@@ -267,6 +272,22 @@ fn simulation(context: &Context) -> Result<Verdict> {
         "gateway-core",
         "--test",
         "sim",
+    ]))?;
+    Ok(Verdict::Passed)
+}
+
+/// Seeds of the leases test here; its own default is 10,000.
+const LEASE_SEEDS: &str = "3000";
+
+fn leases(context: &Context) -> Result<Verdict> {
+    run(context.cargo().env("HOLDFAST_LEASE_SEEDS", LEASE_SEEDS).args([
+        "test",
+        "--locked",
+        "--release",
+        "--package",
+        "hub",
+        "--test",
+        "leases",
     ]))?;
     Ok(Verdict::Passed)
 }

@@ -39,6 +39,7 @@ impl Device {
             Verb::Report => done(self.at(command.outlet, |o, _| o.voice.forget()).is_some()),
             Verb::Stop => done(self.stop(command.session)),
             Verb::Start => done(self.start(command)),
+            Verb::Limit => done(self.limit(command.session, command.units)),
         }
     }
 
@@ -58,6 +59,14 @@ impl Device {
         let outlet = self.outlets.iter().find(|o| o.session() == Some(session)).map(|o| o.id);
         outlet
             .and_then(|outlet| self.at(outlet, |o, ctx| o.command_stop(ctx)))
+            .unwrap_or(false)
+    }
+
+    /// A lower limit than the granted one. Told again it changes nothing.
+    fn limit(&mut self, session: SessionId, units: Units) -> bool {
+        let outlet = self.outlets.iter().find(|o| o.session() == Some(session)).map(|o| o.id);
+        outlet
+            .and_then(|outlet| self.at(outlet, |o, ctx| o.command_limit(ctx, units)))
             .unwrap_or(false)
     }
 

@@ -1,7 +1,7 @@
 //! What a device is told about itself at manufacture and installation, and every limit of its behaviour.
 
 use proto::{
-    id::{DeviceId, Kind},
+    id::{DeviceId, Kind, TokenKey},
     message::{FIRMWARE_BYTES_MAX, OUTLETS_MAX},
     seal::PairSecret,
     tariff::Dimension,
@@ -68,6 +68,9 @@ pub struct Config {
     pub outlets: u8,
     /// The secret it shares with its gateway.
     pub secret: PairSecret,
+    /// The site's key for id tokens, by which the device knows the tokens of a group and the master tokens that a grant
+    /// names. Without it only the token that began a session, and the button, stop it.
+    pub site_key: Option<TokenKey>,
     /// Version of the firmware, for people; at most [`FIRMWARE_BYTES_MAX`] bytes.
     pub firmware: heapless::String<FIRMWARE_BYTES_MAX>,
     /// Thresholds of the machine behind it.
@@ -159,6 +162,7 @@ impl Config {
             kind,
             outlets,
             secret,
+            site_key: None,
             firmware: heapless::String::try_from(env!("CARGO_PKG_VERSION")).unwrap_or_default(),
             tuning: Tuning::usual(kind),
         }

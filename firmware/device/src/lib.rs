@@ -37,6 +37,7 @@ mod output;
 mod progress;
 mod recovery;
 mod rules;
+mod stopping;
 pub mod stored;
 mod voice;
 mod washer;
@@ -57,7 +58,7 @@ pub use stored::{Record, RecordKey, Stored, StoredError};
 
 use config::Supply;
 use link::Link;
-use outlet::{Context, Outlet};
+use outlet::{Context, Outlet, Presented};
 use stored::DeviceRecord;
 use voice::Message;
 
@@ -209,11 +210,15 @@ impl Device {
     }
 
     fn present(&mut self, outlet: OutletId, token: &IdToken, units_wished: Units) {
-        let hash = token.hash(&self.token_key);
+        let presented = Presented {
+            token,
+            hash: token.hash(&self.token_key),
+            site_hash: self.config.site_key.as_ref().map(|key| token.hash(key)),
+        };
         let (boot, mut number) = (self.record.boot, self.session_number);
         let id = self.config.id;
         self.at(outlet, |o, ctx| {
-            o.present(ctx, token, hash, units_wished, || mint(id, boot, &mut number));
+            o.present(ctx, &presented, units_wished, || mint(id, boot, &mut number));
         });
         self.session_number = number;
     }

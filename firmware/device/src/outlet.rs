@@ -14,7 +14,7 @@ use proto::{
 };
 
 use crate::{
-    config::{AUTHORIZE_GIVE_UP_MS, CHECKPOINT_EVERY_MS, NOTICE_MS, Supply, TOKEN_DEBOUNCE_MS, Tuning},
+    config::{AUTHORIZE_GIVE_UP_MS, CHECKPOINT_EVERY_MS, NOTICE_MS, Supply, Tuning},
     fault::Latch,
     io::{Screen, Sense},
     link::Retry,
@@ -33,6 +33,16 @@ pub(crate) struct Context<'a> {
     pub(crate) second_of_day: Option<u32>,
     pub(crate) supply: Supply,
     pub(crate) tuning: &'a Tuning,
+}
+
+/// A token at the reader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Presented<'a> {
+    pub(crate) token: &'a IdToken,
+    /// Under the device's own key.
+    pub(crate) hash: TokenHash,
+    /// Under the site's key, if the device has it.
+    pub(crate) site_hash: Option<TokenHash>,
 }
 
 /// Where the session is. The durable part is [`OutletRecord::open`].
@@ -85,7 +95,7 @@ pub(crate) struct Outlet {
     pub(crate) output: Output,
     pub(crate) fault: Latch,
     /// The token last read and when, to tell one gesture from the next.
-    gesture: Option<(TokenHash, u64)>,
+    pub(crate) gesture: Option<(TokenHash, u64)>,
     /// One for each closed session.
     pub(crate) stops: Vec<Retry, CLOSED_MAX>,
     pub(crate) voice: Voice,
@@ -116,34 +126,6 @@ impl Outlet {
             Some(false) => outlet.end(ctx, StopReason::PowerLoss),
         }
         outlet
-    }
-
-    /// A token at the reader. `mint` makes the id of a new session.
-    pub(crate) fn present(
-        &mut self,
-        ctx: &Context<'_>,
-        token: &IdToken,
-        hash: TokenHash,
-        units_wished: Units,
-        mint: impl FnOnce() -> Option<SessionId>,
-    ) {
-        let repeated = self
-            .gesture
-            .is_some_and(|(last, at_ms)| last == hash && ctx.now_ms < at_ms.saturating_add(TOKEN_DEBOUNCE_MS));
-        self.gesture = Some((hash, ctx.now_ms));
-        if repeated {
-            return;
-        }
-        let own = self.record.open.as_ref().is_some_and(|open| open.token == hash);
-        match self.phase {
-            Phase::Idle => self.ask(ctx, token, hash, units_wished, mint),
-            // Impatience is no reason to stop.
-            Phase::Asking(_) => {}
-            Phase::Starting { .. } | Phase::Running(_) | Phase::Recovering { .. } if own => {
-                self.end(ctx, StopReason::User);
-            }
-            Phase::Starting { .. } | Phase::Running(_) | Phase::Recovering { .. } => {}
-        }
     }
 
     /// Begins a request, if the outlet can serve one.
@@ -180,28 +162,6 @@ impl Outlet {
             retry: Retry::at(ctx.now_ms),
             sent: false,
         });
-    }
-
-    /// The user's stop button.
-    pub(crate) fn button(&mut self, ctx: &Context<'_>) {
-        match self.phase {
-            Phase::Idle => {}
-            Phase::Asking(_) => self.end(ctx, StopReason::Abandoned),
-            Phase::Starting { .. } | Phase::Running(_) | Phase::Recovering { .. } => self.end(ctx, StopReason::User),
-        }
-    }
-
-    /// A command to stop; returns whether it was done. A wash cycle is not cut.
-    pub(crate) fn command_stop(&mut self, ctx: &Context<'_>) -> bool {
-        let may = match self.phase {
-            Phase::Idle => false,
-            Phase::Asking(_) | Phase::Starting { .. } => true,
-            Phase::Running(_) | Phase::Recovering { .. } => ctx.supply.may_be_cut(),
-        };
-        if may {
-            self.end(ctx, StopReason::Remote);
-        }
-        may
     }
 
     pub(crate) fn session(&self) -> Option<SessionId> {

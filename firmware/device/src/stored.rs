@@ -257,7 +257,7 @@ pub(crate) fn encode<T: Serialize>(key: RecordKey, record: &T) -> Record {
 mod tests {
     use proto::{
         id::{Hash, SessionId},
-        message::{Stamp, StopReason},
+        message::{STOP_TOKENS_MAX, Stamp, StopReason},
         money::Money,
         tariff::{Dimension, ELEMENTS_MAX, PriceElement, Tariff},
     };
@@ -289,6 +289,7 @@ mod tests {
             },
             tariff_hash: Hash([255; 32]),
             decision: u64::MAX,
+            stop_tokens: core::iter::repeat_n(TokenHash([255; 16]), STOP_TOKENS_MAX).collect(),
         };
         let stop = Stop {
             session: SessionId([255; 16]),

@@ -211,6 +211,7 @@ impl Chaos {
             },
             not_after_s: self.dice.pick(&[0, WALL_S, WALL_S + 500_000]),
             token: Some(token(self.dice.below(3) as u8)),
+            units: Units(self.dice.below(3_000)),
         };
         self.send(Down::Command, &command);
     }

@@ -146,6 +146,7 @@ fn command(id: u64, verb: Verb, session: SessionId, not_after_s: u64) -> Command
         session,
         not_after_s,
         token: (verb == Verb::Start).then(|| token(5)),
+        units: Units::ZERO,
     }
 }
 
@@ -171,6 +172,7 @@ fn a_command_is_executed_once_and_never_too_late() {
         (command(5, Verb::Stop, none, 0), NotApplicable),
         (command(6, Verb::Other, none, 0), Unsupported),
         (command(7, Verb::Hello, none, 0), Done),
+        (command(8, Verb::Limit, none, 0), NotApplicable),
     ];
     let mut b = Bench::new(Kind::Charger);
     for (command, expected) in cases {
@@ -182,7 +184,7 @@ fn a_command_is_executed_once_and_never_too_late() {
     }
     let outlet_9 = Command {
         outlet: 9,
-        ..command(8, Verb::Report, none, 0)
+        ..command(9, Verb::Report, none, 0)
     };
     b.tell(Down::Command, &outlet_9);
     assert_eq!(outcome(&b), NotApplicable);

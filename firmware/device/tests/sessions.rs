@@ -309,6 +309,7 @@ fn a_wash_cycle_is_never_cut_but_by_its_user_or_a_fault() {
         session,
         not_after_s: 0,
         token: None,
+        units: Units::ZERO,
     };
     b.tell(Down::Command, &command);
     assert!(matches!(

@@ -1,18 +1,25 @@
 //! The only place where state changes. Everything here must follow from the event alone, so that replay ends in the
 //! same state.
 
+use alloc::collections::BTreeMap;
+
 use proto::{
-    id::{DeviceId, OutletId, TokenHash},
+    artifact::TariffTable,
+    id::{AccountId, DeviceId, OutletId, TokenHash},
+    link::Gift,
     message::{Closing, Fault, OutletState},
+    money::Money,
+    trust::ArtifactKind,
 };
 
 use crate::{
-    Gateway, Outlet, Probe,
+    AwaitedEcho, Canaries, Gateway, Outlet,
     claims::{Claims, Interval},
-    event::{Event, Granted, Kept, KeptDevice, Metered},
-    health::Mode,
+    event::{Event, Evidence, Granted, Kept, KeptDevice, Metered},
+    health::{Capability, Mode, Signal},
     risk::Charge,
-    session::{INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
+    session::{Contest, INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
+    stoppers::Groups,
     time::{Instant, Now, SECONDS_A_DAY},
 };
 
@@ -30,6 +37,7 @@ impl Gateway {
         if let Some(record) = event.record() {
             self.book.book(record).expect("the gateway's own records fit its book");
             self.outbox.push(record);
+            self.health.records_wait(at, true, false, &self.config.limits);
         }
         match event {
             Event::Booted(_) => self.apply_boot(at),
@@ -52,12 +60,15 @@ impl Gateway {
                 self.sessions.put(session);
             }
             Event::Probed(e) => {
-                self.ask = e.ask;
+                self.ask = e.ask + 1;
                 self.probed = e.token;
-                self.probe = Some(Probe {
+                self.canaries = Some(Canaries {
                     ask: e.ask,
-                    token: e.token,
+                    good: e.token,
+                    bad: e.bad,
                     until: e.until,
+                    good_right: e.token == TokenHash::ZERO,
+                    bad_right: false,
                 });
             }
             Event::Refused(e) => {
@@ -66,6 +77,7 @@ impl Gateway {
                     self.risk.attempt(e.request.token, at);
                 }
                 let mut session = Session::new(e.request.clone(), session.map_or(at, |s| s.requested_at));
+                self.decisions = e.grounds.decision;
                 session.refused = Some(e.reason);
                 session.rule = Some(e.rule);
                 self.sessions.put(session);
@@ -78,6 +90,7 @@ impl Gateway {
             Event::Denied(e) => {
                 let denied = self.trust.denied.entry(e.token).or_default();
                 *denied = (*denied).max(e.credential_revision);
+                self.invalidate_open();
             }
             Event::Started(e) => self.heard_of(&e.session, at, |session| {
                 session.started = true;
@@ -95,32 +108,63 @@ impl Gateway {
                 outlet.state = e.state;
                 outlet.fault = e.fault;
             }
-            Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
-            Event::CommandAnswered(_) | Event::Quarantined(_) => {}
-            Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries),
-            Event::ListAdopted(e) => {
-                self.trust.adopt(e.revision, e.issued_s, at);
-                let open = self
-                    .sessions
-                    .open()
-                    .filter_map(|s| s.terms.as_ref())
-                    .map(|t| (t.account, t.money_max));
-                self.risk.new_balances(open);
-            }
-            Event::RevocationsAdopted(e) => self.trust.revoke(e.revision, &e.entries),
-            Event::TariffAdopted(e) => {
-                self.trust.tariffs_revision = e.revision;
-                self.trust.tariffs.insert(e.entry.kind, e.entry.tariff.clone());
-            }
-            Event::Evidence(e) => {
-                if e.probe {
-                    self.probe = None;
+            Event::Commanded(e) => {
+                self.devices.entry(e.device).or_default().command = e.id;
+                if e.order != 0 {
+                    self.orders.take(e.order);
                 }
-                self.health.apply_evidence(at, e.good, &self.config.limits);
             }
+            Event::CommandAnswered(e) => self.apply_command_answer(e),
+            Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries, &e.removed),
+            Event::ListAdopted(e) => {
+                self.trust.adopt(e, at);
+                self.list_changed();
+                let (fresh, has_aside) = (self.not_in_balances(), self.trust.aside.is_some());
+                let has_previous = self.trust.previous.is_some();
+                self.risk.spent.adopted(fresh, has_previous, has_aside);
+            }
+            Event::RevocationsAdopted(e) => {
+                self.trust.revocations_revision = e.revision;
+                self.trust.revoked.add(&e.entries, &e.scopes);
+                self.invalidate_open();
+            }
+            Event::TariffsAdopted(e) => {
+                let entries = e.entries.iter().cloned().map(|entry| (entry.kind, entry.tariff));
+                self.trust.price(e.revision, entries);
+            }
+            Event::TariffsStaged(e) => {
+                let (revision, entries) = (e.revision, e.entries.clone());
+                self.trust.tariffs_staged = Some(TariffTable { revision, entries });
+            }
+            Event::Quarantined(e) => {
+                self.trust.set_aside(e, at);
+                if e.kind == ArtifactKind::List {
+                    let fresh = self.not_in_balances();
+                    self.risk.spent.set_aside(fresh);
+                }
+            }
+            Event::Adopted(e) => {
+                self.trust.adopt_aside(e.kind);
+                self.list_changed();
+                if e.kind == ArtifactKind::List {
+                    self.risk.spent.adopted_aside(self.trust.previous.is_some());
+                }
+            }
+            Event::RolledBack(_) => {
+                self.trust.roll_back();
+                self.groups = Groups::of_list(self.trust.list.entries().iter());
+                if let Some(aside) = &self.trust.aside {
+                    self.strangers.list_changed(&aside.list, &self.trust.list);
+                }
+                self.risk.spent.rolled_back();
+            }
+            Event::KeysAdopted(e) => {
+                self.trust.keys.epoch = e.epoch;
+                self.trust.keys.set.clone_from(&e.keys);
+            }
+            Event::Evidence(e) => self.apply_evidence(at, e),
             Event::ModeChanged(e) => {
-                self.health.apply_mode(at, e.mode, &self.config.limits);
-                if e.mode == Mode::Online {
+                if (e.capability, e.mode) == (Capability::Authorize, Mode::Online) {
                     self.risk.outage_over();
                     self.sessions.outage_over();
                 }
@@ -128,8 +172,46 @@ impl Gateway {
             Event::Receipted(e) => {
                 self.outbox.cursor = e.upto;
                 self.risk.receipted(e.upto);
+                let waiting = self.outbox.waiting() > 0;
+                self.health.records_wait(at, waiting, true, &self.config.limits);
             }
-            Event::Rewound(e) => self.outbox.cursor = e.upto,
+            Event::PolicyAdopted(e) => self.apply_policy(&e.policy),
+            Event::DiskChanged(e) => self.is_disk_scarce = e.is_scarce,
+            Event::AskedAgain(e) => self.ask = e.ask,
+            Event::Limited(e) => self.apply_limited(e),
+            Event::ClockChanged(e) => {
+                self.time.quality = e.quality;
+                if e.skew_s != 0 {
+                    self.sessions.forget_seconds();
+                }
+            }
+            Event::Noted(e) => self.outbox.note(e.sequence, e.mark, e.quarantined),
+            Event::LeaseTaken(e) => self.leases.take(e),
+            Event::LeaseReturned(e) => self.leases.give_back(e),
+            Event::LeasesRead(e) => self.leases.read(e.revision, at, self.outbox.cursor()),
+            Event::Rewound(e) => {
+                self.outbox.cursor = e.upto;
+                let waiting = self.outbox.waiting() > 0;
+                self.health.records_wait(at, waiting, false, &self.config.limits);
+            }
+            Event::Contested(e) => self.sessions.update(&e.session, |session| {
+                session.contest = Contest::Waiting;
+                session.contested = (e.cloud, e.code);
+                session.deadline = Some(e.until);
+            }),
+            Event::CanaryRight(e) => {
+                if let Some(pair) = &mut self.canaries {
+                    pair.good_right |= e.ask == pair.ask;
+                    pair.bad_right |= e.ask != pair.ask;
+                }
+            }
+            Event::EchoAsked(e) => {
+                self.echo = Some(AwaitedEcho {
+                    nonce: e.nonce,
+                    until: e.until,
+                });
+            }
+            Event::HelloAsked(e) => self.hello_until = Some(e.until),
             Event::Kept(kept) => self.apply_kept(kept),
         }
     }
@@ -138,10 +220,42 @@ impl Gateway {
         self.sessions.forget_asking();
         self.trust.forget_staged();
         self.risk.forget_attempts();
-        self.probe = None;
+        (self.canaries, self.echo, self.hello_until) = (None, None, None);
+        self.velocity.forget();
         self.probed = TokenHash::ZERO;
         self.ask = 0;
         self.health.boot(at, &self.config.limits);
+        let waiting = self.outbox.waiting() > 0;
+        self.health.records_wait(at, waiting, true, &self.config.limits);
+    }
+
+    fn apply_evidence(&mut self, at: Instant, event: &Evidence) {
+        let signal = event.signal;
+        self.health.apply(at, event, &self.config.limits);
+        if !signal.ends_probe() {
+            return;
+        }
+        match signal.capability() {
+            Capability::Authorize => {
+                self.canaries = None;
+                let verdict = match signal == Signal::CanariesRight {
+                    true => Contest::Upheld,
+                    false => Contest::Overturned,
+                };
+                self.sessions.conclude_contests(at, verdict);
+            }
+            Capability::Commit => self.echo = None,
+            Capability::Control => self.hello_until = None,
+        }
+    }
+
+    /// What no list of now can have in its balances: what is held, and what is charged and has no receipt.
+    fn not_in_balances(&self) -> BTreeMap<AccountId, Money> {
+        let open = self.sessions.open().filter_map(|session| session.terms.as_ref());
+        // The balance of a list is what is not leased.
+        let open = open.filter(|terms| terms.evidence.lease == 0);
+        let open = open.map(|terms| (terms.account, terms.money_max));
+        self.risk.not_in_balances(open)
     }
 
     fn apply_grant(&mut self, at: Instant, event: &Granted) {
@@ -150,16 +264,26 @@ impl Gateway {
         if asked.is_none() {
             self.risk.attempt(request.token, at);
         }
+        self.activity.granted(request.token, at, &self.config.limits);
         let terms = &event.terms;
-        self.risk.hold(terms.account, terms.money_max, terms.unsecured);
+        self.velocity.started(request.token, request.device, at);
+        if terms.evidence.gift == Gift::Emergency {
+            self.strangers.draw(request.token, terms.units_max, at);
+        }
+        let class = self.class_of(&request.device);
+        match terms.evidence.lease {
+            0 => self.risk.hold(terms.account, terms.money_max, terms.unsecured),
+            lease => self.leases.hold(terms.account, lease, terms.money_max),
+        }
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
-            self.risk.count(request.token, request.kind, terms.money_max);
+            self.risk.count(request.token, class, terms.money_max);
         }
         let mut session = Session::new(request.clone(), asked.unwrap_or(at));
         session.rule = Some(event.rule);
         session.online = event.record.online;
-        session.decision = event.record.sequence;
+        self.decisions = event.grounds.decision;
+        session.decision = event.grounds.decision;
         session.deadline = Some(at.plus_ms(u64::from(terms.start_within_s) * 1000 + START_GRACE_MS));
         session.terms = Some(terms.clone());
         session.counted = counted;
@@ -173,7 +297,8 @@ impl Gateway {
             self.risk.secure(terms.money_max);
             if session.counted {
                 let request = &session.request;
-                self.risk.uncount(request.token, request.kind, terms.money_max);
+                let class = self.class_of(&request.device);
+                self.risk.uncount(request.token, class, terms.money_max);
             }
         }
         self.sessions.update(id, |session| {
@@ -183,6 +308,14 @@ impl Gateway {
                 terms.unsecured = false;
             }
         });
+    }
+
+    /// Another list is the active one.
+    fn list_changed(&mut self) {
+        self.groups = Groups::of_list(self.trust.list.entries().iter());
+        if let Some(before) = &self.trust.previous {
+            self.strangers.list_changed(before, &self.trust.list);
+        }
     }
 
     /// The device spoke of an open session: it is not silent, and its next word is due in a while.
@@ -210,7 +343,9 @@ impl Gateway {
             }
             taken = true;
             session.pass_over(&advance, claims.as_ref());
-            if session.second_of_day.is_none() {
+            // Where the clock was set, two times of the day contend for the slice: it takes its cheapest price.
+            let contended = core::mem::take(&mut session.is_time_contended);
+            if session.second_of_day.is_none() && !contended {
                 let slice_s = event.elapsed_s - session.elapsed_s;
                 session.second_of_day = event.second_of_day.map(|second| earlier(second, slice_s));
             }
@@ -241,13 +376,21 @@ impl Gateway {
             amount: event.amount,
             unsecured: terms.unsecured,
         };
-        self.risk.close(terms.money_max, charge, event.record.sequence);
+        match terms.evidence.lease {
+            0 => self.risk.close(terms.money_max, charge, event.record.sequence),
+            lease => self.leases.close(terms.account, lease, terms.money_max, event.amount),
+        }
         if session.counted {
-            self.risk.uncount(request.token, request.kind, terms.money_max);
+            let class = self.class_of(&request.device);
+            self.risk.uncount(request.token, class, terms.money_max);
             // A session that never began used up nothing.
             if event.closing == Closing::Captured {
-                self.risk.count(request.token, request.kind, event.amount);
+                self.risk.count(request.token, class, event.amount);
             }
+        }
+        if terms.evidence.gift == Gift::Emergency {
+            let unused = terms.units_max.since(event.units);
+            self.strangers.give_back(&request.token, unused, session.requested_at);
         }
         let outlet = self.outlet(&request.device, request.outlet);
         if event.closing == Closing::Captured {
@@ -263,6 +406,7 @@ impl Gateway {
         }
         self.sessions.update(&event.session, |session| {
             session.closing = Some(event.closing);
+            session.closed_by = event.record.sequence;
             session.amount = event.amount;
             session.units = event.units;
             session.register_start = event.record.register_start;
@@ -304,7 +448,7 @@ impl Gateway {
                 self.trust.denied.insert(kept.token, kept.credential_revision);
             }
             Kept::Tally(kept) => {
-                self.risk.outage.insert((kept.token, kept.kind), kept.tally);
+                self.risk.outage.insert((kept.token, kept.class), kept.tally);
             }
             Kept::Charge(kept) => {
                 let charge = Charge {
@@ -315,7 +459,7 @@ impl Gateway {
                 self.risk.put_charge(kept.sequence, charge);
             }
             Kept::Spent(kept) => {
-                self.risk.spent.insert(kept.account, kept.amount);
+                self.risk.spent.keep(kept.slot, kept.account, kept.amount);
             }
             Kept::Outbox(kept) => {
                 self.outbox.head = kept.head;
@@ -323,12 +467,32 @@ impl Gateway {
                 self.outbox.cursor = kept.cursor;
             }
             Kept::Trust(kept) => {
-                self.trust
-                    .adopt(kept.list_revision, kept.list_issued_s, kept.list_adopted);
+                self.trust.list_newest = kept.list_newest;
                 self.trust.revocations_revision = kept.revocations_revision;
                 self.trust.tariffs_revision = kept.tariffs_revision;
             }
-            Kept::Health(health) => self.health = health.clone(),
+            Kept::Health(health) => self.health = (**health).clone(),
+            Kept::List(kept) => {
+                self.trust.keep_list(kept);
+                self.groups = Groups::of_list(self.trust.list.entries().iter());
+                self.risk.spent.keep_list(kept.slot);
+            }
+            Kept::Tariffs(kept) => {
+                let (revision, entries) = (kept.revision, kept.entries.clone());
+                self.trust.tariffs_aside = Some(TariffTable { revision, entries });
+            }
+            Kept::Drawn(kept) => {
+                self.strangers.drawn.insert(kept.token, kept.drawn);
+            }
+            Kept::Gone(kept) => self.strangers.gone.extend(&kept.tokens),
+            Kept::Note(kept) => self.outbox.note(kept.sequence, kept.mark, kept.quarantined),
+            Kept::Orders(orders) => self.orders = *orders,
+            Kept::Lease(kept) => {
+                self.leases.rows.insert((kept.account, kept.epoch), kept.row);
+            }
+            Kept::Leases(kept) => self.leases.revision = kept.revision,
+            Kept::Decisions(kept) => self.decisions = kept.decisions,
+            Kept::Activity(kept) => self.activity.keep(kept),
         }
     }
 
@@ -357,6 +521,7 @@ impl Gateway {
             if terms.unsecured {
                 self.risk.keep_hold(terms.money_max);
             }
+            self.leases.hold(terms.account, terms.evidence.lease, terms.money_max);
         }
         self.sessions.put(session.clone());
     }

@@ -3,16 +3,18 @@
 
 use proto::{
     artifact::Whitelist,
-    id::{AccountId, TokenHash},
-    link::{Answer, Evidence, Verdict},
+    id::{AccountId, DeviceId, TokenHash},
+    link::{Evidence, Gift},
     message::{OutletState, RefusalReason},
     money::{Money, Units},
+    policy::Class,
+    tariff::Tariff,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Gateway,
-    config::KindLimits,
+    config::{DeviceConfig, KindLimits},
     session::{Request, Terms, register_dimension},
     time::{Instant, Now},
     trust::{Age, is_over},
@@ -20,6 +22,8 @@ use crate::{
 
 /// Seconds after which a device may ask again when something passes by itself.
 const RETRY_SOON_S: u16 = 5;
+/// The account of somebody whom nobody knows: the operator pays.
+const NOBODY: AccountId = 0;
 /// Seconds after which an exhausted limit may have recovered.
 const RETRY_LATER_S: u16 = 300;
 
@@ -31,7 +35,7 @@ pub enum Rule {
     Device,
     /// 2: the revocation set.
     Revoked,
-    /// 3: attempts, concurrency.
+    /// 3: attempts, velocity, concurrency.
     Rate,
     /// 4: a self-proving instrument.
     Instrument,
@@ -120,6 +124,8 @@ pub(crate) enum Word {
         account: AccountId,
         money_max: Money,
         credential_revision: u64,
+        /// A lease that came with it and is not known yet: epoch and amount; epoch 0: none.
+        lease: (u64, Money),
     },
     /// No, and it is credible.
     Deny,
@@ -160,7 +166,7 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
             | Rule::Never
             | Rule::Unknown => RETRY_LATER_S,
         },
-        RefusalReason::NoTariff | RefusalReason::NoCredit => RETRY_LATER_S,
+        RefusalReason::NoTariff | RefusalReason::NoCredit | RefusalReason::Storage => RETRY_LATER_S,
         RefusalReason::Other
         | RefusalReason::Revoked
         | RefusalReason::Replay
@@ -169,8 +175,7 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
         | RefusalReason::Denied
         | RefusalReason::Invalid
         | RefusalReason::ListExpired
-        | RefusalReason::Version
-        | RefusalReason::Storage => 0,
+        | RefusalReason::Version => 0,
     }
 }
 
@@ -181,42 +186,61 @@ struct Basis {
     money_max: Money,
     half: bool,
     unsecured: bool,
+    /// Why the operator pays, and the most units that he pays for.
+    gift: (Gift, Units),
+    /// Epoch of the lease that pays; 0: none.
+    lease: u64,
 }
 
-impl Gateway {
-    /// Whether an authenticated answer may be followed. A denial counts only if it shows a newer credential than ours,
-    /// or if we have no reason of our own to trust the token.
-    pub(crate) fn word(&self, answer: &Answer) -> Word {
-        match answer.verdict {
-            Verdict::Accept => Word::Accept {
-                account: answer.account,
-                money_max: answer.money_max,
-                credential_revision: answer.credential_revision,
-            },
-            Verdict::Deny if answer.credential_revision > self.trust.credential_revision(&answer.token) => Word::Deny,
-            Verdict::Deny if !self.is_known_good(&answer.token) => Word::Deny,
-            Verdict::Deny | Verdict::Other => Word::None,
-        }
-    }
+/// Nobody but the account pays.
+const NO_GIFT: (Gift, Units) = (Gift::None, Units(u64::MAX));
 
+impl Gateway {
     /// Whether we have a reason of our own to trust a token.
-    pub(crate) fn is_known_good(&self, token: &TokenHash) -> bool {
-        let listed = self.trust.entry(token).map(|entry| entry.valid);
+    pub(crate) fn is_known_good(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
+        let listed = self
+            .trust
+            .entry(token)
+            .map(|entry| entry.valid && !is_over(entry, wall_s));
         let good = listed.unwrap_or_else(|| self.trust.confirmed.contains_key(token));
         good && !self.trust.is_revoked(token) && !self.trust.is_denied(token)
+    }
+
+    /// Whether the signed list vouches for a token. The cloud's own earlier accept does not: a cloud that takes back its
+    /// own word shows nothing, and one that accepted everybody must take back much.
+    pub(crate) fn is_vouched(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
+        self.trust.entry(token).is_some() && self.is_known_good(token, wall_s)
+    }
+
+    /// Whether it does so without the cloud: what is granted to such a token is a matter of limits.
+    pub(crate) fn is_good_user(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
+        let entry = self.trust.entry(token);
+        entry.is_some_and(|entry| entry.whitelist != Whitelist::Never) && self.is_known_good(token, wall_s)
+    }
+
+    /// Whether a token that is known good would not be served here either, for want of money or at a limit. A denial of
+    /// it is then no sign of a cloud that lies: on some evenings many have spent everything.
+    pub(crate) fn refuses_too(&self, now: &Now, request: &Request) -> bool {
+        let Some(entry) = self.trust.entry(&request.token) else {
+            return false;
+        };
+        if self.is_good_user(&request.token, now.wall()) {
+            return matches!(self.evaluate(now, request, Word::None), Outcome::Refuse { .. });
+        }
+        entry.balance.saturating_sub(self.risk.spent(entry.account)) <= Money::ZERO
     }
 
     /// Walks the decision order.
     pub(crate) fn evaluate(&self, now: &Now, request: &Request, word: Word) -> Outcome {
         let at = self.time.at(now);
         let refuse = |rule, reason| Outcome::Refuse { reason, rule };
-        let Some(limits) = self.config.limits.of(request.kind) else {
+        let Some(limits) = self.limits_at(&request.device) else {
             return refuse(Rule::Device, RefusalReason::DeviceState);
         };
         if !self.outlet_serves(request) {
             return refuse(Rule::Device, RefusalReason::DeviceState);
         }
-        if self.trust.is_revoked(&request.token) {
+        if self.trust.is_revoked(&request.token) || self.trust.is_device_revoked(&request.device) {
             return refuse(Rule::Revoked, RefusalReason::Revoked);
         }
         if let Some(reason) = self.rate(request, at) {
@@ -225,10 +249,24 @@ impl Gateway {
         if self.trust.tariff(request.kind).is_none() {
             return refuse(Rule::Device, RefusalReason::NoTariff);
         }
-        match self.basis(now, request, word) {
+        match self.basis(now, request, word, limits) {
+            // An account that only the cloud, a lease or an instrument named.
+            Ok(basis) if self.trust.is_account_revoked(basis.account) => refuse(Rule::Revoked, RefusalReason::Revoked),
             Ok(basis) => self.grant(request, limits, &basis),
             Err(outcome) => outcome,
         }
+    }
+
+    /// The limits of a device's class; none for a class this version cannot serve.
+    pub(crate) fn limits_at(&self, device: &DeviceId) -> Option<&KindLimits> {
+        self.config.limits.of(self.class_of(device))
+    }
+
+    pub(crate) fn class_of(&self, device: &DeviceId) -> Class {
+        self.config
+            .devices
+            .get(device)
+            .map_or(Class::Unknown, DeviceConfig::class)
     }
 
     fn outlet_serves(&self, request: &Request) -> bool {
@@ -257,11 +295,14 @@ impl Gateway {
         if concurrent {
             return Some(RefusalReason::Concurrent);
         }
-        if self.sessions.get(&request.session).is_some() {
-            return None; // It was counted when the cloud was asked, and was within the limit then.
-        }
+        // Another session of the token may have begun while the cloud was asked about this one.
+        let fast = self
+            .velocity
+            .exceeds(&request.token, &request.device, at, &self.config.limits);
+        // As an attempt it was counted when the cloud was asked, and was within the limit then.
         let limit = self.config.limits.attempts_a_minute_max;
-        (self.risk.attempts(&request.token, at) >= limit).then_some(RefusalReason::Rate)
+        let often = self.sessions.get(&request.session).is_none() && self.risk.attempts(&request.token, at) >= limit;
+        (fast || often).then_some(RefusalReason::Rate)
     }
 
     #[expect(
@@ -269,31 +310,34 @@ impl Gateway {
         reason = "one call per request; a box would cost an allocation"
     )]
     /// Steps 4 to 10: on whose word, and for how much at most.
-    fn basis(&self, now: &Now, request: &Request, word: Word) -> Result<Basis, Outcome> {
+    fn basis(&self, now: &Now, request: &Request, word: Word, limits: &KindLimits) -> Result<Basis, Outcome> {
         let refuse = |rule, reason| Err(Outcome::Refuse { reason, rule });
         let at = self.time.at(now);
         let token = &request.token;
         let entry = self.trust.entry(token);
         let expired = entry.is_some_and(|entry| is_over(entry, now.wall()));
         let policy = entry.map(|e| e.whitelist);
+        let leased = entry.and_then(|e| self.leases.live(e.account, at, self.time.epoch));
+        let mut leased = leased.filter(|(_, left)| *left >= self.least(request));
+        let lease_only = entry.is_some_and(|e| e.lease_only);
         let asks = match policy {
+            // Whoever is never served on credit needs a lease, and the cloud can give one.
+            _ if lease_only && leased.is_none() => true,
             Some(Whitelist::Always | Whitelist::Allowed) => false,
             Some(Whitelist::AllowedOffline | Whitelist::Never) | None => true,
         };
         match word {
-            Word::NotAsked if asks && self.health.mode.asks() => {
-                let amount = self
-                    .config
-                    .limits
-                    .of(request.kind)
-                    .map_or(Money::ZERO, |limits| limits.money_max);
-                return Err(Outcome::Ask { amount });
+            Word::NotAsked if asks && self.health.authorize.mode.asks() => {
+                return Err(Outcome::Ask {
+                    amount: limits.money_max,
+                });
             }
             Word::Accept {
                 account,
                 money_max,
                 credential_revision,
-            } => {
+                lease: _,
+            } if !lease_only => {
                 let rule = Rule::Cloud;
                 return Ok(Basis {
                     rule,
@@ -302,20 +346,38 @@ impl Gateway {
                     money_max,
                     half: false,
                     unsecured: false,
+                    gift: NO_GIFT,
+                    lease: 0,
                 });
             }
+            Word::Accept {
+                lease: (epoch, amount), ..
+            } if epoch > 0 && leased.is_none_or(|(_, left)| left < amount) => leased = Some((epoch, amount)),
             Word::Deny => return refuse(Rule::Cloud, RefusalReason::Denied),
-            Word::NotAsked | Word::None => {}
+            Word::NotAsked | Word::None | Word::Accept { .. } => {}
         }
         if self.trust.is_denied(token) {
             return refuse(Rule::Cloud, RefusalReason::Denied);
         }
         match entry {
             Some(e) if !e.valid || expired => refuse(Rule::List, RefusalReason::Invalid),
+            Some(e) if leased.is_some() || e.lease_only => match leased {
+                Some((lease, money_max)) => Ok(Basis {
+                    rule: Rule::Lease,
+                    account: e.account,
+                    credential_revision: e.credential_revision,
+                    money_max,
+                    half: false,
+                    unsecured: false,
+                    gift: NO_GIFT,
+                    lease,
+                }),
+                None => refuse(Rule::Lease, RefusalReason::NoCredit),
+            },
             Some(e) if e.whitelist == Whitelist::Never => refuse(Rule::Never, RefusalReason::OnlineRequired),
             Some(e) => {
-                let limits = &self.config.limits;
-                let half = match self.trust.list_age(at, limits.list_full_s, limits.list_half_s) {
+                let ages = &self.config.limits;
+                let half = match self.trust.list_age(at, ages.list_full_s, ages.list_half_s) {
                     Age::Full => false,
                     Age::Half => true,
                     Age::Expired => {
@@ -323,18 +385,23 @@ impl Gateway {
                         return cached.map_or_else(|| refuse(Rule::List, RefusalReason::ListExpired), Ok);
                     }
                 };
+                let left = e.balance.saturating_sub(self.risk.spent(e.account));
                 Ok(Basis {
                     rule: Rule::List,
                     account: e.account,
                     credential_revision: e.credential_revision,
-                    money_max: e.balance.saturating_sub(self.risk.spent(e.account)),
+                    // What an old list says of a balance is half true: the customer may have spent it elsewhere.
+                    money_max: if half { left.half() } else { left },
                     half,
                     unsecured: true,
+                    gift: NO_GIFT,
+                    lease: 0,
                 })
             }
             None => {
-                let cached = self.cached_accept(token, at);
-                cached.map_or_else(|| refuse(Rule::Unknown, RefusalReason::Unknown), Ok)
+                let known = self.cached_accept(token, at);
+                let known = known.or_else(|| self.stranger(now, request, limits));
+                known.map_or_else(|| refuse(Rule::Unknown, RefusalReason::Unknown), Ok)
             }
         }
     }
@@ -349,18 +416,41 @@ impl Gateway {
             money_max: Money(i64::MAX),
             half: true,
             unsecured: true,
+            gift: NO_GIFT,
+            lease: 0,
         })
+    }
+
+    /// Step 10: the operator pays.
+    fn stranger(&self, now: &Now, request: &Request, limits: &KindLimits) -> Option<Basis> {
+        let gift = self.gift(now, request, limits)?;
+        Some(Basis {
+            rule: Rule::Unknown,
+            account: NOBODY,
+            credential_revision: 0,
+            money_max: Money(i64::MAX),
+            half: false,
+            unsecured: true,
+            gift,
+            lease: 0,
+        })
+    }
+
+    /// The least that is worth granting; nothing is, if the kind has no price.
+    fn least(&self, request: &Request) -> Money {
+        self.trust.tariff(request.kind).map_or(Money(i64::MAX), least)
     }
 
     fn evidence(&self, basis: &Basis) -> Evidence {
         let (list_revision, revocations_revision, _) = self.trust.revisions();
         Evidence {
-            mode: self.health.mode.into(),
+            mode: self.health.authorize.mode.into(),
             credential_revision: basis.credential_revision,
             list_revision,
             revocations_revision,
-            lease: 0,
+            lease: basis.lease,
             instrument: 0,
+            gift: basis.gift.0,
         }
     }
 
@@ -380,8 +470,11 @@ impl Gateway {
         };
         money_max = money_max.min(basis.money_max);
         if basis.unsecured {
-            if !self.health.mode.asks() {
-                let tally = self.risk.tally(&request.token, request.kind);
+            if self.is_disk_scarce {
+                return refuse(RefusalReason::Storage);
+            }
+            if !self.health.authorize.mode.asks() {
+                let tally = self.risk.tally(&request.token, self.class_of(&request.device));
                 if tally.count >= limits.outage_count_max {
                     return refuse(RefusalReason::Rate);
                 }
@@ -389,8 +482,7 @@ impl Gateway {
             }
             money_max = money_max.min(self.config.limits.site_budget.saturating_sub(self.risk.exposure()));
         }
-        let least = tariff.start_fee.max(tariff.minimum).max(Money(1));
-        if money_max < least {
+        if money_max < least(tariff) {
             return refuse(RefusalReason::NoCredit);
         }
         let mut units_max = if basis.half && limits.units_max.0 > 1 {
@@ -398,6 +490,7 @@ impl Gateway {
         } else {
             limits.units_max
         };
+        units_max = units_max.min(basis.gift.1);
         if request.units_wished.0 > 0 {
             units_max = units_max.min(request.units_wished);
         }
@@ -418,6 +511,11 @@ impl Gateway {
             tariff: tariff.clone(),
             unsecured: basis.unsecured,
             evidence: self.evidence(basis),
+            stop_tokens: self.groups.stoppers(
+                self.policies.master_group(),
+                self.trust.entry(&request.token),
+                &request.token,
+            ),
         };
         Outcome::Grant {
             terms,
@@ -425,4 +523,9 @@ impl Gateway {
             credential_revision: basis.credential_revision,
         }
     }
+}
+
+/// A smaller hold could not even pay for the start.
+fn least(tariff: &Tariff) -> Money {
+    tariff.start_fee.max(tariff.minimum).max(Money(1))
 }

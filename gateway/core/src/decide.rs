@@ -1,17 +1,22 @@
 //! From an input to events and effects. Reads the state, changes nothing.
 
+mod clock;
 mod cloud;
+mod command;
 mod deadline;
+mod invalid;
+mod limits;
+mod probe;
 
 use alloc::vec::Vec;
 
 use proto::{
     VERSION,
-    id::{DeviceId, OutletId, SessionId},
+    id::{DeviceId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Clock, Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, Started,
-        Status, Stop, StopReason, Verb,
+        Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof,
+        Started, Status, Stop, StopReason,
     },
     money::{Money, Units},
     tariff::Bill,
@@ -21,23 +26,26 @@ use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
     authorize::{Outcome, Rule, Word, retry_after_s},
     event::{
-        Asked, Booted, Closed, CommandAnswered, Commanded, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
+        Asked, AskedAgain, Booted, Closed, CommandAnswered, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
         Started as StartedEvent,
     },
+    grounds::{CloudWord, Grounds},
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
+    trust::Look,
 };
 
-/// Code of a cloud that asks us to slow down. It says nothing about trust.
-const CODE_THROTTLED: u16 = 429;
-
 /// A decision in the making.
-struct Draft<'a> {
-    gateway: &'a Gateway,
-    now: &'a Now,
-    at: Instant,
-    out: Decision,
-    sequence: u64,
+pub(crate) struct Draft<'a> {
+    pub(crate) gateway: &'a Gateway,
+    pub(crate) now: &'a Now,
+    pub(crate) at: Instant,
+    pub(crate) out: Decision,
+    pub(crate) sequence: u64,
+    /// What the cloud said about the request that is decided, and the code of its error.
+    cloud: (CloudWord, u16),
+    /// The wall clock was set since it was last read.
+    is_clock_set: bool,
 }
 
 impl Gateway {
@@ -51,9 +59,15 @@ impl Gateway {
             at,
             out: Decision::default(),
             sequence: self.outbox.head(),
+            is_clock_set: false,
+            cloud: (CloudWord::NotAsked, 0),
         };
+        if !matches!(input, Input::Boot { .. }) {
+            draft.look_at_clock();
+        }
         let ignored = match input {
             Input::Boot { boot, epoch } => {
+                draft.look_at_first_clock();
                 draft.event(Event::Booted(Booted {
                     boot: *boot,
                     epoch: *epoch,
@@ -64,11 +78,24 @@ impl Gateway {
             Input::Answer(answer) => draft.answer(answer),
             Input::Trouble { ask, code } => draft.trouble(*ask, *code),
             Input::List(list) => {
-                let manifest = list.manifest();
-                draft.adopt(self.trust.decide_list(manifest, list.entries()))
+                let look = Look {
+                    at,
+                    wall_s: now.wall(),
+                    activity: &self.activity,
+                    limits: &self.config.limits,
+                    spent: &self.risk.spent,
+                    leases: &self.leases,
+                };
+                draft.adopt(self.trust.decide_list(list, &look))
             }
-            Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set.revision, &set.entries)),
+            Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set).map_err(Ignored::Stale)),
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
+            Input::Keys(keys) => draft.adopt(self.trust.decide_keys(keys).map_err(Ignored::Stale)),
+            Input::Adopt { kind, revision } => draft.adopt(self.trust.decide_adopt(*kind, *revision)),
+            Input::RollBack => draft.adopt(self.trust.decide_roll_back()),
+            Input::Policy(policy) => draft.policy(policy),
+            Input::Disk { is_scarce } => draft.disk(*is_scarce),
+            Input::Leases(leases) => draft.leases(leases),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
             Input::Command {
@@ -77,16 +104,31 @@ impl Gateway {
                 outlet,
                 session,
                 not_after_s,
-            } => draft.command(device, *verb, *outlet, *session, *not_after_s),
+                order,
+                token,
+            } => {
+                let command = Command {
+                    id: 0, // Counted per device, see `command`.
+                    verb: *verb,
+                    outlet: *outlet,
+                    session: *session,
+                    not_after_s: *not_after_s,
+                    token: token.clone(),
+                    units: Units::ZERO,
+                };
+                draft.command(device, *order, command)
+            }
+            Input::Echo { nonce } => draft.echo(*nonce),
             Input::Tick => draft.tick(),
         };
+        draft.witness_artifact(input);
         draft.out.ignored = ignored.err();
         draft.out
     }
 }
 
 impl<'a> Draft<'a> {
-    fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         self.out.events.push(event);
     }
 
@@ -101,16 +143,18 @@ impl<'a> Draft<'a> {
         });
     }
 
-    fn adopt(&mut self, events: Result<Vec<Event>, crate::Stale>) -> Result<(), Ignored> {
+    fn adopt(&mut self, events: Result<Vec<Event>, Ignored>) -> Result<(), Ignored> {
+        if let Err(Ignored::Trailer { revision, base }) = events {
+            self.alarm(Alarm::Trailer { revision, base });
+        }
         for event in events? {
             if let Event::Quarantined(q) = &event {
-                let alarm = Alarm::Quarantined {
-                    kind: q.kind,
-                    revision: q.revision,
-                    found: q.found,
-                    active: q.active,
-                };
-                self.alarm(alarm);
+                let (kind, revision, findings) = (q.kind, q.revision, q.findings);
+                self.alarm(Alarm::Quarantined {
+                    kind,
+                    revision,
+                    findings,
+                });
             }
             self.event(event);
         }
@@ -153,6 +197,7 @@ impl<'a> Draft<'a> {
                     token: *token,
                     units_wished: *units_wished,
                     register: *register,
+                    counter,
                 };
                 self.authorize(request);
                 Ok(())
@@ -203,13 +248,8 @@ impl<'a> Draft<'a> {
             outlets,
             firmware,
         }));
-        let clock = Clock {
-            version: VERSION,
-            boot,
-            wall_s: self.now.wall().unwrap_or(0),
-            quality: self.now.quality,
-            offset_min: self.gateway.config.offset_min,
-        };
+        self.compare_device(device, hello);
+        let clock = self.clock(boot);
         self.send(device, Told::Clock(clock));
         Ok(())
     }
@@ -252,11 +292,13 @@ impl<'a> Draft<'a> {
             Outcome::Refuse { reason, rule } => {
                 let refusal = refusal_of(&request, reason, Some(rule));
                 let device = request.device;
+                let grounds = self.grounds(&request);
                 self.event(Event::Refused(Refused {
                     request,
                     reason,
                     rule,
-                    mode: self.gateway.health.mode,
+                    mode: self.gateway.health.authorize.mode,
+                    grounds,
                 }));
                 self.send(&device, Told::Refusal(refusal));
             }
@@ -274,22 +316,38 @@ impl<'a> Draft<'a> {
         session.online = rule == Rule::Cloud;
         session.terms = Some(terms.clone());
         let record = self.record(RecordKind::Hold, &session, terms.money_max);
-        let grant = grant_of(&request, &terms, record.sequence);
+        let grounds = self.grounds(&request);
+        let grant = grant_of(&request, &terms, grounds.decision);
         let at_risk = if terms.unsecured { terms.money_max } else { Money::ZERO };
         let (list_revision, _, tariffs_revision) = self.gateway.trust.revisions();
         let device = request.device;
+        let asks_again = self.asks_again(&request, &terms);
+        let question = Ask {
+            ask: 0,
+            session: request.session,
+            token: request.token,
+            kind: request.kind,
+            amount: terms.money_max,
+        };
         self.event(Event::Granted(Granted {
             request,
             terms,
             rule,
-            mode: self.gateway.health.mode,
+            mode: self.gateway.health.authorize.mode,
             credential_revision,
             list_revision,
             tariffs_revision,
             exposure: self.gateway.risk.exposure().saturating_add(at_risk),
             record,
+            grounds,
         }));
         self.send(&device, Told::Grant(grant));
+        if asks_again {
+            let ask = self.gateway.ask + 1;
+            let session = question.session;
+            self.event(Event::AskedAgain(AskedAgain { session, ask }));
+            self.out.effects.push(Effect::Ask(Ask { ask, ..question }));
+        }
     }
 
     fn started(&mut self, device: &DeviceId, started: &Started) -> Result<(), Ignored> {
@@ -300,13 +358,13 @@ impl<'a> Draft<'a> {
             .filter(|session| session.is_open() && session.request.device == *device)
             .ok_or(Ignored::NotOpen(started.session))?;
         if !session.started {
-            self.prove_start(session, started.register_start);
+            self.prove_start(session, started.register_start, Some(started.proof));
         }
         Ok(())
     }
 
     /// Returns the session as it is with the proof.
-    fn prove_start(&mut self, session: &Session, register_start: Units) -> Session {
+    fn prove_start(&mut self, session: &Session, register_start: Units, proof: Option<StartProof>) -> Session {
         let (device, outlet) = (session.request.device, session.request.outlet);
         let claims = self.gateway.claims(&device, outlet);
         if let Some(claims) = claims.filter(|claims| claims.covers(register_start)) {
@@ -327,6 +385,7 @@ impl<'a> Draft<'a> {
             session: session.request.session,
             register_start: proven.register_start,
             record,
+            proof,
         }));
         proven
     }
@@ -346,7 +405,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         if !session.started {
-            self.prove_start(session, meter.register_start);
+            self.prove_start(session, meter.register_start, None);
         }
         self.event(Event::Metered(Metered {
             session: meter.session,
@@ -356,6 +415,9 @@ impl<'a> Draft<'a> {
             power_w: meter.power_w,
             second_of_day: self.now.second_of_day(self.gateway.config.offset_min),
         }));
+        if session.invalidation.is_some_and(|invalidation| !invalidation.is_heard) {
+            self.limit(session);
+        }
         Ok(())
     }
 
@@ -387,7 +449,7 @@ impl<'a> Draft<'a> {
         let mut session = session.clone();
         let delivered = stop.register_end > stop.register_start;
         if (stop.started || delivered) && !session.started {
-            session = self.prove_start(&session, stop.register_start);
+            session = self.prove_start(&session, stop.register_start, None);
         }
         let reading = Reading {
             register: stop.register_end.max(session.register_last),
@@ -401,6 +463,9 @@ impl<'a> Draft<'a> {
     /// Captures what is evidenced, or voids a session of which the device says that nothing happened.
     fn close(&mut self, session: &Session, terms: &Terms, reading: &Reading, shown: Option<Money>, reason: StopReason) {
         let mut ended = session.clone();
+        if self.is_clock_set {
+            ended.second_of_day = None;
+        }
         let advance = session.advance_to(reading.register);
         ended.pass_over(
             &advance,
@@ -440,6 +505,7 @@ impl<'a> Draft<'a> {
             units: ended.units,
             register_end: ended.register_last,
             record,
+            shown,
         }));
         self.send(&session.request.device, Told::Receipt(receipt_of(&ended)));
     }
@@ -471,36 +537,9 @@ impl<'a> Draft<'a> {
         }));
     }
 
-    fn command(
-        &mut self,
-        device: &DeviceId,
-        verb: Verb,
-        outlet: OutletId,
-        session: SessionId,
-        not_after_s: u64,
-    ) -> Result<(), Ignored> {
-        if !self.gateway.config.devices.contains_key(device) {
-            return Err(Ignored::UnknownDevice(*device));
-        }
-        let id = self.gateway.devices.get(device).map_or(0, |known| known.command) + 1;
-        self.event(Event::Commanded(Commanded {
-            device: *device,
-            id,
-            verb,
-            session,
-        }));
-        self.send(
-            device,
-            Told::Command(Command {
-                id,
-                verb,
-                outlet,
-                session,
-                not_after_s,
-                token: None,
-            }),
-        );
-        Ok(())
+    fn grounds(&self, request: &Request) -> Grounds {
+        let (cloud, code) = self.cloud;
+        self.gateway.grounds(self.now, request, cloud, code)
     }
 
     fn record(&mut self, kind: RecordKind, session: &Session, amount: Money) -> LedgerRecord {
@@ -545,6 +584,7 @@ fn grant_of(request: &Request, terms: &Terms, decision: u64) -> Grant {
         tariff: terms.tariff.clone(),
         tariff_hash: terms.tariff_hash,
         decision,
+        stop_tokens: terms.stop_tokens.clone(),
     }
 }
 

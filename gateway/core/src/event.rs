@@ -6,28 +6,28 @@
 use alloc::vec::Vec;
 
 use proto::{
-    artifact::{ListEntry, Revoked, TariffOf},
+    artifact::Lease,
     book::Balance,
-    id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
-    link::LedgerRecord,
-    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, Verb},
+    id::{AccountId, DeviceId, Hash, OutletId, SessionId, TokenHash},
+    link::{LedgerRecord, Mark},
+    message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
     money::{Money, Units},
-    trust::ArtifactKind,
+    policy::Class,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     authorize::Rule,
     claims::Interval,
-    health::{Health, Mode},
+    grounds::Grounds,
+    health::{Capability, Health, Mode, Signal},
+    lease::LeaseRow,
+    orders::Orders,
     risk::Tally,
     session::{Request, Session, Terms},
     time::{Instant, Timeline},
     trust::Confirmation,
 };
-
-/// Most list entries in one event, so that its record stays below the journal's 3.5 KiB.
-pub const STAGED_ENTRIES_MAX: usize = 40;
 
 macro_rules! payload {
     ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* })+) => {
@@ -36,6 +36,12 @@ macro_rules! payload {
         pub struct $name { $($(#[$doc])* pub $field: $type,)* })+
     };
 }
+
+mod modes;
+mod order;
+
+pub use modes::*;
+pub use order::*;
 
 payload! {
     /// The gateway started.
@@ -72,14 +78,16 @@ payload! {
         /// Until when an answer counts.
         until: Instant,
     }
-    /// Nobody waits: the cloud is asked about a token that it should accept.
+    /// The cloud is asked about a pair of canaries: a token that it should accept and one that it should deny.
     Probed {
-        /// Who; zero: the list is empty, and any answer will do.
+        /// Known good; zero: nobody here is, and only the other one is asked about.
         token: TokenHash,
-        /// Number of the question.
+        /// Number of the question about it; the one about the other is the next number.
         ask: u64,
-        /// Until when an answer counts.
+        /// Until when answers count.
         until: Instant,
+        /// Known bad: no such token can exist.
+        bad: TokenHash,
     }
     /// No.
     Refused {
@@ -91,6 +99,9 @@ payload! {
         rule: Rule,
         /// Mode of the authorize capability then.
         mode: Mode,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// Yes. Everything that `why` needs to explain it.
     Granted {
@@ -112,6 +123,9 @@ payload! {
         exposure: Money,
         /// The hold.
         record: LedgerRecord,
+        /// What the decision rested on.
+        #[serde(default)]
+        grounds: Grounds,
     }
     /// The cloud accepted a token.
     Confirmed {
@@ -139,6 +153,9 @@ payload! {
         register_start: Units,
         /// The evidence.
         record: LedgerRecord,
+        /// What convinced the device; `None`: a later message said that it runs.
+        #[serde(default)]
+        proof: Option<StartProof>,
     }
     /// A checkpoint.
     Metered {
@@ -169,6 +186,9 @@ payload! {
         register_end: Units,
         /// Capture or void.
         record: LedgerRecord,
+        /// What the display showed; `None`: the device never said.
+        #[serde(default)]
+        shown: Option<Money>,
     }
     /// The device is silent; the hold stays.
     Silent {
@@ -200,6 +220,9 @@ payload! {
         verb: Verb,
         /// Which session; zero: none.
         session: SessionId,
+        /// The cloud's number of it; 0: none.
+        #[serde(default)]
+        order: u64,
     }
     /// What became of a command.
     CommandAnswered {
@@ -210,68 +233,77 @@ payload! {
         /// What became of it.
         outcome: CommandOutcome,
     }
-    /// Part of a list that is about to be adopted.
-    ListStaged {
-        /// Revision of the list.
-        revision: u64,
-        /// At most [`STAGED_ENTRIES_MAX`].
-        entries: Vec<ListEntry>,
-    }
-    /// The staged list is the list now.
-    ListAdopted {
-        /// Its revision.
-        revision: u64,
-        /// When it was made (seconds since 1970 UTC).
-        issued_s: u64,
-    }
-    /// Revocations were added.
-    RevocationsAdopted {
-        /// Their revision.
-        revision: u64,
-        /// What is revoked.
-        entries: Vec<Revoked>,
-    }
-    /// A price of a new table.
-    TariffAdopted {
-        /// Revision of the table.
-        revision: u64,
-        /// The price.
-        entry: TariffOf,
-    }
-    /// A genuine artifact looks wrong and is set aside.
-    Quarantined {
-        /// What it is about.
-        kind: ArtifactKind,
-        /// Its revision.
-        revision: u64,
-        /// Entries it has.
-        found: u32,
-        /// Entries the active one has.
-        active: u32,
-    }
-    /// The cloud answered well, or did not.
+    /// Something was seen of the cloud. The modes are a fold over these.
     Evidence {
-        /// Whether it did.
-        good: bool,
-        /// Whether nobody waited for it: a probe.
-        probe: bool,
+        /// What.
+        signal: Signal,
+        /// About whom; zero: nobody.
+        token: TokenHash,
     }
-    /// The authorize capability changed its mode.
+    /// A capability changed its mode. Announces what the evidence before it did.
     ModeChanged {
         /// From now on.
         mode: Mode,
+        /// Whose mode.
+        capability: Capability,
     }
     /// The hub has committed everything up to here.
     Receipted {
         /// The last record.
         upto: u64,
     }
+    /// A lease is taken over.
+    LeaseTaken {
+        /// As the hub gave it.
+        lease: Lease,
+        /// Revision of the leases that brought it; 0: it came with an answer.
+        revision: u64,
+        /// Until when it may be spent, on the gateway's own line of time.
+        until: Instant,
+        /// Epoch of the journal in which it may be spent.
+        journal_epoch: u32,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// What is left of a lease goes back.
+    LeaseReturned {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// How much.
+        amount: Money,
+        /// Revision of the leases that asked for it; 0: it is over by itself.
+        revision: u64,
+        /// The statement.
+        record: LedgerRecord,
+    }
+    /// Leases were read to the end.
+    LeasesRead {
+        /// Their revision.
+        revision: u64,
+    }
     /// The hub knows less than it acknowledged: it was restored from a backup. Everything after is sent again.
     Rewound {
         /// The last record that it knows.
         upto: u64,
     }
+    /// The backend said what became of a record beside its receipt.
+    Noted {
+        /// Which.
+        sequence: u64,
+        /// What became of it.
+        mark: Mark,
+        /// Records of this epoch that the backend quarantined.
+        quarantined: u64,
+    }
 }
+
+mod trust;
+pub use self::trust::{
+    Adopted, KeptList, KeptListSlot, KeptTariffs, KeptTrust, KeysAdopted, ListAdopted, ListStaged, Quarantined,
+    RevocationsAdopted, RolledBack, STAGED_ENTRIES_MAX, STAGED_REMOVED_MAX, TariffsAdopted, TariffsStaged,
+};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,12 +332,29 @@ pub enum Event {
     ListStaged(ListStaged),
     ListAdopted(ListAdopted),
     RevocationsAdopted(RevocationsAdopted),
-    TariffAdopted(TariffAdopted),
+    TariffsAdopted(TariffsAdopted),
     Quarantined(Quarantined),
+    TariffsStaged(TariffsStaged),
+    Adopted(Adopted),
+    RolledBack(RolledBack),
+    KeysAdopted(KeysAdopted),
     Evidence(Evidence),
     ModeChanged(ModeChanged),
     Receipted(Receipted),
     Rewound(Rewound),
+    Noted(Noted),
+    LeaseTaken(LeaseTaken),
+    LeaseReturned(LeaseReturned),
+    LeasesRead(LeasesRead),
+    Contested(Contested),
+    CanaryRight(CanaryRight),
+    EchoAsked(EchoAsked),
+    HelloAsked(HelloAsked),
+    PolicyAdopted(PolicyAdopted),
+    DiskChanged(DiskChanged),
+    AskedAgain(AskedAgain),
+    Limited(Limited),
+    ClockChanged(ClockChanged),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -319,6 +368,8 @@ impl Event {
             Self::Started(event) => Some(&event.record),
             Self::Closed(event) => Some(&event.record),
             Self::Silent(event) => Some(&event.record),
+            Self::LeaseTaken(event) => Some(&event.record),
+            Self::LeaseReturned(event) => Some(&event.record),
             Self::Booted(_)
             | Self::Heard(_)
             | Self::Greeted(_)
@@ -334,12 +385,27 @@ impl Event {
             | Self::ListStaged(_)
             | Self::ListAdopted(_)
             | Self::RevocationsAdopted(_)
-            | Self::TariffAdopted(_)
+            | Self::TariffsAdopted(_)
             | Self::Quarantined(_)
+            | Self::TariffsStaged(_)
+            | Self::Adopted(_)
+            | Self::RolledBack(_)
+            | Self::KeysAdopted(_)
             | Self::Evidence(_)
             | Self::ModeChanged(_)
             | Self::Receipted(_)
             | Self::Rewound(_)
+            | Self::Noted(_)
+            | Self::LeasesRead(_)
+            | Self::Contested(_)
+            | Self::CanaryRight(_)
+            | Self::EchoAsked(_)
+            | Self::HelloAsked(_)
+            | Self::PolicyAdopted(_)
+            | Self::DiskChanged(_)
+            | Self::AskedAgain(_)
+            | Self::Limited(_)
+            | Self::ClockChanged(_)
             | Self::Kept(_) => None,
         }
     }
@@ -407,8 +473,8 @@ payload! {
     KeptTally {
         /// Who.
         token: TokenHash,
-        /// For which kind.
-        kind: Kind,
+        /// For which class of outlets.
+        class: Class,
         /// The counters.
         tally: Tally,
     }
@@ -432,18 +498,33 @@ payload! {
         /// Sequence of the last record with a receipt.
         cursor: u64,
     }
-    /// The end of the list in a snapshot, and the list's age.
-    KeptTrust {
-        /// Revision of the list.
-        list_revision: u64,
-        /// When the list was made.
-        list_issued_s: u64,
-        /// When the list was adopted.
-        list_adopted: Instant,
-        /// Revision of the revocations.
-        revocations_revision: u64,
-        /// Revision of the tariffs.
-        tariffs_revision: u64,
+    /// What the backend said of a record, as a snapshot keeps it.
+    KeptNote {
+        /// Which.
+        sequence: u64,
+        /// What became of it.
+        mark: Mark,
+        /// Records of this epoch that the backend quarantined.
+        quarantined: u64,
+    }
+    /// A lease, as a snapshot keeps it; what is held of it follows from the sessions.
+    KeptLease {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// The lease.
+        row: LeaseRow,
+    }
+    /// Revision of the newest leases, as a snapshot keeps it.
+    KeptLeases {
+        /// It.
+        revision: u64,
+    }
+    /// How many decisions there were, as a snapshot keeps it.
+    KeptDecisions {
+        /// Number of the last one.
+        decisions: u64,
     }
     /// What a customer spent since the list was made, as a snapshot keeps it.
     KeptSpent {
@@ -451,6 +532,8 @@ payload! {
         account: AccountId,
         /// How much.
         amount: Money,
+        /// Since which list.
+        slot: KeptListSlot,
     }
 }
 
@@ -469,7 +552,17 @@ pub enum Kept {
     Spent(KeptSpent),
     Outbox(KeptOutbox),
     Trust(KeptTrust),
-    Health(Health),
+    Health(alloc::boxed::Box<Health>),
+    List(KeptList),
+    Tariffs(KeptTariffs),
+    Note(KeptNote),
+    Orders(Orders),
+    Lease(KeptLease),
+    Leases(KeptLeases),
+    Decisions(KeptDecisions),
+    Activity(KeptActivity),
+    Drawn(KeptDrawn),
+    Gone(KeptGone),
 }
 
 impl From<(&proto::book::Account, &Balance)> for KeptBalance {

@@ -1,22 +1,32 @@
-//! Whether the cloud's word on authorizations is worth waiting for. Link state is not asked: only answers count.
+//! Whether the cloud's word is worth waiting for, for each thing that the cloud does. Link state is not asked: only what
+//! the operator's backend says with its own key, and what it fails to say, counts.
 //!
-//! ONLINE -> SUSPECT after one failure, LOCAL after two within ten seconds, RECOVERING with the first good probe, ONLINE
-//! after three good probes over at least the configured time. LOCAL is entered at once and left slowly.
+//! ONLINE -> SUSPECT after one failure, LOCAL after two within ten seconds, a failed canary or a mass denial, RECOVERING
+//! with the first proof, ONLINE after three proofs over at least the configured time. LOCAL is entered at once and left
+//! slowly. The modes are a fold over the evidence: [`Health::replay`] gives the same ones from the same log.
+
+mod classify;
+mod denials;
+mod signal;
+mod track;
 
 use alloc::vec::Vec;
 
+use proto::id::{IdToken, TokenHash, TokenKey, TokenKind};
 use serde::{Deserialize, Serialize};
 
+use self::denials::Window;
+pub use self::{
+    classify::{Class, Known, Reply, classify},
+    denials::{Breaker, Suspect},
+    signal::{Capability, Signal, Weight},
+    track::Track,
+};
 use crate::{
     config::Limits,
     event::{Event, Evidence, ModeChanged},
     time::Instant,
 };
-
-/// Two failures within this time make LOCAL, in ms.
-const FAILURES_WINDOW_MS: u64 = 10_000;
-/// Good probes needed to be ONLINE again.
-const PROBES_GOOD_MIN: u32 = 3;
 
 /// Mode of a capability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,86 +91,152 @@ impl From<u8> for Mode {
 /// What was seen of the cloud.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Mode of the authorize capability.
-    pub mode: Mode,
-    /// Since when.
-    pub since: Instant,
-    last_failure: Option<Instant>,
-    first_good: Option<Instant>,
-    goods: u32,
-    /// When to probe next; only while nobody asks.
-    pub(crate) probe_at: Option<Instant>,
-    probe_wait_ms: u64,
+    /// Says who may draw.
+    pub authorize: Track,
+    /// Takes ledger records.
+    pub commit: Track,
+    /// Sends artifacts and commands.
+    pub control: Track,
+    /// Whom it denies, and whether these are too many.
+    pub breaker: Breaker,
+    /// Since when records wait with none of them acknowledged.
+    pub(crate) unreceipted: Option<Instant>,
+    /// When to look at that.
+    pub(crate) receipt_look_at: Option<Instant>,
+    #[serde(skip)]
+    window: Window,
 }
 
 impl Health {
-    /// What an observation changes.
-    pub(crate) fn decide(&self, at: Instant, good: bool, probe: bool, limits: &Limits) -> Vec<Event> {
-        let mode = self.mode_after(at, good, limits);
-        let mut events = alloc::vec![Event::Evidence(Evidence { good, probe })];
-        if mode != self.mode {
-            events.push(Event::ModeChanged(ModeChanged { mode }));
+    /// What is known of a capability.
+    #[must_use]
+    pub const fn of(&self, capability: Capability) -> &Track {
+        match capability {
+            Capability::Authorize => &self.authorize,
+            Capability::Commit => &self.commit,
+            Capability::Control => &self.control,
+        }
+    }
+
+    /// Whether the operator's backend itself was heard not long ago. Neither a connection nor a PUBACK says so.
+    #[must_use]
+    pub fn is_healthy(&self, at: Instant, limits: &Limits) -> bool {
+        let heard = self.commit.good_at;
+        self.commit.mode == Mode::Online && heard.is_some_and(|heard| at.since_ms(heard) <= limits.echo_fresh_ms)
+    }
+
+    /// The evidence, and the change of mode that follows from it.
+    pub(crate) fn decide(&self, at: Instant, signal: Signal, token: TokenHash, limits: &Limits) -> Vec<Event> {
+        let evidence = Evidence { signal, token };
+        let capability = signal.capability();
+        let mass = self.is_mass(at, signal, token, limits);
+        let mode = self.of(capability).mode_after(at, signal, mass, limits);
+        let mut events = alloc::vec![Event::Evidence(evidence)];
+        if mode != self.of(capability).mode {
+            events.push(Event::ModeChanged(ModeChanged { mode, capability }));
         }
         events
     }
 
-    fn mode_after(&self, at: Instant, good: bool, limits: &Limits) -> Mode {
-        match (self.mode, good) {
-            (Mode::Online, true) => Mode::Online,
-            (Mode::Suspect, true) => Mode::Online,
-            (Mode::Online, false) => Mode::Suspect,
-            (Mode::Suspect, false) => match self.last_failure {
-                Some(last) if at.since_ms(last) <= FAILURES_WINDOW_MS => Mode::Local,
-                Some(_) | None => Mode::Suspect,
-            },
-            (Mode::Local | Mode::Recovering, false) => Mode::Local,
-            (Mode::Local | Mode::Recovering, true) => {
-                let long_enough = self
-                    .first_good
-                    .is_some_and(|first| at.since_ms(first) >= limits.recover_ms);
-                if self.goods + 1 >= PROBES_GOOD_MIN && long_enough {
-                    Mode::Online
-                } else {
-                    Mode::Recovering
-                }
+    /// Whether this evidence completes a mass denial.
+    pub(crate) fn is_mass(&self, at: Instant, signal: Signal, token: TokenHash, limits: &Limits) -> bool {
+        signal == Signal::Denied && self.window.is_mass(at, token, limits)
+    }
+
+    /// One more piece of evidence.
+    pub(crate) fn apply(&mut self, at: Instant, evidence: &Evidence, limits: &Limits) {
+        let Evidence { signal, token } = *evidence;
+        let mass = self.is_mass(at, signal, token, limits);
+        if signal == Signal::Accepted || signal == Signal::Denied {
+            self.window.add(at, token, signal == Signal::Denied, limits);
+        }
+        self.breaker.apply(at, signal, token, mass);
+        let idle = idle_ms(signal.capability(), limits);
+        let track = match signal.capability() {
+            Capability::Authorize => &mut self.authorize,
+            Capability::Commit => &mut self.commit,
+            Capability::Control => &mut self.control,
+        };
+        track.apply(at, signal, mass, idle, limits);
+        if self.authorize.mode == Mode::Online && self.breaker.lets_go(at, limits) {
+            self.breaker.release();
+        }
+        if signal == Signal::ReceiptOverdue {
+            // Once more soon, so that two failures in a row are two within the window; then the echoes look.
+            let again = self.commit.mode.asks();
+            self.receipt_look_at = again.then(|| at.plus_ms(limits.probe_ms));
+        }
+    }
+
+    /// The modes that a log of evidence leads to, without anything else of the gateway's state.
+    #[must_use]
+    pub fn replay<'a>(log: impl IntoIterator<Item = (Instant, &'a Event)>, limits: &Limits) -> Self {
+        let mut health = Self::default();
+        for (at, event) in log {
+            if let Event::Evidence(evidence) = event {
+                health.apply(at, evidence, limits);
+            } else if let Event::Booted(_) = event {
+                health.boot(at, limits);
             }
         }
+        health
     }
 
-    pub(crate) fn apply_evidence(&mut self, at: Instant, good: bool, limits: &Limits) {
-        if good {
-            self.first_good = Some(self.first_good.unwrap_or(at));
-            self.goods += 1;
-            self.probe_wait_ms = limits.probe_ms;
-        } else {
-            self.last_failure = Some(at);
-            self.first_good = None;
-            self.goods = 0;
-            let doubled = self.probe_wait_ms.saturating_mul(2).max(limits.probe_ms);
-            self.probe_wait_ms = doubled.min(limits.probe_max_ms);
-        }
-        if !self.mode.asks() {
-            self.probe_at = Some(at.plus_ms(self.probe_wait_ms));
-        }
+    /// Whether records wait too long for their receipt.
+    pub(crate) fn is_receipt_overdue(&self, at: Instant, limits: &Limits) -> bool {
+        limits.receipt_ms > 0
+            && self
+                .unreceipted
+                .is_some_and(|since| at.since_ms(since) >= limits.receipt_ms)
     }
 
-    pub(crate) fn apply_mode(&mut self, at: Instant, mode: Mode, limits: &Limits) {
-        if mode == Mode::Local && self.mode.asks() {
-            self.probe_wait_ms = limits.probe_ms;
-        }
-        self.mode = mode;
-        self.since = at;
-        self.probe_at = (!mode.asks()).then(|| at.plus_ms(self.probe_wait_ms.max(limits.probe_ms)));
-        if mode == Mode::Online {
-            self.goods = 0;
-            self.first_good = None;
-            self.last_failure = None;
+    /// Records wait for a receipt, or none does. `progress`: some were acknowledged just now.
+    pub(crate) fn records_wait(&mut self, at: Instant, wait: bool, progress: bool, limits: &Limits) {
+        if !wait {
+            (self.unreceipted, self.receipt_look_at) = (None, None);
+        } else if progress || self.unreceipted.is_none() {
+            self.unreceipted = Some(at);
+            let looks = limits.receipt_ms > 0 && limits.echo_ms > 0;
+            self.receipt_look_at = looks.then(|| at.plus_ms(limits.receipt_ms));
         }
     }
 
     pub(crate) fn boot(&mut self, at: Instant, limits: &Limits) {
-        if !self.mode.asks() {
-            self.probe_at = Some(at.plus_ms(limits.probe_ms));
-        }
+        self.window.forget();
+        self.authorize.boot(at, idle_ms(Capability::Authorize, limits), limits);
+        self.commit.boot(at, idle_ms(Capability::Commit, limits), limits);
+        self.control.boot(at, idle_ms(Capability::Control, limits), limits);
     }
+}
+
+/// How long a capability goes without a probe while it is ONLINE, in ms; 0: until it is LOCAL; `None`: it is never
+/// probed.
+const fn idle_ms(capability: Capability, limits: &Limits) -> Option<u64> {
+    let own_ms = match capability {
+        Capability::Authorize => return Some(0),
+        Capability::Commit => limits.echo_ms,
+        Capability::Control => limits.hello_ms,
+    };
+    if own_ms > 0 { Some(own_ms) } else { None }
+}
+
+/// Key under which the known-bad canaries are hashed; no site has it, so no token of any list is among them.
+const CANARY_KEY: TokenKey = TokenKey(*b"holdfast known-bad canary token.");
+
+/// A token that cannot exist, another one for each question.
+pub(crate) fn bad_canary(seed: u64, boot: u32, ask: u64) -> TokenHash {
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    bytes[8..12].copy_from_slice(&boot.to_be_bytes());
+    bytes[12..].copy_from_slice(&ask.to_be_bytes());
+    let token = IdToken::new(TokenKind::Card, &bytes).expect("twenty bytes are a token");
+    token.hash(&CANARY_KEY)
+}
+
+/// A number below `below` that looks random and follows from the others (the finaliser of splitmix64).
+pub(crate) const fn spread(seed: u64, n: u64, below: u64) -> u64 {
+    let mut x = seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ (x >> 31)) % below
 }

@@ -9,48 +9,70 @@
 
 extern crate alloc;
 
+mod activity;
+mod alarm;
 mod apply;
 mod authorize;
 mod claims;
 pub mod config;
 mod decide;
 pub mod event;
-mod health;
+mod grounds;
+pub mod health;
+mod lease;
+mod orders;
 mod outbox;
+pub mod pace;
+mod policy;
+pub mod report;
 mod risk;
 mod session;
 mod snapshot;
+mod spent;
+mod stoppers;
+mod strangers;
 mod time;
 mod trust;
+mod velocity;
+pub mod why;
+pub mod words;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use proto::{
-    artifact::{Revocations, TariffTable, VerifiedList},
+    artifact::{IssuerKeys, Revocations, TariffTable, VerifiedList},
     book::Book,
-    id::{DeviceId, Hash, OutletId, SessionId, TokenHash},
-    link::{Answer, Ask, LedgerReceipt, Welcome},
+    id::{DeviceId, GatewayId, Hash, OutletId, SessionId, TokenHash},
+    link::{Answer, Ask, Echo, LedgerReceipt, Welcome},
     message::{
         Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status,
         Stop, Verb,
     },
     money::Units,
+    policy::Policy,
     trust::ArtifactKind,
 };
 
-use crate::claims::Claims;
 pub use crate::{
+    activity::Activity,
+    alarm::{Alarm, Whose},
     authorize::Rule,
     claims::Interval,
     config::Config,
     event::Event,
-    health::{Health, Mode},
+    grounds::{Caps, CloudWord, Grounds, Listed},
+    health::{Capability, Health, Mode},
+    lease::{LeaseRow, Leases},
+    orders::Orders,
     outbox::Outbox,
+    policy::Suspect,
     risk::{Risk, Tally},
-    session::{Request, Session, Sessions, Terms},
+    session::{Contest, Invalidation, Request, Session, Sessions, Terms},
+    strangers::Drawn,
     time::{Instant, Now, Timeline},
-    trust::{Confirmation, Stale, Trust},
+    trust::{Aside, Confirmation, Findings, List, ListHead, PriceChange, Stale, Trust},
 };
+use crate::{claims::Claims, policy::Policies, stoppers::Groups, strangers::Strangers, velocity::Velocity};
 
 /// Something from outside. Whatever could be wrong with its form was found before it became an `Input`.
 #[derive(Clone, Debug)]
@@ -86,6 +108,26 @@ pub enum Input {
     Revocations(Revocations),
     /// Signed prices.
     Tariffs(TariffTable),
+    /// A set of keys, signed by one of [`Trust::signers`].
+    Keys(IssuerKeys),
+    /// An operator takes what the gate set aside.
+    Adopt {
+        /// What it is about.
+        kind: ArtifactKind,
+        /// Its revision; 0: whichever it is.
+        revision: u64,
+    },
+    /// An operator goes back to the list before the active one.
+    RollBack,
+    /// Signed leases for this gateway.
+    Leases(proto::artifact::Leases),
+    /// Signed limits.
+    Policy(Policy),
+    /// The shell looked at the disk of the journal.
+    Disk {
+        /// Whether no more is free than the reserve.
+        is_scarce: bool,
+    },
     /// The hub's answer to our hello.
     Welcome(Welcome),
     /// The hub has committed records.
@@ -105,8 +147,17 @@ pub enum Input {
         outlet: OutletId,
         /// Which session; zero: none.
         session: SessionId,
-        /// Not after this time (seconds since 1970 UTC); 0: no limit.
+        /// Not after this time (seconds since 1970 UTC); 0: no limit, which a start must have.
         not_after_s: u64,
+        /// The cloud's number of it: a number runs once. 0: of a person at the gateway, who saw what happened.
+        order: u64,
+        /// Whose session to start. It is handed on and never stored.
+        token: Option<proto::id::IdToken>,
+    },
+    /// The operator's backend returned an echo; its seal fits.
+    Echo {
+        /// What it returned.
+        nonce: u64,
     },
     /// [`Gateway::next_deadline`] has passed. Does one thing; call again while it is still due.
     Tick,
@@ -152,6 +203,10 @@ pub enum Effect {
     },
     /// Ask the hub. No answer in time is an answer too: the core keeps the deadline.
     Ask(Ask),
+    /// Ask the operator's backend for an echo. None in time is an answer too.
+    Echo(Echo),
+    /// Ask the hub where it stands, on a link that stands already.
+    Hello,
     /// Tell the operator.
     Alarm(Alarm),
 }
@@ -166,67 +221,6 @@ pub enum Told {
     Refusal(Refusal),
     Receipt(Receipt),
     Command(Command),
-}
-
-/// What an operator must know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Alarm {
-    /// The hub's chain differs from ours at a record that both have.
-    #[error("the hub's books differ from ours at record {upto}")]
-    Diverged {
-        /// Which record.
-        upto: u64,
-    },
-    /// A genuine artifact looks wrong.
-    #[error("{} revision {revision} is set aside: {found} entries instead of {active}", kind.word())]
-    Quarantined {
-        /// What it is about.
-        kind: ArtifactKind,
-        /// Its revision.
-        revision: u64,
-        /// Entries it has.
-        found: u32,
-        /// Entries the active one has.
-        active: u32,
-    },
-    /// The hub knows less than it had acknowledged.
-    #[error("the hub has lost records {} to {cursor}; they are sent again", upto + 1)]
-    HubRegressed {
-        /// The last record it knows.
-        upto: u64,
-        /// The last record it had acknowledged.
-        cursor: u64,
-    },
-    /// The hub expects another epoch: this journal is a copy.
-    #[error("the hub expects epoch {expected}, this journal has {found}: it is a copy, or the hub is another one")]
-    Epoch {
-        /// The hub's.
-        expected: u32,
-        /// Ours.
-        found: u32,
-    },
-    /// A device reports a fault.
-    #[error("{device} outlet {outlet}: fault {fault:?}")]
-    DeviceFault {
-        /// Who.
-        device: DeviceId,
-        /// Where.
-        outlet: OutletId,
-        /// What.
-        fault: Fault,
-    },
-    /// A register ran backwards, or an interval was reported twice.
-    #[error("{device} outlet {outlet}: the register stands at {found}, {billed} is billed already")]
-    Register {
-        /// Who.
-        device: DeviceId,
-        /// Where.
-        outlet: OutletId,
-        /// The reading.
-        found: u64,
-        /// Billed up to.
-        billed: u64,
-    },
 }
 
 /// Why an input changed nothing. Not an error of ours; worth counting.
@@ -257,6 +251,38 @@ pub enum Ignored {
     /// An artifact that is not newer.
     #[error(transparent)]
     Stale(#[from] Stale),
+    /// An artifact that was set aside comes again.
+    #[error("{} revision {revision} is set aside already", kind.word())]
+    Aside {
+        /// What it is about.
+        kind: ArtifactKind,
+        /// Its revision.
+        revision: u64,
+    },
+    /// Changes to a list that is not the active one. The whole list is needed.
+    #[error("list revision {revision} comes as changes to revision {base}, the active one is {active}")]
+    Base {
+        /// Its revision.
+        revision: u64,
+        /// The list that it changes.
+        base: u64,
+        /// The active list.
+        active: u64,
+    },
+    /// Changes to the active list that make another one than the signed one. The whole list is needed.
+    #[error("list revision {revision} is not what its changes make of revision {base}")]
+    Trailer {
+        /// Its revision.
+        revision: u64,
+        /// The active list.
+        base: u64,
+    },
+    /// Nothing of this kind, or not this revision, is set aside.
+    #[error("no such {} is set aside", .0.word())]
+    NothingAside(ArtifactKind),
+    /// There is no list before the active one.
+    #[error("there is no list to go back to")]
+    NothingBefore,
     /// A receipt that changes nothing: it repeats an earlier one.
     #[error("receipt up to {upto}, the cursor is at {cursor}")]
     OldReceipt {
@@ -273,6 +299,15 @@ pub enum Ignored {
         /// Its epoch.
         epoch: u32,
     },
+    /// A command that has run.
+    #[error("command {0} has run, or is older than any that is remembered")]
+    CommandRepeated(u64),
+    /// A command that is too late, or of which nobody can tell.
+    #[error("command {0} is too late, or no clock is fit to tell")]
+    CommandStale(u64),
+    /// Leases of another gateway.
+    #[error("leases for gateway {0}")]
+    OtherGateway(GatewayId),
     /// Nothing is due.
     #[error("nothing is due")]
     NotDue,
@@ -315,10 +350,31 @@ impl Default for Outlet {
     }
 }
 
+/// A pair of canaries on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Probe {
+struct Canaries {
+    /// Number of the question about the good one; the bad one has the next.
     ask: u64,
-    token: TokenHash,
+    good: TokenHash,
+    bad: TokenHash,
+    until: Instant,
+    good_right: bool,
+    bad_right: bool,
+}
+
+impl Canaries {
+    const fn is_about(&self, ask: u64) -> bool {
+        ask == self.ask || ask == self.ask + 1
+    }
+
+    const fn token(&self, ask: u64) -> TokenHash {
+        if ask == self.ask { self.good } else { self.bad }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AwaitedEcho {
+    nonce: u64,
     until: Instant,
 }
 
@@ -330,15 +386,29 @@ pub struct Gateway {
     devices: BTreeMap<DeviceId, Device>,
     trust: Trust,
     risk: Risk,
+    leases: Leases,
     sessions: Sessions,
     book: Book,
     outbox: Outbox,
+    orders: Orders,
     health: Health,
-    probe: Option<Probe>,
-    /// Token of the last probe, so that probes go round the list.
+    activity: Activity,
+    canaries: Option<Canaries>,
+    echo: Option<AwaitedEcho>,
+    /// Until when the answer to a hello is awaited.
+    hello_until: Option<Instant>,
+    /// The last good canary, so that canaries go round the list.
     probed: TokenHash,
     /// Number of the last question to the cloud in this boot.
     ask: u64,
+    /// Grants and refusals so far.
+    decisions: u64,
+    policies: Policies,
+    velocity: Velocity,
+    strangers: Strangers,
+    groups: Groups,
+    /// The disk has no room for new unsecured sessions.
+    is_disk_scarce: bool,
 }
 
 impl Gateway {
@@ -346,6 +416,7 @@ impl Gateway {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            policies: Policies::new(config.limits.clone()),
             config,
             ..Self::default()
         }
@@ -354,8 +425,17 @@ impl Gateway {
     /// When [`Input::Tick`] is due, on this boot's monotonic clock; `None`: never.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let probe = self.probe.map(|probe| probe.until).or(self.health.probe_at);
-        let at = self.sessions.next_timer().into_iter().chain(probe).min()?;
+        let health = &self.health;
+        let timers = [
+            self.sessions.next_timer(),
+            self.sessions.invalid().map(|_| Instant::default()),
+            self.canaries.map(|pair| pair.until).or(health.authorize.probe_at),
+            self.echo.map(|echo| echo.until).or(health.commit.probe_at),
+            self.hello_until.or(health.control.probe_at),
+            health.receipt_look_at,
+            self.leases.next_end(self.time.epoch),
+        ];
+        let at = timers.into_iter().flatten().min()?;
         Some(self.time.mono_ms(at))
     }
 
@@ -383,10 +463,22 @@ impl Gateway {
         &self.outbox
     }
 
+    /// Which commands of the cloud have run.
+    #[must_use]
+    pub const fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
     /// What is trusted.
     #[must_use]
     pub const fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// What may be spent without credit.
+    #[must_use]
+    pub const fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Money at risk.
@@ -399,6 +491,18 @@ impl Gateway {
     #[must_use]
     pub const fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Who was served here lately.
+    #[must_use]
+    pub const fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// Whether the disk has no room for new unsecured sessions.
+    #[must_use]
+    pub const fn is_disk_scarce(&self) -> bool {
+        self.is_disk_scarce
     }
 
     /// The configuration.

@@ -3,19 +3,20 @@
 use alloc::collections::BTreeMap;
 
 use proto::{
-    id::{AccountId, Kind, TokenHash},
+    id::{AccountId, TokenHash},
     money::Money,
+    policy::Class,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::time::Instant;
+use crate::{spent::Spent, time::Instant};
 
 /// Length of the window in which attempts are counted, in ms.
 const ATTEMPTS_WINDOW_MS: u64 = 60_000;
 /// Most tokens whose attempts are counted; beyond it the oldest windows are forgotten.
 const ATTEMPTS_TOKENS_MAX: usize = 10_000;
 
-/// What one token drew unsecured in this outage, per kind.
+/// What one token drew unsecured in this outage, per class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Sessions.
@@ -41,9 +42,9 @@ struct Attempts {
 /// All counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Risk {
-    pub(crate) outage: BTreeMap<(TokenHash, Kind), Tally>,
+    pub(crate) outage: BTreeMap<(TokenHash, Class), Tally>,
     pub(crate) charges: BTreeMap<u64, Charge>,
-    pub(crate) spent: BTreeMap<AccountId, Money>,
+    pub(crate) spent: Spent,
     attempts: BTreeMap<TokenHash, Attempts>,
     held_unsecured: Money,
     charged_unsecured: Money,
@@ -58,14 +59,14 @@ impl Risk {
 
     /// What a token drew unsecured in this outage.
     #[must_use]
-    pub fn tally(&self, token: &TokenHash, kind: Kind) -> Tally {
-        self.outage.get(&(*token, kind)).copied().unwrap_or_default()
+    pub fn tally(&self, token: &TokenHash, class: Class) -> Tally {
+        self.outage.get(&(*token, class)).copied().unwrap_or_default()
     }
 
     /// What a customer spent and holds since the list was made.
     #[must_use]
     pub fn spent(&self, account: AccountId) -> Money {
-        self.spent.get(&account).copied().unwrap_or_default()
+        self.spent.of(account)
     }
 
     pub(crate) fn attempts(&self, token: &TokenHash, at: Instant) -> u32 {
@@ -94,21 +95,21 @@ impl Risk {
     }
 
     pub(crate) fn hold(&mut self, account: AccountId, amount: Money, unsecured: bool) {
-        add(self.spent.entry(account).or_default(), amount);
+        self.spent.add(account, amount);
         if unsecured {
             add(&mut self.held_unsecured, amount);
         }
     }
 
-    pub(crate) fn count(&mut self, token: TokenHash, kind: Kind, amount: Money) {
-        let tally = self.outage.entry((token, kind)).or_default();
+    pub(crate) fn count(&mut self, token: TokenHash, class: Class, amount: Money) {
+        let tally = self.outage.entry((token, class)).or_default();
         tally.count += 1;
         add(&mut tally.money, amount);
     }
 
     /// Takes back what [`Self::count`] did in this outage.
-    pub(crate) fn uncount(&mut self, token: TokenHash, kind: Kind, amount: Money) {
-        if let Some(tally) = self.outage.get_mut(&(token, kind)) {
+    pub(crate) fn uncount(&mut self, token: TokenHash, class: Class, amount: Money) {
+        if let Some(tally) = self.outage.get_mut(&(token, class)) {
             tally.count = tally.count.saturating_sub(1);
             tally.money = tally.money.saturating_sub(amount);
         }
@@ -116,8 +117,7 @@ impl Risk {
 
     /// The hold became a charge, or nothing.
     pub(crate) fn close(&mut self, hold: Money, charge: Charge, sequence: u64) {
-        let spent = self.spent.entry(charge.account).or_default();
-        *spent = spent.saturating_sub(hold).saturating_add(charge.amount);
+        self.spent.add(charge.account, charge.amount.saturating_sub(hold));
         if charge.unsecured {
             self.held_unsecured = self.held_unsecured.saturating_sub(hold);
         }
@@ -148,13 +148,17 @@ impl Risk {
         }
     }
 
-    /// A new list carries newer balances: what was receipted before is in them.
-    pub(crate) fn new_balances(&mut self, open_holds: impl Iterator<Item = (AccountId, Money)>) {
-        self.spent.clear();
+    /// What is not in the balances of a list that is made now: what was receipted before is.
+    pub(crate) fn not_in_balances(
+        &self,
+        open_holds: impl Iterator<Item = (AccountId, Money)>,
+    ) -> BTreeMap<AccountId, Money> {
+        let mut sums = BTreeMap::new();
         let charged = self.charges.values().map(|charge| (charge.account, charge.amount));
         for (account, amount) in open_holds.chain(charged) {
-            add(self.spent.entry(account).or_default(), amount);
+            add(sums.entry(account).or_default(), amount);
         }
+        sums
     }
 
     /// The outage is over.

@@ -9,7 +9,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use proto::{
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     link::Evidence,
-    message::{Closing, RefusalReason},
+    message::{Closing, RefusalReason, STOP_TOKENS_MAX},
     money::{Money, Units},
     tariff::{Bill, Dimension, Tariff, Usage},
 };
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     authorize::Rule,
     claims::{Claims, Interval},
+    grounds::CloudWord,
     time::Instant,
 };
 
@@ -48,6 +49,9 @@ pub struct Request {
     pub units_wished: Units,
     /// Register then.
     pub register: Units,
+    /// The counter under the seal of the request: the device's own sequence.
+    #[serde(default)]
+    pub counter: u64,
 }
 
 /// What was granted.
@@ -74,6 +78,9 @@ pub struct Terms {
     /// What the decision relied on.
     #[serde(default)]
     pub evidence: Evidence,
+    /// Tokens that may stop the session besides its own.
+    #[serde(default)]
+    pub stop_tokens: heapless::Vec<TokenHash, STOP_TOKENS_MAX>,
 }
 
 /// Where a session stands.
@@ -95,7 +102,7 @@ pub struct Session {
     pub rule: Option<Rule>,
     /// Whether the cloud has accepted it.
     pub online: bool,
-    /// Sequence of the hold's record: the number of the decision.
+    /// Number of the decision.
     pub decision: u64,
     /// Whether delivery is proven.
     pub started: bool,
@@ -122,6 +129,70 @@ pub struct Session {
     /// Whether it counts in its token's tally of this outage.
     #[serde(default)]
     pub counted: bool,
+    /// Whether the cloud denied it with nothing to back that, and what the canaries say.
+    #[serde(default)]
+    pub contest: Contest,
+    /// What the cloud said then, and the code if it was an error.
+    #[serde(default)]
+    pub contested: (CloudWord, u16),
+    /// Its token lost its validity while it ran.
+    #[serde(default)]
+    pub invalidation: Option<Invalidation>,
+    /// The gateway's clock was set since the last checkpoint.
+    #[serde(default)]
+    pub is_time_contended: bool,
+    /// Sequence of the record that closed it; 0: none.
+    #[serde(default)]
+    pub closed_by: u64,
+}
+
+/// A denial that nothing backs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+pub enum Contest {
+    /// There was none.
+    #[default]
+    None,
+    /// There was one; the canaries are asked.
+    Waiting,
+    /// Both canaries were answered right: the denial stands for this attempt.
+    Upheld,
+    /// They were not: the local verdict stands.
+    Overturned,
+}
+
+impl From<Contest> for u8 {
+    fn from(contest: Contest) -> Self {
+        match contest {
+            Contest::None => 0,
+            Contest::Waiting => 1,
+            Contest::Upheld => 2,
+            Contest::Overturned => 3,
+        }
+    }
+}
+
+/// A number of a newer version reads as no denial.
+impl From<u8> for Contest {
+    fn from(code: u8) -> Self {
+        match code {
+            1 => Self::Waiting,
+            2 => Self::Upheld,
+            3 => Self::Overturned,
+            _ => Self::None,
+        }
+    }
+}
+
+/// How far a session may go whose token is no longer valid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invalidation {
+    /// Most units of the whole session.
+    pub units: Units,
+    /// Number of the command that last told the device; 0: it was not told yet.
+    pub command: u64,
+    /// Whether the device did as it was told.
+    pub is_heard: bool,
 }
 
 impl Session {
@@ -149,6 +220,11 @@ impl Session {
             amount: Money::ZERO,
             units: Units::ZERO,
             counted: false,
+            contest: Contest::None,
+            contested: (CloudWord::NotAsked, 0),
+            invalidation: None,
+            is_time_contended: false,
+            closed_by: 0,
         }
     }
 
@@ -174,6 +250,11 @@ impl Session {
         self.terms.is_some() && self.closing.is_none()
     }
 
+    /// Whether the device must be told that the token is no longer valid, and was not.
+    pub(crate) fn is_invalid_untold(&self) -> bool {
+        self.is_open() && self.invalidation.is_some_and(|invalidation| invalidation.command == 0)
+    }
+
     /// Whether the cloud's answer is awaited.
     #[must_use]
     pub const fn is_asking(&self) -> bool {
@@ -186,14 +267,17 @@ impl Session {
         self.refused.is_some() || self.closing.is_some()
     }
 
-    /// The bill if the device reports this reading now; the grant's units are the most that is ever billed.
+    /// The bill if the device reports this reading now; the grant's units and time are the most that is ever billed.
     #[must_use]
     pub fn bill_at(&self, terms: &Terms, reading: &Reading) -> Bill {
         let cap = |register: Units| Units(register.since(self.register_start).0.min(terms.units_max.0));
+        // Time above the grant is not billed either; it also bounds the number of price changes in one slice.
+        let until_s = |elapsed_s: u32| elapsed_s.min(terms.duration_max_s);
+        let duration_s = until_s(reading.elapsed_s).saturating_sub(until_s(self.elapsed_s));
         let usage = Usage {
             units: Units(cap(reading.register).0.saturating_sub(cap(self.register_last).0)),
-            duration_s: reading.elapsed_s.saturating_sub(self.elapsed_s),
-            idle_s: reading.idle_s.saturating_sub(self.idle_s),
+            duration_s,
+            idle_s: reading.idle_s.saturating_sub(self.idle_s).min(duration_s),
             power_w: reading.power_w,
             second_of_day: self.second_of_day,
         };
@@ -236,6 +320,8 @@ pub struct Sessions {
     timers: BTreeSet<(Instant, SessionId)>,
     ended: BTreeMap<DeviceId, VecDeque<SessionId>>,
     asks: BTreeMap<u64, SessionId>,
+    /// Open sessions whose device has not been told that their token is no longer valid.
+    invalid: BTreeSet<SessionId>,
 }
 
 impl Sessions {
@@ -284,6 +370,19 @@ impl Sessions {
             .filter_map(|(_, id)| self.all.get(id))
     }
 
+    /// An open session whose device must be told that its token is no longer valid.
+    pub(crate) fn invalid(&self) -> Option<&Session> {
+        self.invalid.first().and_then(|id| self.all.get(id))
+    }
+
+    /// The clock stepped: nobody knows at which time of the day the present slices began.
+    pub(crate) fn forget_seconds(&mut self) {
+        for session in self.all.values_mut().filter(|session| session.is_open()) {
+            session.second_of_day = None;
+            session.is_time_contended = true;
+        }
+    }
+
     /// Changes a session; its places in the indexes follow.
     pub(crate) fn update(&mut self, id: &SessionId, change: impl FnOnce(&mut Session)) {
         if let Some(mut session) = self.take(id) {
@@ -307,6 +406,9 @@ impl Sessions {
         if let Some(at) = session.deadline {
             self.timers.insert((at, id));
         }
+        if session.is_invalid_untold() {
+            self.invalid.insert(id);
+        }
         if session.has_ended() {
             self.remember_ended(&session.request.device, id);
         }
@@ -328,6 +430,7 @@ impl Sessions {
         if let Some(at) = session.deadline {
             self.timers.remove(&(at, *id));
         }
+        self.invalid.remove(id);
         Some(session)
     }
 
@@ -345,6 +448,20 @@ impl Sessions {
     /// What was granted in an outage does not count in the next one.
     pub(crate) fn outage_over(&mut self) {
         self.all.values_mut().for_each(|session| session.counted = false);
+    }
+
+    /// The canaries were heard, or not: whoever waits for them is due now.
+    pub(crate) fn conclude_contests(&mut self, at: Instant, verdict: Contest) {
+        let waiting = self.asks.values().filter(|id| {
+            let session = self.all.get(*id);
+            session.is_some_and(|session| session.contest == Contest::Waiting)
+        });
+        for id in waiting.copied().collect::<alloc::vec::Vec<_>>() {
+            self.update(&id, |session| {
+                session.contest = verdict;
+                session.deadline = Some(at);
+            });
+        }
     }
 
     /// Questions to the cloud do not survive a boot: the devices ask again.

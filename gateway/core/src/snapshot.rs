@@ -2,25 +2,28 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use proto::{artifact::Revoked, artifact::TariffOf};
+use proto::{artifact::TariffOf, id::TokenHash};
 
 use crate::{
     Gateway,
     event::{
-        Event, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDenial, KeptDevice, KeptOutbox, KeptOutlet,
-        KeptSpent, KeptTally, KeptTrust, RevocationsAdopted, TariffAdopted,
+        DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial,
+        KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptSpent, KeptTally,
+        KeptTariffs, KeptTrust, KeysAdopted, PolicyAdopted, TariffsAdopted,
     },
-    trust::REVOKED_ENTRIES_MAX,
 };
 
 impl Gateway {
-    /// Events that make this state from nothing, except for what ends with a boot anyway: the probe and the number of the
-    /// last question, the counts of attempts, and a list that is staged in part. The time with which they are applied does not matter.
+    /// Events that make this state from nothing, except for what ends with a boot anyway: probes, the number of the last
+    /// question, the counts of attempts, starts and denials, and a list that is staged in part. The time with which they are applied does not matter.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Event> {
         let mut events = Vec::new();
+        self.snapshot_policy(&mut events);
         self.snapshot_trust(&mut events);
         self.snapshot_risk(&mut events);
+        self.snapshot_strangers(&mut events);
+        self.snapshot_leases(&mut events);
         events.extend(self.devices.iter().map(|(id, device)| {
             let outlets = device.outlets.iter().map(|(&outlet, kept)| KeptOutlet {
                 outlet,
@@ -49,7 +52,19 @@ impl Gateway {
         );
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
-        events.push(Event::Kept(Kept::Health(self.health.clone())));
+        let quarantined = self.outbox.quarantined();
+        events.extend(self.outbox.marks().map(|(sequence, mark)| {
+            Event::Kept(Kept::Note(KeptNote {
+                sequence,
+                mark,
+                quarantined,
+            }))
+        }));
+        events.push(Event::Kept(Kept::Orders(self.orders)));
+        self.activity.snapshot(&mut events);
+        events.push(Event::Kept(Kept::Health(Box::new(self.health.clone()))));
+        let decisions = self.decisions;
+        events.push(Event::Kept(Kept::Decisions(KeptDecisions { decisions })));
         // Last, because applying the others has moved the clock.
         events.push(Event::Kept(Kept::Timeline(self.time.clone())));
         events
@@ -57,36 +72,28 @@ impl Gateway {
 
     fn snapshot_trust(&self, events: &mut Vec<Event>) {
         let trust = &self.trust;
-        events.extend(trust.staged_in_snapshot());
-        let revoked: Vec<Revoked> = trust
-            .revoked
-            .iter()
-            .map(|(token, &credential_revision)| Revoked {
-                token: *token,
-                credential_revision,
-            })
-            .collect();
-        let revision = trust.revocations_revision;
-        events.extend(revoked.chunks(REVOKED_ENTRIES_MAX).map(|part| {
-            Event::RevocationsAdopted(RevocationsAdopted {
-                revision,
-                entries: part.to_vec(),
-            })
-        }));
-        let revision = trust.tariffs_revision;
-        events.extend(trust.tariffs.iter().map(|(&kind, tariff)| {
-            Event::TariffAdopted(TariffAdopted {
-                revision,
-                entry: TariffOf {
-                    kind,
-                    tariff: tariff.clone(),
-                },
-            })
-        }));
+        trust.lists_in_snapshot(events);
+        events.extend(trust.revoked.events(trust.revocations_revision));
+        if !trust.tariffs.is_empty() {
+            let entries = trust.tariffs.iter().map(|(&kind, tariff)| TariffOf {
+                kind,
+                tariff: tariff.clone(),
+            });
+            events.push(Event::TariffsAdopted(TariffsAdopted {
+                revision: trust.tariffs_revision,
+                entries: entries.collect(),
+            }));
+        }
+        if let Some(aside) = &trust.tariffs_aside {
+            let (revision, entries) = (aside.revision, aside.entries.clone());
+            events.push(Event::Kept(Kept::Tariffs(KeptTariffs { revision, entries })));
+        }
+        if trust.keys.epoch > 0 {
+            let (epoch, keys) = (trust.keys.epoch, trust.keys.set.clone());
+            events.push(Event::KeysAdopted(KeysAdopted { epoch, keys }));
+        }
         events.push(Event::Kept(Kept::Trust(KeptTrust {
-            list_revision: trust.list_revision,
-            list_issued_s: trust.list_issued_s,
-            list_adopted: trust.list_adopted,
+            list_newest: trust.list_newest,
             revocations_revision: trust.revocations_revision,
             tariffs_revision: trust.tariffs_revision,
         })));
@@ -103,10 +110,37 @@ impl Gateway {
         }));
     }
 
+    fn snapshot_policy(&self, events: &mut Vec<Event>) {
+        let policy = self.policies.active.clone();
+        events.extend(policy.map(|policy| Event::PolicyAdopted(PolicyAdopted { policy })));
+        if self.is_disk_scarce {
+            events.push(Event::DiskChanged(DiskChanged { is_scarce: true }));
+        }
+    }
+
+    fn snapshot_strangers(&self, events: &mut Vec<Event>) {
+        let drawn = self.strangers.drawn.iter();
+        events.extend(drawn.map(|(&token, &drawn)| Event::Kept(Kept::Drawn(KeptDrawn { token, drawn }))));
+        let gone: Vec<TokenHash> = self.strangers.gone.iter().copied().collect();
+        let parts = gone.chunks(GONE_PER_EVENT).map(<[TokenHash]>::to_vec);
+        events.extend(parts.map(|tokens| Event::Kept(Kept::Gone(KeptGone { tokens }))));
+    }
+
+    /// Before the sessions, which add what they hold.
+    fn snapshot_leases(&self, events: &mut Vec<Event>) {
+        events.extend(self.leases.rows().map(|(account, epoch, row)| {
+            let row = *row;
+            Event::Kept(Kept::Lease(KeptLease { account, epoch, row }))
+        }));
+        let revision = self.leases.revision();
+        events.push(Event::Kept(Kept::Leases(KeptLeases { revision })));
+    }
+
     fn snapshot_risk(&self, events: &mut Vec<Event>) {
         let tallies = self.risk.outage.iter();
-        events
-            .extend(tallies.map(|(&(token, kind), &tally)| Event::Kept(Kept::Tally(KeptTally { token, kind, tally }))));
+        events.extend(
+            tallies.map(|(&(token, class), &tally)| Event::Kept(Kept::Tally(KeptTally { token, class, tally }))),
+        );
         events.extend(self.risk.charges.iter().map(|(&sequence, charge)| {
             let (account, amount, unsecured) = (charge.account, charge.amount, charge.unsecured);
             Event::Kept(Kept::Charge(KeptCharge {
@@ -116,11 +150,8 @@ impl Gateway {
                 unsecured,
             }))
         }));
-        events.extend(
-            self.risk
-                .spent
-                .iter()
-                .map(|(&account, &amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount }))),
-        );
+        let spent = self.risk.spent.rows().into_iter();
+        events
+            .extend(spent.map(|(slot, account, amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount, slot }))));
     }
 }

@@ -2,13 +2,21 @@
 //!
 //! Inside the core every moment is an [`Instant`]: milliseconds accumulated over all boots. The shell hands in its
 //! monotonic clock, which restarts at zero with every boot, and its wall clock with a quality; what passed while the
-//! gateway was off is added at boot if the wall clock says so and has never been seen later. A wrong wall clock can
-//! therefore neither revive nor kill anything by more than the time it claims to have slept.
+//! gateway was off is added at boot if the wall clock says so and has never been seen later; a clock that nobody set is
+//! believed a day at most. So a wrong wall clock can neither revive nor kill: 1970 or none adds nothing, a year ahead
+//! adds a day.
+//!
+//! Between two readings the wall clock must advance as the monotonic one does. Where it does not, it was set: an event
+//! says so, devices are told, and what was billed by the time of day goes on in the customer's favour.
 
 use proto::message::{ClockQuality, Stamp};
 use serde::{Deserialize, Serialize};
 
 pub(crate) const SECONDS_A_DAY: u32 = 86_400;
+/// Longest sleep that a clock is believed that nothing confirmed, in s: a list may lose a day to a wrong one, not its life.
+const SLEEP_DOUBTFUL_S_MAX: u64 = SECONDS_A_DAY as u64;
+/// Clocks that differ by more than this do not tell the same time, in s (semantics, section 8: an alarm).
+pub(crate) const SKEW_S_MAX: u64 = 300;
 
 /// What the shell's clocks say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,18 +48,24 @@ impl Now {
         }
     }
 
-    /// Local second of the day, if the clock is fit to tell.
+    /// Local second of the day, if the clock is fit to tell: it is synchronised. Devices hold it the same way.
     #[must_use]
     pub fn second_of_day(&self, offset_min: i16) -> Option<u32> {
-        let local_s = i64::try_from(self.wall_s).ok()? + i64::from(offset_min) * 60;
-        self.has_wall()
-            .then(|| local_s.rem_euclid(i64::from(SECONDS_A_DAY)) as u32)
+        let local_s = i64::try_from(self.synchronised_s()?)
+            .ok()?
+            .checked_add(i64::from(offset_min) * 60)?;
+        Some(local_s.rem_euclid(i64::from(SECONDS_A_DAY)) as u32)
+    }
+
+    /// The wall clock, if it is synchronised.
+    pub(crate) fn synchronised_s(&self) -> Option<u64> {
+        (self.quality == ClockQuality::Synchronised).then_some(self.wall_s)
     }
 
     /// The wall clock, if it may be used.
     #[must_use]
-    pub fn wall(&self) -> Option<u64> {
-        self.has_wall().then_some(self.wall_s)
+    pub const fn wall(&self) -> Option<u64> {
+        if self.has_wall() { Some(self.wall_s) } else { None }
     }
 }
 
@@ -75,7 +89,7 @@ impl Instant {
 }
 
 /// Where we are on the line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeline {
     /// Number of this boot.
     pub boot: u32,
@@ -87,6 +101,34 @@ pub struct Timeline {
     pub last: Instant,
     /// The latest wall time seen, in s.
     pub wall_high_s: u64,
+    /// The last moment at which the wall clock could be read ...
+    #[serde(default)]
+    pub(crate) read: Instant,
+    /// ... and what it said, in s; 0: it was never read in this boot.
+    #[serde(default)]
+    pub(crate) read_s: u64,
+    /// What the wall clock is worth.
+    #[serde(default = "unknown")]
+    pub(crate) quality: ClockQuality,
+}
+
+const fn unknown() -> ClockQuality {
+    ClockQuality::Unknown
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self {
+            boot: 0,
+            epoch: 0,
+            base_ms: 0,
+            last: Instant::default(),
+            wall_high_s: 0,
+            read: Instant::default(),
+            read_s: 0,
+            quality: unknown(),
+        }
+    }
 }
 
 impl Timeline {
@@ -106,7 +148,22 @@ impl Timeline {
         self.last = self.last.max(self.at(now));
         if let Some(wall_s) = now.wall() {
             self.wall_high_s = self.wall_high_s.max(wall_s);
+            (self.read, self.read_s) = (self.at(now), wall_s);
         }
+    }
+
+    /// By how much the wall clock was set since it was last read, in s; zero within what clocks drift.
+    pub(crate) fn step_s(&self, now: &Now) -> i64 {
+        let Some(wall_s) = now.wall().filter(|_| self.read_s > 0) else {
+            return 0;
+        };
+        let expected_s = self.read_s.saturating_add(self.at(now).since_ms(self.read) / 1000);
+        skew_s(expected_s, wall_s)
+    }
+
+    /// By how much the wall clock is behind the latest time ever seen, in s; zero if it is not.
+    pub(crate) fn behind_s(&self, now: &Now) -> i64 {
+        now.wall().map_or(0, |wall_s| skew_s(self.wall_high_s, wall_s).min(0))
     }
 
     pub(crate) fn boot(&mut self, boot: u32, epoch: u32, now: &Now) {
@@ -114,10 +171,25 @@ impl Timeline {
             Some(wall_s) if self.wall_high_s > 0 => wall_s.saturating_sub(self.wall_high_s),
             Some(_) | None => 0,
         };
+        let slept_s = match now.synchronised_s() {
+            Some(_) => slept_s,
+            None => slept_s.min(SLEEP_DOUBTFUL_S_MAX),
+        };
+        self.read_s = 0;
+        self.quality = now.quality;
         let resumed_ms = self.last.0.saturating_add(slept_s.saturating_mul(1000));
         self.base_ms = resumed_ms.saturating_sub(now.mono_ms);
         self.boot = boot;
         self.epoch = epoch;
         self.see(now);
     }
+}
+
+/// How far a clock is ahead of what is expected of it, in s; zero within [`SKEW_S_MAX`].
+pub(crate) fn skew_s(expected_s: u64, found_s: u64) -> i64 {
+    if expected_s.abs_diff(found_s) <= SKEW_S_MAX {
+        return 0;
+    }
+    let skew = i128::from(found_s) - i128::from(expected_s);
+    i64::try_from(skew).unwrap_or(if skew < 0 { i64::MIN } else { i64::MAX })
 }

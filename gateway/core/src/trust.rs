@@ -1,27 +1,31 @@
 //! What may be believed without asking: the list, the revocations, the tariffs, and what the cloud confirmed.
 //!
-//! No unsigned input shrinks the set of trusted tokens. A list is staged and adopted in one event.
+//! No unsigned input shrinks the set of trusted tokens. What is signed is staged, compared with what is active, and
+//! adopted in one event, or set aside (`gate`, `adopt`); a list can be gone back from. Revocations are for good
+//! (`revoked`), and who may sign is itself signed (`keys`).
 
-use alloc::{collections::BTreeMap, vec::Vec};
+mod adopt;
+mod gate;
+mod keys;
+mod list;
+mod revoked;
+
+use alloc::collections::BTreeMap;
 
 use proto::{
-    artifact::{ListEntry, ListManifest, Revoked},
+    artifact::{ListEntry, TariffTable},
     id::{AccountId, Kind, TokenHash},
     tariff::Tariff,
     trust::ArtifactKind,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    event::{Event, ListAdopted, ListStaged, Quarantined, RevocationsAdopted, STAGED_ENTRIES_MAX, TariffAdopted},
-    time::Instant,
+pub(crate) use self::{gate::Look, keys::Keys, revoked::Revoked};
+pub use self::{
+    gate::{Findings, PriceChange},
+    list::{Aside, List, ListHead},
 };
-
-/// A list that is smaller than the active one by more than this many hundredths is set aside.
-pub(crate) const LIST_SHRINK_PERCENT_MAX: usize = 5;
-
-/// Most revocations in one event, for the same reason as [`STAGED_ENTRIES_MAX`].
-pub(crate) const REVOKED_ENTRIES_MAX: usize = 2 * STAGED_ENTRIES_MAX;
+use crate::time::Instant;
 
 /// What the cloud said of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,16 +57,22 @@ pub enum Age {
 /// Everything trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
-    pub(crate) list: BTreeMap<TokenHash, ListEntry>,
-    pub(crate) list_revision: u64,
-    pub(crate) list_issued_s: u64,
-    pub(crate) list_adopted: Instant,
-    staged: BTreeMap<TokenHash, ListEntry>,
-    staged_revision: u64,
-    pub(crate) revoked: BTreeMap<TokenHash, u64>,
+    pub(crate) list: List,
+    /// The list before, for an operator to go back to.
+    pub(crate) previous: Option<List>,
+    /// The list that the gate set aside, or that an operator went back from.
+    pub(crate) aside: Option<Aside>,
+    staged: list::Staged,
+    /// Highest revision of a list that was ever adopted: above the active one's after a rollback.
+    pub(crate) list_newest: u64,
+    pub(crate) revoked: Revoked,
     pub(crate) revocations_revision: u64,
-    pub(crate) tariffs: BTreeMap<Kind, Tariff>,
+    pub(crate) tariffs: adopt::Tariffs,
     pub(crate) tariffs_revision: u64,
+    pub(crate) tariffs_staged: Option<TariffTable>,
+    /// The prices that the gate set aside.
+    pub(crate) tariffs_aside: Option<TariffTable>,
+    pub(crate) keys: Keys,
     pub(crate) confirmed: BTreeMap<TokenHash, Confirmation>,
     pub(crate) denied: BTreeMap<TokenHash, u64>,
 }
@@ -77,13 +87,44 @@ impl Trust {
     /// Number of tokens in the list.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.list.len()
+        self.list.entries.len()
+    }
+
+    /// The active list.
+    #[must_use]
+    pub const fn list(&self) -> &List {
+        &self.list
+    }
+
+    /// The list before the active one, while there is a way back.
+    #[must_use]
+    pub const fn previous(&self) -> Option<&List> {
+        self.previous.as_ref()
+    }
+
+    /// The list that was set aside, until a newer one is adopted.
+    #[must_use]
+    pub const fn aside(&self) -> Option<&Aside> {
+        self.aside.as_ref()
+    }
+
+    /// The prices that were set aside, until newer ones are adopted.
+    #[must_use]
+    pub const fn tariffs_aside(&self) -> Option<&TariffTable> {
+        self.tariffs_aside.as_ref()
+    }
+
+    /// Highest revision of a list that was ever adopted; 0: none.
+    #[must_use]
+    pub const fn list_newest(&self) -> u64 {
+        self.list_newest
     }
 
     /// Revisions of list, revocations and tariffs; 0: none.
     #[must_use]
     pub const fn revisions(&self) -> (u64, u64, u64) {
-        (self.list_revision, self.revocations_revision, self.tariffs_revision)
+        let list = self.list.head.revision;
+        (list, self.revocations_revision, self.tariffs_revision)
     }
 
     /// The price of a kind.
@@ -100,14 +141,6 @@ impl Trust {
         listed.max(confirmed)
     }
 
-    /// Whether the credential that we know is revoked.
-    #[must_use]
-    pub fn is_revoked(&self, token: &TokenHash) -> bool {
-        self.revoked
-            .get(token)
-            .is_some_and(|&revision| self.credential_revision(token) <= revision)
-    }
-
     /// Whether the cloud refused the credential that we know, with a newer revision.
     #[must_use]
     pub fn is_denied(&self, token: &TokenHash) -> bool {
@@ -119,7 +152,7 @@ impl Trust {
     /// How old the list is, for credit.
     #[must_use]
     pub const fn list_age(&self, at: Instant, full_s: u64, half_s: u64) -> Age {
-        let age_s = at.since_ms(self.list_adopted) / 1000;
+        let age_s = at.since_ms(self.list.head.arrived) / 1000;
         if age_s <= full_s {
             Age::Full
         } else if age_s <= half_s {
@@ -130,93 +163,19 @@ impl Trust {
     }
 
     /// A token that should be accepted by a healthy cloud, for a probe: the first valid one behind `after`, in turn.
-    /// `wall_s`: the wall clock, if there is one.
-    pub(crate) fn known_good(&self, after: &TokenHash, wall_s: Option<u64>) -> Option<TokenHash> {
-        let good = |(token, entry): (&TokenHash, &ListEntry)| {
+    /// `wall_s`: the wall clock, if there is one. `avoid`: who would be no witness; taken only if nobody else is left.
+    pub(crate) fn known_good(
+        &self,
+        after: &TokenHash,
+        wall_s: Option<u64>,
+        avoid: impl Fn(&TokenHash) -> bool,
+    ) -> Option<TokenHash> {
+        let is_good = |entry: &&ListEntry| {
             let usable = entry.valid && !is_over(entry, wall_s);
-            (usable && !self.is_revoked(token) && !self.is_denied(token)).then_some(*token)
+            usable && !self.is_revoked(&entry.token) && !self.is_denied(&entry.token)
         };
-        let behind = (core::ops::Bound::Excluded(*after), core::ops::Bound::Unbounded);
-        self.list
-            .range(behind)
-            .find_map(good)
-            .or_else(|| self.list.iter().find_map(good))
-    }
-
-    pub(crate) fn decide_list(&self, manifest: &ListManifest, entries: &[ListEntry]) -> Result<Vec<Event>, Stale> {
-        let (revision, issued_s) = (manifest.revision, manifest.issued_s);
-        if revision <= self.list_revision {
-            return Err(Stale {
-                kind: ArtifactKind::List,
-                found: revision,
-                active: self.list_revision,
-            });
-        }
-        let lost = self.list.len().saturating_sub(entries.len());
-        // A list of changes would be read as a very short list: this version adopts full ones only.
-        if manifest.base != 0 || lost * 100 > self.list.len() * LIST_SHRINK_PERCENT_MAX {
-            return Ok(alloc::vec![Event::Quarantined(Quarantined {
-                kind: ArtifactKind::List,
-                revision,
-                found: entries.len() as u32,
-                active: self.list.len() as u32,
-            })]);
-        }
-        let mut events: Vec<Event> = entries
-            .chunks(STAGED_ENTRIES_MAX)
-            .map(|part| {
-                Event::ListStaged(ListStaged {
-                    revision,
-                    entries: part.to_vec(),
-                })
-            })
-            .collect();
-        events.push(Event::ListAdopted(ListAdopted { revision, issued_s }));
-        Ok(events)
-    }
-
-    pub(crate) fn decide_revocations(&self, revision: u64, entries: &[Revoked]) -> Result<Vec<Event>, Stale> {
-        if revision <= self.revocations_revision {
-            let active = self.revocations_revision;
-            return Err(Stale {
-                kind: ArtifactKind::Revocations,
-                found: revision,
-                active,
-            });
-        }
-        let adopted = |revision, part: &[Revoked]| {
-            let entries = part.to_vec();
-            Event::RevocationsAdopted(RevocationsAdopted { revision, entries })
-        };
-        // The last part brings the revision: a set that was written in part is taken in again.
-        let cut = entries.len().saturating_sub(1) / REVOKED_ENTRIES_MAX * REVOKED_ENTRIES_MAX;
-        let (first, last) = entries.split_at(cut);
-        let parts = first.chunks(REVOKED_ENTRIES_MAX);
-        let mut events: Vec<Event> = parts.map(|part| adopted(self.revocations_revision, part)).collect();
-        events.push(adopted(revision, last));
-        Ok(events)
-    }
-
-    pub(crate) fn decide_tariffs(&self, table: &proto::artifact::TariffTable) -> Result<Vec<Event>, Stale> {
-        if table.revision <= self.tariffs_revision {
-            let active = self.tariffs_revision;
-            return Err(Stale {
-                kind: ArtifactKind::Tariffs,
-                found: table.revision,
-                active,
-            });
-        }
-        let last = table.entries.len().saturating_sub(1);
-        let adopt = |(i, entry): (usize, &proto::artifact::TariffOf)| {
-            let revision = if i == last {
-                table.revision
-            } else {
-                self.tariffs_revision
-            };
-            let entry = entry.clone();
-            Event::TariffAdopted(TariffAdopted { revision, entry })
-        };
-        Ok(table.entries.iter().enumerate().map(adopt).collect())
+        let turn = || self.list.in_turn(after).filter(is_good).map(|entry| entry.token);
+        turn().find(|token| !avoid(token)).or_else(|| turn().next())
     }
 
     /// What the cloud confirmed. An answer that was long on its way does not bring an older credential back.
@@ -229,55 +188,6 @@ impl Trust {
         };
         self.confirmed.insert(token, confirmation);
     }
-
-    /// A part of a list that was left unfinished before is dropped: a list is adopted whole or not at all.
-    pub(crate) fn stage(&mut self, revision: u64, entries: &[ListEntry]) {
-        if revision != self.staged_revision {
-            self.staged.clear();
-            self.staged_revision = revision;
-        }
-        self.staged
-            .extend(entries.iter().map(|entry| (entry.token, entry.clone())));
-    }
-
-    pub(crate) fn forget_staged(&mut self) {
-        self.staged.clear();
-        self.staged_revision = 0;
-    }
-
-    pub(crate) fn adopt(&mut self, revision: u64, issued_s: u64, at: Instant) {
-        self.list = core::mem::take(&mut self.staged);
-        self.staged_revision = 0;
-        self.list_revision = revision;
-        self.list_issued_s = issued_s;
-        self.list_adopted = at;
-        let list = &self.list;
-        self.denied
-            .retain(|token, denied| list.get(token).is_none_or(|e| e.credential_revision < *denied));
-    }
-
-    pub(crate) fn revoke(&mut self, revision: u64, entries: &[Revoked]) {
-        self.revocations_revision = revision;
-        for entry in entries {
-            let known = self.revoked.entry(entry.token).or_default();
-            *known = (*known).max(entry.credential_revision);
-        }
-    }
-
-    pub(crate) fn staged_in_snapshot(&self) -> impl Iterator<Item = Event> + '_ {
-        let entries: Vec<ListEntry> = self.list.values().cloned().collect();
-        let revision = self.list_revision;
-        let parts: Vec<Event> = entries
-            .chunks(STAGED_ENTRIES_MAX)
-            .map(|part| {
-                Event::ListStaged(ListStaged {
-                    revision,
-                    entries: part.to_vec(),
-                })
-            })
-            .collect();
-        parts.into_iter()
-    }
 }
 
 /// An artifact that is not newer than the active one.
@@ -288,6 +198,6 @@ pub struct Stale {
     pub kind: ArtifactKind,
     /// Its revision.
     pub found: u64,
-    /// The active revision.
+    /// The newest revision that was adopted.
     pub active: u64,
 }

@@ -1,6 +1,7 @@
 //! The clocks of this machine, with an honest word on what they are worth.
 
 use std::{
+    cell::Cell,
     path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -13,11 +14,15 @@ const PLAUSIBLE_S: u64 = 1_735_689_600;
 /// systemd-timesyncd and chrony's wait unit leave this behind once the clock was set from the network.
 const SYNCHRONISED_MARK: &str = "/run/systemd/timesync/synchronized";
 
+/// A clock that was not set yet is looked at again after so long, in ms: a site without a link at boot gets one later.
+const LOOK_EVERY_MS: u64 = 10_000;
+
 /// Monotonic time since its creation, and the wall clock.
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
-    synchronised: bool,
+    /// Whether the network had set the clock at the last look, and when that was, in ms. Once set it counts as set.
+    synchronised: Cell<(bool, u64)>,
 }
 
 impl Clock {
@@ -26,7 +31,7 @@ impl Clock {
     pub fn start() -> Self {
         Self {
             started: Instant::now(),
-            synchronised: Path::new(SYNCHRONISED_MARK).exists(),
+            synchronised: Cell::new((Path::new(SYNCHRONISED_MARK).exists(), 0)),
         }
     }
 
@@ -39,7 +44,7 @@ impl Clock {
             .map_or(0, |since| since.as_secs());
         let quality = match wall_s {
             0..PLAUSIBLE_S => ClockQuality::Unknown,
-            _ if self.synchronised => ClockQuality::Synchronised,
+            _ if self.is_synchronised(mono_ms) => ClockQuality::Synchronised,
             _ => ClockQuality::Informative,
         };
         Now {
@@ -47,6 +52,16 @@ impl Clock {
             wall_s: if quality == ClockQuality::Unknown { 0 } else { wall_s },
             quality,
         }
+    }
+
+    fn is_synchronised(&self, mono_ms: u64) -> bool {
+        let (was, looked_ms) = self.synchronised.get();
+        if was || mono_ms.saturating_sub(looked_ms) < LOOK_EVERY_MS {
+            return was;
+        }
+        let is = Path::new(SYNCHRONISED_MARK).exists();
+        self.synchronised.set((is, mono_ms));
+        is
     }
 
     /// The instant at which `mono_ms` is reached.

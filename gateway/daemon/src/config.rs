@@ -1,6 +1,8 @@
 //! The configuration file and the secrets file beside it. Unknown keys are refused; every error names the file and the
 //! key. `deploy/config/holdfast.toml` documents every key.
 
+mod health;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -69,6 +71,8 @@ struct File {
     trust: TrustSection,
     #[serde(default)]
     limits: LimitsSection,
+    #[serde(default)]
+    health: health::HealthSection,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,6 +90,20 @@ struct StoreSection {
     dir: PathBuf,
     #[serde(default = "snapshot_every_default")]
     snapshot_every: u64,
+    #[serde(default = "reserve_default")]
+    reserve_mib: u64,
+    #[serde(default = "keep_d_default")]
+    keep_d: u32,
+}
+
+/// Room for the records of everything that goes on when no new unsecured session begins: leases, accepts, stops.
+fn reserve_default() -> u64 {
+    64
+}
+
+/// What a hub that was put back from a backup may still ask for: semantics, section 8, conflict 11.
+const fn keep_d_default() -> u32 {
+    90
 }
 
 fn snapshot_every_default() -> u64 {
@@ -115,6 +133,9 @@ struct DeviceSection {
     kind: String,
     #[serde(default = "one")]
     outlets: u8,
+    /// A charger of cars.
+    #[serde(default)]
+    car: bool,
 }
 
 fn one() -> u8 {
@@ -131,8 +152,6 @@ struct LinkSection {
     batches_a_second_max: u32,
     #[serde(default = "backoff_default")]
     reconnect_s_max: u64,
-    #[serde(default = "reconnects_default")]
-    reconnects_a_minute_max: u32,
 }
 
 fn keep_alive_default() -> u16 {
@@ -145,10 +164,6 @@ fn batches_default() -> u32 {
 
 fn backoff_default() -> u64 {
     30
-}
-
-fn reconnects_default() -> u32 {
-    RECONNECTS_A_MINUTE_MAX
 }
 
 #[derive(Debug, Deserialize)]
@@ -166,15 +181,16 @@ struct LimitsSection {
     confirmation_s: Option<u64>,
     ask_ms: Option<u64>,
     attempts_a_minute_max: Option<u32>,
-    recover_ms: Option<u64>,
-    probe_ms: Option<u64>,
-    probe_max_ms: Option<u64>,
+    starts_an_hour_max: Option<u32>,
+    device_change_ms: Option<u64>,
     #[serde(default)]
     charger: KindSection,
     #[serde(default)]
     washer: KindSection,
     #[serde(default)]
     dispenser: KindSection,
+    #[serde(default)]
+    car: KindSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -187,6 +203,9 @@ struct KindSection {
     outage_money_max: Option<i64>,
     start_within_s: Option<u16>,
     meter_every_s: Option<u16>,
+    outage_count_lower: Option<u32>,
+    emergency_units: Option<u64>,
+    invalidation_units: Option<u64>,
 }
 
 /// The secrets file as written.
@@ -235,12 +254,7 @@ pub struct LinkConfig {
     pub batches_a_second_max: u32,
     /// Longest wait between two attempts to connect, in s.
     pub reconnect_s_max: u64,
-    /// Most attempts to connect within a minute.
-    pub reconnects_a_minute_max: u32,
 }
-
-/// Reconnects per identity are five a minute at most (semantics, section 9).
-pub const RECONNECTS_A_MINUTE_MAX: u32 = 5;
 
 /// Everything `holdfast run` needs, checked.
 #[derive(Clone, Debug)]
@@ -253,6 +267,11 @@ pub struct Config {
     pub dir: PathBuf,
     /// Records between snapshots.
     pub snapshot_every: u64,
+    /// Free space of the disk at which no new unsecured session begins, in bytes; 0: not looked at.
+    pub reserve_bytes: u64,
+    /// The journal keeps what is younger than so many days, whatever has a receipt. Nothing is pruned yet, so it keeps
+    /// everything.
+    pub keep_d: u32,
     /// How devices are reached.
     pub device_side: DeviceSide,
     /// One secret a device.
@@ -312,10 +331,15 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     let check_secrets = Checker { path: &secrets_path };
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
+    let gateway = check.name("site.gateway", &file.site.gateway)?;
+    let mut limits = limits(&check, &file.limits)?;
+    let name = format!("{}/{}", file.site.name, file.site.gateway);
+    file.health.fill(&check, &name, file.link.is_some(), &mut limits)?;
     let core = CoreConfig {
         devices,
-        limits: limits(&check, &file.limits)?,
+        limits,
         offset_min: file.site.utc_offset_min,
+        gateway: Some(gateway),
     };
     if !(-720..=840).contains(&core.offset_min) {
         return check.fail("site.utc_offset_min", "an offset from UTC is -720 to 840 minutes");
@@ -337,9 +361,11 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     }
     Ok(Config {
         site: check.name("site.name", &file.site.name)?,
-        gateway: check.name("site.gateway", &file.site.gateway)?,
+        gateway,
         dir: base.join(&file.store.dir),
         snapshot_every: file.store.snapshot_every.max(1),
+        reserve_bytes: file.store.reserve_mib.saturating_mul(1 << 20),
+        keep_d: file.store.keep_d,
         device_side: device_side(&check, &file.devices, &secrets)?,
         device_secrets,
         monitor_password: secrets.monitor_password.clone(),
@@ -404,6 +430,9 @@ fn devices(
                 format_args!("a device has 1 to {OUTLETS_MAX} outlets"),
             );
         }
+        if section.car && kind != Kind::Charger {
+            return check.fail(&format!("{key}.car"), format_args!("a {} charges no car", kind.word()));
+        }
         let Some(secret) = secrets.devices.get(&section.id) else {
             return check_secrets.fail("devices", format_args!("no secret for device {id}"));
         };
@@ -414,6 +443,7 @@ fn devices(
                 DeviceConfig {
                     kind,
                     outlets: section.outlets,
+                    car: section.car,
                 },
             )
             .is_some()
@@ -469,7 +499,6 @@ fn link(
         keep_alive_s: section.keep_alive_s.max(5),
         batches_a_second_max: section.batches_a_second_max,
         reconnect_s_max: section.reconnect_s_max.max(1),
-        reconnects_a_minute_max: section.reconnects_a_minute_max.max(1),
     }))
 }
 
@@ -493,6 +522,7 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
         ("charger", &section.charger, &mut limits.charger),
         ("washer", &section.washer, &mut limits.washer),
         ("dispenser", &section.dispenser, &mut limits.dispenser),
+        ("car", &section.car, &mut limits.car),
     ];
     for (name, section, limits) in kinds {
         kind_limits(section, limits);
@@ -503,24 +533,32 @@ fn limits(check: &Checker<'_>, section: &LimitsSection) -> Result<Limits, Config
                 "units, money, duration and meter interval are above zero",
             );
         }
+        if limits.outage_count_lower > limits.outage_count_max {
+            return check.fail(
+                &format!("limits.{name}.outage_count_lower"),
+                "at most outage_count_max: beyond that nobody is served unsecured",
+            );
+        }
     }
     let set = |target: &mut u64, value: Option<u64>| *target = value.unwrap_or(*target);
     set(&mut limits.list_full_s, section.list_full_s);
     set(&mut limits.list_half_s, section.list_half_s);
     set(&mut limits.confirmation_s, section.confirmation_s);
     set(&mut limits.ask_ms, section.ask_ms);
-    set(&mut limits.recover_ms, section.recover_ms);
-    set(&mut limits.probe_ms, section.probe_ms);
-    set(&mut limits.probe_max_ms, section.probe_max_ms);
+    set(&mut limits.device_change_ms, section.device_change_ms);
+    limits.starts_an_hour_max = section.starts_an_hour_max.unwrap_or(limits.starts_an_hour_max);
     limits.site_budget = section.site_budget.map_or(limits.site_budget, Money);
     limits.attempts_a_minute_max = section.attempts_a_minute_max.unwrap_or(limits.attempts_a_minute_max);
     if limits.ask_ms > 2_000 {
         return check.fail("limits.ask_ms", "nobody waits longer than 2,000 ms for a verdict");
     }
-    if limits.probe_ms == 0 || limits.attempts_a_minute_max == 0 || limits.site_budget.0 < 0 {
+    if limits.starts_an_hour_max == 0 {
+        return check.fail("limits.starts_an_hour_max", "above zero: else nobody is served");
+    }
+    if limits.attempts_a_minute_max == 0 || limits.site_budget.0 < 0 {
         return check.fail(
             "limits",
-            "probe_ms and attempts_a_minute_max are above zero, site_budget is not negative",
+            "attempts_a_minute_max is above zero, site_budget is not negative",
         );
     }
     Ok(limits)
@@ -534,4 +572,9 @@ fn kind_limits(section: &KindSection, limits: &mut KindLimits) {
     limits.outage_money_max = section.outage_money_max.map_or(limits.outage_money_max, Money);
     limits.start_within_s = section.start_within_s.unwrap_or(limits.start_within_s);
     limits.meter_every_s = section.meter_every_s.unwrap_or(limits.meter_every_s);
+    limits.emergency_units = section.emergency_units.map_or(limits.emergency_units, Units);
+    limits.invalidation_units = section.invalidation_units.map_or(limits.invalidation_units, Units);
+    // Where only the upper count is given, a lower one that was the default does not contradict it.
+    let lower = limits.outage_count_lower.min(limits.outage_count_max);
+    limits.outage_count_lower = section.outage_count_lower.unwrap_or(lower);
 }

@@ -6,9 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::{Gateway, Now};
+use gateway_core::{Gateway, Input, Instant, Now, health::Track, report::Span, why::Wanted};
 use journal::Reader;
-use proto::book::{Book, Transfer};
+use proto::{
+    book::{Book, Transfer},
+    link::Mark,
+    message::Closing,
+    trust::ArtifactKind,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
@@ -17,7 +22,14 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::{engine::Job, record, store::Store};
+use crate::{
+    artifacts::Desk,
+    engine::{DONE, Job},
+    look::{self, LookError},
+    record,
+    store::Store,
+    trust,
+};
 
 /// Longest question, in bytes.
 const QUESTION_BYTES_MAX: u64 = 4_096;
@@ -32,6 +44,100 @@ pub enum Query {
     Sessions,
     /// Every line of the book.
     Ledger,
+    /// Why a session was granted or refused.
+    Why {
+        /// Which.
+        wanted: Wanted,
+        /// Offset of local time from UTC, in minutes.
+        offset_min: i16,
+    },
+    /// What an outage did.
+    Report {
+        /// Of what.
+        span: Span,
+        /// Offset of local time from UTC, in minutes.
+        offset_min: i16,
+    },
+    /// The lists: active, before, set aside.
+    Lists,
+    /// What would change if that which is set aside were adopted.
+    Diff {
+        /// Lists or prices.
+        what: Gated,
+    },
+    /// Adopt what is set aside.
+    Adopt {
+        /// Lists or prices.
+        what: Gated,
+        /// Its revision; 0: whichever it is.
+        revision: u64,
+    },
+    /// Go back to the list before.
+    RollBack,
+    /// Take in a file of signed artifacts.
+    Import {
+        /// Where it is.
+        file: PathBuf,
+    },
+}
+
+/// What the gate may set aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Gated {
+    /// The list of id tokens.
+    #[default]
+    List,
+    /// The prices.
+    Tariffs,
+}
+
+impl Gated {
+    /// As it is signed.
+    #[must_use]
+    pub const fn kind(self) -> ArtifactKind {
+        match self {
+            Self::List => ArtifactKind::List,
+            Self::Tariffs => ArtifactKind::Tariffs,
+        }
+    }
+}
+
+/// What the engine's answers are made of.
+pub struct Look<'a> {
+    /// The state.
+    pub gateway: &'a Gateway,
+    /// The clocks.
+    pub now: Now,
+    /// Messages of devices that were dropped.
+    pub dropped: u64,
+    /// Artifacts that were rejected.
+    pub rejected: u64,
+    /// Whether the link stands.
+    pub link: bool,
+    /// The store.
+    pub store: &'a Store,
+}
+
+impl Look<'_> {
+    /// The engine's answers.
+    #[must_use]
+    pub fn answer(&self, query: &Query) -> Value {
+        match query {
+            Query::Status => status(self),
+            Query::Sessions => sessions(self.gateway),
+            Query::Lists => trust::show(self.gateway, &self.now),
+            Query::Diff { what } => trust::diff(self.gateway, what.kind()),
+            Query::Ledger
+            | Query::Why { .. }
+            | Query::Report { .. }
+            | Query::Adopt { .. }
+            | Query::RollBack
+            | Query::Import { .. } => {
+                json!({"error": "this is not answered by looking at the engine"})
+            }
+        }
+    }
 }
 
 /// A line of the book, as it is exported.
@@ -64,33 +170,41 @@ impl From<&Transfer> for Line {
     }
 }
 
-/// The engine's answers.
-pub fn answer(query: &Query, gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) -> Value {
-    match query {
-        Query::Status => status(gateway, now, dropped, link, store),
-        Query::Sessions => sessions(gateway),
-        Query::Ledger => json!({"error": "the ledger is read from the journal, not from the engine"}),
-    }
-}
-
-fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) -> Value {
+fn status(look: &Look<'_>) -> Value {
+    let Look { gateway, now, .. } = *look;
+    let trust = gateway.trust();
     let health = gateway.health();
     let outbox = gateway.outbox();
     let (list, revocations, tariffs) = gateway.trust().revisions();
     let time = gateway.timeline();
+    let at = time.at(&now);
     json!({
         "boot": time.boot,
         "epoch": time.epoch,
         "up_s": now.mono_ms / 1000,
         "clock": format!("{:?}", now.quality).to_lowercase(),
-        "authorize": health.mode.word(),
-        "authorize_since_s": time.at(&now).since_ms(health.since) / 1000,
-        "link": link,
+        "authorize": health.authorize.mode.word(),
+        "authorize_since_s": at.since_ms(health.authorize.since) / 1000,
+        "authorize_evidence": seen(&health.authorize, at),
+        "commit": health.commit.mode.word(),
+        "commit_since_s": at.since_ms(health.commit.since) / 1000,
+        "commit_evidence": seen(&health.commit, at),
+        "control": health.control.mode.word(),
+        "control_since_s": at.since_ms(health.control.since) / 1000,
+        "control_evidence": seen(&health.control, at),
+        "healthy": health.is_healthy(at, &gateway.config().limits),
+        "mass_denial_s": health.breaker.latched.map(|since| at.since_ms(since) / 1000),
+        "tokens_denied": health.breaker.suspects.len(),
+        "link": look.link,
         "devices": gateway.config().devices.len(),
         "tokens": gateway.trust().tokens(),
         "list_revision": list,
         "revocations_revision": revocations,
         "tariffs_revision": tariffs,
+        "policy_revision": gateway.policy_revision(),
+        "disk_scarce": gateway.is_disk_scarce(),
+        "leases": gateway.leases().rows().filter(|(_, _, row)| row.left().0 > 0).count(),
+        "leased": gateway.leases().rows().map(|(_, _, row)| row.left().0).sum::<i64>(),
         "sessions_open": gateway.sessions().open().count(),
         "exposure": gateway.risk().exposure().0,
         "held": gateway.book().holds().map(|(_, _, amount)| amount.0).sum::<i64>(),
@@ -98,9 +212,23 @@ fn status(gateway: &Gateway, now: Now, dropped: u64, link: bool, store: &Store) 
         "records": outbox.head(),
         "receipted": outbox.cursor(),
         "waiting": outbox.waiting(),
-        "journal": store.head(),
-        "messages_dropped": dropped,
+        "quarantined": outbox.quarantined(),
+        "remarks": remarks(gateway),
+        "journal": look.store.head(),
+        "messages_dropped": look.dropped,
+        "artifacts_rejected": look.rejected,
+        "list_aside": trust.aside().map_or(0, |aside| aside.list.head().revision),
+        "tariffs_aside": trust.tariffs_aside().map_or(0, |table| table.revision),
+        "keys_epoch": trust.keys_epoch(),
     })
+}
+
+/// What a mode rests on.
+fn seen(track: &Track, at: Instant) -> String {
+    track.last.map_or_else(
+        || "nothing yet".to_owned(),
+        |signal| format!("{}, {} s ago", signal.words(), at.since_ms(track.last_at) / 1000),
+    )
 }
 
 fn sessions(gateway: &Gateway) -> Value {
@@ -112,6 +240,7 @@ fn sessions(gateway: &Gateway) -> Value {
             "outlet": session.request.outlet,
             "kind": session.request.kind.word(),
             "state": state(session),
+            "settlement": session.closing.map(|_| settlement(gateway, session)),
             "rule": session.rule.map(|rule| rule.step()),
             "refused": session.refused.map(|reason| reason.word()),
             "online": session.online,
@@ -122,6 +251,40 @@ fn sessions(gateway: &Gateway) -> Value {
         })
     });
     Value::Array(rows.collect())
+}
+
+/// Records that the hub did not simply book, for the operator to look at.
+fn remarks(gateway: &Gateway) -> Value {
+    let rows = gateway
+        .outbox()
+        .marks()
+        .map(|(sequence, mark)| json!({"record": sequence, "is": mark_word(mark)}));
+    Value::Array(rows.collect())
+}
+
+const fn mark_word(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Quarantined => "quarantined",
+        Mark::Disputed => "disputed",
+        Mark::Adjusted => "adjusted",
+        Mark::Aside => "aside",
+        Mark::Other => "other",
+    }
+}
+
+/// Where the money of a closed session stands: what the hub said of the record that closed it.
+fn settlement(gateway: &Gateway, session: &gateway_core::Session) -> &'static str {
+    let outbox = gateway.outbox();
+    match session.closing {
+        Some(Closing::Voided) => "voided",
+        Some(Closing::Captured | Closing::Unknown | Closing::Other) | None => match outbox.mark(session.closed_by) {
+            Some(Mark::Disputed | Mark::Aside) => "disputed",
+            Some(Mark::Quarantined) => "quarantined",
+            Some(Mark::Adjusted) => "adjusted",
+            Some(Mark::Other) | None if session.closed_by <= outbox.cursor() => "settled",
+            Some(Mark::Other) | None => "captured",
+        },
+    }
 }
 
 fn state(session: &gateway_core::Session) -> &'static str {
@@ -181,7 +344,7 @@ pub fn socket_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>) -> std::io::Result<()> {
+pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>, desk: Desk) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let path = socket_path(dir);
     // One daemon a store: the journal's lock is ours, so a socket that is here is a dead one's.
@@ -193,9 +356,9 @@ pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>) -> std
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (reader, engine) = (reader.clone(), engine.clone());
+            let (reader, engine, desk) = (reader.clone(), engine.clone(), desk.clone());
             tokio::spawn(async move {
-                if let Err(error) = converse(stream, reader, engine).await {
+                if let Err(error) = converse(stream, reader, engine, desk).await {
                     tracing::debug!(%error, "control connection");
                 }
             });
@@ -204,7 +367,7 @@ pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>) -> std
     Ok(())
 }
 
-async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>, desk: Desk) -> std::io::Result<()> {
     let (incoming, mut outgoing) = stream.into_split();
     let mut question = String::new();
     BufReader::new(incoming.take(QUESTION_BYTES_MAX))
@@ -218,6 +381,17 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>)
                 Err(error) => json!({ "error": error }),
             }
         }
+        Ok(Query::Why { wanted, offset_min }) => from_journal(move || look::why(&reader, &wanted, offset_min)).await,
+        Ok(Query::Report { span, offset_min }) => from_journal(move || look::report(&reader, span, offset_min)).await,
+        Ok(Query::Adopt { what, revision }) => {
+            let kind = what.kind();
+            order(&desk, Input::Adopt { kind, revision }).await
+        }
+        Ok(Query::RollBack) => order(&desk, Input::RollBack).await,
+        Ok(Query::Import { file }) => match desk.import(&file).await {
+            Ok(rows) => json!(rows),
+            Err(error) => json!({ "error": error }),
+        },
         Ok(query) => {
             let (reply, answer) = oneshot::channel();
             let sent = engine.send(Job::Query(query, reply)).await;
@@ -233,6 +407,26 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>)
     let mut line = answer.to_string();
     line.push('\n');
     outgoing.write_all(line.as_bytes()).await
+}
+
+/// Reads the journal beside the engine, which goes on meanwhile.
+async fn from_journal<T: Serialize + Send + 'static>(
+    read: impl FnOnce() -> Result<T, LookError> + Send + 'static,
+) -> Value {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(found)) => json!(found),
+        Ok(Err(error)) => json!({"error": error.to_string(), "exit": error.exit_code()}),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+/// Has something decided; whatever is not done is an error.
+async fn order(desk: &Desk, input: Input) -> Value {
+    match desk.order(input).await {
+        Ok(outcome) if outcome == DONE => json!({ "result": outcome }),
+        Ok(outcome) => json!({ "error": outcome }),
+        Err(_) => json!({"error": "the gateway is stopping"}),
+    }
 }
 
 /// Asks a running daemon.

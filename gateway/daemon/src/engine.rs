@@ -5,12 +5,15 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use gateway_core::{Alarm, Effect, Event, Gateway, Ignored, Input, Said};
-use proto::id::DeviceId;
+use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said};
+use proto::{
+    id::DeviceId,
+    trust::{ArtifactKind, IssuerKey},
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -28,12 +31,11 @@ const BATCH_JOBS_MAX: usize = 256;
 /// Code of the trouble that the engine itself reports when there is no link: as HTTP's "service unavailable".
 const CODE_NO_LINK: u16 = 503;
 
+/// What an order comes to when all is well.
+pub const DONE: &str = "done";
+
 /// Something for the engine.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "messages are what passes most; a box each would cost an allocation"
-)]
 pub enum Job {
     /// A device said something.
     Device {
@@ -48,6 +50,11 @@ pub enum Job {
     },
     /// From the link.
     Cloud(Input),
+    /// The disk's reserve is reached, or there is room again.
+    Disk {
+        /// Whether it is reached.
+        is_scarce: bool,
+    },
     /// Where in the journal to look for ledger records behind this one.
     Find {
         /// A ledger sequence.
@@ -55,6 +62,10 @@ pub enum Job {
         /// The nearest mark at or before it.
         reply: oneshot::Sender<Mark>,
     },
+    /// Which keys may sign a kind of artifact now.
+    Signers(ArtifactKind, oneshot::Sender<Vec<IssuerKey>>),
+    /// Somebody wants something decided, and to know what became of it.
+    Order(Box<Input>, oneshot::Sender<String>),
     /// Somebody looks.
     Query(Query, oneshot::Sender<serde_json::Value>),
     /// Finish what has begun and stop.
@@ -72,8 +83,12 @@ pub struct Position {
     pub head: u64,
     /// Last one with a receipt.
     pub cursor: u64,
-    /// Revisions of list, revocations, tariffs.
+    /// Newest revisions adopted of list, revocations, tariffs.
     pub revisions: (u64, u64, u64),
+    /// Revision of the leases.
+    pub leases_revision: u64,
+    /// Revision of the policy; 0: none.
+    pub policy_revision: u64,
 }
 
 /// The engine's surroundings.
@@ -88,6 +103,10 @@ pub struct Shell {
     pub position: watch::Sender<Position>,
     /// For counters.
     pub opener: Arc<Opener>,
+    /// The keys of the configuration.
+    pub issuer_keys: Vec<IssuerKey>,
+    /// Artifacts that were not believed.
+    pub rejected: Arc<AtomicU64>,
 }
 
 /// The engine.
@@ -99,6 +118,7 @@ pub struct Engine {
     shell: Shell,
     effects: Vec<Effect>,
     acks: Vec<Ack>,
+    replies: Vec<(oneshot::Sender<String>, String)>,
     follow_ups: VecDeque<Input>,
     replayed: u64,
 }
@@ -125,6 +145,7 @@ impl Engine {
             shell,
             effects: Vec::new(),
             acks: Vec::new(),
+            replies: Vec::new(),
             follow_ups: VecDeque::new(),
             replayed: 0,
         };
@@ -185,12 +206,32 @@ impl Engine {
             Job::Cloud(input) => {
                 self.take(&input);
             }
+            Job::Signers(kind, reply) => {
+                let keys = self.gateway.trust().signers(kind, &self.shell.issuer_keys);
+                drop(reply.send(keys));
+            }
+            Job::Order(input, reply) => {
+                let (_, outcome) = self.take_and_tell(&input);
+                self.replies.push((reply, outcome));
+            }
+            Job::Disk { is_scarce } => {
+                self.take(&Input::Disk { is_scarce });
+            }
             // Who asks may have gone away; then nobody is there to be told.
             Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
             Job::Query(query, reply) => {
                 let dropped = self.shell.opener.dropped() + self.replayed;
                 let link = self.shell.link_up.load(Ordering::Relaxed);
-                let answer = control::answer(&query, &self.gateway, self.clock.now(), dropped, link, &self.store);
+                let rejected = self.shell.rejected.load(Ordering::Relaxed);
+                let look = control::Look {
+                    gateway: &self.gateway,
+                    now: self.clock.now(),
+                    dropped,
+                    rejected,
+                    link,
+                    store: &self.store,
+                };
+                let answer = look.answer(&query);
                 drop(reply.send(answer));
             }
             Job::Shutdown => return true,
@@ -212,6 +253,11 @@ impl Engine {
 
     /// Decides and applies; what follows waits for the commit. Returns whether anything happened.
     fn take(&mut self, input: &Input) -> bool {
+        self.take_and_tell(input).0
+    }
+
+    /// As [`Self::take`]; also says what came of it.
+    fn take_and_tell(&mut self, input: &Input) -> (bool, String) {
         let now = self.clock.now();
         let decision = self.gateway.decide(&now, input);
         if let Some(ignored) = decision.ignored {
@@ -221,8 +267,9 @@ impl Engine {
             report(event);
             self.store.stage(&mut self.gateway, &now, event);
         }
+        let outcome = outcome(&decision);
         self.effects.extend(decision.effects);
-        !decision.events.is_empty()
+        (!decision.events.is_empty(), outcome)
     }
 
     fn ignored(&mut self, ignored: &Ignored) {
@@ -232,9 +279,23 @@ impl Engine {
                 tracing::debug!(%ignored, "message dropped");
             }
             Ignored::ForeignReceipt { .. } => tracing::warn!(%ignored, "receipt ignored"),
+            // The newest comes again with every hello; an older one was kept by somebody.
+            Ignored::Stale(stale) if stale.found < stale.active => tracing::error!(%ignored, "ALARM old artifact"),
+            Ignored::Base { .. } | Ignored::Trailer { .. } => {
+                tracing::warn!(%ignored, "the whole list is needed");
+                if let Some(link) = &self.shell.link {
+                    // A link that is down, or has no room, says hello by itself when it can.
+                    let _ = link.try_send(LinkJob::FetchList);
+                }
+            }
+            Ignored::CommandRepeated(_) | Ignored::CommandStale(_) => tracing::info!(%ignored, "command not run"),
+            Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
             Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
             | Ignored::Stale(_)
+            | Ignored::Aside { .. }
+            | Ignored::NothingAside(_)
+            | Ignored::NothingBefore
             | Ignored::OldReceipt { .. }
             | Ignored::NotDue => tracing::debug!(%ignored, "nothing to do"),
         }
@@ -251,18 +312,27 @@ impl Engine {
         for ack in self.acks.drain(..) {
             ack.accept();
         }
+        for (reply, outcome) in self.replies.drain(..) {
+            // Who asked may have gone away.
+            drop(reply.send(outcome));
+        }
         Ok(())
     }
 
     fn publish_position(&self) {
         let time = self.gateway.timeline();
         let outbox = self.gateway.outbox();
+        let trust = self.gateway.trust();
+        let (_, revocations, tariffs) = trust.revisions();
         let position = Position {
             epoch: time.epoch,
             boot: time.boot,
             head: outbox.head(),
             cursor: outbox.cursor(),
-            revisions: self.gateway.trust().revisions(),
+            // Whatever an operator went back from is not asked for again.
+            revisions: (trust.list_newest(), revocations, tariffs),
+            leases_revision: self.gateway.leases().revision(),
+            policy_revision: self.gateway.policy_revision(),
         };
         self.shell
             .position
@@ -279,32 +349,56 @@ impl Engine {
             Effect::RaiseCounter { device, last } => self.sealer.raise(&device, last),
             Effect::Ask(ask) => {
                 let number = ask.ask;
-                let up = self.shell.link_up.load(Ordering::Relaxed);
-                let sent = up
-                    && self
-                        .shell
-                        .link
-                        .as_ref()
-                        .is_some_and(|link| link.try_send(LinkJob::Ask(ask)).is_ok());
-                if !sent {
+                if !self.send_link(LinkJob::Ask(ask)) {
                     self.follow_ups.push_back(Input::Trouble {
                         ask: number,
                         code: CODE_NO_LINK,
                     });
                 }
             }
+            // What does not leave is not answered; the core keeps the deadline.
+            Effect::Echo(echo) => drop(self.send_link(LinkJob::Echo(echo))),
+            Effect::Hello => drop(self.send_link(LinkJob::Hello)),
             Effect::Alarm(alarm) => raise(&alarm),
         }
+    }
+
+    /// Returns whether the link took it. Nothing waits for a link that is known to be down.
+    fn send_link(&self, job: LinkJob) -> bool {
+        let up = self.shell.link_up.load(Ordering::Relaxed);
+        up && self.shell.link.as_ref().is_some_and(|link| link.try_send(job).is_ok())
+    }
+}
+
+/// What became of an order, in words.
+fn outcome(decision: &Decision) -> String {
+    let alarm = decision.effects.iter().find_map(|effect| match effect {
+        Effect::Alarm(alarm) => Some(alarm.to_string()),
+        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Ask(_) | Effect::Echo(_) | Effect::Hello => None,
+    });
+    match (decision.ignored, alarm) {
+        (Some(ignored), _) => format!("ignored: {ignored}"),
+        (None, Some(alarm)) => alarm,
+        (None, None) => DONE.to_owned(),
     }
 }
 
 fn raise(alarm: &Alarm) {
     match alarm {
-        Alarm::DeviceFault { .. } => tracing::warn!(%alarm, "ALARM"),
+        Alarm::Mode { mode, .. } if mode.asks() => tracing::info!(%alarm, "ALARM over"),
+        Alarm::DeviceFault { .. } | Alarm::Clock { .. } | Alarm::TokenDenied { .. } | Alarm::Mode { .. } => {
+            tracing::warn!(%alarm, "ALARM")
+        }
         Alarm::Diverged { .. }
         | Alarm::Quarantined { .. }
+        | Alarm::Trailer { .. }
+        | Alarm::PolicySetAside { .. }
+        | Alarm::DiskScarce
         | Alarm::HubRegressed { .. }
         | Alarm::Epoch { .. }
+        | Alarm::MassDenial
+        | Alarm::RecordQuarantined { .. }
+        | Alarm::RecordDisputed { .. }
         | Alarm::Register { .. } => tracing::error!(%alarm, "ALARM"),
     }
 }
@@ -312,17 +406,28 @@ fn raise(alarm: &Alarm) {
 /// What an operator acts on.
 fn report(event: &Event) {
     match event {
-        Event::ModeChanged(e) => tracing::warn!(mode = e.mode.word(), "authorize is {} now", e.mode.word()),
+        Event::ModeChanged(e) => {
+            let (capability, mode) = (e.capability.word(), e.mode.word());
+            tracing::info!(capability, mode, "{capability} is {mode} now");
+        }
         Event::ListAdopted(e) => tracing::info!(revision = e.revision, "list adopted"),
         Event::RevocationsAdopted(e) => {
             tracing::info!(revision = e.revision, count = e.entries.len(), "revocations adopted")
         }
-        Event::TariffAdopted(e) => {
-            tracing::info!(
+        Event::TariffsAdopted(e) => tracing::info!(revision = e.revision, kinds = e.entries.len(), "tariffs adopted"),
+        Event::KeysAdopted(e) => tracing::warn!(epoch = e.epoch, keys = e.keys.len(), "issuer keys adopted"),
+        Event::Adopted(e) => {
+            tracing::warn!(
+                kind = e.kind.word(),
                 revision = e.revision,
-                kind = e.entry.kind.word(),
-                tariff = e.entry.tariff.id,
-                "tariff adopted"
+                "an operator adopted what was set aside"
+            );
+        }
+        Event::RolledBack(e) => {
+            tracing::warn!(
+                revision = e.revision,
+                from = e.from,
+                "an operator went back to the list before"
             );
         }
         Event::Silent(e) => tracing::warn!(session = %e.session, "the device is silent; the hold stays"),
@@ -332,7 +437,21 @@ fn report(event: &Event) {
         Event::Refused(e) => {
             tracing::debug!(session = %e.request.session, device = %e.request.device, reason = e.reason.word(), "refused");
         }
-        Event::Booted(_)
+        Event::LeaseTaken(e) => {
+            tracing::info!(account = e.lease.account, lease = e.lease.epoch, amount = %e.lease.amount, "lease taken over");
+        }
+        Event::LeaseReturned(e) => {
+            tracing::info!(account = e.account, lease = e.epoch, amount = %e.amount, "lease given back");
+        }
+        Event::PolicyAdopted(e) => tracing::info!(revision = e.policy.revision, "policy adopted"),
+        Event::DiskChanged(e) => tracing::warn!(is_scarce = e.is_scarce, "the disk's reserve"),
+        Event::Limited(e) => {
+            tracing::info!(session = %e.session, units = e.units.0, "the device is told to end earlier")
+        }
+        Event::ClockChanged(e) => tracing::info!(skew_s = e.skew_s, quality = ?e.quality, "the clock changed"),
+        Event::LeasesRead(_)
+        | Event::AskedAgain(_)
+        | Event::Booted(_)
         | Event::Heard(_)
         | Event::Greeted(_)
         | Event::Asked(_)
@@ -347,9 +466,15 @@ fn report(event: &Event) {
         | Event::CommandAnswered(_)
         | Event::ListStaged(_)
         | Event::Quarantined(_)
+        | Event::TariffsStaged(_)
         | Event::Evidence(_)
         | Event::Receipted(_)
         | Event::Rewound(_)
+        | Event::Contested(_)
+        | Event::CanaryRight(_)
+        | Event::EchoAsked(_)
+        | Event::HelloAsked(_)
+        | Event::Noted(_)
         | Event::Kept(_) => tracing::trace!(?event, "applied"),
     }
 }

@@ -5,21 +5,29 @@
 //! [`cloud`] link asks, uploads and fetches; it never stands in a user's way for longer than the core's deadline.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod artifacts;
 pub mod clock;
 pub mod cloud;
 pub mod config;
 pub mod control;
 pub mod devices;
+mod disk;
 pub mod engine;
+pub mod look;
 pub mod mqtt;
 pub mod record;
 pub mod run;
 pub mod store;
+pub mod trust;
 
 /// Exit codes, as in sysexits.h where it has one.
 pub mod exit {
     /// Wrong usage.
     pub const USAGE: u8 = 64;
+    /// Something in a file is not believed.
+    pub const DATA: u8 = 65;
+    /// What was asked for is not there, or not told from others.
+    pub const NOT_FOUND: u8 = 66;
     /// A port or socket cannot be had, or no daemon answers.
     pub const UNAVAILABLE: u8 = 69;
     /// An invariant is broken.

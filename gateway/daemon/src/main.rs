@@ -11,8 +11,10 @@ use serde_json::Value;
 
 use gateway::{
     config::{self, Config},
-    control::{self, Query},
-    exit, run, store,
+    control::{self, Gated, Query},
+    exit,
+    look::command,
+    run, store,
 };
 
 #[derive(Parser)]
@@ -20,7 +22,7 @@ use gateway::{
     name = "holdfast",
     version,
     about = "Edge gateway for chargers, washers and water dispensers that goes on authorizing when its cloud is dark or lies",
-    after_help = "Exit codes: 0 done; 64 wrong usage; 69 a port or socket is not to be had; 74 the journal failed; 78 the configuration is wrong."
+    after_help = "Exit codes: 0 done; 64 wrong usage; 65 an artifact is not believed; 66 no such session or outage; 69 a port or socket is not to be had; 74 the journal failed; 78 the configuration is wrong."
 )]
 struct Cli {
     /// Configuration file
@@ -60,15 +62,76 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Explain a session: which rule decided, on what evidence, and what became of the money
+    #[command(after_help = command::WHY_HELP)]
+    Why(command::WhyCommand),
+    /// Report what happened
+    #[command(subcommand)]
+    Report(ReportCommand),
+    /// Lists of id tokens and prices: what is set aside, and what to do about it
+    #[command(subcommand)]
+    List(ListCommand),
+    /// Signed artifacts from elsewhere
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
 }
 
 #[derive(Subcommand)]
+enum ReportCommand {
+    /// An outage: who was served, money at risk and lost, and what any other gateway would have done
+    #[command(after_help = command::OUTAGE_HELP)]
+    Outage(command::OutageCommand),
+}
+
+#[derive(Subcommand)]
 enum LedgerCommand {
     /// Print every line of the book, of a running or a stopped gateway
     Export {
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum ListCommand {
+    /// Show the active list, the one before it and the one that is set aside
+    Show {
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what would change if that which is set aside were adopted
+    Diff {
+        /// What is meant
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adopt what is set aside
+    Adopt {
+        /// What is meant
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+        /// Only if it is this revision
+        #[arg(long, default_value_t = 0)]
+        revision: u64,
+    },
+    /// Go back to the list before the active one
+    Rollback,
+}
+
+#[derive(Subcommand)]
+enum TrustCommand {
+    /// Take in a file of signed artifacts; nothing in it is believed that is not signed
+    Import {
+        /// As `holdfast-hub export-artifacts` writes it
+        file: PathBuf,
         /// For machines
         #[arg(long)]
         json: bool,
@@ -96,6 +159,20 @@ fn main() -> ExitCode {
             };
         }
     };
+    // The files of a stopped gateway can be read anywhere, without its configuration.
+    match &cli.command {
+        Command::Why(why) if why.is_alone() => return why.run(None),
+        Command::Report(ReportCommand::Outage(outage)) if outage.is_alone() => return outage.run(None),
+        Command::Why(_)
+        | Command::Report(_)
+        | Command::Run { .. }
+        | Command::CheckConfig
+        | Command::Status { .. }
+        | Command::Sessions { .. }
+        | Command::Ledger(_)
+        | Command::List(_)
+        | Command::Trust(_) => {}
+    }
     let config = match config::load(&cli.config, cli.secrets.as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(exit::CONFIG, &error),
@@ -123,7 +200,19 @@ fn main() -> ExitCode {
         }
         Command::Status { json } => ask(&config, &Query::Status, json),
         Command::Sessions { json } => ask(&config, &Query::Sessions, json),
+        Command::Why(why) => why.run(Some(&config)),
+        Command::Report(ReportCommand::Outage(outage)) => outage.run(Some(&config)),
         Command::Ledger(LedgerCommand::Export { json }) => export(&config, json),
+        Command::List(command) => match command {
+            ListCommand::Show { json } => ask(&config, &Query::Lists, json),
+            ListCommand::Diff { what, json } => ask(&config, &Query::Diff { what }, json),
+            ListCommand::Adopt { what, revision } => ask(&config, &Query::Adopt { what, revision }, false),
+            ListCommand::Rollback => ask(&config, &Query::RollBack, false),
+        },
+        Command::Trust(TrustCommand::Import { file, json }) => match std::path::absolute(&file) {
+            Ok(file) => import(&config, file, json),
+            Err(error) => fail(exit::USAGE, &format!("{}: {error}", file.display())),
+        },
     }
 }
 
@@ -156,6 +245,24 @@ fn ask(config: &Config, query: &Query, json: bool) -> ExitCode {
     match block_on(control::ask(&config.dir, query)) {
         Ok(answer) => print_answer(&answer, json),
         Err(error) => fail(exit::UNAVAILABLE, &no_daemon(&config.dir, &error)),
+    }
+}
+
+/// Prints what became of each artifact; one that is not believed makes the whole command fail.
+fn import(config: &Config, file: PathBuf, json: bool) -> ExitCode {
+    let answer = match block_on(control::ask(&config.dir, &Query::Import { file })) {
+        Ok(answer) => answer,
+        Err(error) => return fail(exit::UNAVAILABLE, &no_daemon(&config.dir, &error)),
+    };
+    let is_rejected = |row: &Value| {
+        row["result"]
+            .as_str()
+            .is_some_and(|result| result.starts_with("rejected"))
+    };
+    let rejected = answer.as_array().is_some_and(|rows| rows.iter().any(is_rejected));
+    match print_answer(&answer, json) {
+        ExitCode::SUCCESS if rejected => ExitCode::from(exit::DATA),
+        code => code,
     }
 }
 

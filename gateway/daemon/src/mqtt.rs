@@ -4,10 +4,7 @@
 //! backoff, and it must be polled by a task of its own. So a [`Connection`] is used for one connection only, holds a
 //! small window, and whoever owns it keeps what must not be lost and connects again after [`Backoff`].
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::{
@@ -214,15 +211,7 @@ fn incoming(client: &AsyncClient, filter: &str, packet: Packet) -> Result<Option
 pub struct Backoff {
     max_ms: u64,
     ceiling_ms: u64,
-    /// Most attempts within a minute; 0: any number.
-    a_minute_max: usize,
-    /// The last attempts, in ms after the first.
-    attempts_ms: VecDeque<u64>,
-    first: Instant,
 }
-
-/// Length of the window of [`Backoff::limited`], in ms.
-const ATTEMPTS_WINDOW_MS: u64 = 60_000;
 
 /// First ceiling of a wait, in ms.
 const BACKOFF_FIRST_MS: u64 = 500;
@@ -232,89 +221,24 @@ const BACKOFF_LEAST_MS: u64 = 100;
 pub const STABLE_S: u64 = 10;
 
 impl Backoff {
-    /// Waits of at most `max_s` seconds. Made when the first attempt begins.
+    /// Waits of at most `max_s` seconds.
     #[must_use]
-    pub fn new(max_s: u64) -> Self {
+    pub const fn new(max_s: u64) -> Self {
         Self {
             max_ms: max_s * 1000,
             ceiling_ms: BACKOFF_FIRST_MS,
-            a_minute_max: 0,
-            attempts_ms: VecDeque::from([0]),
-            first: Instant::now(),
         }
-    }
-
-    /// No more than so many attempts within any minute, however short the waits are: whoever is closed out again and
-    /// again by a cloud in trouble must not be part of the trouble.
-    #[must_use]
-    pub const fn limited(mut self, a_minute_max: u32) -> Self {
-        self.a_minute_max = a_minute_max as usize;
-        self
     }
 
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
-        let now_ms = self.first.elapsed().as_millis() as u64;
-        self.next_wait_at(now_ms, &mut fastrand::Rng::new())
-    }
-
-    /// The next wait, with `now_ms` after the first attempt, by this chance.
-    pub fn next_wait_at(&mut self, now_ms: u64, rng: &mut fastrand::Rng) -> Duration {
         let ceiling = self.ceiling_ms.min(self.max_ms).max(BACKOFF_LEAST_MS + 1);
         self.ceiling_ms = ceiling.saturating_mul(2);
-        let jitter_ms = rng.u64(BACKOFF_LEAST_MS..ceiling);
-        let mut at_ms = now_ms + jitter_ms;
-        if self.a_minute_max > 0 {
-            while self.attempts_ms.len() > self.a_minute_max {
-                self.attempts_ms.pop_front();
-            }
-            if self.attempts_ms.len() == self.a_minute_max {
-                let oldest_ms = self.attempts_ms.pop_front().unwrap_or_default();
-                at_ms = at_ms.max(oldest_ms + ATTEMPTS_WINDOW_MS + jitter_ms);
-            }
-            self.attempts_ms.push_back(at_ms);
-        }
-        Duration::from_millis(at_ms - now_ms)
+        Duration::from_millis(fastrand::u64(BACKOFF_LEAST_MS..ceiling))
     }
 
     /// The last connection was good.
     pub const fn reset(&mut self) {
         self.ceiling_ms = BACKOFF_FIRST_MS;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whatever the chance, and however short each connection was, six attempts do not fit in a minute.
-    #[test]
-    fn attempts_within_a_minute_are_limited() {
-        for seed in 0..200 {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            let mut backoff = Backoff::new(30).limited(5);
-            let mut attempts_ms = vec![0];
-            for _ in 0..60 {
-                let closed_ms = attempts_ms.last().unwrap() + rng.u64(0..12_000);
-                if rng.u8(0..3) == 0 {
-                    backoff.reset();
-                }
-                attempts_ms.push(closed_ms + backoff.next_wait_at(closed_ms, &mut rng).as_millis() as u64);
-            }
-            let least_ms = attempts_ms.windows(6).map(|six| six[5] - six[0]).min().unwrap();
-            assert!(
-                least_ms > ATTEMPTS_WINDOW_MS,
-                "seed {seed}: {least_ms} ms, {attempts_ms:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn without_a_limit_the_first_waits_are_short() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut backoff = Backoff::new(2);
-        let waits: Vec<_> = (0..20).map(|i| backoff.next_wait_at(i, &mut rng)).collect();
-        assert!(waits.iter().all(|wait| *wait < Duration::from_secs(2)), "{waits:?}");
-        assert!(waits[0] < Duration::from_millis(BACKOFF_FIRST_MS));
     }
 }

@@ -95,12 +95,29 @@ kinds! {
         17 = ListStaged,
         18 = ListAdopted,
         19 = RevocationsAdopted,
-        20 = TariffAdopted,
+        20 = TariffsAdopted,
         21 = Quarantined,
         22 = Evidence,
         23 = ModeChanged,
         24 = Receipted,
         25 = Rewound,
+        30 = TariffsStaged,
+        31 = Adopted,
+        32 = RolledBack,
+        33 = KeysAdopted,
+        38 = Contested,
+        39 = CanaryRight,
+        40 = EchoAsked,
+        41 = HelloAsked,
+        46 = PolicyAdopted,
+        47 = DiskChanged,
+        48 = AskedAgain,
+        49 = Limited,
+        50 = ClockChanged,
+        62 = Noted,
+        54 = LeaseTaken,
+        55 = LeaseReturned,
+        56 = LeasesRead,
     }
     kept {
         128 = Timeline,
@@ -115,6 +132,31 @@ kinds! {
         137 = Outbox,
         138 = Trust,
         139 = Health,
+        144 = List,
+        146 = Tariffs,
+        150 = Activity,
+        154 = Drawn,
+        155 = Gone,
+        164 = Note,
+        165 = Orders,
+        160 = Lease,
+        161 = Leases,
+        176 = Decisions,
+    }
+}
+
+/// Whether a record need not be decoded by somebody who looks for one session: of a kind that never tells anything about
+/// one, or of one that always names its session while `names_it` says that this one does not. Kinds of later versions
+/// are always decoded.
+pub fn is_beside(bytes: &[u8], names_it: impl FnOnce() -> bool) -> bool {
+    // `[kind, ...]`, an array of three, and kinds below 24 are one byte.
+    let [0x83, kind, ..] = bytes else { return false };
+    match kind {
+        2 | 3 | 5 | 17 | 18 | 20 | 21 | 22 => true, // Heard, Greeted, Probed, lists, tariffs, Quarantined, Evidence.
+        // In two bytes: PolicyAdopted, DiskChanged.
+        0x18 => matches!(bytes.get(2), Some(46 | 47)),
+        4 | 6 | 7 | 8 | 10 | 11 | 12 | 13 => !names_it(), // Asked, Refused, Granted, Confirmed and what follows.
+        _ => false,
     }
 }
 

@@ -1,7 +1,10 @@
 //! `holdfast run`: opens the journal, replays it, starts the engine on a thread of its own, then lets devices and cloud
 //! in; stops in the reverse order.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64},
+};
 
 use mqtt_endpoint::{Endpoint, Limits};
 use proto::{seal::FRAME_BYTES_MAX, topic};
@@ -11,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    artifacts::Desk,
     clock::Clock,
     cloud::link::{LINK_JOBS_MAX, Link},
     config::{Config, DeviceSide},
@@ -20,6 +24,7 @@ use crate::{
         embedded::{self, DeviceAccess},
         external::{self, Outward},
     },
+    disk,
     engine::{Engine, JOBS_MAX, Job, Shell},
     exit,
     mqtt::Options,
@@ -112,13 +117,17 @@ async fn serve(config: &Config) -> Result<(), RunError> {
     let link_up = Arc::new(AtomicBool::new(false));
     let (port, endpoint) = device_port(config, &opener, &jobs).await?;
     let reader = store.reader();
+    let rejected = Arc::new(AtomicU64::new(0));
     let shell = Shell {
         port,
         link: config.link.is_some().then_some(link_jobs),
         link_up: link_up.clone(),
         position,
         opener,
+        issuer_keys: config.issuer_keys.clone(),
+        rejected: rejected.clone(),
     };
+    let desk = Desk::new(jobs.clone(), rejected);
     let sealer = Sealer::new(&config.device_secrets, boot);
     let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?;
     let (ended, mut engine_ended) = mpsc::channel(1);
@@ -137,7 +146,7 @@ async fn serve(config: &Config) -> Result<(), RunError> {
             what: "the engine",
             error,
         })?;
-    control::serve(&config.dir, reader.clone(), jobs.clone())
+    control::serve(&config.dir, reader.clone(), jobs.clone(), desk.clone())
         .await
         .map_err(|error| RunError::Io {
             what: "the control socket",
@@ -148,15 +157,18 @@ async fn serve(config: &Config) -> Result<(), RunError> {
             site: config.site,
             gateway: config.gateway,
             config: link.clone(),
-            issuer_keys: config.issuer_keys.clone(),
+            desk,
             engine: jobs.clone(),
             jobs: link_inbox,
             position: watched,
             reader,
             up: link_up,
-            since: None,
+            receipted: tokio::time::Instant::now(),
         };
         tokio::spawn(link.run());
+    }
+    if config.reserve_bytes > 0 {
+        tokio::spawn(disk::watch(config.dir.clone(), config.reserve_bytes, jobs.clone()));
     }
     tracing::info!(site = %config.site, gateway = %config.gateway, devices = config.device_secrets.len(), "ready");
 

@@ -39,6 +39,7 @@ fn the_example_is_good_and_its_commented_keys_are_the_defaults() {
     let spelled = load(dir.path(), &spelled, SECRETS, 0o600).unwrap();
     assert_eq!(spelled.core, as_shipped.core);
     assert_eq!(spelled.snapshot_every, as_shipped.snapshot_every);
+    assert_eq!(spelled.keep_d, as_shipped.keep_d);
     assert!(matches!(
         spelled.device_side,
         DeviceSide::Embedded {
@@ -89,6 +90,32 @@ fn what_is_wrong_is_named() {
             "limits.ask_ms: nobody waits longer than 2,000 ms",
         ),
         ("#ask_ms = 1200", "ask_ms = \"soon\"", "invalid type"),
+        (
+            "#ask_ms = 1200",
+            "ask_ms = 1900",
+            "health.canary_ms: nobody waits longer than 2,000 ms",
+        ),
+        (
+            "#mass_tokens_min = 3",
+            "mass_tokens_min = 1",
+            "one token alone is no mass denial",
+        ),
+        ("#probe_ms = 2000", "probe_ms = 0", "probe_ms, canary_ms"),
+        (
+            "#starts_an_hour_max = 30",
+            "starts_an_hour_max = 0",
+            "limits.starts_an_hour_max: above zero",
+        ),
+        (
+            "#outage_count_lower = 1",
+            "outage_count_lower = 3",
+            "limits.charger.outage_count_lower: at most outage_count_max",
+        ),
+        (
+            "kind = \"washer\"",
+            "kind = \"washer\"\ncar = true",
+            "device[1].car: a washer charges no car",
+        ),
         ("#utc_offset_min = 0", "utc_offset_min = 2000", "site.utc_offset_min"),
         (
             "broker = \"hub.example.org:1884\"",

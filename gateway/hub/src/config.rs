@@ -10,6 +10,7 @@ use std::{
 
 use proto::{
     id::{GatewayId, Name, TokenKey},
+    money::Money,
     seal::PairSecret,
     trust::Issuer,
 };
@@ -17,6 +18,14 @@ use serde::Deserialize;
 
 use crate::{control, core::Settings};
 
+/// Default size of a lease, in minor units: the dearest session of the default limits.
+pub const LEASE_SLICE_DEFAULT: i64 = 600;
+/// A larger slice is a whole balance, in minor units.
+const LEASE_SLICE_MAX: i64 = 1_000_000;
+/// Default validity of a lease: as long as a list gives any credit.
+pub const LEASE_HOURS_DEFAULT: u64 = 7 * 24;
+/// A year.
+const LEASE_HOURS_MAX: u64 = 365 * 24;
 /// Default age at which the list is published again: well below the 72 h during which gateways trust it in full.
 const LIST_EVERY_S_DEFAULT: u64 = 6 * 3600;
 /// Shortest age at which the list may be published again: a list of 100,000 tokens is 6 MB to every gateway.
@@ -75,6 +84,8 @@ struct File {
     seed_file: Option<PathBuf>,
     control_socket: Option<PathBuf>,
     list_every_s: Option<u64>,
+    lease_slice: Option<i64>,
+    lease_hours: Option<u64>,
     #[serde(default)]
     log: LogFile,
     gateways: Vec<GatewayFile>,
@@ -98,6 +109,8 @@ struct GatewayFile {
 #[serde(deny_unknown_fields)]
 struct SecretsFile {
     issuer_seed: String,
+    /// Written by `keys rotate`.
+    signing_seed: Option<String>,
     token_key: String,
     gateways: BTreeMap<String, String>,
 }
@@ -130,8 +143,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged, as `tracing` directives.
     pub log_filter: String,
-    /// The seed of the key that signs lists, tariffs and revocations.
+    /// The seed of the root key, which gateways pin.
     pub issuer_seed: [u8; 32],
+    /// The seed of the key that signs lists, tariffs and revocations; the root's until it was rotated.
+    pub signing_seed: [u8; 32],
     /// The key under which tokens are hashed.
     pub token_key: TokenKey,
     /// Who may connect.
@@ -139,9 +154,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The issuer of this hub.
+    /// Signs lists, tariffs and revocations.
     #[must_use]
     pub fn issuer(&self) -> Issuer {
+        Issuer::from_seed(&self.signing_seed)
+    }
+
+    /// Signs sets of keys.
+    #[must_use]
+    pub fn root(&self) -> Issuer {
         Issuer::from_seed(&self.issuer_seed)
     }
 }
@@ -167,6 +188,20 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
             format!("{list_every_s} s is below {LIST_EVERY_S_MIN} s (0: never)"),
         ));
     }
+    let lease_slice = file.lease_slice.unwrap_or(LEASE_SLICE_DEFAULT);
+    if !(1..=LEASE_SLICE_MAX).contains(&lease_slice) {
+        return Err(value(
+            "lease_slice",
+            format!("{lease_slice}: allowed are 1 to {LEASE_SLICE_MAX} minor units"),
+        ));
+    }
+    let lease_hours = file.lease_hours.unwrap_or(LEASE_HOURS_DEFAULT);
+    if !(1..=LEASE_HOURS_MAX).contains(&lease_hours) {
+        return Err(value(
+            "lease_hours",
+            format!("{lease_hours}: allowed are 1 to {LEASE_HOURS_MAX} hours"),
+        ));
+    }
     if file.gateways.is_empty() || file.gateways.len() > GATEWAYS_MAX {
         return Err(value(
             "gateways",
@@ -177,15 +212,25 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let control_socket = file
         .control_socket
         .map_or_else(|| control::socket_in(&data_dir), |socket| base.join(socket));
+    let issuer_seed = secret(&secrets_path, "issuer_seed", &secrets.issuer_seed)?;
+    let signing_seed = match &secrets.signing_seed {
+        Some(text) => secret(&secrets_path, "signing_seed", text)?,
+        None => issuer_seed,
+    };
     Ok(Config {
         listen: file.listen,
         control_socket,
         data_dir,
         seed_file: file.seed_file.map(|seed| base.join(seed)),
-        settings: Settings { list_every_s },
+        settings: Settings {
+            list_every_s,
+            lease_slice: Money(lease_slice),
+            lease_s: lease_hours * 3_600,
+        },
         log_format: file.log.format,
         log_filter: file.log.filter.unwrap_or_else(|| "info".to_owned()),
-        issuer_seed: secret(&secrets_path, "issuer_seed", &secrets.issuer_seed)?,
+        issuer_seed,
+        signing_seed,
         token_key: TokenKey(secret(&secrets_path, "token_key", &secrets.token_key)?),
         gateways: gateways(path, &file.gateways, &secrets_path, &secrets)?,
         secrets_file: secrets_path,

@@ -2,8 +2,9 @@
 //!
 //! One request a line, as `{"request":"ledger","gateway":"gw-1"}`; the answer is one JSON object a line and, last,
 //! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `ledger` (of one `gateway`
-//! or of all), `balances`, `holds`, `quarantine`, `disputes`, `reload` (the seed file of the configuration), `import`
-//! (a `file`).
+//! or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
+//! `reload` (the seed file of the configuration), `import` (a `file`), `artifacts` (everything published, signed, to a
+//! `file`).
 
 use std::{
     fs, io,
@@ -15,7 +16,10 @@ use std::{
 };
 
 use journal::Reader;
-use proto::id::{GatewayId, Name, TokenKey};
+use proto::{
+    id::{GatewayId, Name, SessionId, TokenKey},
+    money::Money,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
@@ -25,7 +29,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    core::ImportSummary,
+    core::{ImportSummary, Order, conflict::account_of},
     engine::{Query, Work},
     export, seed,
 };
@@ -50,9 +54,70 @@ pub struct Request {
     /// `ledger`: only this gateway's lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
-    /// `import`: this file.
+    /// `import` from this file, `artifacts` to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
+    /// `adjust`: what to book.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderRequest>,
+}
+
+/// What the operator wants booked, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    /// Whose money, as `loss:overdraft`; none: close the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debit: Option<String>,
+    /// Who gets it, as `customer:7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<String>,
+    /// Minor units.
+    pub amount: i64,
+    /// For which session, 32 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+impl OrderRequest {
+    /// As the core takes it.
+    ///
+    /// # Errors
+    /// A text that names the field.
+    pub fn order(&self) -> Result<Order, String> {
+        let account = |text: &str| {
+            account_of(text).ok_or_else(|| {
+                format!("{text:?} is no account such as customer:7, revenue:charger, loss:overdraft, prepaid, dispute")
+            })
+        };
+        let session = self.session.as_deref().map(SessionId::from_str).transpose();
+        let session = session.map_err(|error| format!("session: {error}"))?;
+        let (amount, reason) = (Money(self.amount), self.reason.clone());
+        match (&self.debit, &self.credit, session) {
+            (Some(debit), Some(credit), session) => Ok(Order::Move {
+                debit: account(debit)?,
+                credit: account(credit)?,
+                amount,
+                session: session.unwrap_or(SessionId::ZERO),
+                reason,
+            }),
+            (None, None, Some(session)) => Ok(Order::Close {
+                session,
+                amount,
+                reason,
+            }),
+            _ => Err("an adjustment needs both debit and credit, or a session to close".to_owned()),
+        }
+    }
+}
+
+/// The number of an entry, as a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRow {
+    /// Number among the hub's own entries.
+    pub adjustment: u64,
 }
 
 impl Request {
@@ -87,6 +152,8 @@ pub struct ImportRow {
     pub revoked: usize,
     /// Prices that are new or changed.
     pub tariffs: usize,
+    /// Whether the limits are new or changed.
+    pub policy: bool,
 }
 
 impl From<ImportSummary> for ImportRow {
@@ -97,6 +164,7 @@ impl From<ImportSummary> for ImportRow {
             tokens_gone: summary.tokens_gone,
             revoked: summary.revoked,
             tariffs: summary.tariffs,
+            policy: summary.policy,
         }
     }
 }
@@ -128,6 +196,15 @@ impl Door {
         self.ask_engine(Work::Import(catalogue, reply)).await?;
         let done = answer.await.map_err(|_| ENGINE_GONE.to_owned())?;
         done.map_err(|refusal| format!("{}: {refusal}", file.display()))
+    }
+
+    async fn adjust(&self, request: &OrderRequest) -> Result<OrderRow, String> {
+        let order = request.order()?;
+        let (reply, answer) = oneshot::channel();
+        self.ask_engine(Work::Order(order, reply)).await?;
+        let done = answer.await.map_err(|_| ENGINE_GONE.to_owned())?;
+        let adjustment = done.map_err(|refusal| refusal.to_string())?;
+        Ok(OrderRow { adjustment })
     }
 
     async fn ask_engine(&self, work: Work) -> Result<(), String> {
@@ -236,7 +313,26 @@ async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), Str
         "holds" => out.rows(&door.query(Query::Holds).await?).await,
         "quarantine" => out.rows(&door.query(Query::Quarantine).await?).await,
         "disputes" => out.rows(&door.query(Query::Disputes).await?).await,
+        "sessions" => out.rows(&door.query(Query::Sessions).await?).await,
+        "losses" => out.rows(&door.query(Query::Losses).await?).await,
+        "cases" => out.rows(&door.query(Query::Cases).await?).await,
+        "adjust" => {
+            let order = request
+                .order
+                .as_ref()
+                .ok_or_else(|| "adjust needs an order".to_owned())?;
+            out.rows(&[door.adjust(order).await?]).await
+        }
         "ledger" => ledger(request, door, out).await,
+        "artifacts" => {
+            let parts = door.query(Query::Artifacts).await??;
+            let file = request
+                .file
+                .as_ref()
+                .ok_or_else(|| "artifacts need a file".to_owned())?;
+            out.rows(&[export::write_artifacts(file, &parts).map_err(|error| error.to_string())?])
+                .await
+        }
         "reload" => {
             let file = door
                 .seed_file

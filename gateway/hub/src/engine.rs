@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use proto::{
     id::GatewayId,
+    link::ArtifactPart,
     topic::{LinkDown, Topic},
     trust::ArtifactKind,
 };
@@ -19,8 +20,12 @@ use tracing::{error, info, trace, warn};
 use crate::{
     artifacts::Press,
     config::Config,
-    core::{Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Settings},
+    core::{
+        Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Order, OrderRefusal,
+        Settings,
+    },
     export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
+    judgements::{self, CaseRow, LossRow, SessionRow},
     links::Links,
     store::{Store, StoreError},
 };
@@ -50,6 +55,8 @@ pub enum Work {
     },
     /// The operator's wishes.
     Import(Catalogue, oneshot::Sender<Result<ImportSummary, ImportRefusal>>),
+    /// The operator corrects the books; answered with the number of the entry.
+    Order(Order, oneshot::Sender<Result<u64, OrderRefusal>>),
     /// A question of the operator.
     Query(Query),
     /// Time passed.
@@ -71,6 +78,14 @@ pub enum Query {
     Quarantine(oneshot::Sender<Vec<QuarantineRow>>),
     /// Every dispute.
     Disputes(oneshot::Sender<Vec<DisputeRow>>),
+    /// Everything that is published, signed.
+    Artifacts(oneshot::Sender<Result<Vec<ArtifactPart>, String>>),
+    /// Every session that is remembered.
+    Sessions(oneshot::Sender<Vec<SessionRow>>),
+    /// What was delivered and nobody pays for.
+    Losses(oneshot::Sender<Vec<LossRow>>),
+    /// What a person should look at.
+    Cases(oneshot::Sender<Vec<CaseRow>>),
 }
 
 /// The promise to acknowledge a frame. A refused frame is acknowledged, too: it must not come again.
@@ -110,6 +125,7 @@ struct Batch {
     effects: Vec<Effect>,
     acks: Vec<(Ack, bool)>,
     imports: Vec<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    orders: Vec<oneshot::Sender<Result<u64, OrderRefusal>>>,
     queries: Vec<Query>,
     stop: bool,
 }
@@ -129,6 +145,13 @@ impl Engine {
         let settings = config.settings;
         let booted = hub.step(now(), &settings, &Input::Start);
         store.append(&booted.events)?;
+        let press = Press::new(config.issuer(), config.root());
+        let (signing, root) = (press.key(), press.root_key());
+        let keys = hub.step(now(), &settings, &Input::Keys { signing, root });
+        if !keys.events.is_empty() {
+            store.append(&keys.events)?;
+            warn!(key = %signing, "another key signs from now on");
+        }
         let links = Links::new(&config.gateways, hub.gateways(), hub.boot());
         info!(
             boot = hub.boot(),
@@ -142,7 +165,7 @@ impl Engine {
             store,
             settings,
             links,
-            press: Press::new(config.issuer()),
+            press,
             listen,
             send,
         })
@@ -189,6 +212,10 @@ impl Engine {
                 batch.imports.push(reply);
                 self.decide(&Input::Import(catalogue), batch);
             }
+            Work::Order(order, reply) => {
+                batch.orders.push(reply);
+                self.decide(&Input::Order(order), batch);
+            }
             Work::Query(query) => batch.queries.push(query),
             Work::Tick => self.decide(&Input::Tick, batch),
             Work::Stop => batch.stop = true,
@@ -233,9 +260,12 @@ impl Engine {
         if !batch.events.is_empty() {
             self.store.append(&batch.events)?;
         }
-        let mut imports = batch.imports.into_iter();
+        let mut replies = Replies {
+            imports: batch.imports.into_iter(),
+            orders: batch.orders.into_iter(),
+        };
         for effect in batch.effects {
-            self.effect(effect, &mut imports);
+            self.effect(effect, &mut replies);
         }
         for (ack, taken) in batch.acks {
             (ack.0)(taken);
@@ -246,11 +276,7 @@ impl Engine {
         self.store.snapshot_when_due(&self.hub)
     }
 
-    fn effect(
-        &mut self,
-        effect: Effect,
-        imports: &mut impl Iterator<Item = oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
-    ) {
+    fn effect(&mut self, effect: Effect, replies: &mut Replies) {
         match effect {
             Effect::Welcome {
                 gateway,
@@ -272,22 +298,38 @@ impl Engine {
                 gateway,
                 kind,
                 revision,
-            } => self.send_artifact(&[gateway], kind, revision),
-            Effect::Announce { kind, revision } => {
+                base,
+            } => match kind {
+                ArtifactKind::Lease => self.send_leases(&gateway),
+                ArtifactKind::Other
+                | ArtifactKind::List
+                | ArtifactKind::Revocations
+                | ArtifactKind::Tariffs
+                | ArtifactKind::Policy
+                | ArtifactKind::Voucher
+                | ArtifactKind::Firmware
+                | ArtifactKind::Keys => self.send_artifact(&[gateway], kind, revision, base),
+            },
+            Effect::Announce { kind, revision, base } => {
                 let greeted = self.links.0.iter().filter(|(_, link)| link.greeted);
                 let gateways: Vec<GatewayId> = greeted.map(|(gateway, _)| *gateway).collect();
                 info!(what = kind.word(), revision, gateways = gateways.len(), "published");
-                self.send_artifact(&gateways, kind, revision);
+                self.send_artifact(&gateways, kind, revision, base);
             }
             Effect::Duplicates(gateway, records) => self.count(&gateway, |counts| counts.duplicates += records),
             Effect::Imported(summary) => {
                 info!(?summary, "imported");
-                reply(imports.next(), Ok(summary));
+                reply(replies.imports.next(), Ok(summary));
             }
             Effect::ImportRefused(refusal) => {
                 error!(%refusal, "import refused, nothing was changed");
-                reply(imports.next(), Err(refusal));
+                reply(replies.imports.next(), Err(refusal));
             }
+            Effect::Ordered(number) => {
+                info!(number, "the operator adjusted the books");
+                reply(replies.orders.next(), Ok(number));
+            }
+            Effect::OrderRefused(refusal) => reply(replies.orders.next(), Err(refusal)),
             Effect::Alarm(alarm) => report(&alarm),
         }
     }
@@ -305,11 +347,22 @@ impl Engine {
         }
     }
 
-    fn send_artifact(&mut self, gateways: &[GatewayId], kind: ArtifactKind, revision: u64) {
+    /// Leases are for one gateway, and only the newest state of them matters.
+    fn send_leases(&mut self, gateway: &GatewayId) {
+        let Some(leases) = self.hub.leases_of(*gateway) else {
+            return;
+        };
+        match self.press.leases(&leases) {
+            Ok(part) => self.say(gateway, LinkDown::Artifact, &part),
+            Err(reason) => error!(%gateway, %reason, "leases cannot be signed"),
+        }
+    }
+
+    fn send_artifact(&mut self, gateways: &[GatewayId], kind: ArtifactKind, revision: u64, base: u64) {
         if gateways.is_empty() {
             return;
         }
-        match self.press.parts(&self.hub, kind, revision) {
+        match self.press.parts(&self.hub, kind, revision, base) {
             Ok(Some(parts)) => {
                 for gateway in gateways {
                     for part in parts.iter() {
@@ -323,7 +376,7 @@ impl Engine {
         }
     }
 
-    fn answer(&self, query: Query) {
+    fn answer(&mut self, query: Query) {
         // Whoever asked may be gone by now.
         match query {
             Query::Status(reply) => drop(reply.send(self.status())),
@@ -331,6 +384,13 @@ impl Engine {
             Query::Holds(reply) => drop(reply.send(export::holds(&self.hub))),
             Query::Quarantine(reply) => drop(reply.send(export::quarantine(&self.hub))),
             Query::Disputes(reply) => drop(reply.send(export::disputes(&self.hub))),
+            Query::Artifacts(reply) => {
+                let parts = self.press.everything(&self.hub);
+                drop(reply.send(parts.map_err(|error| error.to_string())));
+            }
+            Query::Sessions(reply) => drop(reply.send(judgements::sessions(&self.hub))),
+            Query::Losses(reply) => drop(reply.send(judgements::losses(&self.hub))),
+            Query::Cases(reply) => drop(reply.send(judgements::cases(&self.hub))),
         }
     }
 
@@ -339,7 +399,9 @@ impl Engine {
         Status {
             boot: self.hub.boot(),
             listen: self.listen.clone(),
-            issuer_key: self.press.key().to_string(),
+            issuer_key: self.press.root_key().to_string(),
+            signing_key: self.press.key().to_string(),
+            keys_epoch: self.hub.keys().map_or(0, |keys| keys.epoch),
             list_revision: list.map_or(0, |list| list.revision),
             revocations_revision: self.hub.revocations_revision(),
             tariffs_revision: self.hub.tariff_table().map_or(0, |table| table.revision),
@@ -376,10 +438,13 @@ impl Engine {
     }
 }
 
-fn reply(
-    to: Option<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
-    result: Result<ImportSummary, ImportRefusal>,
-) {
+/// Who waits for the outcome of what, each in the order of asking.
+struct Replies {
+    imports: std::vec::IntoIter<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
+    orders: std::vec::IntoIter<oneshot::Sender<Result<u64, OrderRefusal>>>,
+}
+
+fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) {
     if let Some(to) = to {
         // Whoever asked may be gone by now.
         let _ = to.send(result);
@@ -393,7 +458,12 @@ fn report(alarm: &Alarm) {
         Alarm::Fenced { gateway, .. } => error!(%gateway, %alarm, "gateway fenced"),
         Alarm::Version { gateway, .. } => error!(%gateway, %alarm, "no version in common"),
         Alarm::Upload { gateway, .. } => warn!(%gateway, %alarm, "upload not committed"),
+        Alarm::Withheld { gateway, .. } => warn!(%gateway, %alarm, "leases withheld"),
         Alarm::Ahead { gateway, .. } => error!(%gateway, %alarm, "gateway is ahead"),
+        Alarm::Claimed { at, .. } => warn!(gateway = %at.gateway, %alarm, "session claimed twice"),
+        Alarm::Clock { at, .. } => warn!(gateway = %at.gateway, %alarm, "clock is wrong"),
+        Alarm::Case(_) => warn!(%alarm, "case opened"),
+        Alarm::Adjusted { .. } => info!(%alarm, "books adjusted"),
     }
 }
 

@@ -1,17 +1,19 @@
 //! What operators and the demo read: ledger lines, balances and status, one JSON object each. Names and numbers only;
 //! a token appears nowhere.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use journal::Reader;
 use proto::{
+    artifact::write_bundle,
     book::{Account, Book, Transfer},
     id::GatewayId,
+    link::ArtifactPart,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    core::{Event, Hub, RecordKey},
+    core::{Adjustment, Event, Hub, RecordKey},
     store::{StoreError, for_each_event},
 };
 
@@ -34,6 +36,12 @@ pub struct LedgerLine {
     pub credit: String,
     /// Minor units.
     pub amount: i64,
+    /// Lines of the hub's own: which conflict they settle. Gateways have no such lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjustment: Option<String>,
+    /// Lines of the hub's own: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl LedgerLine {
@@ -49,9 +57,31 @@ impl LedgerLine {
             debit: transfer.debit.to_string(),
             credit: transfer.credit.to_string(),
             amount: transfer.amount.0,
+            adjustment: None,
+            reason: None,
+        }
+    }
+
+    /// A transfer of an entry of the hub's own.
+    #[must_use]
+    pub fn of_hub(adjustment: &Adjustment, transfer: &Transfer) -> Self {
+        Self {
+            gateway: HUB.to_owned(),
+            epoch: 0,
+            sequence: transfer.sequence,
+            session: transfer.session.to_string(),
+            phase: transfer.phase.word().to_owned(),
+            debit: transfer.debit.to_string(),
+            credit: transfer.credit.to_string(),
+            amount: transfer.amount.0,
+            adjustment: Some(adjustment.class.word().to_owned()),
+            reason: Some(adjustment.reason.clone()),
         }
     }
 }
+
+/// In place of a gateway's name on lines of the hub's own. No gateway has it: names have no colon.
+pub const HUB: &str = ":hub";
 
 /// Calls `visit` with every line of the ledger, of one gateway or of all, in the order of commitment.
 ///
@@ -64,6 +94,15 @@ pub fn for_each_line(
 ) -> Result<(), StoreError> {
     let mut book = Book::default();
     for_each_event(reader, 1, |event| {
+        if let Event::Adjusted(adjustment) = event {
+            for line in adjustment.transfers() {
+                book.transfer(&line)
+                    .expect("an entry is made for this very book before it is stored");
+                if gateway.is_none() {
+                    visit(LedgerLine::of_hub(adjustment, &line));
+                }
+            }
+        }
         if let Event::Booked { at, record, .. } = event {
             let lines = book
                 .book(record)
@@ -72,6 +111,30 @@ pub fn for_each_line(
                 lines.iter().for_each(|line| visit(LedgerLine::new(at, line)));
             }
         }
+    })
+}
+
+/// What was written to a file of artifacts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactsRow {
+    /// Artifacts in it.
+    pub artifacts: usize,
+    /// Bytes of it.
+    pub bytes: usize,
+}
+
+/// Writes artifacts to a file, for `holdfast trust import`. The file appears whole or not at all.
+///
+/// # Errors
+/// As the system says.
+pub fn write_artifacts(file: &Path, parts: &[ArtifactPart]) -> io::Result<ArtifactsRow> {
+    let bytes = write_bundle(parts);
+    let new = file.with_extension("new");
+    fs::write(&new, &bytes)?;
+    fs::rename(&new, file)?;
+    Ok(ArtifactsRow {
+        artifacts: parts.iter().filter(|part| part.part == 0).count(),
+        bytes: bytes.len(),
     })
 }
 
@@ -92,6 +155,9 @@ pub struct BalanceRow {
     pub credits_posted: i64,
     /// Customers: what is left; others: 0.
     pub available: i64,
+    /// Customers: what is owed; the next deposit repays it first. Others: 0.
+    #[serde(default)]
+    pub arrears: i64,
 }
 
 /// Every account, those without a record included.
@@ -104,14 +170,14 @@ pub fn balances(hub: &Hub) -> Vec<BalanceRow> {
 
 fn balance_row(hub: &Hub, account: &Account) -> BalanceRow {
     let sums = hub.book().balance(account);
-    let (deposit, available) = match *account {
-        Account::Customer(id) => (hub.deposit(id).0, hub.available(id).0),
+    let (deposit, available, arrears) = match *account {
+        Account::Customer(id) => (hub.deposit(id).0, hub.available(id).0, hub.arrears(id).0),
         Account::Clearing
         | Account::Revenue(_)
         | Account::Lease(..)
         | Account::Prepaid
         | Account::Loss(_)
-        | Account::Dispute => (0, 0),
+        | Account::Dispute => (0, 0, 0),
     };
     BalanceRow {
         account: account.to_string(),
@@ -121,6 +187,7 @@ fn balance_row(hub: &Hub, account: &Account) -> BalanceRow {
         credits_pending: sums.credits_pending.0,
         credits_posted: sums.credits_posted.0,
         available,
+        arrears,
     }
 }
 
@@ -178,7 +245,7 @@ pub fn quarantine(hub: &Hub) -> Vec<QuarantineRow> {
         .collect()
 }
 
-/// Two opinions on a charge.
+/// Two opinions on a charge, or two claims on a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DisputeRow {
     /// Whose record.
@@ -189,26 +256,39 @@ pub struct DisputeRow {
     pub sequence: u64,
     /// Session, 32 hexadecimal digits.
     pub session: String,
-    /// What the gateway charged, and what is booked; minor units.
+    /// `amount`: gateway and hub compute differently; the gateway's charge is booked. `claim`: another claim on this
+    /// session is booked, this one is kept.
+    #[serde(default)]
+    pub about: String,
+    /// What the gateway charged; minor units.
     pub charged: i64,
-    /// What the hub computes; none: it has no tariff with that hash.
+    /// What the hub computes; none: it has no tariff with that hash, or it is about a claim.
     pub computed: Option<i64>,
 }
 
 /// Every dispute.
 #[must_use]
 pub fn disputes(hub: &Hub) -> Vec<DisputeRow> {
-    hub.disputes()
-        .iter()
-        .map(|(at, row)| DisputeRow {
-            gateway: at.gateway.to_string(),
-            epoch: at.epoch,
-            sequence: at.sequence,
-            session: row.session.to_string(),
-            charged: row.charged.0,
-            computed: row.computed.map(|money| money.0),
-        })
-        .collect()
+    let charges = hub.disputes().iter().map(|(at, row)| DisputeRow {
+        gateway: at.gateway.to_string(),
+        epoch: at.epoch,
+        sequence: at.sequence,
+        session: row.session.to_string(),
+        about: "amount".to_owned(),
+        charged: row.charged.0,
+        computed: row.computed.map(|money| money.0),
+    });
+    let asides = hub.conflicts().asides().iter().filter(|(_, aside)| !aside.exists);
+    let claims = asides.map(|((session, gateway, epoch), aside)| DisputeRow {
+        gateway: gateway.to_string(),
+        epoch: *epoch,
+        sequence: aside.first.sequence,
+        session: session.to_string(),
+        about: "claim".to_owned(),
+        charged: aside.charged.map_or(0, |money| money.0),
+        computed: None,
+    });
+    charges.chain(claims).collect()
 }
 
 /// The whole hub at a glance.
@@ -220,6 +300,10 @@ pub struct Status {
     pub listen: String,
     /// The public key to pin in gateways, 64 hexadecimal digits.
     pub issuer_key: String,
+    /// The public key that signs, 64 hexadecimal digits.
+    pub signing_key: String,
+    /// Number of the set of keys in force; 0: the issuer key signs.
+    pub keys_epoch: u64,
     /// Revision of the published list; 0: none.
     pub list_revision: u64,
     /// Revision of the published revocations; 0: none.

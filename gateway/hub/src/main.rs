@@ -12,11 +12,14 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use hub::{
+    artifacts::Press,
     config::{self, Config, ConfigError, LogFormat},
-    control::{self, CallError, ImportRow, Request},
+    control::{self, CallError, ImportRow, OrderRequest, OrderRow, Request},
     core::{Effect, Hub, Input, Now},
-    export::{self, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
+    export::{self, ArtifactsRow, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
     init::{self, InitError},
+    judgements::{self, CaseRow, LossRow, SessionRow},
+    keys::{self, RotateError},
     run::{self, RunError},
     seed::{self, SeedError},
     store::{Store, StoreError},
@@ -76,6 +79,17 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Write everything that is published, signed, to a file for gateways that no network reaches.
+    ExportArtifacts {
+        /// Where to.
+        file: PathBuf,
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// The keys that sign.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Have a running hub read its seed file again.
     Reload(Where),
     /// A running hub at a glance.
@@ -89,8 +103,67 @@ enum Command {
     Holds(Where),
     /// Records that are kept, but not booked, and why.
     Quarantine(Where),
-    /// Charges on which gateway and hub disagree.
+    /// Charges on which gateway and hub disagree, and sessions that two claim.
     Disputes(Where),
+    /// Every session with the state of its money: held, settled, adjusted, disputed, ...
+    Sessions(Where),
+    /// What was delivered and nobody pays for, by loss account.
+    Losses(Where),
+    /// What a person should look at: breaches, frauds, wrong clocks, accounts that owe.
+    Cases(Where),
+    /// Move money from one account to another, for good: an entry with a number and a reason. Needs a running hub.
+    Adjust {
+        #[command(flatten)]
+        place: Where,
+        /// Whose money: customer:7, revenue:charger, loss:overdraft, prepaid or dispute.
+        #[arg(long)]
+        debit: String,
+        /// Who gets it.
+        #[arg(long)]
+        credit: String,
+        #[command(flatten)]
+        entry: Entry,
+        /// The session it is about.
+        #[arg(long)]
+        session: Option<String>,
+    },
+    /// Give money back to a customer. Needs a running hub.
+    Credit {
+        #[command(flatten)]
+        place: Where,
+        /// The customer's account.
+        #[arg(long)]
+        account: u64,
+        /// Whose money; a refund comes from revenue:charger, revenue:washer or revenue:dispenser.
+        #[arg(long)]
+        from: String,
+        #[command(flatten)]
+        entry: Entry,
+        /// The session it is about.
+        #[arg(long)]
+        session: Option<String>,
+    },
+    /// Close a session whose gateway is gone: frees its hold and charges the amount. If the gateway speaks after all,
+    /// its own record takes the place of this. Needs a running hub.
+    Close {
+        #[command(flatten)]
+        place: Where,
+        /// The session, 32 hexadecimal digits.
+        #[arg(long)]
+        session: String,
+        #[command(flatten)]
+        entry: Entry,
+    },
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// Make a new signing key. It signs when the hub starts again; from then on the one before signs nothing.
+    Rotate {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -103,6 +176,16 @@ enum Ledger {
         #[arg(long)]
         gateway: Option<Name>,
     },
+}
+
+#[derive(Args)]
+struct Entry {
+    /// In minor units.
+    #[arg(long)]
+    amount: i64,
+    /// Why; it stands in the ledger beside the entry.
+    #[arg(long)]
+    reason: String,
 }
 
 #[derive(Args)]
@@ -145,6 +228,8 @@ enum Failure {
     Call(#[from] CallError),
     #[error(transparent)]
     Init(#[from] InitError),
+    #[error(transparent)]
+    Rotate(#[from] RotateError),
     #[error("{0}")]
     ImportRefused(String),
     #[error("{0}")]
@@ -163,6 +248,7 @@ impl Failure {
             Self::Call(CallError::Refused(_)) => EX_DATAERR,
             Self::Call(_) => EX_UNAVAILABLE,
             Self::Init(_) => EX_CANTCREAT,
+            Self::Rotate(_) => EX_IOERR,
         }
     }
 }
@@ -203,6 +289,12 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::CheckConfig { config } => check_config(&config::load(&config)?),
         Command::Init { dir, gateway, site } => initialise(&dir, &gateway, &site),
         Command::Import { file, config } => import(&file, &config::load(&config)?),
+        Command::ExportArtifacts { file, config } => export_artifacts(&file, &config::load(&config)?),
+        Command::Keys(Keys::Rotate { config }) => {
+            let key = keys::rotate(&config::load(&config)?.secrets_file)?;
+            print(&format!("signing key from the next start on: {key}"));
+            Ok(())
+        }
         Command::Reload(place) => ask::<ImportRow>(&place.resolve()?, &Request::new("reload"), |_| None),
         Command::Status(place) => ask::<Status>(&place.resolve()?, &Request::new("status"), |_| None),
         Command::Ledger(Ledger::Export { place, gateway }) => ledger(&place.resolve()?, gateway.as_ref()),
@@ -218,7 +310,46 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Disputes(place) => ask::<DisputeRow>(&place.resolve()?, &Request::new("disputes"), |hub| {
             Some(export::disputes(hub))
         }),
+        Command::Sessions(place) => ask::<SessionRow>(&place.resolve()?, &Request::new("sessions"), |hub| {
+            Some(judgements::sessions(hub))
+        }),
+        Command::Losses(place) => ask::<LossRow>(&place.resolve()?, &Request::new("losses"), |hub| {
+            Some(judgements::losses(hub))
+        }),
+        Command::Cases(place) => ask::<CaseRow>(&place.resolve()?, &Request::new("cases"), |hub| {
+            Some(judgements::cases(hub))
+        }),
+        Command::Adjust {
+            place,
+            debit,
+            credit,
+            entry,
+            session,
+        } => adjust(place, Some((debit, credit)), entry, session),
+        Command::Credit {
+            place,
+            account,
+            from,
+            entry,
+            session,
+        } => adjust(place, Some((from, format!("customer:{account}"))), entry, session),
+        Command::Close { place, session, entry } => adjust(place, None, entry, Some(session)),
     }
+}
+
+fn adjust(place: Where, pair: Option<(String, String)>, entry: Entry, session: Option<String>) -> Result<(), Failure> {
+    let (debit, credit) = pair.unzip();
+    let request = Request {
+        order: Some(OrderRequest {
+            debit,
+            credit,
+            amount: entry.amount,
+            session,
+            reason: entry.reason,
+        }),
+        ..Request::new("adjust")
+    };
+    ask::<OrderRow>(&place.resolve()?, &request, |_| None)
 }
 
 impl Where {
@@ -319,10 +450,7 @@ fn import_stopped(file: &Path, config: &Config) -> Result<(), Failure> {
     let catalogue = seed::load(file, &config.token_key)?;
     std::fs::create_dir_all(&config.data_dir)?;
     let (mut store, mut hub) = Store::open(&config.data_dir, true)?;
-    let wall_s = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let decision = hub.step(Now { wall_s }, &config.settings, &Input::Import(catalogue));
+    let decision = hub.step(wall(), &config.settings, &Input::Import(catalogue));
     store.append(&decision.events)?;
     store.close()?;
     for effect in &decision.effects {
@@ -334,6 +462,35 @@ fn import_stopped(file: &Path, config: &Config) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn export_artifacts(file: &Path, config: &Config) -> Result<(), Failure> {
+    let request = Request {
+        file: Some(std::path::absolute(file)?),
+        ..Request::new("artifacts")
+    };
+    let print = |row: ArtifactsRow| print_row(&row, false);
+    match control::call(&config.control_socket, &request, print) {
+        Err(CallError::Absent { .. }) => {
+            let (_, mut hub) = Store::open(&config.data_dir, false)?;
+            let mut press = Press::new(config.issuer(), config.root());
+            // As the next start will publish them.
+            let (signing, root) = (press.key(), press.root_key());
+            hub.step(wall(), &config.settings, &Input::Keys { signing, root });
+            let parts = press.everything(&hub);
+            let parts = parts.map_err(|error| Failure::ImportRefused(error.to_string()))?;
+            print(export::write_artifacts(file, &parts)?);
+            Ok(())
+        }
+        done => Ok(done?),
+    }
+}
+
+fn wall() -> Now {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Now {
+        wall_s: since.map_or(0, |since| since.as_secs()),
+    }
 }
 
 /// Asks the running hub, or reads the store if none runs and `from_store` can tell.
@@ -376,8 +533,12 @@ fn print_line(line: &LedgerLine, json: bool) {
     if json {
         return print_row(line, true);
     }
+    let why = match (&line.adjustment, &line.reason) {
+        (Some(class), Some(reason)) => format!("  {class}: {reason}"),
+        _ => String::new(),
+    };
     print(&format!(
-        "{} {} {:>8} {} {:<7} {:>20} -> {:<20} {:>10}.{:02}",
+        "{} {} {:>8} {} {:<7} {:>20} -> {:<20} {:>10}.{:02}{why}",
         line.gateway,
         line.epoch,
         line.sequence,

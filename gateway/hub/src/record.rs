@@ -4,7 +4,7 @@
 //! error: an older hub must not run on books it cannot read.
 
 use proto::{
-    artifact::Whitelist,
+    artifact::{Lease, PublicKey, Reason, RevokedScope, Whitelist},
     codec::{self, CodecError},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     money::Money,
@@ -13,7 +13,10 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::core::{Event, RecordKey, TokenRow};
+use crate::core::{
+    Event, RecordKey, TokenRow,
+    conflict::keep::{Adjustment1, Case1},
+};
 
 /// Version of the record format.
 pub const RECORD_VERSION: u8 = 1;
@@ -98,6 +101,14 @@ impl Token1 {
 struct Revoked1 {
     token: TokenHash,
     credential_revision: u64,
+    #[serde(default)]
+    reason: Reason,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeysPublished1 {
+    epoch: u64,
+    keys: Vec<PublicKey>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,6 +176,56 @@ struct Disputed1 {
     computed: Option<Money>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Dated1 {
+    wall_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Aside1 {
+    gateway: GatewayId,
+    epoch: u32,
+    sequence: u64,
+    hash: Hash,
+    bytes: ByteBuf,
+    exists: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Barred1 {
+    account: AccountId,
+    until_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DisputeWithdrawn1 {
+    gateway: GatewayId,
+    epoch: u32,
+    sequence: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseOnly1 {
+    account: AccountId,
+    lease_only: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseGiven1 {
+    gateway: GatewayId,
+    journal_epoch: u32,
+    revision: u64,
+    lease: Lease,
+}
+
+/// Recalled, or released with revision 0.
+#[derive(Serialize, Deserialize)]
+struct LeaseChanged1 {
+    account: AccountId,
+    epoch: u64,
+    revision: u64,
+}
+
 const BOOTED: u16 = 1;
 const ACCOUNT_SET: u16 = 2;
 const TOKEN_SET: u16 = 3;
@@ -179,6 +240,19 @@ const BOOKED: u16 = 11;
 const QUARANTINE_PART: u16 = 12;
 const QUARANTINED: u16 = 13;
 const DISPUTED: u16 = 14;
+const SCOPE_REVOKED: u16 = 30;
+const KEYS_PUBLISHED: u16 = 31;
+const DATED: u16 = 40;
+const ADJUSTED: u16 = 41;
+const ASIDE: u16 = 42;
+const CASE_OPENED: u16 = 43;
+const BARRED: u16 = 44;
+const DISPUTE_WITHDRAWN: u16 = 45;
+const LEASE_ONLY_SET: u16 = 15;
+const LEASE_GIVEN: u16 = 16;
+const LEASE_RECALLED: u16 = 17;
+const LEASE_RELEASED: u16 = 18;
+const POLICY_PUBLISHED: u16 = 46;
 
 /// The bytes of an event. One short arm per kind; splitting them would hide that all are there.
 #[must_use]
@@ -190,13 +264,17 @@ pub fn encode(event: &Event) -> Vec<u8> {
         Event::Revoked {
             token,
             credential_revision,
+            reason,
         } => frame(
             REVOKED,
             &Revoked1 {
                 token,
                 credential_revision,
+                reason,
             },
         ),
+        Event::ScopeRevoked { subject, reason } => frame(SCOPE_REVOKED, &RevokedScope::new(subject, reason)),
+        Event::KeysPublished { epoch, keys } => frame(KEYS_PUBLISHED, &KeysPublished1 { epoch, keys }),
         Event::TariffSet { kind, tariff } => frame(TARIFF_SET, &TariffSet1 { kind, tariff }),
         Event::ListPublished { revision, issued_s } => frame(LIST_PUBLISHED, &Published1 { revision, issued_s }),
         Event::RevocationsPublished { revision } => {
@@ -207,6 +285,7 @@ pub fn encode(event: &Event) -> Vec<u8> {
             let issued_s = 0;
             frame(TARIFFS_PUBLISHED, &Published1 { revision, issued_s })
         }
+        Event::PolicyPublished { policy } => frame(POLICY_PUBLISHED, &policy),
         Event::GatewaySeen {
             gateway,
             epoch,
@@ -281,6 +360,71 @@ pub fn encode(event: &Event) -> Vec<u8> {
                 computed,
             },
         ),
+        Event::Dated { wall_s } => frame(DATED, &Dated1 { wall_s }),
+        Event::Adjusted(adjustment) => frame(ADJUSTED, &Adjustment1::from(adjustment)),
+        Event::Aside {
+            at,
+            hash,
+            bytes,
+            exists,
+            ..
+        } => frame(
+            ASIDE,
+            &Aside1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
+                hash,
+                bytes: ByteBuf::from(bytes),
+                exists,
+            },
+        ),
+        Event::CaseOpened(case) => frame(CASE_OPENED, &Case1::from(case)),
+        Event::Barred { account, until_s } => frame(BARRED, &Barred1 { account, until_s }),
+        Event::DisputeWithdrawn { at } => frame(
+            DISPUTE_WITHDRAWN,
+            &DisputeWithdrawn1 {
+                gateway: at.gateway,
+                epoch: at.epoch,
+                sequence: at.sequence,
+            },
+        ),
+        Event::LeaseOnlySet { account, lease_only } => frame(LEASE_ONLY_SET, &LeaseOnly1 { account, lease_only }),
+        Event::LeaseGiven {
+            gateway,
+            journal_epoch,
+            revision,
+            lease,
+        } => frame(
+            LEASE_GIVEN,
+            &LeaseGiven1 {
+                gateway,
+                journal_epoch,
+                revision,
+                lease,
+            },
+        ),
+        Event::LeaseRecalled {
+            account,
+            epoch,
+            revision,
+        } => frame(
+            LEASE_RECALLED,
+            &LeaseChanged1 {
+                account,
+                epoch,
+                revision,
+            },
+        ),
+        Event::LeaseReleased { account, epoch } => {
+            let revision = 0;
+            let row = LeaseChanged1 {
+                account,
+                epoch,
+                revision,
+            };
+            frame(LEASE_RELEASED, &row)
+        }
     }
 }
 
@@ -321,7 +465,20 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
             Event::Revoked {
                 token: row.token,
                 credential_revision: row.credential_revision,
+                reason: row.reason,
             }
+        }
+        SCOPE_REVOKED => {
+            let row: RevokedScope = read(kind, &payload)?;
+            let subject = row.read().ok_or(RecordError::Kind(kind))?;
+            Event::ScopeRevoked {
+                subject,
+                reason: row.reason,
+            }
+        }
+        KEYS_PUBLISHED => {
+            let KeysPublished1 { epoch, keys } = read(kind, &payload)?;
+            Event::KeysPublished { epoch, keys }
         }
         TARIFF_SET => {
             let TariffSet1 { kind, tariff } = read(kind, &payload)?;
@@ -339,6 +496,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
             let Published1 { revision, .. } = read(kind, &payload)?;
             Event::TariffsPublished { revision }
         }
+        POLICY_PUBLISHED => Event::PolicyPublished {
+            policy: read(kind, &payload)?,
+        },
         GATEWAY_SEEN => {
             let row: GatewaySeen1 = read(kind, &payload)?;
             Event::GatewaySeen {
@@ -390,6 +550,57 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
                 charged: row.charged,
                 computed: row.computed,
             }
+        }
+        DATED => {
+            let Dated1 { wall_s } = read(kind, &payload)?;
+            Event::Dated { wall_s }
+        }
+        ADJUSTED => Event::Adjusted(read::<Adjustment1>(kind, &payload)?.into()),
+        ASIDE => {
+            let row: Aside1 = read(kind, &payload)?;
+            Event::Aside {
+                at: key(row.gateway, row.epoch, row.sequence),
+                hash: row.hash,
+                record: read(kind, &row.bytes)?,
+                bytes: row.bytes.into_vec(),
+                exists: row.exists,
+            }
+        }
+        CASE_OPENED => Event::CaseOpened(read::<Case1>(kind, &payload)?.into()),
+        BARRED => {
+            let Barred1 { account, until_s } = read(kind, &payload)?;
+            Event::Barred { account, until_s }
+        }
+        DISPUTE_WITHDRAWN => {
+            let row: DisputeWithdrawn1 = read(kind, &payload)?;
+            Event::DisputeWithdrawn {
+                at: key(row.gateway, row.epoch, row.sequence),
+            }
+        }
+        LEASE_ONLY_SET => {
+            let LeaseOnly1 { account, lease_only } = read(kind, &payload)?;
+            Event::LeaseOnlySet { account, lease_only }
+        }
+        LEASE_GIVEN => {
+            let row: LeaseGiven1 = read(kind, &payload)?;
+            Event::LeaseGiven {
+                gateway: row.gateway,
+                journal_epoch: row.journal_epoch,
+                revision: row.revision,
+                lease: row.lease,
+            }
+        }
+        LEASE_RECALLED => {
+            let row: LeaseChanged1 = read(kind, &payload)?;
+            Event::LeaseRecalled {
+                account: row.account,
+                epoch: row.epoch,
+                revision: row.revision,
+            }
+        }
+        LEASE_RELEASED => {
+            let LeaseChanged1 { account, epoch, .. } = read(kind, &payload)?;
+            Event::LeaseReleased { account, epoch }
         }
         unknown => return Err(RecordError::Kind(unknown)),
     })

@@ -1,4 +1,4 @@
-//! The seed file: accounts, tokens, tariffs and revocations as the operator wants them, in TOML or JSON (by the name's
+//! The seed file: accounts, tokens, tariffs, revocations and limits as the operator wants them, in TOML or JSON (by the name's
 //! ending). Raw tokens are hashed here and forgotten.
 
 use std::{
@@ -9,14 +9,18 @@ use std::{
 };
 
 use proto::{
-    artifact::Whitelist,
-    id::{AccountId, IdToken, Kind, TokenHash, TokenKey, TokenKind},
+    artifact::{Reason, Subject, Whitelist},
+    id::{AccountId, IdToken, Kind, Name, TokenHash, TokenKey, TokenKind},
     money::Money,
     tariff::{Dimension, PriceElement, Tariff},
+    trust::KeyId,
 };
 use serde::Deserialize;
 
-use crate::core::{Catalogue, RevocationSpec, TokenSpec};
+use crate::{
+    core::{Catalogue, RevocationSpec, TokenSpec},
+    seed_policy::PolicySeed,
+};
 
 /// Largest credential revision a file may name: what every JSON reader keeps exactly.
 const REVISION_MAX: u64 = 1 << 53;
@@ -64,6 +68,7 @@ struct SeedFile {
     revocations: Vec<RevocationSeed>,
     #[serde(default)]
     tariffs: Vec<TariffSeed>,
+    policy: Option<PolicySeed>,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +76,8 @@ struct SeedFile {
 struct AccountRow {
     id: AccountId,
     deposit: i64,
+    #[serde(default)]
+    lease_only: bool,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +119,10 @@ struct RevocationSeed {
     hash: Option<String>,
     #[serde(default)]
     credential_revision: u64,
+    account: Option<AccountId>,
+    device: Option<String>,
+    key: Option<String>,
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -196,12 +207,20 @@ fn catalogue(file: SeedFile, key: &TokenKey) -> Result<Catalogue, RowError> {
         if catalogue.accounts.insert(row.id, Money(row.deposit)).is_some() {
             return Err((format!("accounts[{i}]"), format!("account {} is here twice", row.id)));
         }
+        if row.lease_only {
+            catalogue.lease_only.insert(row.id);
+        }
     }
     if let Some(rows) = file.tokens {
         catalogue.tokens = Some(tokens(&rows, &catalogue.accounts, key)?);
     }
     for (i, row) in file.revocations.iter().enumerate() {
         let fail = |reason| (format!("revocations[{i}]"), reason);
+        let why = reason(row.reason.as_deref()).map_err(fail)?;
+        if let Some(subject) = subject(row).map_err(fail)? {
+            catalogue.scopes.insert(subject, why);
+            continue;
+        }
         let token = token_hash(
             row.kind.as_deref(),
             row.raw.as_deref(),
@@ -211,9 +230,11 @@ fn catalogue(file: SeedFile, key: &TokenKey) -> Result<Catalogue, RowError> {
         )
         .map_err(fail)?;
         let credential_revision = revision(row.credential_revision).map_err(fail)?;
-        catalogue
-            .revocations
-            .insert(token, RevocationSpec { credential_revision });
+        let spec = RevocationSpec {
+            credential_revision,
+            reason: why,
+        };
+        catalogue.revocations.insert(token, spec);
     }
     for (i, row) in file.tariffs.iter().enumerate() {
         let fail = |reason| (format!("tariffs[{i}]"), reason);
@@ -221,6 +242,9 @@ fn catalogue(file: SeedFile, key: &TokenKey) -> Result<Catalogue, RowError> {
         if catalogue.tariffs.insert(kind, tariff).is_some() {
             return Err(fail(format!("{} has a tariff already", kind.word())));
         }
+    }
+    if let Some(seed) = file.policy {
+        catalogue.policy = Some(seed.policy().map_err(|reason| ("policy".to_owned(), reason))?);
     }
     Ok(catalogue)
 }
@@ -263,6 +287,33 @@ fn tokens(
         }
     }
     Ok(tokens)
+}
+
+/// What a row revokes beyond a token; `None`: it is about a token.
+fn subject(row: &RevocationSeed) -> Result<Option<Subject>, String> {
+    let is_token = row.kind.is_some() || row.raw.is_some() || row.text.is_some() || row.hash.is_some();
+    let subject = match (row.account, row.device.as_deref(), row.key.as_deref()) {
+        (None, None, None) => return Ok(None),
+        (Some(account), None, None) => Subject::Account(account),
+        (None, Some(device), None) => {
+            Subject::Device(Name::from_str(device).map_err(|error| format!("device: {error}"))?)
+        }
+        (None, None, Some(key)) => Subject::Key(KeyId::from_str(key).map_err(|error| format!("key: {error}"))?),
+        _ => return Err("one of account, device and key at most can be given".to_owned()),
+    };
+    if is_token || row.credential_revision != 0 {
+        return Err("a revocation is about a token, or about an account, device or key".to_owned());
+    }
+    Ok(Some(subject))
+}
+
+fn reason(word: Option<&str>) -> Result<Reason, String> {
+    let word = word.unwrap_or(Reason::Other.word());
+    let known = Reason::ALL.iter().find(|reason| reason.word() == word);
+    known.copied().ok_or_else(|| {
+        let words: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+        format!("reason {word:?} is none of {}", words.join(", "))
+    })
 }
 
 fn revision(asked: u64) -> Result<u64, String> {

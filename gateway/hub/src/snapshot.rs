@@ -3,11 +3,13 @@
 //! A chunk is `[version, [[kind number, payload], ...]]` in CBOR. Rows that have an order (the revocation log, closed
 //! sessions) are written in it.
 
+mod lease;
+
 use proto::{
-    artifact::{ListEntry, TariffOf, TariffTable},
+    artifact::{ListEntry, RevokedScope, TariffOf, TariffTable},
     book::{Account, Balance},
     codec,
-    id::{AccountId, GatewayId, Hash, SessionId},
+    id::{AccountId, GatewayId, Hash, SessionId, TokenHash},
     money::Money,
     tariff::Tariff,
 };
@@ -15,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
-    core::{Dispute, GatewayRow, Hub, PublishedList, QUARANTINE_PART_BYTES, RecordKey, SessionPhase, SessionRow},
+    core::{
+        Dispute, GatewayRow, Hub, ListStep, LogEntry, PublishedList, QUARANTINE_PART_BYTES, RecordKey, SessionPhase,
+        SessionRow, conflict::keep,
+    },
     record::{RecordError, Token1},
 };
 
@@ -52,6 +57,12 @@ struct RevocationEnd1 {
 }
 
 #[derive(Serialize, Deserialize)]
+struct ListStep1 {
+    from: u64,
+    touched: Vec<TokenHash>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct PublishedHead1 {
     revision: u64,
     issued_s: u64,
@@ -69,6 +80,8 @@ struct Gateway1 {
     booked: u64,
     quarantined: u64,
     disputed: u64,
+    #[serde(default)]
+    aside: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +147,13 @@ const SESSION: u16 = 14;
 const QUARANTINE_PART: u16 = 15;
 const QUARANTINE_REASON: u16 = 16;
 const DISPUTE: u16 = 17;
+const SCOPE_REVOKED: u16 = 40;
+const LIST_STEP: u16 = 41;
+const KEYS: u16 = 42;
+
+/// Most touched tokens in one row.
+const STEP_TOKENS_MAX: usize = 150;
+const POLICY: u16 = 46;
 
 /// The state in chunks that fit the store.
 #[must_use]
@@ -164,7 +184,10 @@ struct Writer {
 
 impl Writer {
     fn push<T: Serialize>(&mut self, kind: u16, payload: &T) {
-        let payload = codec::to_vec(payload);
+        self.push_bytes(kind, codec::to_vec(payload));
+    }
+
+    fn push_bytes(&mut self, kind: u16, payload: Vec<u8>) {
         let cost = payload.len() + ROW_OVERHEAD_BYTES;
         if self.bytes + cost > CHUNK_BYTES_MAX {
             self.close();
@@ -189,8 +212,11 @@ fn write_catalogue(hub: &Hub, writer: &mut Writer) {
     for (token, row) in &hub.tokens {
         writer.push(TOKEN, &Token1::new(*token, row));
     }
-    for revoked in &hub.revocation_log {
-        writer.push(REVOKED, revoked);
+    for entry in &hub.revocation_log {
+        match entry {
+            LogEntry::Token(revoked) => writer.push(REVOKED, revoked),
+            LogEntry::Scope(revoked) => writer.push(SCOPE_REVOKED, revoked),
+        }
     }
     for &(revision, end) in &hub.revocation_ends {
         let end = end as u64;
@@ -212,6 +238,22 @@ fn write_published(hub: &Hub, writer: &mut Writer) {
         for entry in &list.entries {
             writer.push(LIST_ENTRY, entry);
         }
+    }
+    for step in &hub.list_steps {
+        // A step that touched nobody is a step, too.
+        let whole = [step.touched.as_slice()];
+        let parts = step.touched.chunks(STEP_TOKENS_MAX);
+        let empty = whole.into_iter().filter(|touched| touched.is_empty());
+        for part in parts.chain(empty) {
+            let (from, touched) = (step.from, part.to_vec());
+            writer.push(LIST_STEP, &ListStep1 { from, touched });
+        }
+    }
+    if let Some(keys) = &hub.keys {
+        writer.push(KEYS, keys);
+    }
+    if let Some(policy) = &hub.policy {
+        writer.push(POLICY, policy);
     }
     if let Some(table) = &hub.tariff_table {
         let (revision, issued_s) = (table.revision, 0);
@@ -237,6 +279,7 @@ fn write_ledger(hub: &Hub, writer: &mut Writer) {
                 booked: row.booked,
                 quarantined: row.quarantined,
                 disputed: row.disputed,
+                aside: row.aside,
             },
         );
     }
@@ -270,6 +313,8 @@ fn write_ledger(hub: &Hub, writer: &mut Writer) {
         );
     }
     write_exceptions(hub, writer);
+    keep::write(&hub.conflicts, |kind, payload| writer.push_bytes(kind, payload));
+    lease::write(hub, writer);
 }
 
 fn write_exceptions(hub: &Hub, writer: &mut Writer) {
@@ -323,7 +368,12 @@ pub fn restore(hub: &mut Hub, chunk: &[u8]) -> Result<(), RecordError> {
         return Err(RecordError::Version { found: version });
     }
     rows.iter().try_for_each(|Row(kind, payload)| match *kind {
-        HEAD..=TARIFF_TABLE_ENTRY => restore_catalogue(hub, *kind, payload),
+        HEAD..=TARIFF_TABLE_ENTRY | SCOPE_REVOKED..=KEYS | POLICY => restore_catalogue(hub, *kind, payload),
+        keep::ROW_FIRST..=keep::ROW_LAST => match keep::restore(&mut hub.conflicts, *kind, payload) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RecordError::Kind(*kind)),
+            Err(error) => Err(RecordError::Malformed { kind: *kind, error }),
+        },
         _ => restore_ledger(hub, *kind, payload),
     })
 }
@@ -345,8 +395,22 @@ fn restore_catalogue(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Rec
         REVOKED => {
             let revoked: proto::artifact::Revoked = read(kind, payload)?;
             hub.revoked.insert(revoked.token, revoked.credential_revision);
-            hub.revocation_log.push(revoked);
+            hub.revocation_log.push(LogEntry::Token(revoked));
         }
+        SCOPE_REVOKED => {
+            let revoked: RevokedScope = read(kind, payload)?;
+            let subject = revoked.read().ok_or(RecordError::Kind(kind))?;
+            hub.revoked_scopes.insert(subject, revoked.reason);
+            hub.revocation_log.push(LogEntry::Scope(revoked));
+        }
+        LIST_STEP => {
+            let ListStep1 { from, touched } = read(kind, payload)?;
+            match hub.list_steps.back_mut().filter(|step| step.from == from) {
+                Some(step) => step.touched.extend(touched),
+                None => hub.list_steps.push_back(ListStep { from, touched }),
+            }
+        }
+        KEYS => hub.keys = Some(read(kind, payload)?),
         REVOCATION_END => {
             let row: RevocationEnd1 = read(kind, payload)?;
             hub.revocation_ends.push((row.revision, row.end as usize));
@@ -359,6 +423,7 @@ fn restore_catalogue(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Rec
             let row: TariffOf = read(kind, payload)?;
             hub.tariffs.insert(row.kind, row.tariff);
         }
+        POLICY => hub.policy = Some(read(kind, payload)?),
         LIST_HEAD => {
             let row: PublishedHead1 = read(kind, payload)?;
             hub.list = Some(PublishedList {
@@ -408,10 +473,12 @@ fn restore_ledger(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Record
                 booked: row.booked,
                 quarantined: row.quarantined,
                 disputed: row.disputed,
+                aside: row.aside,
             };
             hub.gateways.insert(row.gateway, kept);
         }
         BALANCE => restore_balance(hub, &read(kind, payload)?)?,
+        lease::FIRST..=lease::LAST => lease::restore(hub, kind, payload)?,
         SESSION => restore_session(hub, &read(kind, payload)?)?,
         QUARANTINE_PART => {
             let row: QuarantinePart1 = read(kind, payload)?;

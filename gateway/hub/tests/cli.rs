@@ -262,3 +262,175 @@ fn a_list_of_a_truncated_file_is_refused_and_the_known_one_stays() {
     assert_eq!((site.status().tokens, site.status().list_revision), (100, 2));
     assert_eq!(hub.stop(), Some(0));
 }
+
+#[test]
+fn keys_are_rotated_and_everything_published_fits_a_file() {
+    let site = Site::new();
+    let secrets = |site: &Site| std::fs::read_to_string(site.path("secrets.toml")).unwrap();
+    let before = secrets(&site);
+    let export = |name: &str| {
+        check(
+            &site.command(&["export-artifacts", name, "--config", "hub.toml"]),
+            0,
+            &["artifacts = "],
+        )
+    };
+    let hub = site.start();
+    let first = site.status();
+    assert_eq!((first.keys_epoch, &first.signing_key), (0, &first.issuer_key));
+    check(
+        &site.command(&["keys", "rotate", "--config", "hub.toml"]),
+        0,
+        &["signing key"],
+    );
+    assert_eq!(site.status().keys_epoch, 0, "it signs when the hub starts again");
+    assert_eq!(hub.stop(), Some(0));
+    // Nothing else in the secrets has changed.
+    let rest: Vec<String> = secrets(&site)
+        .lines()
+        .filter(|line| !line.starts_with("signing_seed"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(rest, before.lines().map(str::to_owned).collect::<Vec<_>>());
+    export("stopped.artifacts");
+    let hub = site.start();
+    let second = site.status();
+    assert_eq!((second.keys_epoch, &second.issuer_key), (1, &first.issuer_key));
+    assert_ne!(second.signing_key, first.signing_key);
+    export("running.artifacts");
+    assert_eq!(hub.stop(), Some(0));
+    let hub = site.start();
+    assert_eq!(site.status().keys_epoch, 1, "the same key is no news");
+    assert_eq!(hub.stop(), Some(0));
+    let read = |name: &str| proto::artifact::read_bundle(&std::fs::read(site.path(name)).unwrap()).unwrap();
+    let parts = read("running.artifacts");
+    let kinds: Vec<&str> = parts
+        .iter()
+        .filter(|part| part.part == 0)
+        .map(|part| part.kind.word())
+        .collect();
+    assert_eq!(kinds, ["keys", "tariffs", "list"]);
+    assert_eq!(read("stopped.artifacts"), parts, "the same content, the same bytes");
+}
+
+#[test]
+fn a_revocation_is_about_one_thing() {
+    let row = |text: &str| {
+        let site = Site::new();
+        site.write("seed.toml", &format!("revocations = [{{ {text} }}]\n"));
+        site.command(&["check-config", "--config", "hub.toml"])
+    };
+    check(&row("account = 7, reason = \"fraud\""), 0, &["seed file"]);
+    check(&row("device = \"w-1\""), 0, &["seed file"]);
+    check(
+        &row("key = \"0011223344556677\", reason = \"compromised\""),
+        0,
+        &["seed file"],
+    );
+    check(
+        &row("account = 7, device = \"w-1\""),
+        65,
+        &["revocations[0]: one of account, device and key"],
+    );
+    check(
+        &row("account = 7, hash = \"00\""),
+        65,
+        &["revocations[0]: a revocation is about a token, or"],
+    );
+    check(&row("device = \"W 1\""), 65, &["revocations[0]: device: a name has"]);
+    check(&row("key = \"00\""), 65, &["revocations[0]: key: 2 hexadecimal digits"]);
+    check(
+        &row("account = 7, reason = \"whim\""),
+        65,
+        &["revocations[0]: reason \"whim\" is none of other, lost"],
+    );
+}
+
+#[test]
+fn the_operator_corrects_the_books_by_entries_with_a_reason() {
+    let site = Site::new();
+    let hub = site.start();
+    let credit = [
+        "credit",
+        "--data",
+        "data",
+        "--account",
+        "7",
+        "--from",
+        "revenue:charger",
+        "--amount",
+        "150",
+    ];
+    let with = |more: &[&'static str]| [&credit[..], more].concat();
+    check(
+        &site.command(&with(&["--reason", "charger broke off", "--json"])),
+        0,
+        &["{\"adjustment\":1}"],
+    );
+    check(
+        &site.command(&with(&["--reason", ""])),
+        65,
+        &["a reason of 1 to 256 bytes"],
+    );
+    check(&site.command(&with(&[])), 64, &["--reason"]);
+    let adjust = |debit, credit, amount| {
+        site.command(&[
+            "adjust", "--data", "data", "--debit", debit, "--credit", credit, "--amount", amount, "--reason", "why",
+        ])
+    };
+    check(
+        &adjust("loss:overdraft", "customer:7", "0"),
+        65,
+        &["0.00 is not above zero"],
+    );
+    check(
+        &adjust("clearing", "customer:7", "1"),
+        65,
+        &["\"clearing\" is no account such as"],
+    );
+    check(
+        &adjust("customer:7", "customer:7", "1"),
+        65,
+        &["customer:7 cannot be adjusted by hand"],
+    );
+    check(&adjust("loss:overdraft", "customer:7", "50"), 0, &["adjustment = 2"]);
+    let session = "0".repeat(32);
+    check(
+        &site.command(&[
+            "close",
+            "--data",
+            "data",
+            "--session",
+            &session,
+            "--amount",
+            "0",
+            "--reason",
+            "gone",
+        ]),
+        65,
+        &["holds no money"],
+    );
+    check(
+        &site.command(&["losses", "--data", "data", "--json"]),
+        0,
+        &["{\"account\":\"loss:overdraft\",\"session\":\"\",\"customer\":0,\"amount\":50}"],
+    );
+    check(&site.command(&["cases", "--data", "data"]), 0, &[]);
+    check(&site.command(&["sessions", "--data", "data"]), 0, &[]);
+    assert_eq!(hub.stop(), Some(0));
+    check(
+        &site.command(&["ledger", "export", "--data", "data"]),
+        0,
+        &[
+            ":hub",
+            "revenue:charger -> customer:7",
+            "1.50  operator: charger broke off",
+        ],
+    );
+    check(
+        &site.command(&["balances", "--data", "data", "--json"]),
+        0,
+        &["\"credits_posted\":200", "\"arrears\":0"],
+    );
+    check(&site.command(&with(&["--reason", "late"])), 69, &["no hub answers"]);
+}

@@ -48,9 +48,13 @@ fn answers_follow_token_revocation_and_balance() {
     wanted.accounts.insert(8, Money(0));
     for revoked in [6, 7, 99] {
         let credential_revision = 0;
-        wanted
-            .revocations
-            .insert(token(revoked), RevocationSpec { credential_revision });
+        wanted.revocations.insert(
+            token(revoked),
+            RevocationSpec {
+                credential_revision,
+                ..RevocationSpec::default()
+            },
+        );
     }
     hub.step(NOW, &SETTINGS, &Input::Import(wanted));
 
@@ -173,7 +177,17 @@ fn a_fenced_copy_commits_nothing_until_it_starts_a_new_epoch() {
     let first = record(1, RecordKind::Capture, 1, 12);
     let second = record(2, RecordKind::Hold, 1, 12);
     hub.step(NOW, &SETTINGS, &upload(2, 1, [bytes(&first), bytes(&second)]));
-    assert_eq!(hub.quarantine().len(), 1, "{:?}", hub.quarantine());
+    let (key, aside) = hub
+        .conflicts()
+        .asides()
+        .first_key_value()
+        .expect("the hold is told again");
+    assert_eq!(
+        (key.2, aside.exists),
+        (2, true),
+        "the same words under a new epoch: exists"
+    );
+    assert_eq!((hub.quarantine().len(), hub.gateways()[&gateway()].aside), (0, 1));
     assert_eq!(hub.book().balance(&Account::Customer(ACCOUNT)).debits_posted, Money(12));
     assert!(hub.book().is_balanced());
 }
@@ -226,9 +240,13 @@ fn windows_of_revocations_lose_nobody() {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&(n as u64 + 1).to_be_bytes());
         let credential_revision = 0;
-        wanted
-            .revocations
-            .insert(TokenHash(id), RevocationSpec { credential_revision });
+        wanted.revocations.insert(
+            TokenHash(id),
+            RevocationSpec {
+                credential_revision,
+                ..RevocationSpec::default()
+            },
+        );
         // Imports of different sizes, so that windows overlap.
         if n % 150 == 0 || n > REVOCATION_WINDOW * 2 {
             hub.step(NOW, &SETTINGS, &Input::Import(wanted.clone()));
@@ -376,7 +394,7 @@ fn poison_is_kept_aside_and_money_behind_it_goes_on() {
 }
 
 #[test]
-fn amounts_beyond_the_book_and_foreign_sessions_are_quarantined() {
+fn amounts_beyond_the_book_are_quarantined_and_foreign_sessions_set_aside() {
     let mut hub = open_hub();
     let other = Name::new("gw-2").unwrap();
     hub.step(
@@ -404,7 +422,14 @@ fn amounts_beyond_the_book_and_foreign_sessions_are_quarantined() {
         },
     };
     hub.step(NOW, &SETTINGS, &foreign);
-    assert_eq!(hub.quarantine().len(), 2);
+    assert_eq!(hub.quarantine().len(), 1);
+    let aside = hub
+        .conflicts()
+        .asides()
+        .values()
+        .next()
+        .expect("the second claim is kept");
+    assert_eq!((aside.charged, aside.exists), (Some(Money(12)), false));
     assert_eq!(hub.book().holds().count(), 1, "the hold of gw-1 stands");
 }
 
@@ -467,9 +492,13 @@ fn every_change_of_a_token_is_a_new_revision() {
         change(&mut spec);
         let mut wanted = catalogue([(token(1), spec)]);
         if let Some(credential_revision) = revoked {
-            wanted
-                .revocations
-                .insert(token(1), RevocationSpec { credential_revision });
+            wanted.revocations.insert(
+                token(1),
+                RevocationSpec {
+                    credential_revision,
+                    ..RevocationSpec::default()
+                },
+            );
         }
         hub.step(NOW, &SETTINGS, &Input::Import(wanted)).events.len()
     };
@@ -509,9 +538,13 @@ fn an_import_of_old_revocations_does_not_revoke_a_reissued_token() {
     };
     let mut wanted = catalogue([(token(1), reissued)]);
     let credential_revision = 5;
-    wanted
-        .revocations
-        .insert(token(1), RevocationSpec { credential_revision });
+    wanted.revocations.insert(
+        token(1),
+        RevocationSpec {
+            credential_revision,
+            ..RevocationSpec::default()
+        },
+    );
     hub.step(NOW, &SETTINGS, &Input::Import(wanted.clone()));
     assert!(!hub.is_revoked(&token(1)));
     assert_eq!(hub.step(NOW, &SETTINGS, &Input::Import(wanted)).events, []);
@@ -578,7 +611,14 @@ fn lists_are_published_again_with_age_and_balances() {
     assert_eq!(hub.step(at(3599), &SETTINGS, &Input::Tick).events, []);
     let effects = hub.step(at(3600), &SETTINGS, &Input::Tick).effects;
     let (kind, revision) = (ArtifactKind::List, 2);
-    assert_eq!(effects, [Effect::Announce { kind, revision }]);
+    assert_eq!(
+        effects,
+        [Effect::Announce {
+            kind,
+            revision,
+            base: 1
+        }]
+    );
     assert_eq!(hub.list().unwrap().entries[0].balance, Money(9_880));
     assert_eq!(hub.step(at(3601), &SETTINGS, &Input::Tick).events, []);
 }
@@ -615,9 +655,10 @@ fn as_many_tokens_as_can_be_signed_and_not_one_more() {
     );
     assert_eq!(hub, Hub::default());
     hub.step(NOW, &SETTINGS, &many(LIST_ENTRIES_MAX));
-    let mut press = hub::artifacts::Press::new(proto::trust::Issuer::from_seed(&[1; 32]));
+    let issuer = || proto::trust::Issuer::from_seed(&[1; 32]);
+    let mut press = hub::artifacts::Press::new(issuer(), issuer());
     let parts = press
-        .parts(&hub, ArtifactKind::List, 1)
+        .parts(&hub, ArtifactKind::List, 1, 0)
         .unwrap()
         .expect("it was published");
     assert_eq!(

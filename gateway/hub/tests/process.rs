@@ -274,6 +274,7 @@ fn bad_frames_are_counted_and_change_nothing() {
         LinkUp::Hello,
         &LinkHello {
             down_counter: u64::MAX,
+            leases_revision: 0,
             ..hello(1, 1)
         },
     );
@@ -400,6 +401,7 @@ fn no_hello_is_played_again_across_a_restart_and_a_new_epoch_starts_over() {
     let down_counter = 9 << 32;
     let welcome = carrier.hello(&LinkHello {
         down_counter,
+        leases_revision: 0,
         ..hello(2, 0)
     });
     assert_eq!((welcome.epoch, welcome.upto), (2, 0));

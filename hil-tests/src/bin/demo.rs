@@ -15,6 +15,7 @@ use hil_tests::{
     books::{self, Books},
     cloud_sim::{CloudSim, Mode},
     fleet::{self, Row},
+    look::Told,
     site::{BrokerKind, Plan, Site, Standing},
 };
 use serde_json::json;
@@ -131,7 +132,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
         usize::from(options.devices) * USERS_PER_DEVICE,
     );
     // An evening of a minute needs a recovery of seconds.
-    plan.limits = "[limits]\nrecover_ms = 2000\nprobe_ms = 700\nprobe_max_ms = 2000\n\
+    plan.limits = "[health]\nrecover_ms = 2000\nprobe_ms = 700\nprobe_max_ms = 2000\n\
                    [limits.charger]\nmeter_every_s = 2\n[limits.washer]\nmeter_every_s = 2\n[limits.dispenser]\nmeter_every_s = 2\n"
         .to_owned();
     let (hub, hub_address) = Site::start_hub(&plan, &dir)?;
@@ -165,10 +166,15 @@ fn run(options: &Options) -> anyhow::Result<bool> {
             .context("the gateway's ledger is a list of lines")?,
         &site.ask_hub("ledger")?,
     )?;
-    let result = Outcome::new(options, &site.plan, &rows, &books, &acts, reconcile);
+    let told = Told::ask(&site, interesting(&rows, &acts))?;
+    let mut result = Outcome::new(options, &site.plan, &rows, &books, &acts, reconcile);
+    result.report_equals_ledger = told.equals(&books);
+    told.print();
     result.print(&books, &cloud);
     if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_string_pretty(&result.json(&books))?)?;
+        let mut json = result.json(&books);
+        json["outage"] = told.outage().cloned().into();
+        std::fs::write(path, serde_json::to_string_pretty(&json)?)?;
     }
     if options.keep {
         keep(&site, &dir)?;
@@ -176,6 +182,17 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     let codes = site.stop()?;
     ensure!(codes == (0, 0), "gateway and hub ended with codes {codes:?}");
     Ok(result.closes(&books))
+}
+
+/// A session that was granted while the cloud lied, and for which a user waited longest: it was asked then.
+fn interesting<'a>(rows: &'a [Row], acts: &[Played]) -> Option<&'a str> {
+    let lying = acts.iter().find(|act| act.name == "lying")?;
+    let granted = rows
+        .iter()
+        .filter(|row| row.granted && (lying.from_ms..lying.to_ms).contains(&row.asked_ms));
+    let waited = |row: &&Row| row.verdict_ms.unwrap_or(0.0);
+    let longest = granted.max_by(|a, b| waited(a).total_cmp(&waited(b)))?;
+    Some(&longest.session)
 }
 
 /// The demo is one command: what it starts is built first.
@@ -309,6 +326,7 @@ struct Outcome {
     unanswered: usize,
     charged_differently: usize,
     delivered_without_grant: u64,
+    report_equals_ledger: bool,
     verdict_p50_ms: f64,
     verdict_p99_ms: f64,
     reconcile_s: f64,
@@ -328,6 +346,7 @@ impl Outcome {
             unanswered: 0,
             charged_differently: 0,
             delivered_without_grant: 0,
+            report_equals_ledger: false,
             verdict_p50_ms: 0.0,
             verdict_p99_ms: 0.0,
             reconcile_s: reconcile.as_secs_f64(),
@@ -390,6 +409,7 @@ impl Outcome {
             && self.unanswered == 0
             && self.charged_differently == 0
             && self.delivered_without_grant == 0
+            && self.report_equals_ledger
             && books.records_lost == 0
             && books.records_doubled == 0
             && books.records_foreign == 0
@@ -410,6 +430,7 @@ impl Outcome {
             "unanswered": self.unanswered,
             "charged_differently": self.charged_differently,
             "delivered_without_grant": self.delivered_without_grant,
+            "report_equals_ledger": self.report_equals_ledger,
             "records": books.lines,
             "records_lost": books.records_lost,
             "records_doubled": books.records_doubled,
@@ -465,6 +486,7 @@ impl Outcome {
             "charges that differ from the receipt",
             self.charged_differently.to_string(),
         );
+        row("the outage report adds up to the books", yes(self.report_equals_ledger));
         row("books of gateway and hub equal", yes(books.hub_gateway_equal));
         row("debits equal credits, nothing held", yes(books.ledger_balanced));
         row(

@@ -15,6 +15,7 @@ use std::{
 
 use proto::{
     codec,
+    id::TokenHash,
     link::{Ask, Trouble, Upload},
     seal::OVERHEAD_BYTES,
     topic::{self, LinkDown, LinkUp},
@@ -38,6 +39,9 @@ pub enum Mode {
     Honest,
     /// Acknowledges everything on the MQTT level, and answers every request with the false denial of 2023-11-12.
     Lying,
+    /// An incomplete whitelist: questions about a stable part of the tokens, so many in a hundred, are denied as on
+    /// 2023-11-12; everything else is carried.
+    Partial(u8),
     /// Takes everything and answers nothing.
     Hanging,
     /// Closes every connection.
@@ -199,6 +203,13 @@ impl Conversation {
                 }
                 None => self.to_hub.write_all(packet).await,
             },
+            Mode::Partial(percent) => match Publish::parse(packet, self.version) {
+                Some(publish) if asked(&publish).is_some_and(|ask| leaves_out(percent, &ask.token)) => {
+                    self.counters.denied.fetch_add(1, Ordering::Relaxed);
+                    self.reject(&publish, 404, FALSE_DENIAL).await
+                }
+                Some(_) | None => self.to_hub.write_all(packet).await,
+            },
             Mode::Throttled(rate) => match Publish::parse(packet, self.version) {
                 Some(publish) if !self.allow(rate) => {
                     self.counters.throttled.fetch_add(1, Ordering::Relaxed);
@@ -216,7 +227,9 @@ impl Conversation {
             Mode::Hanging => Ok(()),
             // A lying cloud keeps the link alive and delivers nothing of the operator's.
             Mode::Lying if Publish::parse(packet, self.version).is_some() => Ok(()),
-            Mode::Lying | Mode::Honest | Mode::Dark | Mode::Throttled(_) => self.to_gateway.write_all(packet).await,
+            Mode::Lying | Mode::Honest | Mode::Dark | Mode::Partial(_) | Mode::Throttled(_) => {
+                self.to_gateway.write_all(packet).await
+            }
         }
     }
 
@@ -241,9 +254,7 @@ impl Conversation {
             return Ok(());
         };
         let ask = match word {
-            LinkUp::Ask => body(publish.payload)
-                .and_then(|body| codec::decode::<Ask>(body).ok())
-                .map_or(0, |ask| ask.ask),
+            LinkUp::Ask => asked(publish).map_or(0, |ask| ask.ask),
             LinkUp::Hello | LinkUp::Records | LinkUp::Echo => 0,
         };
         let trouble = Trouble {
@@ -256,6 +267,21 @@ impl Conversation {
             .write_all(&wire::publish(&topic, &codec::to_vec(&trouble), self.version))
             .await
     }
+}
+
+/// The question in a publish; `None` if it is something else.
+fn asked(publish: &Publish<'_>) -> Option<Ask> {
+    let (_, _, word) = topic::parse_link_up(publish.topic)?;
+    match word {
+        LinkUp::Ask => codec::decode(body(publish.payload)?).ok(),
+        LinkUp::Hello | LinkUp::Records | LinkUp::Echo => None,
+    }
+}
+
+/// Whether the whitelist that lacks so many in a hundred lacks this token: always the same ones.
+#[must_use]
+pub fn leaves_out(percent: u8, token: &TokenHash) -> bool {
+    u16::from_be_bytes([token.0[0], token.0[1]]) % 100 < u16::from(percent)
 }
 
 /// The body of a sealed frame, without its key: sealing is not encryption.

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use gateway::mqtt::{Backoff, STABLE_S};
 use gateway_core::{
     Config, Effect, Event, Gateway, Input, Rule, Told,
     config::{DeviceConfig, Limits},
@@ -11,7 +10,7 @@ use gateway_core::{
 use hub::core::{Catalogue, Content, RevocationSpec, TokenSpec};
 use proto::{
     VERSION,
-    artifact::{self, ListEntry, Revocations, Revoked},
+    artifact::{self, ListEntry, Reason, Revocations, Revoked},
     id::{DeviceId, GatewayId, Kind, TokenHash},
     link::LinkHello,
     money::Money,
@@ -31,6 +30,8 @@ pub(super) enum Act {
     Send(DeviceId, Told),
     RaiseCounter(DeviceId, u64),
     Request(Request),
+    /// Say hello on the link that stands.
+    Hello,
     /// Its class, and its words.
     Alarm(String, String),
 }
@@ -51,34 +52,37 @@ pub(super) fn budget_of_gateway(scenario: &Scenario) -> i64 {
 /// The shipped defaults, but for the budget.
 pub(super) fn config<'a>(
     scenario: &Scenario,
-    _gateway: usize,
+    gateway: usize,
     devices: impl Iterator<Item = &'a device::Config>,
 ) -> Config {
     let devices = devices.map(|config| {
-        let DeviceConfig { kind, outlets } = DeviceConfig {
+        let device = DeviceConfig {
             kind: config.kind,
             outlets: config.outlets,
+            car: false,
         };
-        (config.id, DeviceConfig { kind, outlets })
+        (config.id, device)
     });
     Config {
         devices: devices.collect(),
         limits: Limits {
             site_budget: Money(budget_of_gateway(scenario)),
+            jitter_seed: gateway as u64 + 1,
             ..Limits::default()
         },
         offset_min: scenario.offset_min,
+        gateway: Some(gateway_id(gateway)),
     }
 }
 
 /// The modes, for people.
 pub(super) fn modes(core: &Gateway) -> &'static str {
-    core.health().mode.word()
+    core.health().authorize.mode.word()
 }
 
 /// Whether users do not wait for the cloud.
 pub(super) fn is_local(core: &Gateway) -> bool {
-    !core.health().mode.asks()
+    !core.health().authorize.mode.asks()
 }
 
 /// The last record with a receipt.
@@ -119,6 +123,8 @@ pub(super) fn hello(core: &Gateway) -> LinkHello {
         revocations_revision,
         tariffs_revision,
         down_counter: 0,
+        leases_revision: core.leases().revision(),
+        policy_revision: core.policy_revision(),
     }
 }
 
@@ -128,6 +134,8 @@ pub(super) fn act(effect: Effect) -> Act {
         Effect::Send { device, message } => Act::Send(device, message),
         Effect::RaiseCounter { device, last } => Act::RaiseCounter(device, last),
         Effect::Ask(ask) => Act::Request(Request::Ask(ask)),
+        Effect::Echo(echo) => Act::Request(Request::Echo(echo)),
+        Effect::Hello => Act::Hello,
         Effect::Alarm(alarm) => Act::Alarm(class(&alarm), alarm.to_string()),
     }
 }
@@ -171,12 +179,14 @@ pub(super) fn gateway_input(effect: hub::core::Effect) -> Option<Input> {
             receipt,
             own_hash: super::hub::NOTHING,
         }),
-        hub::core::Effect::Echo(..)
-        | hub::core::Effect::Artifact { .. }
+        hub::core::Effect::Echo(_, echo) => Some(Input::Echo { nonce: echo.nonce }),
+        hub::core::Effect::Artifact { .. }
         | hub::core::Effect::Announce { .. }
         | hub::core::Effect::Duplicates(..)
         | hub::core::Effect::Imported(_)
         | hub::core::Effect::ImportRefused(_)
+        | hub::core::Effect::Ordered(_)
+        | hub::core::Effect::OrderRefused(_)
         | hub::core::Effect::Alarm(_) => None,
     }
 }
@@ -193,7 +203,12 @@ pub(super) fn catalogue(scenario: &Scenario, persons: &[Person]) -> Catalogue {
         tokens: Some(tokens(persons)),
         revocations: revocations(persons.iter().filter(|person| person.is_revoked)),
         tariffs: tariffs.collect(),
-        may_shrink: false,
+        lease_only: persons
+            .iter()
+            .filter(|person| person.is_leased)
+            .map(|person| person.account)
+            .collect(),
+        ..Catalogue::default()
     }
 }
 
@@ -213,7 +228,10 @@ pub(super) fn tokens(persons: &[Person]) -> BTreeMap<TokenHash, TokenSpec> {
 
 /// Revocations of these people's tokens.
 pub(super) fn revocations<'a>(persons: impl Iterator<Item = &'a Person>) -> BTreeMap<TokenHash, RevocationSpec> {
-    let spec = RevocationSpec { credential_revision: 0 };
+    let spec = RevocationSpec {
+        credential_revision: 0,
+        reason: Reason::Lost,
+    };
     persons.map(|person| (person.hash, spec)).collect()
 }
 
@@ -242,7 +260,35 @@ pub(super) fn sign(issuer: &Issuer, content: &Content) -> Option<Signed> {
             let kind = ArtifactKind::Tariffs;
             (kind, artifact::sign(issuer, kind, table).ok()?, Vec::new())
         }
+        Content::Policy(policy) => {
+            let kind = ArtifactKind::Policy;
+            (kind, artifact::sign(issuer, kind, policy).ok()?, Vec::new())
+        }
+        Content::Keys(keys) => {
+            let kind = ArtifactKind::Keys;
+            (kind, artifact::sign(issuer, kind, keys).ok()?, Vec::new())
+        }
+        Content::ListChanges(changes) => {
+            let (envelope, chunks) = artifact::sign_changes(
+                issuer,
+                (changes.base, changes.revision),
+                changes.issued_s,
+                (&changes.changed, changes.removed.clone()),
+                (changes.total, changes.digest),
+            )
+            .ok()?;
+            (ArtifactKind::List, envelope, chunks)
+        }
     };
+    Some(Signed { kind, envelope, chunks })
+}
+
+/// The leases of one gateway.
+pub(super) fn sign_leases(issuer: &Issuer, hub: &hub::core::Hub, gateway: usize) -> Option<Signed> {
+    let kind = ArtifactKind::Lease;
+    let leases = hub.leases_of(gateway_id(gateway))?;
+    let envelope = artifact::sign(issuer, kind, &leases).ok()?;
+    let chunks = Vec::new();
     Some(Signed { kind, envelope, chunks })
 }
 
@@ -252,6 +298,9 @@ pub(super) fn verify(signed: &Signed, keys: &[IssuerKey]) -> Result<Input, Strin
         ArtifactKind::List => artifact::verify_list(&signed.envelope, &signed.chunks, keys).map(Input::List),
         ArtifactKind::Revocations => artifact::verify_revocations(&signed.envelope, keys).map(Input::Revocations),
         ArtifactKind::Tariffs => artifact::verify_tariffs(&signed.envelope, keys).map(Input::Tariffs),
+        ArtifactKind::Policy => artifact::verify_policy(&signed.envelope, keys).map(Input::Policy),
+        ArtifactKind::Lease => artifact::verify_leases(&signed.envelope, keys).map(Input::Leases),
+        ArtifactKind::Keys => artifact::verify_keys(&signed.envelope, keys).map(Input::Keys),
         kind => return Err(format!("nobody makes a {} here", kind.word())),
     };
     input.map_err(|error| format!("{}: {error}", signed.kind.word()))
@@ -306,8 +355,10 @@ pub(super) fn forged_revocations(issuer: &Issuer, forger: &Issuer, tokens: &[Tok
             .map(|token| Revoked {
                 token: *token,
                 credential_revision: u64::MAX / 2,
+                reason: Reason::Lost,
             })
             .collect(),
+        scopes: Vec::new(),
     };
     let kind = ArtifactKind::Revocations;
     let signed = |envelope| Signed {
@@ -325,12 +376,4 @@ pub(super) fn forged_revocations(issuer: &Issuer, forger: &Issuer, tokens: &[Tok
     // A genuine envelope of another kind.
     let misused = artifact::sign(issuer, ArtifactKind::Tariffs, &set(9_002)).ok();
     [foreign, changed, misused].into_iter().flatten().map(signed).collect()
-}
-
-/// The daemon's wait before the next attempt to connect, in ms.
-pub(super) fn reconnect_wait_ms(backoff: &mut Backoff, rng: &mut fastrand::Rng, t_ms: u64, lasted_ms: u64) -> u64 {
-    if lasted_ms >= STABLE_S * 1_000 {
-        backoff.reset();
-    }
-    backoff.next_wait_at(t_ms, rng).as_millis() as u64
 }

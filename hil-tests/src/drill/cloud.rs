@@ -219,6 +219,7 @@ impl World<'_> {
             credential_revision: 0,
             account: 0,
             money_max: Money::ZERO,
+            lease: proto::artifact::Lease::default(),
         };
         debug_assert!(ask.session != SessionId::ZERO || ask.amount == Money::ZERO);
         self.down(gateway, connection, Says::Input(gateway_core::Input::Answer(answer)), 0);

@@ -15,6 +15,7 @@ use proto::{
 
 use super::{
     bridge::{self, Act},
+    cloud::Request,
     scenario::Scenario,
     world::{Frame, Next, Twin, World},
 };
@@ -233,6 +234,10 @@ impl World<'_> {
                 }
             }
             Act::Request(request) => self.link_request(gateway, request),
+            Act::Hello => {
+                let hello = bridge::hello(&self.shells[gateway].core);
+                self.link_request(gateway, Request::Hello(hello));
+            }
             Act::Alarm(class, text) => self.alarm(gateway, class, &text),
         }
     }

@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use gateway_core::Input;
-use hub::core::{Effect, Event, Hub, Now, Settings};
+use hub::{
+    config::{LEASE_HOURS_DEFAULT, LEASE_SLICE_DEFAULT},
+    core::{Effect, Event, Hub, Now, Settings},
+};
 use proto::{
     id::Hash,
+    money::Money,
     trust::{ArtifactKind, Issuer},
 };
 
@@ -23,7 +27,7 @@ pub(super) struct HubSite {
     settings: Settings,
     pub(super) issuer: Issuer,
     /// Signed once per revision.
-    signed: BTreeMap<(u8, u64), bridge::Signed>,
+    signed: BTreeMap<(u8, u64, u64), bridge::Signed>,
     /// Committed records per gateway.
     pub(super) booked: Vec<u64>,
     /// Committed records that are not the gateway's, byte for byte.
@@ -38,7 +42,11 @@ impl HubSite {
     pub(super) fn new(scenario: &Scenario, persons: &[Person]) -> Self {
         let mut core = Hub::default();
         // While the list grows old before the beginning, no new one is made.
-        let settings = Settings { list_every_s: 0 };
+        let settings = Settings {
+            list_every_s: 0,
+            lease_slice: Money(LEASE_SLICE_DEFAULT),
+            lease_s: LEASE_HOURS_DEFAULT * 3_600,
+        };
         let now = Now { wall_s: 0 };
         core.step(now, &settings, &hub::core::Input::Start);
         core.step(
@@ -63,13 +71,14 @@ impl HubSite {
     }
 
     /// An artifact as it travels; `None` if there is no such revision any more.
-    pub(super) fn artifact(&mut self, kind: ArtifactKind, revision: u64) -> Option<&bridge::Signed> {
-        let key = (kind.code(), revision);
+    pub(super) fn artifact(&mut self, kind: ArtifactKind, revision: u64, base: u64) -> Option<&bridge::Signed> {
+        let key = (kind.code(), revision, base);
         if !self.signed.contains_key(&key) {
-            let content = self.core.artifact(kind, revision)?;
+            let content = self.core.artifact(kind, revision, base)?;
             let signed = bridge::sign(&self.issuer, &content)?;
             // Only the newest is asked for again.
-            self.signed.retain(|(code, _), _| *code != key.0);
+            self.signed
+                .retain(|(code, other, _), _| *code != key.0 || *other == revision);
             self.signed.insert(key, signed);
         }
         self.signed.get(&key)
@@ -121,10 +130,12 @@ impl World<'_> {
 
     fn hub_effect(&mut self, gateway: usize, connection: u64, effect: Effect, later_ms: u64) {
         match effect {
-            Effect::Artifact { kind, revision, .. } => {
-                self.send_artifact(gateway, kind, revision, later_ms);
+            Effect::Artifact {
+                kind, revision, base, ..
+            } => {
+                self.send_artifact(gateway, kind, revision, base, later_ms);
             }
-            Effect::Announce { kind, revision } => self.announce(kind, revision),
+            Effect::Announce { kind, revision, base } => self.announce(kind, revision, base),
             Effect::Alarm(alarm) => {
                 let text = format!("hub: {alarm}");
                 self.alarm(gateway, format!("Hub{}", bridge::class(&alarm)), &text);
@@ -138,21 +149,26 @@ impl World<'_> {
     }
 
     /// To every gateway that is connected and can hear it.
-    fn announce(&mut self, kind: ArtifactKind, revision: u64) {
+    fn announce(&mut self, kind: ArtifactKind, revision: u64, base: u64) {
         for gateway in 0..self.shells.len() {
             let hears = self.links[gateway].is_agreed() && self.fault(gateway, Capability::Control).is_none();
             if hears {
-                self.send_artifact(gateway, kind, revision, 0);
+                self.send_artifact(gateway, kind, revision, base, 0);
             }
         }
     }
 
-    fn send_artifact(&mut self, gateway: usize, kind: ArtifactKind, revision: u64, later_ms: u64) {
+    fn send_artifact(&mut self, gateway: usize, kind: ArtifactKind, revision: u64, base: u64, later_ms: u64) {
         let keys = [self.hub.issuer.key()];
-        let Some(signed) = self.hub.artifact(kind, revision) else {
+        // Leases are not published: each gateway has its own.
+        let signed = match kind {
+            ArtifactKind::Lease => bridge::sign_leases(&self.hub.issuer, &self.hub.core, gateway),
+            _ => self.hub.artifact(kind, revision, base).cloned(),
+        };
+        let Some(signed) = signed else {
             return;
         };
-        let verified = bridge::verify(signed, &keys);
+        let verified = bridge::verify(&signed, &keys);
         let ms = self.network_rng.u64(super::cloud::WAN_MS) * 2 + later_ms;
         self.deliver(gateway, ms, verified);
     }

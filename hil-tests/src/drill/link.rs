@@ -1,9 +1,10 @@
 //! A gateway's end of the link in virtual time: it connects, greets, asks, uploads from the cursor, and connects again,
 //! with the daemon's own constants (`gateway::cloud::link`), and the daemon's own waits between attempts.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
-use gateway::config::RECONNECTS_A_MINUTE_MAX;
+use gateway::cloud::reconnect::Reconnect;
+use gateway::mqtt::STABLE_S;
 use gateway_core::Input;
 use proto::{
     id::Hash,
@@ -62,8 +63,9 @@ pub(super) struct Link {
     connection: u64,
     is_up: bool,
     agreed: bool,
-    backoff: gateway::mqtt::Backoff,
-    rng: fastrand::Rng,
+    reconnect: Reconnect,
+    /// The beginning of virtual time on the daemon's clock; only differences count.
+    began: tokio::time::Instant,
     since_ms: u64,
     hello_wait_ms: u64,
     /// Last record sent.
@@ -84,8 +86,8 @@ impl Link {
             connection: 0,
             is_up: false,
             agreed: false,
-            backoff: gateway::mqtt::Backoff::new(RECONNECT_S_MAX).limited(RECONNECTS_A_MINUTE_MAX),
-            rng: fastrand::Rng::with_seed(seed ^ (gateway as u64 + 77)),
+            reconnect: Reconnect::with_seed(RECONNECT_S_MAX, seed ^ (gateway as u64 + 77)),
+            began: tokio::time::Instant::now(),
             since_ms: 0,
             hello_wait_ms: HELLO_WAIT_MS,
             sent: 0,
@@ -174,7 +176,11 @@ impl World<'_> {
         let link = &mut self.links[gateway];
         let lasted_ms = if link.is_up { t_ms - link.since_ms } else { 0 };
         (link.is_up, link.agreed) = (false, false);
-        let wait = bridge::reconnect_wait_ms(&mut link.backoff, &mut link.rng, t_ms, lasted_ms);
+        if lasted_ms >= STABLE_S * 1_000 {
+            link.reconnect.reset();
+        }
+        let now = link.began + Duration::from_millis(t_ms);
+        let wait = (link.reconnect.next(now) - now).as_millis() as u64;
         self.after(
             wait,
             Next::Link {

@@ -118,13 +118,13 @@ impl World<'_> {
             return self.publish_effects(effects);
         }
         for effect in effects {
-            let Effect::Announce { kind, revision } = effect else {
+            let Effect::Announce { kind, revision, base } = effect else {
                 continue;
             };
             let urgent = kind == ArtifactKind::Revocations;
             let keys = [self.hub.issuer.key()];
-            let Some(signed) = self.hub.artifact(kind, revision).cloned().filter(|_| urgent) else {
-                self.publish_effects(vec![Effect::Announce { kind, revision }]);
+            let Some(signed) = self.hub.artifact(kind, revision, 0).cloned().filter(|_| urgent) else {
+                self.publish_effects(vec![Effect::Announce { kind, revision, base }]);
                 continue;
             };
             for gateway in 0..self.shells.len() {

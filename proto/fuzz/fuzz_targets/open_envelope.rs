@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use proto::{
-    artifact::{self, ListEntry, ListManifest, Revocations, TariffTable},
+    artifact::{self, IssuerKeys, ListEntry, ListManifest, Revocations, TariffTable},
     trust::{self, ArtifactKind, ENVELOPE_OVERHEAD_BYTES, Issuer, PAYLOAD_BYTES_MAX},
 };
 use proto_fuzz::same_again;
@@ -19,11 +19,14 @@ fuzz_target!(|bytes: &[u8]| {
     same_again::<ListManifest>(bytes);
     same_again::<Revocations>(bytes);
     same_again::<TariffTable>(bytes);
+    same_again::<IssuerKeys>(bytes);
+    let _ = artifact::read_bundle(bytes);
     same_again::<Vec<ListEntry>>(bytes);
     if bytes.len() <= PAYLOAD_BYTES_MAX {
         let sign = |kind| issuer.sign(kind, bytes).expect("short enough");
         let _ = artifact::verify_list(&sign(ArtifactKind::List), &[bytes], &keys);
         let _ = artifact::verify_revocations(&sign(ArtifactKind::Revocations), &keys);
         let _ = artifact::verify_tariffs(&sign(ArtifactKind::Tariffs), &keys);
+        let _ = artifact::verify_keys(&sign(ArtifactKind::Keys), &keys);
     }
 });

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs};
 
 use ciborium::Value;
-use proto::{artifact, id, link, message, tariff, trust};
+use proto::{artifact, id, link, message, policy, tariff, trust};
 
 use crate::{samples, vector::read};
 
@@ -194,8 +194,12 @@ fn a_second_implementation_reads_every_body_as_the_schema_says() {
     }
     for name in [
         "envelope-list",
+        "envelope-list-changes",
+        "envelope-keys-extreme",
         "envelope-revocations-extreme",
         "envelope-tariffs-extreme",
+        "envelope-leases-extreme",
+        "envelope-policy-extreme",
     ] {
         let vector = read(name);
         let payload = parsed(&vector.bytes("payload"));
@@ -334,6 +338,11 @@ fn the_enums_have_the_words_and_numbers_of_the_schema() {
         "verdict" => link::Verdict: Other,
         "artifact-kind" => trust::ArtifactKind: Other,
         "whitelist" => artifact::Whitelist: Never,
+        "reason" => artifact::Reason: Other,
+        "scope" => artifact::Scope: Other,
+        "gift" => link::Gift: Other,
+        "class" => policy::Class: Unknown,
+        "unsigned-disable" => policy::UnsignedDisable: Alert,
     }
     for reason in message::RefusalReason::ALL {
         assert!(
@@ -366,12 +375,25 @@ fn every_struct_of_the_schema_has_a_vector() {
     let enveloped = [
         "revocations",
         "revoked",
+        "revoked-scope",
+        "issuer-keys",
+        "leases",
         "tariff-table",
         "tariff-of",
         "protected-header",
         "list-entry",
     ];
-    let inside = ["id-token", "stamp", "price-element", "bill", "evidence"];
+    let inside = [
+        "id-token",
+        "stamp",
+        "price-element",
+        "bill",
+        "evidence",
+        "class-limits",
+        "free-vend",
+        "lease",
+        "note",
+    ];
     for rule in schema.fields.keys().map(String::as_str) {
         let covered = rules.contains(&rule) || enveloped.contains(&rule) || inside.contains(&rule);
         assert!(covered, "{rule}");

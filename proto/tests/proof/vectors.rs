@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs};
 
 use proto::{
-    artifact::{self, sign_list},
+    artifact::{self, sign_list, sign_list_changes},
     link::LINK_FRAME_BYTES_MAX,
     message::BODY_BYTES_MAX,
     seal::{Direction, FRAME_BYTES_MAX, PairSecret, SealError, SealKey},
@@ -89,11 +89,20 @@ fn envelopes() -> Vec<Vector> {
     };
     let sign = |file, kind, rule, payload: Vec<u8>| vector(file, kind, rule, "signed by the issuer", &payload);
     let (list, chunks) = sign_list(&issuer, 31, 1_772_371_800, content::entries()).expect("two entries");
-    let manifest = trust::open(ArtifactKind::List, &list, &[issuer.key()], &mut [0; 1000]).expect("just signed");
+    let (before, after) = (content::entries_before(), content::entries());
+    let (changes, changed) =
+        sign_list_changes(&issuer, (30, &before), (31, &after), 1_772_371_800).expect("one is gone");
+    let [mut scratch, mut other] = [[0; 1000]; 2];
+    let manifest = trust::open(ArtifactKind::List, &list, &[issuer.key()], &mut scratch).expect("just signed");
+    let delta = trust::open(ArtifactKind::List, &changes, &[issuer.key()], &mut other).expect("just signed");
     let [revocations, most_revocations] = content::revocations();
+    let [leases, most_leases] = content::leases();
     let [tariffs, most_tariffs] = content::tariff_tables();
+    let [keys, most_keys] = content::key_sets();
     let encoded = |value: &dyn samples::Value| value.encoded();
     let (kind_r, kind_t) = (ArtifactKind::Revocations, ArtifactKind::Tariffs);
+    let [policy, most_policy] = content::policies();
+    let kind_p = ArtifactKind::Policy;
     vec![
         vector(
             "envelope-list",
@@ -103,6 +112,28 @@ fn envelopes() -> Vec<Vector> {
             manifest,
         )
         .with_bytes("chunk", &chunks[0]),
+        vector(
+            "envelope-list-changes",
+            ArtifactKind::List,
+            "list-manifest",
+            "makes the list of envelope-list of the one before it",
+            delta,
+        )
+        .with_bytes("chunk", &changed[0])
+        .with_bytes("before", &encoded(&before))
+        .with_bytes("before-sha256", &Sha256::digest(encoded(&before))),
+        sign(
+            "envelope-keys-typical",
+            ArtifactKind::Keys,
+            "issuer-keys",
+            encoded(&keys),
+        ),
+        sign(
+            "envelope-keys-extreme",
+            ArtifactKind::Keys,
+            "issuer-keys",
+            encoded(&most_keys),
+        ),
         sign(
             "envelope-revocations-typical",
             kind_r,
@@ -115,6 +146,18 @@ fn envelopes() -> Vec<Vector> {
             "revocations",
             encoded(&most_revocations),
         ),
+        sign(
+            "envelope-leases-typical",
+            ArtifactKind::Lease,
+            "leases",
+            encoded(&leases),
+        ),
+        sign(
+            "envelope-leases-extreme",
+            ArtifactKind::Lease,
+            "leases",
+            encoded(&most_leases),
+        ),
         sign("envelope-tariffs-typical", kind_t, "tariff-table", encoded(&tariffs)),
         sign(
             "envelope-tariffs-extreme",
@@ -122,6 +165,8 @@ fn envelopes() -> Vec<Vector> {
             "tariff-table",
             encoded(&most_tariffs),
         ),
+        sign("envelope-policy-typical", kind_p, "policy", encoded(&policy)),
+        sign("envelope-policy-extreme", kind_p, "policy", encoded(&most_policy)),
     ]
 }
 
@@ -337,10 +382,24 @@ fn the_envelopes_of_the_vectors_pass_the_gate() {
     let verified = artifact::verify_list(&list.bytes("envelope"), &[list.bytes("chunk")], &key).expect("a good list");
     assert_eq!(verified.entries(), content::entries());
     assert_eq!(verified.manifest().revision, 31);
+    let changes = read("envelope-list-changes");
+    let delta = artifact::verify_list(&changes.bytes("envelope"), &[changes.bytes("chunk")], &key).expect("changes");
+    let whole = artifact::list_with(&content::entries_before(), delta.entries(), &delta.manifest().removed);
+    assert_eq!(whole, content::entries());
+    assert_eq!(artifact::check_trailer(delta.manifest(), &whole), Ok(()));
+    let opened = ["envelope-keys-typical", "envelope-keys-extreme"]
+        .map(|name| artifact::verify_keys(&read(name).bytes("envelope"), &key).expect(name));
+    assert_eq!(opened, content::key_sets());
     let opened = ["envelope-revocations-typical", "envelope-revocations-extreme"]
         .map(|name| artifact::verify_revocations(&read(name).bytes("envelope"), &key).expect(name));
     assert_eq!(opened, content::revocations());
     let opened = ["envelope-tariffs-typical", "envelope-tariffs-extreme"]
         .map(|name| artifact::verify_tariffs(&read(name).bytes("envelope"), &key).expect(name));
     assert_eq!(opened, content::tariff_tables());
+    let opened = ["envelope-policy-typical", "envelope-policy-extreme"]
+        .map(|name| artifact::verify_policy(&read(name).bytes("envelope"), &key).expect(name));
+    assert_eq!(opened, content::policies());
+    let opened = ["envelope-leases-typical", "envelope-leases-extreme"]
+        .map(|name| artifact::verify_leases(&read(name).bytes("envelope"), &key).expect(name));
+    assert_eq!(opened, content::leases());
 }

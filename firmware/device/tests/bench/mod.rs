@@ -86,6 +86,7 @@ pub fn grant(kind: Kind, session: SessionId) -> Grant {
         tariff_hash: tariff.hash(),
         tariff,
         decision: 1,
+        stop_tokens: heapless::Vec::new(),
     }
 }
 

@@ -1,35 +1,35 @@
 //! What happens when nothing happens.
 
-use proto::{link::RecordKind, message::StopReason, money::Money};
+use proto::{id::TokenHash, link::RecordKind, message::StopReason, money::Money};
 
 use super::Draft;
 use crate::{
     Ignored,
-    authorize::Word,
     event::{Event, Silent},
+    health::Signal,
     session::Reading,
 };
 
 impl Draft<'_> {
-    /// One thing whose time has come: a probe, a question without an answer, a device without a word.
+    /// One thing whose time has come: a session that must end, canaries, a question without an answer, a device without a word, a probe.
     pub(super) fn tick(&mut self) -> Result<(), Ignored> {
         let gateway = self.gateway;
-        if let Some(probe) = gateway.probe {
-            if probe.until <= self.at {
-                let events = gateway.health.decide(self.at, false, true, &gateway.config.limits);
-                self.out.events.extend(events);
-                return Ok(());
-            }
-        } else if gateway.health.probe_at.is_some_and(|due| due <= self.at) {
-            self.start_probe();
+        if let Some(session) = gateway.sessions.invalid() {
+            self.limit(session);
             return Ok(());
         }
-        let session = gateway.sessions.due(self.at).next().ok_or(Ignored::NotDue)?;
+        if gateway.canaries.is_some_and(|pair| pair.until <= self.at) {
+            self.witness(Signal::CanariesSilent, TokenHash::ZERO);
+            return Ok(());
+        }
+        if self.leases_end() {
+            return Ok(());
+        }
+        let Some(session) = gateway.sessions.due(self.at).next() else {
+            return if self.probe_due() { Ok(()) } else { Err(Ignored::NotDue) };
+        };
         if session.is_asking() {
-            let events = gateway.health.decide(self.at, false, false, &gateway.config.limits);
-            self.out.events.extend(events);
-            let outcome = gateway.evaluate(self.now, &session.request, Word::None);
-            self.conclude(session.request.clone(), outcome);
+            self.asked_long_enough(session);
             return Ok(());
         }
         let terms = session

@@ -2,9 +2,10 @@
 
 use gateway_core::Input;
 use proto::{
-    id::{Hash, Kind},
+    id::Hash,
     link::{Answer, Ask, LedgerReceipt, Trouble, Verdict},
     message::ClockQuality,
+    money::Money,
 };
 
 use crate::{
@@ -43,22 +44,9 @@ impl World {
             return self.after(5 * SECOND_MS, Next::HelloArrives);
         }
         let welcome = Input::Welcome(self.hub.welcome());
-        let mut ms = self.random.range(10, 200);
+        let ms = self.random.range(10, 200);
         self.after(ms, Next::CloudSays(Box::new(welcome)));
-        let (list, revocations, tariffs) = self.shell.gateway.trust().revisions();
-        let artifacts = [
-            (&self.hub.revocations, revocations),
-            (&self.hub.tariffs, tariffs),
-            (&self.hub.list, list),
-        ];
-        let newer = artifacts.into_iter().filter_map(|(artifact, known)| {
-            let (revision, input) = artifact.as_ref()?;
-            (*revision > known).then(|| input.clone())
-        });
-        for input in newer.collect::<Vec<_>>() {
-            ms += self.random.range(10, 500);
-            self.after(ms, Next::CloudSays(Box::new(input)));
-        }
+        self.send_artifacts(ms);
         if !self.upload_due {
             self.upload_due = true;
             self.after(SECOND_MS, Next::UploadDue);
@@ -90,20 +78,52 @@ impl World {
                 self.hit(Mark::Throttled);
                 (50, self.trouble(ask.ask, 429))
             }
-            Mood::Denies => {
-                let verdict = Verdict::Deny;
-                let credential_revision = truth.credential_revision;
-                if truth.verdict == Verdict::Accept {
-                    self.hit(Mark::DenialUnbacked);
+            Mood::Denies => (50, self.denial(truth)),
+            Mood::DeniesPart(_) if mood.leaves_out(&ask.token) => {
+                self.hit(Mark::DeniedInPart);
+                (50, self.denial(truth))
+            }
+            Mood::DeniesPart(_) | Mood::HalfDead => (self.random.range(10, 300), Input::Answer(truth)),
+            Mood::AcceptsAll => {
+                if truth.verdict == Verdict::Deny {
+                    self.hit(Mark::LiedAccept);
                 }
+                let (verdict, money_max) = (Verdict::Accept, Money(1_000));
                 let lie = Answer {
                     verdict,
-                    credential_revision,
+                    money_max,
+                    account: truth.account.max(1),
                     ..truth
                 };
                 (50, Input::Answer(lie))
             }
             Mood::Confused => (50, Input::Answer(self.confuse(truth))),
+        };
+        self.after(ms, Next::CloudSays(Box::new(says)));
+    }
+
+    fn denial(&mut self, truth: Answer) -> Input {
+        if truth.verdict == Verdict::Accept {
+            self.hit(Mark::DenialUnbacked);
+        }
+        let verdict = Verdict::Deny;
+        Input::Answer(Answer { verdict, ..truth })
+    }
+
+    /// The gateway wants to hear from the operator's backend itself: an echo, or the answer to a hello.
+    pub(crate) fn backend_asked(&mut self, says: Input) {
+        let mood = match self.mood {
+            Mood::Mixed => self.random.pick(&Mood::ALL),
+            mood => mood,
+        };
+        let (ms, says) = match mood {
+            Mood::Dark | Mood::Mixed | Mood::HalfDead => return,
+            Mood::Hangs => (self.random.range(900, 90_000), says),
+            Mood::NotFound => (50, self.trouble(0, 404)),
+            Mood::Throttles => (50, self.trouble(0, 429)),
+            Mood::Healthy | Mood::Denies | Mood::DeniesPart(_) | Mood::AcceptsAll | Mood::Confused => {
+                (self.random.range(10, 400), says)
+            }
         };
         self.after(ms, Next::CloudSays(Box::new(says)));
     }
@@ -151,7 +171,7 @@ impl World {
         let part: Vec<Vec<u8>> = records[cursor..upto].iter().map(|(bytes, _)| bytes.clone()).collect();
         self.upload_due = true;
         self.after(3 * SECOND_MS, Next::UploadDue);
-        if self.mood == Mood::Dark {
+        if matches!(self.mood, Mood::Dark | Mood::HalfDead) {
             return;
         }
         for ms in self.weather(false) {
@@ -186,59 +206,6 @@ impl World {
         self.put(&Input::Receipt { receipt, own_hash });
     }
 
-    /// The operator changes something, and publishes it.
-    pub(crate) fn publish(&mut self) {
-        let wall_s = self.now().wall_s;
-        let one = self.random.below(self.cards.len() as u64) as usize;
-        let other = self.random.below(self.cards.len() as u64) as usize;
-        let leaves = self.random.chance(4_000) && self.hub.unlisted() < 4;
-        let other = &mut self.hub.tokens[other];
-        other.is_listed = !leaves;
-        let revoked = self.hub.tokens.iter().filter(|token| token.is_revoked).count();
-        let token = &mut self.hub.tokens[one];
-        let published = match self.random.below(10) {
-            0 | 1 if revoked < 4 => {
-                token.is_revoked = true;
-                // The credential itself, or the one after it, so that a denial shows something newer.
-                token.revision += self.random.below(2);
-                self.hub.publish_revocations();
-                self.hub.revocations.clone()
-            }
-            2 => {
-                // Blocked or unblocked; the list follows some day.
-                token.is_valid = !token.is_valid;
-                token.revision += 1;
-                None
-            }
-            3 => {
-                // A new card for an old customer.
-                token.is_revoked = false;
-                token.is_valid = true;
-                token.revision += 1;
-                self.hub.publish_list(wall_s, false);
-                self.hub.list.clone()
-            }
-            4 | 5 => {
-                let kind = self.random.pick(&Kind::SERVED);
-                self.hub.publish_tariffs(&[kind], &mut self.random);
-                self.hub.tariffs.clone()
-            }
-            6 => {
-                self.hub.publish_list(wall_s, true);
-                self.hub.list.clone()
-            }
-            _ => {
-                self.hub.publish_list(wall_s, false);
-                self.hub.list.clone()
-            }
-        };
-        let ms = self.random.range(10, 2_000);
-        if let Some((_, input)) = published.filter(|_| self.cloud_link && self.mood != Mood::Dark) {
-            self.after(ms, Next::CloudSays(Box::new(input)));
-        }
-        self.sometime(self.climate.publish_ms, Next::Publish);
-    }
-
     pub(crate) fn hub_backup(&mut self) {
         if self.random.chance(6_000) {
             self.hub.back_up();
@@ -258,10 +225,18 @@ impl World {
         self.sometime(self.climate.mood_ms, Next::Mood);
     }
 
+    /// The disk of the journal fills up, or has room again.
+    pub(crate) fn change_disk(&mut self) {
+        let is_scarce = !self.shell.gateway.is_disk_scarce() && self.random.chance(5_000);
+        self.put(&Input::Disk { is_scarce });
+        self.sometime(self.climate.disk_ms / if is_scarce { 8 } else { 1 }, Next::Disk);
+    }
+
     /// Somebody, or nobody, sets the gateway's clock.
     pub(crate) fn change_clock(&mut self) {
         let jump_s = self.random.range(600, 86_400) as i64;
-        (self.wall_skew_s, self.quality) = match self.random.below(6) {
+        self.wall_drift_ppm = self.random.pick(&[0, 0, 150, -150]);
+        (self.wall_skew_s, self.quality) = match self.random.below(7) {
             0 => {
                 self.hit(Mark::ClockJumpedAhead);
                 (jump_s, ClockQuality::Informative)
@@ -277,6 +252,13 @@ impl World {
             3 => {
                 self.hit(Mark::ClockUnknown);
                 (0, ClockQuality::Unknown)
+            }
+            4 => {
+                self.hit(Mark::ClockSet);
+                (
+                    self.random.range(600, 86_400) as i64 - 43_200,
+                    ClockQuality::Synchronised,
+                )
             }
             _ => (0, ClockQuality::Synchronised),
         };

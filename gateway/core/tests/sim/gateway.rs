@@ -19,6 +19,7 @@ impl World {
         }
         let now = self.now();
         let decision = self.shell.gateway.decide(&now, input);
+        self.ignored = decision.ignored;
         self.auditor.heard(input, &decision, self.shell.gateway.trust());
         self.note(input, &decision);
         if self.trace {
@@ -125,7 +126,10 @@ impl World {
     }
 
     fn audit(&mut self, first: usize) {
-        for (_, event) in &self.shell.journal[first..] {
+        for (now, event) in &self.shell.journal[first..] {
+            let at = self.shell.gateway.timeline().at(now);
+            let lived = self.shell.gateway.health();
+            self.auditor.modes.durable(at.0, event, lived, &mut self.marks);
             self.auditor.durable(self.t_ms, event, &mut self.marks);
         }
         let waiting = self.shell.records.len() as u64 > self.shell.gateway.outbox().cursor();
@@ -193,14 +197,36 @@ impl World {
                     self.after(ms, Next::AskArrives(question));
                 }
             }
+            Effect::Echo(echo) => {
+                let says = Input::Echo { nonce: echo.nonce };
+                self.ask_backend(says);
+            }
+            Effect::Hello => {
+                let says = Input::Welcome(self.hub.welcome());
+                self.ask_backend(says);
+            }
             Effect::Alarm(alarm) => match alarm {
-                Alarm::Quarantined { .. } => self.hit(Mark::ListSetAside),
+                Alarm::Quarantined { .. } => {}
+                Alarm::Trailer { .. } => panic!("the hub knows what it published: {alarm}"),
                 Alarm::HubRegressed { .. } => self.hit(Mark::HubPutBack),
-                Alarm::DeviceFault { .. } => {}
+                Alarm::DeviceFault { .. } | Alarm::Clock { .. } | Alarm::DiskScarce => {}
+                Alarm::Mode { capability, mode } => self.auditor.alarmed(capability, mode),
+                Alarm::MassDenial => self.hit(Mark::MassDenial),
+                Alarm::TokenDenied { .. } => self.hit(Mark::TokenDenied),
+                Alarm::PolicySetAside { .. } => self.hit(Mark::PolicySetAside),
+                Alarm::RecordQuarantined { .. } => self.hit(Mark::RecordSetAside),
+                Alarm::RecordDisputed { .. } => self.hit(Mark::RecordDisputed),
                 Alarm::Diverged { .. } | Alarm::Epoch { .. } | Alarm::Register { .. } => {
                     panic!("an alarm without a cause: {alarm}")
                 }
             },
+        }
+    }
+
+    fn ask_backend(&mut self, says: Input) {
+        if self.cloud_link {
+            let ms = self.random.range(10, 100);
+            self.after(ms, Next::BackendAsked(Box::new(says)));
         }
     }
 
@@ -240,6 +266,7 @@ impl World {
 
     /// The operator wants something of a device.
     pub(crate) fn operator(&mut self) {
+        self.operator_looks_at_lists();
         let at = self.random.below(self.twins.len() as u64) as usize;
         let outlet = self.random.below(self.twins[at].places.len() as u64) as OutletId;
         let session = self.twins[at].places[usize::from(outlet)].session;
@@ -249,12 +276,17 @@ impl World {
         };
         let device = self.twins[at].config.id;
         let session = session.unwrap_or(SessionId::ZERO);
+        // One command in four was sent before.
+        self.orders += 1;
+        let order = self.orders - u64::from(self.random.below(4) == 0);
         self.put(&Input::Command {
             device,
             verb,
             outlet,
             session,
             not_after_s: 0,
+            order,
+            token: None,
         });
         self.sometime(self.climate.operator_ms, Next::Operator);
     }
@@ -264,6 +296,7 @@ impl World {
         let sessions = self.shell.gateway.sessions();
         let known = |session: &SessionId| sessions.get(session);
         let mark = match (input, decision.ignored) {
+            (_, Some(Ignored::CommandRepeated(_))) => Mark::CommandRepeated,
             (_, Some(Ignored::Replayed { .. })) => Mark::FrameReplayedUp,
             (Input::Answer(answer), Some(Ignored::NotAsked(_))) => match known(&answer.session) {
                 Some(session) if session.request.token == answer.token => Mark::LateAnswerIgnored,

@@ -14,19 +14,24 @@ macro_rules! marks {
 
 marks! {
     // Grants, by rule.
-    GrantByCloud, GrantByList, GrantByCachedAccept, GrantAtHalfCaps, GrantWhileLocal,
+    GrantByCloud, GrantByList, GrantByCachedAccept, GrantAtHalfCaps, GrantWhileLocal, GrantOnEmergencyCredit,
+    GrantByFreeVend, AskedAgainAtLowerCount,
     // Refusals, by reason.
     RefusedDeviceState, RefusedRevoked, RefusedRate, RefusedOutageCount, RefusedConcurrent, RefusedOnlineRequired,
     RefusedUnknown, RefusedDenied, RefusedInvalid, RefusedNoCredit, RefusedListExpired, RefusedNoTariff,
-    RefusedBySiteBudget,
+    RefusedBySiteBudget, RefusedVelocity, RefusedByDisk,
     // The cloud.
     AskTimedOut, LateAcceptSecured, LateAnswerIgnored, WrongAnswerIgnored, DenialUnbacked, DenialKept, Throttled,
-    LiedNotFound, LocalEntered, RecoveringFellBack, LocalLeft, ProbeAccepted,
+    LiedNotFound, LocalEntered, RecoveringFellBack, LocalLeft, DeniedInPart, LiedAccept, CanariesRight, DenierCaught,
+    AcceptorCaught, CanariesSilent, CanariesThrottled, Contested, ContestUpheld, ContestOverturned, GoodUserDenied,
+    TokenDenied, MassDenial, DeniedWhileLatched, BreakerReleased, EchoMissed, EchoedOnly, ReceiptOverdue,
+    HelloUnanswered, ControlRefused, ImplausibleArtifact, CommitLocal, CommitBack, ControlLocal, ControlBack,
     // Sessions.
     Captured, Voided, CapturedWithoutStartMessage, Silent, SilentSpokeAgain, CapturedAfterSevenDays, VoidedAfterSilence,
     StopOfUnknown, StopWhileAsking, StopRepeated, GrantRepeated, RefusalRepeated, LimitReached, Finished, NotStarted,
     Abandoned, UserStopped, RemoteStopped, DeviceFault, NextSessionBeforeStop, RevokedWhileOpen, PriceChangedWhileOpen,
-    SessionAcrossGatewayBoot, SilentUserServedElsewhere,
+    SessionAcrossGatewayBoot, SilentUserServedElsewhere, LimitedAfterRevocation, LimitedAgain, StoppedByAnotherToken,
+    StopOfAnotherTokenIgnored,
     // The gateway.
     CrashBeforeAppend, CrashAfterAppend, CrashAmongEffects, GrantDurableButUnsent, CrashInGroupCommit, GroupCommit,
     AppendFailed, ListHalfWritten, BootFromJournal, BootFromSnapshot,
@@ -36,8 +41,18 @@ marks! {
     FrameLost, FrameTwice, FrameOvertaken, FrameReplayedUp, FrameReplayedDown, LinkCut,
     // The hub.
     HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
+    RecordSetAside, RecordDisputed, RecordAdjusted, CommandRepeated,
+    // Reports.
+    OutageReported, OutageServed,
+    // Trust.
+    ListChangesAdopted, ListBaseUnknown, ListZeroed, ListAdoptedByOperator, ListRolledBack, ListTakenUpAgain,
+    TariffsSetAside, TariffsAdoptedByOperator, KeysRotated, KeyRevoked, AccountRevoked, DeviceRevoked,
+    RejectedStranger, RejectedRetired, RejectedDamaged, RejectedMiscounted, RejectedTrailer, RejectedOlder,
+    SetAsideAgain, KeysComeTooLate,
     // Clocks.
-    ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown,
+    ClockJumpedAhead, ClockJumpedBack, ClockIn1970, ClockUnknown, ClockSet, ClockStepSeen,
+    // The operator.
+    PolicyAdopted, PolicySetAside, DiskScarce,
 }
 
 /// How often each mark was hit.

@@ -3,6 +3,8 @@
 use device::{Input, Screen};
 use proto::{id::Kind, money::Units};
 
+use crate::hub::MASTERS;
+use crate::marks::Mark;
 use crate::world::{MINUTE_MS, Next, SECOND_MS, Visit, World};
 
 impl World {
@@ -16,17 +18,7 @@ impl World {
         }
         if self.twins[at].places[outlet].visit.is_some() {
             // Somebody tries his card at an occupied outlet.
-            self.sense(at, outlet);
-            let token = self.cards[token].clone();
-            let (outlet, units_wished) = (outlet as u8, Units::ZERO);
-            return self.drive(
-                at,
-                Input::Token {
-                    outlet,
-                    token,
-                    units_wished,
-                },
-            );
+            return self.try_occupied(at, outlet, token);
         }
         self.visits += 1;
         let leaves_early = self.random.chance(3_000);
@@ -60,6 +52,45 @@ impl World {
         self.twins[at].places[outlet].visit = Some(visit);
         self.present(at, outlet);
         self.again(at, outlet, 2 * SECOND_MS);
+    }
+
+    /// A card at an outlet that somebody else uses: it ends his session if it is of his family, or a caretaker's.
+    fn try_occupied(&mut self, at: usize, outlet: usize, card: usize) {
+        self.sense(at, outlet);
+        let session = |world: &Self| {
+            world.twins[at]
+                .device
+                .as_ref()
+                .and_then(|device| device.session(outlet as u8))
+        };
+        let before = session(self);
+        let token = self.cards[card].clone();
+        let input = Input::Token {
+            outlet: outlet as u8,
+            token,
+            units_wished: Units::ZERO,
+        };
+        self.drive(at, input);
+        let holder = before.and_then(|session| self.auditor.holder(&session));
+        let (Some(holder), Some(_)) = (holder, &self.twins[at].device) else {
+            return;
+        };
+        let group = |hash| {
+            self.hub
+                .tokens
+                .iter()
+                .find(|token| token.hash == hash)
+                .map_or(0, |token| token.group)
+        };
+        let own = self.hub.tokens[card].hash;
+        if own == holder {
+        } else if session(self) == before {
+            self.hit(Mark::StopOfAnotherTokenIgnored);
+        } else {
+            let may = group(own) == MASTERS || (group(own) == group(holder) && group(own) != 0);
+            assert!(may, "the card of {own} ends the session of {holder}");
+            self.hit(Mark::StoppedByAnotherToken);
+        }
     }
 
     fn present(&mut self, at: usize, outlet: usize) {

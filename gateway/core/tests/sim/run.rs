@@ -2,16 +2,19 @@
 
 use std::fmt;
 
-use gateway_core::{Gateway, config::Limits};
+use gateway_core::{
+    Capability, Gateway, Input,
+    config::{Limits, UnsignedDisable},
+};
 use proto::{
-    book::Account,
+    book::{Account, Loss},
     id::Kind,
     message::{ClockQuality, OutletState},
     money::Money,
 };
 
 use crate::{
-    hub::Mood,
+    hub::{Mood, Wrong},
     marks::{Mark, Marks},
     random::Random,
     shell::same,
@@ -76,7 +79,7 @@ pub(crate) fn run(seed: u64, length: Length, trace: bool, marks: &mut Marks) -> 
     let lost = world.twins.iter().any(|twin| twin.is_lost);
     let end_ms = world.t_ms + if lost { 9 * DAY_MS } else { REST_MS };
     steps += go(&mut world, end_ms, is_at_rest);
-    last_audit(&world);
+    last_audit(&mut world);
     marks.add(&world.marks);
     Totals {
         seeds: 1,
@@ -111,6 +114,7 @@ fn climate(random: &mut Random, long: bool) -> Climate {
         clock_ms: u64::from(degree(60, 10)) * MINUTE_MS,
         publish_ms: u64::from(degree(20, 4)) * MINUTE_MS,
         operator_ms: u64::from(degree(20, 5)) * MINUTE_MS,
+        disk_ms: u64::from(degree(0, 60)) * MINUTE_MS,
         snapshot_ms: u64::from(degree(20, 5)) * MINUTE_MS,
         arrival_ms: u64::from(degree(60, 15)).max(30) * SECOND_MS,
     };
@@ -123,6 +127,7 @@ fn climate(random: &mut Random, long: bool) -> Climate {
         climate.publish_ms = 0;
         climate.clock_ms = climate.clock_ms.min(1) * DAY_MS;
         climate.operator_ms = 12 * HOUR_MS;
+        climate.disk_ms = climate.disk_ms.min(1) * 2 * DAY_MS;
         climate.power_cut = climate.power_cut.min(2);
         climate.crash = climate.crash.min(30);
         climate.snapshot_ms = DAY_MS;
@@ -134,11 +139,26 @@ fn limits(random: &mut Random, long: bool) -> Limits {
     let mut limits = Limits {
         site_budget: Money(random.pick(&[200_000, 200_000, 3_000, 1_000])),
         attempts_a_minute_max: random.pick(&[10, 3]),
+        // Few people come here; a longer window lets three of them meet in it.
+        mass_window_ms: random.pick(&[60_000, 1_800_000]),
+        breaker_ms: random.pick(&[600_000, 120_000]),
+        jitter_seed: random.below(u64::MAX),
+        unsigned_disable: random.pick(&[
+            UnsignedDisable::Alert,
+            UnsignedDisable::Alert,
+            UnsignedDisable::SuspendAfter { s: 120 },
+            UnsignedDisable::Immediate,
+        ]),
         ..Limits::default()
     };
     limits.dispenser.outage_count_max = random.pick(&[10, 2]);
+    limits.dispenser.outage_count_lower = random.pick(&[6, 1]);
+    limits.starts_an_hour_max = random.pick(&[30, 30, 3]);
+    limits.device_change_ms = random.pick(&[0, 0, 90_000]);
     if long {
         limits.probe_max_ms = 20 * MINUTE_MS;
+        limits.echo_ms = 20 * MINUTE_MS;
+        limits.hello_ms = HOUR_MS;
     }
     limits
 }
@@ -151,7 +171,13 @@ fn begin(world: &mut World, long: bool) {
         &[Kind::Charger, Kind::Dispenser]
     };
     world.hub.publish_tariffs(kinds, &mut world.random);
-    world.hub.publish_list(1_768_000_000, false);
+    world.hub.publish_list(1_768_000_000, Wrong::Nothing);
+    for content in [world.hub.tariffs.clone(), world.hub.list.clone()]
+        .into_iter()
+        .flatten()
+    {
+        world.announce(&content);
+    }
     world.after(0, Next::Restart);
     for at in 0..world.twins.len() {
         let ms = world.random.below(30 * SECOND_MS);
@@ -163,6 +189,7 @@ fn begin(world: &mut World, long: bool) {
     world.sometime(climate.hub_backup_ms, Next::HubBackup);
     world.sometime(climate.clock_ms, Next::Clock);
     world.sometime(climate.operator_ms, Next::Operator);
+    world.sometime(climate.disk_ms, Next::Disk);
     world.sometime(climate.snapshot_ms, Next::Snapshot);
     world.sometime(climate.link_cut_ms, Next::Storm);
     world.after(MINUTE_MS, Next::Arrival);
@@ -198,6 +225,7 @@ fn happen(world: &mut World, next: Next) {
         | Next::Operator
         | Next::Storm
         | Next::Arrival
+        | Next::Disk
         | Next::Snapshot
             if world.calm => {}
         Next::GatewayWake { generation } => world.gateway_wakes(generation),
@@ -215,7 +243,9 @@ fn happen(world: &mut World, next: Next) {
         }
         Next::LinkTry { at } => world.link_try(at),
         Next::AskArrives(ask) => world.ask_arrives(&ask),
+        Next::BackendAsked(says) => world.backend_asked(*says),
         Next::CloudSays(input) => world.cloud_says(&input),
+        Next::ArtifactArrives(signed) => world.artifact_arrives(&signed),
         Next::UploadDue => world.upload(),
         Next::UploadArrives { first, records } => world.upload_arrives(first, &records),
         Next::ReceiptArrives(receipt) => world.receipt_arrives(receipt),
@@ -225,6 +255,7 @@ fn happen(world: &mut World, next: Next) {
         Next::Publish => world.publish(),
         Next::HubBackup => world.hub_backup(),
         Next::Clock => world.change_clock(),
+        Next::Disk => world.change_disk(),
         Next::Operator => world.operator(),
         Next::Snapshot => {
             world.shell.take_snapshot();
@@ -246,7 +277,8 @@ fn calm(world: &mut World) {
     world.calm = true;
     world.climate = Climate::default();
     world.mood = Mood::Healthy;
-    (world.wall_skew_s, world.quality) = (0, ClockQuality::Synchronised);
+    (world.wall_skew_s, world.wall_drift_ppm, world.quality) = (0, 0, ClockQuality::Synchronised);
+    world.put(&Input::Disk { is_scarce: false });
     world.cloud_link = false;
     world.after(SECOND_MS, Next::Restart);
     world.after(2 * SECOND_MS, Next::CloudLink);
@@ -280,10 +312,10 @@ fn is_at_rest(world: &World) -> bool {
         && devices_rest
         && gateway.sessions().iter().all(|session| session.has_ended())
         && gateway.outbox().waiting() == 0
-        && gateway.health().mode.asks()
+        && Capability::ALL.iter().all(|&of| gateway.health().of(of).mode.asks())
 }
 
-fn last_audit(world: &World) {
+fn last_audit(world: &mut World) {
     let gateway = &world.shell.gateway;
     if !is_at_rest(world) {
         let open: Vec<_> = gateway
@@ -305,23 +337,25 @@ fn last_audit(world: &World) {
             world.t_ms,
             world.shell.is_up,
             gateway.outbox().waiting(),
-            gateway.health().mode,
+            gateway.health().authorize.mode,
         );
     }
-    let (customers, revenue) = world.auditor.at_rest(world.hub.records(), &world.shell.records);
+    let (customers, revenue, gifts) = world.auditor.at_rest(world.hub.records(), &world.shell.records);
+    world.auditor.reports(&world.shell.journal, &mut world.marks);
     for book in [gateway.book(), world.hub.book()] {
         assert!(book.is_balanced());
         assert_eq!(book.holds().count(), 0, "nothing is held at rest");
         for (account, balance) in book.balances() {
             let expected = match account {
                 Account::Customer(number) => customers.get(number).copied().unwrap_or(0),
-                Account::Clearing => customers.values().sum(),
+                Account::Clearing => customers.values().sum::<i64>() + gifts,
+                Account::Loss(Loss::Emergency) => gifts,
                 Account::Revenue(_) | Account::Lease(..) | Account::Prepaid | Account::Loss(_) | Account::Dispute => 0,
             };
             assert_eq!(balance.debits_posted.0, expected, "debits of {account}");
             let credited = match account {
                 Account::Customer(_) | Account::Lease(..) | Account::Prepaid | Account::Loss(_) | Account::Dispute => 0,
-                Account::Clearing => customers.values().sum(),
+                Account::Clearing => customers.values().sum::<i64>() + gifts,
                 Account::Revenue(kind) => revenue.get(kind).copied().unwrap_or(0),
             };
             assert_eq!(balance.credits_posted.0, credited, "credits of {account}");

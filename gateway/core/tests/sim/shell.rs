@@ -2,7 +2,10 @@
 //! recovery from the journal or from a snapshot.
 
 use device::config::Config as DeviceConfig;
-use gateway_core::{Config, Decision, Effect, Event, Gateway, Input, Now, Said, Told, event::Booted};
+use gateway_core::{
+    Config, Decision, Effect, Event, Gateway, Input, Now, Said, Told,
+    event::{Booted, Granted, Refused},
+};
 use proto::{
     codec,
     id::{DeviceId, Hash, TokenKey},
@@ -156,8 +159,11 @@ impl Shell {
     }
 
     fn write(&mut self, entry: Entry) {
+        let previous = self.records.last().map_or(Hash::ZERO, |(_, hash)| *hash);
+        if let Event::Granted(Granted { grounds, .. }) | Event::Refused(Refused { grounds, .. }) = &entry.1 {
+            assert_eq!(grounds.previous, previous, "a decision names the chain that it follows");
+        }
         if let Some(record) = entry.1.record() {
-            let previous = self.records.last().map_or(Hash::ZERO, |(_, hash)| *hash);
             let bytes = encode(record);
             let hash = chain(&previous, &bytes);
             self.records.push((bytes, hash));
@@ -184,7 +190,7 @@ impl Shell {
         decision
             .events
             .iter()
-            .any(|event| matches!(event, Event::ListStaged(_)))
+            .any(|event| matches!(event, Event::ListStaged(_) | Event::TariffsStaged(_)))
     }
 
     /// The process is gone; memory with it.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use device::{RecordKey, Screen};
-use gateway_core::{Config, Input, Now, config::DeviceConfig};
+use gateway_core::{Config, Ignored, Input, Now, config::DeviceConfig};
 use proto::{
     artifact::Whitelist,
     id::{DeviceId, IdToken, Kind, SessionId, TokenKind},
@@ -18,6 +18,7 @@ use proto::{
 use crate::{
     auditor::Auditor,
     hub::{Hub, Mood, Token},
+    issuer::Signed,
     marks::{Mark, Marks},
     outlet::Physical,
     random::Random,
@@ -45,7 +46,9 @@ pub(crate) enum Next {
     Storm,
     LinkTry { at: usize },
     AskArrives(Ask),
+    BackendAsked(Box<Input>),
     CloudSays(Box<Input>),
+    ArtifactArrives(Box<Signed>),
     UploadDue,
     UploadArrives { first: u64, records: Vec<Vec<u8>> },
     ReceiptArrives(LedgerReceipt),
@@ -55,6 +58,7 @@ pub(crate) enum Next {
     Publish,
     HubBackup,
     Clock,
+    Disk,
     Operator,
     Snapshot,
     Arrival,
@@ -109,6 +113,7 @@ pub(crate) struct Climate {
     pub(crate) publish_ms: u64,
     pub(crate) arrival_ms: u64,
     pub(crate) operator_ms: u64,
+    pub(crate) disk_ms: u64,
     pub(crate) snapshot_ms: u64,
 }
 
@@ -172,10 +177,16 @@ pub(crate) struct World {
     pub(crate) cloud_link: bool,
     pub(crate) upload_due: bool,
     pub(crate) wall_skew_s: i64,
+    /// How much faster than it should the wall clock runs, in millionths.
+    pub(crate) wall_drift_ppm: i64,
     pub(crate) quality: ClockQuality,
     pub(crate) visits: u32,
+    /// Number of the operator's last command.
+    pub(crate) orders: u64,
     pub(crate) auditor: Auditor,
     pub(crate) marks: Marks,
+    /// Why the last input changed nothing.
+    pub(crate) ignored: Option<Ignored>,
     pub(crate) trace: bool,
 }
 
@@ -194,7 +205,14 @@ impl World {
         let mut devices = BTreeMap::new();
         for &(name, kind, outlets) in &NAMES[..count] {
             let id = DeviceId::new(name).expect("a short name");
-            devices.insert(id, DeviceConfig { kind, outlets });
+            devices.insert(
+                id,
+                DeviceConfig {
+                    kind,
+                    outlets,
+                    car: name == "c2",
+                },
+            );
             twins.push(twin(id, kind, outlets, &mut random));
         }
         let configs: Vec<_> = twins.iter().map(|twin| twin.config.clone()).collect();
@@ -202,6 +220,7 @@ impl World {
             devices,
             limits,
             offset_min: 480,
+            gateway: None,
         };
         let (cards, tokens) = tokens(&mut random);
         let hub = Hub::new(tokens, &mut random);
@@ -211,7 +230,7 @@ impl World {
             order: 0,
             climate,
             calm: false,
-            auditor: Auditor::new(config.limits.clone()),
+            auditor: Auditor::new(&config),
             shell: Shell::new(config, &configs),
             gateway_generation: 0,
             gateway_wakes_ms: u64::MAX,
@@ -223,9 +242,12 @@ impl World {
             cloud_link: false,
             upload_due: false,
             wall_skew_s: 0,
+            wall_drift_ppm: 0,
             quality: ClockQuality::Synchronised,
+            orders: 0,
             visits: 0,
             marks: Marks::new(),
+            ignored: None,
             trace: false,
             random,
         }
@@ -265,7 +287,9 @@ impl World {
 
     /// What the gateway's clocks say.
     pub(crate) fn now(&self) -> Now {
-        let wall_s = (BEGIN_WALL_S + self.t_ms / 1000).saturating_add_signed(self.wall_skew_s);
+        let drift_s = (self.t_ms / 1000) as i64 * self.wall_drift_ppm / 1_000_000;
+        let skew_s = self.wall_skew_s.saturating_add(drift_s);
+        let wall_s = (BEGIN_WALL_S + self.t_ms / 1000).saturating_add_signed(skew_s);
         let known = self.quality != ClockQuality::Unknown;
         Now {
             mono_ms: self.t_ms - self.shell.booted_ms,
@@ -292,8 +316,12 @@ fn twin(id: DeviceId, kind: Kind, outlets: u8, random: &mut Random) -> Twin {
         screen: Screen::Free,
         visit: None,
     };
+    let config = device::Config {
+        site_key: Some(TOKEN_KEY),
+        ..device::Config::new(id, kind, outlets, PairSecret(secret))
+    };
     Twin {
-        config: device::Config::new(id, kind, outlets, PairSecret(secret)),
+        config,
         device: None,
         flash: BTreeMap::new(),
         booted_ms: 0,
@@ -331,6 +359,13 @@ fn tokens(random: &mut Random) -> (Vec<IdToken>, Vec<Token>) {
         tokens.push(Token {
             hash: card.hash(&TOKEN_KEY),
             account: u64::from(i.max(1)),
+            // Two families, and two caretakers.
+            group: match i {
+                0..4 => 1,
+                4..7 => 2,
+                18 | 19 => crate::hub::MASTERS,
+                _ => 0,
+            },
             is_stranger: i == 17,
             is_listed: !matches!(i, 15..=17),
             is_valid: i != 14,

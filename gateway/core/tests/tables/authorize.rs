@@ -7,6 +7,7 @@ use proto::{
     id::Kind,
     message::{Fault, OutletState},
     money::{Money, Units},
+    policy::Class,
 };
 
 /// How the cloud behaves when it is asked.
@@ -15,6 +16,16 @@ enum Cloud {
     Answers(Reply),
     Silent,
     Trouble(u16),
+    /// It denies with nothing to back that; and what it says of the known-good canary. The known-bad one it denies.
+    Denies {
+        canaries: Option<Reply>,
+    },
+}
+
+/// What the operator is told of an unbacked denial.
+fn alarm(n: u8) -> String {
+    let token = token(n);
+    format!("alarm: the cloud denies token {token}, which is good by all that is signed, and shows no newer credential")
 }
 
 /// Presents token `n` at charger c1; returns what came of it in the end, and whether the cloud was asked.
@@ -25,15 +36,33 @@ fn present(site: &mut Site, n: u8, cloud: Cloud) -> (String, bool) {
     }
     let end = match cloud {
         Cloud::Answers(reply) => words(&site.answer(&decision, reply)),
+        Cloud::Denies { canaries } => {
+            let denied = site.answer(&decision, DENY);
+            contested(site, n, &denied, canaries)
+        }
         Cloud::Silent => site.wait(1_200),
         Cloud::Trouble(code) => {
             let Input::Answer(answer) = answer_to(&decision, ACCEPT) else {
                 unreachable!("answer_to makes an answer")
             };
-            words(&site.put(&Input::Trouble { ask: answer.ask, code }))
+            let denied = site.put(&Input::Trouble { ask: answer.ask, code });
+            contested(site, n, &denied, None)
         }
     };
     (end, true)
+}
+
+/// The verdict after a denial that nothing may back: at once, or once the canaries are heard.
+fn contested(site: &mut Site, n: u8, denied: &gateway_core::Decision, canaries: Option<Reply>) -> String {
+    let word = words(denied);
+    let said = word.strip_prefix(&format!("{}, ", alarm(n))).unwrap_or(&word);
+    if said != "probe" {
+        return said.strip_prefix("probe, ").unwrap_or(said).to_owned();
+    }
+    if let Some(reply) = canaries {
+        site.answer(denied, reply);
+    }
+    site.wait(500)
 }
 
 const ALWAYS: u8 = 1;
@@ -46,6 +75,10 @@ const STRANGER: u8 = 9;
 fn every_policy_in_every_mode() {
     let list_grant = "grant list 300 3000";
     let cloud_grant = "grant cloud 300 3000";
+    // Whoever waits for the canaries is refused if both are answered right, and has the local verdict if not.
+    let honest = Cloud::Denies { canaries: Some(ACCEPT) };
+    let liar = Cloud::Denies { canaries: Some(DENY) };
+    let silent = Cloud::Denies { canaries: None };
     let rows: &[(u8, bool, Cloud, &str)] = &[
         // ALWAYS and ALLOWED never ask.
         (ALWAYS, true, Cloud::Silent, list_grant),
@@ -54,7 +87,9 @@ fn every_policy_in_every_mode() {
         (ALLOWED, false, Cloud::Silent, list_grant),
         // ALLOWED_OFFLINE asks, and no unbacked word of the cloud shrinks trust.
         (ALLOWED_OFFLINE, true, Cloud::Answers(ACCEPT), cloud_grant),
-        (ALLOWED_OFFLINE, true, Cloud::Answers(DENY), list_grant),
+        (ALLOWED_OFFLINE, true, honest, list_grant),
+        (ALLOWED_OFFLINE, true, liar, list_grant),
+        (ALLOWED_OFFLINE, true, silent, list_grant),
         (ALLOWED_OFFLINE, true, Cloud::Answers(DENY_NEWER), "refuse denied 0"),
         (ALLOWED_OFFLINE, true, Cloud::Silent, list_grant),
         (ALLOWED_OFFLINE, true, Cloud::Trouble(404), list_grant),
@@ -62,7 +97,9 @@ fn every_policy_in_every_mode() {
         (ALLOWED_OFFLINE, false, Cloud::Silent, list_grant),
         // NEVER needs the cloud.
         (NEVER, true, Cloud::Answers(ACCEPT), cloud_grant),
-        (NEVER, true, Cloud::Answers(DENY), "refuse online_required 0"),
+        (NEVER, true, honest, "refuse denied 0"),
+        (NEVER, true, liar, "refuse online_required 0"),
+        (NEVER, true, silent, "refuse online_required 0"),
         (NEVER, true, Cloud::Answers(DENY_NEWER), "refuse denied 0"),
         (NEVER, true, Cloud::Silent, "refuse online_required 0"),
         (NEVER, true, Cloud::Trouble(401), "refuse online_required 0"),
@@ -118,11 +155,8 @@ fn confirm_by_probe(site: &mut Site, n: u8) {
         let due_ms = site.gateway.next_deadline().unwrap();
         site.pass(due_ms.saturating_sub(site.now.mono_ms));
         let decision = site.put(&Input::Tick);
-        if words(&decision) == "probe"
-            && let Input::Answer(answer) = answer_to(&decision, ACCEPT)
-            && answer.token == token(n)
-        {
-            site.put(&Input::Answer(answer));
+        if words(&decision) == "probe" && questions(&decision)[0].token == token(n) {
+            site.answer(&decision, ACCEPT);
             return;
         }
     }
@@ -405,7 +439,7 @@ fn limits_of_an_outage() {
             granted + 1
         );
         assert_eq!(
-            site.gateway.risk().tally(&token(ALWAYS), site_kind(device)).count,
+            site.gateway.risk().tally(&token(ALWAYS), site_class(device)).count,
             granted
         );
         site.check();
@@ -415,8 +449,8 @@ fn limits_of_an_outage() {
     check("d1", 100, 10, "refuse rate 300");
 }
 
-fn site_kind(device: &str) -> Kind {
-    config().devices[&id(device)].kind
+fn site_class(device: &str) -> Class {
+    config().devices[&id(device)].class()
 }
 
 #[test]
@@ -449,7 +483,7 @@ fn what_never_started_or_was_secured_uses_up_no_outage() {
         site.wait(61_000);
     }
     assert_eq!(
-        site.gateway.risk().tally(&token(ALWAYS), Kind::Washer),
+        site.gateway.risk().tally(&token(ALWAYS), Class::Washer),
         gateway_core::Tally::default()
     );
     site.check();
@@ -461,7 +495,7 @@ fn a_session_of_one_outage_does_not_disturb_the_tally_of_the_next() {
     site.go_local();
     let old = site.open("d1", ALWAYS);
     recover(&mut site);
-    assert_eq!(site.gateway.risk().tally(&token(ALWAYS), Kind::Dispenser).count, 0);
+    assert_eq!(site.gateway.risk().tally(&token(ALWAYS), Class::Dispenser).count, 0);
     site.go_local();
     site.say("d1", meter(old, 0, 500, 10));
     // The device had given up the old session; its stop is still on the way.
@@ -470,17 +504,17 @@ fn a_session_of_one_outage_does_not_disturb_the_tally_of_the_next() {
         words(&site.say("d1", authorize(new, 0, ALWAYS, 500))),
         "grant list 200 5000"
     );
-    let before = site.gateway.risk().tally(&token(ALWAYS), Kind::Dispenser);
+    let before = site.gateway.risk().tally(&token(ALWAYS), Class::Dispenser);
     site.say("d1", gateway_core::Said::Stop(stop(old, 0, 500, 10)));
     assert_eq!(site.closing(old), "captured 10 500");
-    assert_eq!(site.gateway.risk().tally(&token(ALWAYS), Kind::Dispenser), before);
+    assert_eq!(site.gateway.risk().tally(&token(ALWAYS), Class::Dispenser), before);
     site.check();
 }
 
 /// Good probes until the capability is ONLINE.
 fn recover(site: &mut Site) {
     for _ in 0..100 {
-        if site.gateway.health().mode == Mode::Online {
+        if site.gateway.health().authorize.mode == Mode::Online {
             return;
         }
         let due_ms = site.gateway.next_deadline().unwrap();

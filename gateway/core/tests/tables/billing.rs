@@ -244,7 +244,7 @@ fn time_of_use() {
 fn without_a_clock_the_customers_favour_decides() {
     for (quality, amount) in [
         (ClockQuality::Synchronised, 100),
-        (ClockQuality::Informative, 100),
+        (ClockQuality::Informative, 10),
         (ClockQuality::Unknown, 10),
         (ClockQuality::Relative, 10),
     ] {

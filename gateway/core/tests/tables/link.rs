@@ -4,7 +4,7 @@ use crate::site::*;
 use gateway_core::{Event, Input, Said};
 use proto::{
     id::{Hash, Kind, SessionId},
-    link::{LedgerReceipt, Welcome},
+    link::{LedgerReceipt, Mark, Note, Welcome},
     message::{CommandAnswer, CommandOutcome, Fault, Hello, OutletState, Verb},
     money::Money,
 };
@@ -30,12 +30,18 @@ fn only_a_receipt_retires_records() {
             epoch: 1,
             upto: 2,
             hash: ours,
+            ..LedgerReceipt::default()
         };
         site.put(&Input::Receipt {
             receipt: first,
             own_hash: ours,
         });
-        let receipt = LedgerReceipt { epoch, upto, hash };
+        let receipt = LedgerReceipt {
+            epoch,
+            upto,
+            hash,
+            ..LedgerReceipt::default()
+        };
         let own_hash = ours;
         assert_eq!(
             words(&site.put(&Input::Receipt { receipt, own_hash })),
@@ -85,7 +91,12 @@ fn a_receipt_ends_the_exposure() {
     let mut site = busy_site();
     let hash = Hash::ZERO;
     let mut exposure = |upto| {
-        let receipt = LedgerReceipt { epoch: 1, upto, hash };
+        let receipt = LedgerReceipt {
+            epoch: 1,
+            upto,
+            hash,
+            ..LedgerReceipt::default()
+        };
         site.put(&Input::Receipt {
             receipt,
             own_hash: hash,
@@ -101,7 +112,12 @@ fn a_hub_that_was_put_back_gets_everything_again() {
     let mut site = busy_site();
     let hash = Hash::ZERO;
     let receipt = |upto| Input::Receipt {
-        receipt: LedgerReceipt { epoch: 1, upto, hash },
+        receipt: LedgerReceipt {
+            epoch: 1,
+            upto,
+            hash,
+            ..LedgerReceipt::default()
+        },
         own_hash: hash,
     };
     let welcome = |epoch, upto| {
@@ -111,6 +127,7 @@ fn a_hub_that_was_put_back_gets_everything_again() {
             upto,
             hash,
             wall_s: WALL_S,
+            ..Welcome::default()
         })
     };
     site.put(&receipt(4));
@@ -192,6 +209,8 @@ fn commands_are_numbered_across_boots() {
         outlet: 0,
         session: SessionId::ZERO,
         not_after_s: 0,
+        order: 0,
+        token: None,
     };
     assert_eq!(words(&site.put(&command("c1", Verb::Report))), "command 1 report");
     assert_eq!(words(&site.put(&command("c1", Verb::Stop))), "command 2 stop");
@@ -218,4 +237,78 @@ fn a_fault_is_told_to_the_operator() {
     let said = status(1, OutletState::Faulted, Fault::Leakage);
     assert_eq!(words(&site.say("c1", said)), "alarm: c1 outlet 1: fault Leakage");
     assert_eq!(words(&site.say("c1", status(1, OutletState::Free, Fault::None))), "");
+}
+
+#[test]
+fn the_hub_says_what_became_of_a_record() {
+    let mut site = busy_site();
+    let hash = Hash::ZERO;
+    let noted = |upto, notes: &[(u64, Mark)]| Input::Receipt {
+        receipt: LedgerReceipt {
+            epoch: 1,
+            upto,
+            hash,
+            quarantined: 1,
+            notes: notes.iter().map(|&(sequence, mark)| Note { sequence, mark }).collect(),
+        },
+        own_hash: hash,
+    };
+    let mut say = |input: &Input, expected: &str| assert_eq!(words(&site.put(input)), expected);
+    let quarantined = "alarm: the backend cannot book record 3; it is quarantined there, 1 in all";
+    say(&noted(4, &[(3, Mark::Quarantined)]), quarantined);
+    say(
+        &noted(4, &[(3, Mark::Quarantined)]),
+        "ignored: receipt up to 4, the cursor is at 4",
+    );
+    say(&noted(5, &[(5, Mark::Adjusted)]), "");
+    say(
+        &noted(5, &[(5, Mark::Disputed)]),
+        "alarm: the backend disputes record 5",
+    );
+    say(
+        &noted(5, &[(6, Mark::Disputed)]),
+        "ignored: receipt up to 5, the cursor is at 5",
+    );
+    let outbox = site.gateway.outbox();
+    assert_eq!((outbox.cursor(), outbox.quarantined()), (5, 1), "the others went on");
+    assert_eq!(
+        outbox.marks().collect::<Vec<_>>(),
+        [(3, Mark::Quarantined), (5, Mark::Disputed)]
+    );
+    site.check();
+}
+
+#[test]
+fn a_command_of_the_cloud_runs_once_and_never_too_late() {
+    let mut site = busy_site();
+    let command = |order, verb, not_after_s| Input::Command {
+        device: id("c1"),
+        verb,
+        outlet: 0,
+        session: SessionId::ZERO,
+        not_after_s,
+        order,
+        token: None,
+    };
+    let stale = |order| format!("ignored: command {order} is too late, or no clock is fit to tell");
+    let mut say = |input: &Input, expected: &str| assert_eq!(words(&site.put(input)), expected);
+    say(&command(7, Verb::Report, 0), "command 1 report");
+    say(
+        &command(7, Verb::Report, 0),
+        "ignored: command 7 has run, or is older than any that is remembered",
+    );
+    say(&command(5, Verb::Stop, 0), "command 2 stop");
+    say(&command(8, Verb::Start, 0), &stale(8));
+    say(&command(8, Verb::Start, WALL_S - 3_600), &stale(8));
+    say(&command(8, Verb::Start, WALL_S + 86_400), "command 3 start");
+    say(
+        &command(8, Verb::Start, WALL_S + 86_400),
+        "ignored: command 8 has run, or is older than any that is remembered",
+    );
+    say(&command(9, Verb::Stop, WALL_S - 3_600), &stale(9));
+    site.check();
+    site.now.quality = proto::message::ClockQuality::Unknown;
+    let mut say = |input: &Input, expected: &str| assert_eq!(words(&site.put(input)), expected);
+    say(&command(9, Verb::Start, WALL_S + 86_400), &stale(9));
+    say(&command(9, Verb::Stop, WALL_S - 3_600), "command 4 stop");
 }

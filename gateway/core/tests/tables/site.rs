@@ -7,15 +7,16 @@ use gateway_core::{
     config::{DeviceConfig, Limits},
 };
 use proto::{
-    artifact::{self, ListEntry, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
+    artifact::{self, ListEntry, Reason, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
-    link::{Answer, Verdict},
+    link::{Answer, Ask, Verdict},
     message::{
         ClockQuality, Closing, Fault, Hello, Meter, OutletState, Stamp, StartProof, Started, Status, Stop, StopReason,
+        Verb,
     },
     money::{Money, Units},
     tariff::{Dimension, Tariff},
-    trust::{ArtifactKind, Issuer},
+    trust::Issuer,
 };
 
 /// 2026-01-15 08:00 UTC.
@@ -43,6 +44,7 @@ pub(crate) fn entry(n: u8, whitelist: Whitelist) -> ListEntry {
         credential_revision: 5,
         balance: Money(10_000),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
@@ -52,18 +54,11 @@ pub(crate) fn list(revision: u64, entries: Vec<ListEntry>) -> Input {
     Input::List(artifact::verify_list(&envelope, &chunks, &[issuer.key()]).unwrap())
 }
 
-/// A signed list of changes, which this version does not take.
-pub(crate) fn list_of_changes(revision: u64, base: u64) -> Input {
+/// A signed list of changes to the list `base`. Both are sorted by token.
+pub(crate) fn list_of_changes(base: (u64, &[ListEntry]), revision: u64, after: &[ListEntry]) -> Input {
     let issuer = Issuer::from_seed(&[7; 32]);
-    let manifest = artifact::ListManifest {
-        revision,
-        base,
-        count: 0,
-        issued_s: WALL_S,
-        chunks: Vec::new(),
-    };
-    let envelope = artifact::sign(&issuer, ArtifactKind::List, &manifest).unwrap();
-    let chunks: [Vec<u8>; 0] = [];
+    let (base, before) = base;
+    let (envelope, chunks) = artifact::sign_list_changes(&issuer, (base, before), (revision, after), WALL_S).unwrap();
     Input::List(artifact::verify_list(&envelope, &chunks, &[issuer.key()]).unwrap())
 }
 
@@ -71,10 +66,12 @@ pub(crate) fn revocations(revision: u64, revoked: &[(u8, u64)]) -> Input {
     let entries = revoked.iter().map(|&(n, credential_revision)| Revoked {
         token: token(n),
         credential_revision,
+        reason: Reason::Lost,
     });
     Input::Revocations(Revocations {
         revision,
         entries: entries.collect(),
+        scopes: Vec::new(),
     })
 }
 
@@ -129,6 +126,12 @@ pub(crate) const DENY: Reply = Reply {
     credential_revision: 5,
     money_max: Money(0),
 };
+/// A denial of somebody whom the hub does not know.
+pub(crate) const STRANGE: Reply = Reply {
+    verdict: Verdict::Deny,
+    credential_revision: 0,
+    money_max: Money(0),
+};
 /// A denial with a newer credential.
 pub(crate) const DENY_NEWER: Reply = Reply {
     verdict: Verdict::Deny,
@@ -144,6 +147,9 @@ pub(crate) struct Site {
     counters: BTreeMap<DeviceId, u64>,
     sessions: u32,
     pub(crate) boots: u32,
+    /// An operator takes whatever the gate sets aside: for tests of other things.
+    pub(crate) adopts: bool,
+    configured: Config,
 }
 
 pub(crate) fn config() -> Config {
@@ -154,13 +160,23 @@ pub(crate) fn config() -> Config {
         ("w1", Kind::Washer, 1),
         ("w2", Kind::Washer, 1),
         ("d1", Kind::Dispenser, 1),
+        ("k1", Kind::Charger, 1),
         ("x1", Kind::Unknown, 1),
     ];
-    let devices = devices.map(|(name, kind, outlets)| (id(name), DeviceConfig { kind, outlets }));
+    let devices = devices.map(|(name, kind, outlets)| {
+        let car = name == "k1";
+        (id(name), DeviceConfig { kind, outlets, car })
+    });
     Config {
         devices: devices.into(),
-        limits: Limits::default(),
+        // No echoes and hellos of the gateway's own accord: who wants them in a test says so.
+        limits: Limits {
+            echo_ms: 0,
+            hello_ms: 0,
+            ..Limits::default()
+        },
         offset_min: 480,
+        gateway: Some(id("gw-1")),
     }
 }
 
@@ -168,6 +184,7 @@ impl Site {
     /// A gateway that has just booted for the first time and has nothing.
     pub(crate) fn empty(config: Config) -> Self {
         let mut site = Self {
+            configured: config.clone(),
             gateway: Gateway::new(config),
             now: Now {
                 mono_ms: 0,
@@ -178,18 +195,21 @@ impl Site {
             counters: BTreeMap::new(),
             sessions: 0,
             boots: 0,
+            adopts: false,
         };
         site.boot();
         site
     }
 
-    /// Prices, and a list of the tokens 1 to 4, one for each whitelist policy in OCPI's order.
+    /// Prices, a list of the tokens 1 to 4, one for each whitelist policy in OCPI's order, and an operator who takes
+    /// whatever the gate sets aside.
     pub(crate) fn new() -> Self {
         Self::with(config())
     }
 
     pub(crate) fn with(config: Config) -> Self {
         let mut site = Self::empty(config);
+        site.adopts = true;
         site.put(&tariffs(1));
         let policies = [
             Whitelist::Always,
@@ -230,6 +250,13 @@ impl Site {
             self.journal.push((self.now, event.clone()));
         }
         assert!(self.gateway.book().is_balanced(), "debits are credits after {input:?}");
+        let set_aside = decision.events.iter().find_map(|event| match event {
+            Event::Quarantined(event) => Some(event.kind),
+            _ => None,
+        });
+        if let Some(kind) = set_aside.filter(|_| self.adopts) {
+            self.put(&Input::Adopt { kind, revision: 0 });
+        }
         decision
     }
 
@@ -284,10 +311,18 @@ impl Site {
         session
     }
 
-    /// The hub answers the newest question in `decision`.
+    /// The hub answers the question in `decision`. Of a pair of canaries, the known-bad one is denied, as it should be, and
+    /// the reply is about the known-good one.
     pub(crate) fn answer(&mut self, decision: &Decision, reply: Reply) -> Decision {
-        let input = answer_to(decision, reply);
-        self.put(&input)
+        self.answer_bad(decision, STRANGE);
+        self.put(&answer_to(decision, reply))
+    }
+
+    /// If `decision` asks about a pair of canaries: the known-bad one gets this answer. Returns what came of it.
+    pub(crate) fn answer_bad(&mut self, decision: &Decision, bad: Reply) -> Option<Decision> {
+        let pair = questions(decision);
+        let [_, second] = pair.as_slice() else { return None };
+        Some(self.put(&answered(second, bad)))
     }
 
     /// The cloud is silent until the authorize capability is LOCAL: two unanswered questions of strangers.
@@ -296,7 +331,7 @@ impl Site {
             self.ask("c3", n);
             self.wait(1_200);
         }
-        assert_eq!(self.gateway.health().mode, Mode::Local);
+        assert_eq!(self.gateway.health().authorize.mode, Mode::Local);
     }
 
     pub(crate) fn count(&self, is: fn(&Event) -> bool) -> usize {
@@ -317,7 +352,7 @@ impl Site {
 
     /// What must hold whatever happened: the journal alone, and a snapshot, lead to this state.
     pub(crate) fn check(&self) {
-        let mut replayed = Gateway::new(self.gateway.config().clone());
+        let mut replayed = Gateway::new(self.configured.clone());
         for (now, event) in &self.journal {
             replayed.apply(now, event);
         }
@@ -325,12 +360,25 @@ impl Site {
     }
 }
 
-pub(crate) fn answer_to(decision: &Decision, reply: Reply) -> Input {
-    let question = decision.effects.iter().rev().find_map(|effect| match effect {
+/// Whom the cloud is asked about; of a pair of canaries the known-good one comes first.
+pub(crate) fn questions(decision: &Decision) -> Vec<Ask> {
+    let questions = decision.effects.iter().filter_map(|effect| match effect {
         Effect::Ask(question) => Some(question.clone()),
-        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Alarm(_) => None,
+        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Alarm(_) | Effect::Echo(_) | Effect::Hello => None,
     });
-    let question = question.unwrap_or_else(|| panic!("nobody asked: {}", words(decision)));
+    questions.collect()
+}
+
+pub(crate) fn answer_to(decision: &Decision, reply: Reply) -> Input {
+    let questions = questions(decision);
+    let question = questions.first();
+    answered(
+        question.unwrap_or_else(|| panic!("nobody asked: {}", words(decision))),
+        reply,
+    )
+}
+
+pub(crate) fn answered(question: &Ask, reply: Reply) -> Input {
     Input::Answer(Answer {
         ask: question.ask,
         session: question.session,
@@ -339,6 +387,7 @@ pub(crate) fn answer_to(decision: &Decision, reply: Reply) -> Input {
         credential_revision: reply.credential_revision,
         account: u64::from(question.token.0[0]),
         money_max: reply.money_max,
+        lease: proto::artifact::Lease::default(),
     })
 }
 
@@ -418,7 +467,8 @@ pub(crate) fn status(outlet: u8, state: OutletState, fault: Fault) -> Said {
     })
 }
 
-/// What came of a decision, in few words.
+/// What came of a decision, in few words. A pair of canaries is one probe; that a mode changed is not said: the tests of
+/// the modes look at the modes.
 pub(crate) fn words(decision: &Decision) -> String {
     let rule = decision.events.iter().find_map(|event| match event {
         Event::Granted(granted) => Some(granted.rule),
@@ -440,6 +490,7 @@ pub(crate) fn words(decision: &Decision) -> String {
             };
             format!("receipt {closing} {} {}", receipt.amount.0, receipt.units.0)
         }
+        Told::Command(command) if command.verb == Verb::Limit => format!("limit {} {}", command.id, command.units.0),
         Told::Command(command) => format!("command {} {:?}", command.id, command.verb).to_lowercase(),
     };
     let effects = decision.effects.iter().map(|effect| match effect {
@@ -447,8 +498,13 @@ pub(crate) fn words(decision: &Decision) -> String {
         Effect::RaiseCounter { last, .. } => format!("raise {last}"),
         Effect::Ask(question) if question.session == SessionId::ZERO => "probe".to_owned(),
         Effect::Ask(_) => "ask".to_owned(),
+        Effect::Echo(_) => "echo".to_owned(),
+        Effect::Hello => "hello".to_owned(),
+        Effect::Alarm(gateway_core::Alarm::Mode { .. }) => String::new(),
         Effect::Alarm(alarm) => format!("alarm: {alarm}"),
     });
     let ignored = decision.ignored.map(|ignored| format!("ignored: {ignored}"));
-    effects.chain(ignored).collect::<Vec<_>>().join(", ")
+    let mut words: Vec<_> = effects.chain(ignored).filter(|word| !word.is_empty()).collect();
+    words.dedup();
+    words.join(", ")
 }

@@ -4,11 +4,12 @@
 use crate::site::*;
 use gateway_core::{Event, Gateway, Input, Now, Said, event::Kept};
 use proto::{
-    artifact::Whitelist,
+    artifact::{ListEntry, Whitelist},
     id::{Hash, SessionId},
     link::{LedgerReceipt, RecordKind, Welcome},
     message::{ClockQuality, Fault, OutletState, Verb},
     money::Money,
+    trust::ArtifactKind,
 };
 
 /// xorshift64*: small, seeded, the same everywhere.
@@ -38,6 +39,7 @@ struct Walk {
     registers: [u64; 5],
     questions: Vec<gateway_core::Decision>,
     lists: u64,
+    operator: [usize; 3],
 }
 
 impl Walk {
@@ -91,7 +93,7 @@ impl Walk {
         let head = self.site.gateway.outbox().head();
         let upto = self.random.below(head + 1);
         let hash = Hash::ZERO;
-        match self.random.below(8) {
+        match self.random.below(12) {
             0 => {
                 self.lists += 1;
                 let kept = 60 - self.random.below(4) as u8;
@@ -105,7 +107,12 @@ impl Walk {
             ))),
             2 => drop(self.site.put(&tariffs(self.lists))),
             3 => {
-                let receipt = LedgerReceipt { epoch: 1, upto, hash };
+                let receipt = LedgerReceipt {
+                    epoch: 1,
+                    upto,
+                    hash,
+                    ..LedgerReceipt::default()
+                };
                 self.site.put(&Input::Receipt {
                     receipt,
                     own_hash: hash,
@@ -118,11 +125,47 @@ impl Walk {
                     upto,
                     hash,
                     wall_s: 0,
+                    ..Welcome::default()
                 };
                 self.site.put(&Input::Welcome(welcome));
             }
             5 => drop(self.site.say(device, status(0, OutletState::Faulted, Fault::Leak))),
             6 => drop(self.site.say(device, status(0, OutletState::Free, Fault::None))),
+            7 => {
+                // Changes to the active list; some of them go too far.
+                let active = self.site.gateway.trust().list().clone();
+                let (base, mut entries) = (active.head().revision, active.entries().to_vec());
+                entries.truncate(entries.len().saturating_sub(self.random.below(5) as usize));
+                entries.iter_mut().step_by(7).for_each(|entry| entry.balance.0 -= 100);
+                self.lists += 1;
+                self.site
+                    .put(&list_of_changes((base, active.entries()), self.lists + 1, &entries));
+            }
+            8 => {
+                let kind = [ArtifactKind::List, ArtifactKind::Tariffs][self.random.below(2) as usize];
+                let adopted = self.site.put(&Input::Adopt { kind, revision: 0 });
+                self.operator[0] += adopted.events.len();
+            }
+            9 => {
+                let rolled_back = self.site.put(&Input::RollBack);
+                self.operator[1] += rolled_back.events.len();
+            }
+            10 => {
+                let price = 20_000 + self.random.below(100_000) as i64;
+                self.site
+                    .put(&tariffs_of(self.lists, &[(proto::id::Kind::Charger, price)]));
+                let key = proto::artifact::PublicKey([self.random.below(200) as u8; 32]);
+                let (epoch, keys) = (self.lists, vec![key]);
+                self.site.put(&Input::Keys(proto::artifact::IssuerKeys { epoch, keys }));
+                let subject = proto::artifact::Subject::Account(self.random.below(400));
+                let scope = proto::artifact::RevokedScope::new(subject, proto::artifact::Reason::Lost);
+                let set = proto::artifact::Revocations {
+                    revision: self.lists,
+                    entries: vec![],
+                    scopes: vec![scope],
+                };
+                self.operator[2] += self.site.put(&Input::Revocations(set)).events.len();
+            }
             _ => {
                 let session = SessionId::ZERO;
                 self.site.put(&Input::Command {
@@ -131,6 +174,8 @@ impl Walk {
                     outlet: 0,
                     session,
                     not_after_s: 0,
+                    order: 0,
+                    token: None,
                 });
             }
         }
@@ -229,7 +274,7 @@ fn recompute(site: &Site) {
 
 #[test]
 fn walks_with_snapshots_and_boots_go_on_equal() {
-    let (mut granted, mut closed, mut silent) = (0, 0, 0);
+    let (mut granted, mut closed, mut silent, mut operator) = (0, 0, 0, [0; 3]);
     for seed in 1..=60 {
         let mut walk = Walk {
             site: Site::new(),
@@ -238,7 +283,9 @@ fn walks_with_snapshots_and_boots_go_on_equal() {
             registers: [0; 5],
             questions: Vec::new(),
             lists: 1,
+            operator: [0; 3],
         };
+        walk.site.adopts = false;
         for i in 1..=300 {
             walk.step();
             if i % 50 == 0 {
@@ -251,12 +298,21 @@ fn walks_with_snapshots_and_boots_go_on_equal() {
         granted += walk.site.count(|e| matches!(e, Event::Granted(_)));
         closed += walk.site.count(|e| matches!(e, Event::Closed(_)));
         silent += walk.site.count(|e| matches!(e, Event::Silent(_)));
+        operator
+            .iter_mut()
+            .zip(walk.operator)
+            .for_each(|(sum, count)| *sum += count);
         let budget = walk.site.gateway.config().limits.site_budget;
         assert!(walk.site.gateway.risk().exposure() <= budget, "seed {seed}");
     }
     assert!(
         granted > 1_000 && closed > 500 && silent > 50,
         "{granted} {closed} {silent}: the walks walk"
+    );
+    println!("adopted, rolled back, keys and scopes: {operator:?}");
+    assert!(
+        operator.iter().all(|&count| count > 20),
+        "{operator:?}: the operators operate"
     );
 }
 
@@ -273,8 +329,28 @@ fn a_snapshot_of_nothing_is_nothing() {
 #[test]
 fn every_event_of_a_snapshot_is_small() {
     let mut site = Site::new();
-    let entries = (0..=255).map(|n| entry(n, Whitelist::Always)).collect();
-    site.put(&list(2, entries));
+    site.adopts = false;
+    let most = ListEntry {
+        account: u64::MAX,
+        group: u64::MAX,
+        credential_revision: u64::MAX,
+        balance: Money(i64::MAX),
+        not_after_s: u64::MAX,
+        ..entry(1, Whitelist::Always)
+    };
+    let token = |n| token(n);
+    let all = |most: &ListEntry| {
+        (0..=255)
+            .map(|n| ListEntry {
+                token: token(n),
+                ..most.clone()
+            })
+            .collect::<Vec<_>>()
+    };
+    site.put(&list(2, all(&most)));
+    site.put(&list(3, all(&most)));
+    site.put(&list(4, vec![most]));
+    assert!(site.gateway.trust().previous().is_some() && site.gateway.trust().aside().is_some());
     let all: Vec<(u8, u64)> = (0..=255).map(|n| (n, 1)).collect();
     site.put(&revocations(1, &all));
     site.open("c1", 1);
@@ -283,7 +359,8 @@ fn every_event_of_a_snapshot_is_small() {
         let bytes = match &event {
             Event::ListStaged(staged) => proto::codec::to_vec(staged).len(),
             Event::RevocationsAdopted(revoked) => proto::codec::to_vec(revoked).len(),
-            Event::TariffAdopted(adopted) => proto::codec::to_vec(adopted).len(),
+            Event::Kept(Kept::Activity(kept)) => proto::codec::to_vec(kept).len(),
+            Event::TariffsAdopted(adopted) => proto::codec::to_vec(adopted).len(),
             Event::Kept(Kept::Session(session)) => proto::codec::to_vec(&**session).len(),
             _ => 0,
         };

@@ -38,6 +38,8 @@ fn what_passed_while_the_power_was_away() {
     check((T, Synchronised), (T - DAY, Synchronised), 0);
     // A day ahead is believed as a day, no more.
     check((T, Synchronised), (T + DAY, Informative), DAY);
+    check((T, Synchronised), (T + 9 * DAY, Informative), DAY);
+    check((T, Synchronised), (T + 9 * DAY, Synchronised), 9 * DAY);
     // A jump ahead within the boot was no sleep; what comes after it counts from the highest time seen.
     check((T + DAY, Informative), (T + 60, Synchronised), 0);
     check((T + DAY, Informative), (T + DAY + 60, Synchronised), 60);
@@ -84,7 +86,7 @@ fn a_wall_clock_that_jumps_within_a_boot_ages_nothing() {
         site.now.wall_s = site.now.wall_s.saturating_add_signed(jump_s);
         assert_eq!(
             words(&site.ask("c1", 1).1),
-            "grant list 300 3000",
+            format!("alarm: this gateway's clock is {jump_s} s ahead of what was expected, grant list 300 3000"),
             "a jump of {jump_s} s"
         );
         site.pass(71 * HOUR_MS);
@@ -116,6 +118,9 @@ fn a_list_ages_over_boots() {
     check(73 * HOUR_MS, Synchronised, "grant list 150 1500");
     check(8 * DAY_MS, Synchronised, "refuse list_expired 0");
     check(8 * DAY_MS, Unknown, "grant list 300 3000");
+    // A clock that nothing confirms is believed a day: it kills no list.
+    check(8 * DAY_MS, Informative, "grant list 300 3000");
+    check(20 * 365 * DAY_MS, Informative, "grant list 300 3000");
 }
 
 #[test]

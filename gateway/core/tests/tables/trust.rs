@@ -97,19 +97,6 @@ fn a_list_that_was_set_aside_changes_nothing() {
 }
 
 #[test]
-fn a_list_of_changes_is_set_aside() {
-    let mut site = Site::empty(config());
-    for active in [0, 100] {
-        if active > 0 {
-            site.put(&many(7, active));
-        }
-        let expected = format!("alarm: list revision 9 is set aside: 0 entries instead of {active}");
-        assert_eq!(words(&site.put(&list_of_changes(9, 7))), expected);
-    }
-    assert_eq!(site.gateway.trust().tokens(), 100);
-}
-
-#[test]
 fn a_list_is_adopted_whole_or_not_at_all() {
     let mut site = Site::empty(config());
     site.put(&tariffs(1));
@@ -190,9 +177,9 @@ fn tariffs_replace_what_they_name() {
         words(&site.put(&tariffs(1))),
         "ignored: tariffs revision 1 is not newer than the active 1"
     );
-    site.put(&tariffs_of(2, &[(Kind::Charger, 120_000)]));
+    site.put(&tariffs_of(2, &[(Kind::Charger, 90_000)]));
     let price = |kind| site.gateway.trust().tariff(kind).unwrap().elements[0].price_milli;
-    assert_eq!(price(Kind::Charger), 120_000);
+    assert_eq!(price(Kind::Charger), 90_000);
     assert_eq!(price(Kind::Washer), 400_000, "not named, so it stays");
     assert_eq!(site.gateway.trust().revisions().2, 2);
     site.check();
@@ -275,7 +262,12 @@ fn balances_of_a_newer_list_count_from_there() {
 
 fn receipt(site: &mut Site, upto: u64) {
     let hash = site.gateway.outbox().chain();
-    let receipt = proto::link::LedgerReceipt { epoch: 1, upto, hash };
+    let receipt = proto::link::LedgerReceipt {
+        epoch: 1,
+        upto,
+        hash,
+        ..Default::default()
+    };
     site.put(&Input::Receipt {
         receipt,
         own_hash: hash,

@@ -1,22 +1,15 @@
 //! HCP on the wire: what the gateway says to its hub, sealed, and what it hears. No connection here.
 
-use std::collections::BTreeMap;
-
 use proto::{
     VERSION,
-    artifact::{self, ArtifactError},
     codec::{self, CodecError},
     id::{GatewayId, Name},
     link::{Answer, ArtifactPart, Ask, Echo, LINK_FRAME_BYTES_MAX, LedgerReceipt, LinkHello, Trouble, Upload, Welcome},
     seal::{Counter, Direction, PairSecret, SealError, SealKey, Window},
     topic::{self, LinkDown, LinkUp, Topic},
-    trust::{ArtifactKind, IssuerKey},
 };
 
 use crate::engine::Position;
-
-/// Most parts of one artifact: 250,000 tokens in chunks of 400, and the envelope.
-const PARTS_MAX: u32 = 1_000;
 
 /// What the hub, or what stands before it, said.
 #[derive(Debug)]
@@ -110,6 +103,8 @@ impl Hcp {
             revocations_revision,
             tariffs_revision,
             down_counter: self.window.last,
+            leases_revision: position.leases_revision,
+            policy_revision: position.policy_revision,
         };
         self.seal(LinkUp::Hello, &hello)
     }
@@ -117,6 +112,11 @@ impl Hcp {
     /// A question.
     pub fn ask(&mut self, ask: &Ask) -> (Topic, Vec<u8>) {
         self.seal(LinkUp::Ask, ask)
+    }
+
+    /// A question to the backend itself: is it there?
+    pub fn echo(&mut self, echo: &Echo) -> (Topic, Vec<u8>) {
+        self.seal(LinkUp::Echo, echo)
     }
 
     /// Records.
@@ -156,71 +156,5 @@ impl Hcp {
             LinkDown::Trouble => unreachable!("handled above: trouble is not sealed"),
         }
         .map_err(body)
-    }
-}
-
-/// Puts artifacts together from their parts.
-#[derive(Debug, Default)]
-pub struct Assembly {
-    waiting: BTreeMap<u8, Parts>,
-}
-
-#[derive(Debug)]
-struct Parts {
-    revision: u64,
-    parts: Vec<Option<Vec<u8>>>,
-}
-
-impl Assembly {
-    /// Adds a part; the verified artifact as an input, once it is whole.
-    ///
-    /// # Errors
-    /// [`ArtifactError`], once it is whole and not to be believed.
-    pub fn add(
-        &mut self,
-        part: ArtifactPart,
-        keys: &[IssuerKey],
-    ) -> Result<Option<gateway_core::Input>, ArtifactError> {
-        if part.parts == 0 || part.parts > PARTS_MAX || part.part >= part.parts {
-            return Err(ArtifactError::Long(part.parts as usize));
-        }
-        let fresh = || Parts {
-            revision: part.revision,
-            parts: vec![None; part.parts as usize],
-        };
-        let waiting = self.waiting.entry(part.kind.code()).or_insert_with(fresh);
-        if waiting.revision != part.revision || waiting.parts.len() != part.parts as usize {
-            *waiting = fresh();
-        }
-        waiting.parts[part.part as usize] = Some(part.bytes.into_vec());
-        if waiting.parts.iter().any(Option::is_none) {
-            return Ok(None);
-        }
-        let whole = self.waiting.remove(&part.kind.code()).expect("it was inserted above");
-        let mut parts = whole.parts.into_iter().flatten();
-        let envelope = parts.next().expect("an artifact has at least one part");
-        let chunks: Vec<Vec<u8>> = parts.collect();
-        verify(part.kind, &envelope, &chunks, keys)
-    }
-}
-
-fn verify(
-    kind: ArtifactKind,
-    envelope: &[u8],
-    chunks: &[Vec<u8>],
-    keys: &[IssuerKey],
-) -> Result<Option<gateway_core::Input>, ArtifactError> {
-    use gateway_core::Input;
-    match kind {
-        ArtifactKind::List => artifact::verify_list(envelope, chunks, keys).map(Input::List).map(Some),
-        ArtifactKind::Revocations => artifact::verify_revocations(envelope, keys)
-            .map(Input::Revocations)
-            .map(Some),
-        ArtifactKind::Tariffs => artifact::verify_tariffs(envelope, keys).map(Input::Tariffs).map(Some),
-        ArtifactKind::Policy
-        | ArtifactKind::Lease
-        | ArtifactKind::Voucher
-        | ArtifactKind::Firmware
-        | ArtifactKind::Other => Ok(None), // This version does not use them.
     }
 }

@@ -10,13 +10,15 @@ use std::{
     time::Duration,
 };
 
-use gateway_core::Input;
+use gateway_core::{
+    Input,
+    pace::{Artifacts, Pace, may_tell},
+};
 use journal::Reader;
 use proto::{
     codec,
     id::{GatewayId, Hash, Name},
-    link::{LINK_FRAME_BYTES_MAX, LedgerReceipt, UPLOAD_RECORDS_MAX, Upload, chain},
-    trust::IssuerKey,
+    link::{ArtifactPart, LINK_FRAME_BYTES_MAX, LedgerReceipt, UPLOAD_RECORDS_MAX, Upload, chain},
 };
 use serde_bytes::ByteBuf;
 use tokio::{
@@ -25,13 +27,15 @@ use tokio::{
 };
 
 use crate::{
+    artifacts::{Assembly, Desk, Gone},
     cloud::{
         LinkJob,
-        hcp::{Assembly, Hcp, Heard},
+        hcp::{Hcp, Heard},
+        reconnect::Reconnect,
     },
     config::LinkConfig,
     engine::{Job, Position},
-    mqtt::{Backoff, Connection, Event, Message, Options, STABLE_S, Sender},
+    mqtt::{Connection, Event, Message, Options, STABLE_S, Sender},
     record,
 };
 
@@ -47,12 +51,12 @@ const UPLOAD_BYTES_MAX: usize = LINK_FRAME_BYTES_MAX / 2;
 const READ_RECORDS: usize = 256;
 /// Code of a cloud that asks us to slow down.
 const CODE_THROTTLED: u16 = 429;
-/// Longest pause between two uploads, however much the cloud asks us to slow down.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// First wait for the answer to a hello; doubles up to [`HELLO_WAIT_MAX`]. A cloud that throttles swallows hellos too.
 const HELLO_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two hellos on one connection.
 const HELLO_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Shortest time between two requests for the whole list: 100,000 tokens are 8 MB.
+const FETCH_LIST_EVERY: Duration = Duration::from_secs(30);
 /// How often an unfinished upload is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -64,8 +68,8 @@ pub struct Link {
     pub gateway: GatewayId,
     /// Where to, and how.
     pub config: LinkConfig,
-    /// Whose artifacts we believe.
-    pub issuer_keys: Vec<IssuerKey>,
+    /// Where artifacts go.
+    pub desk: Desk,
     /// To the engine.
     pub engine: mpsc::Sender<Job>,
     /// From the engine.
@@ -76,16 +80,13 @@ pub struct Link {
     pub reader: Reader,
     /// Told to the engine.
     pub up: Arc<AtomicBool>,
-    /// Since when the connection stands. An attempt that hung for long was not a good one.
-    pub since: Option<Instant>,
+    /// When the hub last committed something of ours; before that, when this process began.
+    pub receipted: Instant,
 }
 
 fn far_away() -> Instant {
     Instant::now() + HELLO_WAIT_MAX
 }
-
-/// The engine is gone: stop.
-struct Gone;
 
 /// One connection's uploader.
 struct Uploads {
@@ -97,9 +98,11 @@ struct Uploads {
     /// Ends of uploads without a receipt.
     ends: BTreeMap<u64, Hash>,
     last_progress: Instant,
-    /// Not before this: the pace, and what the cloud asked for.
-    pace_until: Instant,
-    pause: Duration,
+    /// How fast.
+    pace: Pace,
+    /// What the hub said is newest, and when: older sessions are told after it has arrived here.
+    announced: Artifacts,
+    welcomed: Instant,
     /// What is on its way was refused: begin again at the cursor.
     refused: bool,
 }
@@ -109,19 +112,21 @@ impl Link {
     pub async fn run(mut self) {
         let boot = self.position.borrow().boot;
         let mut hcp = Hcp::new(self.site, self.gateway, &self.config.secret, boot);
-        let mut backoff = Backoff::new(self.config.reconnect_s_max).limited(self.config.reconnects_a_minute_max);
+        let mut reconnect = Reconnect::new(self.config.reconnect_s_max);
+        reconnect.first(Instant::now());
         loop {
-            self.since = None;
+            let since = Instant::now();
             let Ok(why) = self.connection(&mut hcp).await else {
                 return;
             };
             self.up.store(false, Ordering::Relaxed);
-            if self.since.is_some_and(|since| since.elapsed().as_secs() >= STABLE_S) {
-                backoff.reset();
+            if since.elapsed().as_secs() >= STABLE_S {
+                reconnect.reset();
             }
-            let wait = backoff.next_wait();
-            tracing::info!(why, wait_ms = wait.as_millis() as u64, "no link to the hub");
-            tokio::time::sleep(wait).await;
+            let now = Instant::now();
+            let at = reconnect.next(now);
+            tracing::info!(why, wait_ms = (at - now).as_millis() as u64, "no link to the hub");
+            tokio::time::sleep_until(at).await;
             // Questions of before: their deadlines have passed, or will.
             while self.jobs.try_recv().is_ok() {}
         }
@@ -143,19 +148,20 @@ impl Link {
         let mut uploads: Option<Uploads> = None;
         // When to say hello next, once the connection stands and until it is answered.
         let mut hello: Option<(Instant, Duration)> = None;
+        // When to ask for the whole list, and when that was done last.
+        let mut fetch_list: Option<Instant> = None;
+        let mut fetched: Option<Instant> = None;
         loop {
             if self.up.load(Ordering::Relaxed) {
                 hello = None;
             }
             let look_at = self
                 .look_at(uploads.as_ref())
-                .min(hello.map_or_else(far_away, |(at, _)| at));
+                .min(hello.map_or_else(far_away, |(at, _)| at))
+                .min(fetch_list.unwrap_or_else(far_away));
             tokio::select! {
                 event = connection.next() => match event {
-                    Event::Up => {
-                        self.since = Some(Instant::now());
-                        hello = Some((Instant::now(), HELLO_WAIT));
-                    }
+                    Event::Up => hello = Some((Instant::now(), HELLO_WAIT)),
                     Event::Message(message) => self.heard(hcp, &mut assembly, &mut uploads, message).await?,
                     Event::Down(why) => return Ok(why),
                 },
@@ -165,6 +171,19 @@ impl Link {
                         if sender.publish(&topic, frame).is_err() {
                             self.tell(Input::Trouble { ask: ask.ask, code: 503 }).await?;
                         }
+                    }
+                    Some(LinkJob::FetchList) => {
+                        let due = fetched.map_or_else(Instant::now, |at| at + FETCH_LIST_EVERY);
+                        fetch_list = fetch_list.or(Some(due));
+                    }
+                    // One that cannot be sent is one that is not answered: the core keeps the deadline.
+                    Some(LinkJob::Echo(echo)) => {
+                        let (topic, frame) = hcp.echo(&echo);
+                        drop(sender.publish(&topic, frame));
+                    }
+                    Some(LinkJob::Hello) => {
+                        let (topic, frame) = hcp.hello(&self.position.borrow());
+                        drop(sender.publish(&topic, frame));
                     }
                     None => return Err(Gone),
                 },
@@ -177,6 +196,19 @@ impl Link {
                     return Ok(why);
                 }
                 hello = Some((at + wait, (wait * 2).min(HELLO_WAIT_MAX)));
+            }
+            if fetch_list.is_some_and(|at| at <= Instant::now()) {
+                (fetch_list, fetched) = (None, Some(Instant::now()));
+                let mut position = *self.position.borrow();
+                position.revisions.0 = 0;
+                let (topic, frame) = hcp.hello(&position);
+                if let Err(why) = sender.publish(&topic, frame) {
+                    return Ok(why);
+                }
+            }
+            // Whoever stands at a device goes before what is long over.
+            if !self.jobs.is_empty() {
+                continue;
             }
             if let Some(state) = &mut uploads
                 && let Err(why) = self.upload(hcp, &sender, state).await?
@@ -201,12 +233,22 @@ impl Link {
         message.ack.accept(); // Nothing here is lost by a crash: it is asked for again.
         match heard {
             Ok(Heard::Welcome(welcome)) => {
-                self.up.store(true, Ordering::Relaxed);
-                tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
+                if !self.up.swap(true, Ordering::Relaxed) {
+                    tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
+                }
                 let (epoch, upto) = (welcome.epoch, welcome.upto);
+                let announced = Artifacts {
+                    list: welcome.list_revision,
+                    revocations: welcome.revocations_revision,
+                    tariffs: welcome.tariffs_revision,
+                };
                 self.tell(Input::Welcome(welcome)).await?;
-                if epoch == self.position.borrow().epoch {
-                    *uploads = Some(self.uploads_from(upto).await?);
+                // On a link that stood already the hub says where we know it to be: what is on its way goes on.
+                let expected = uploads.as_ref().is_some_and(|state| state.ends.contains_key(&upto));
+                if epoch == self.position.borrow().epoch && !expected {
+                    let mut state = self.uploads_from(upto).await?;
+                    state.recover(self, announced);
+                    *uploads = Some(state);
                 }
             }
             Ok(Heard::Answer(answer)) => self.tell(Input::Answer(answer)).await?,
@@ -215,12 +257,8 @@ impl Link {
                     self.receipt(state, receipt).await?;
                 }
             }
-            Ok(Heard::Part(part)) => match assembly.add(part, &self.issuer_keys) {
-                Ok(Some(input)) => self.tell(input).await?,
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "ALARM artifact rejected"),
-            },
-            Ok(Heard::Echo(_)) => {}
+            Ok(Heard::Part(part)) => self.part(assembly, part).await?,
+            Ok(Heard::Echo(echo)) => self.tell(Input::Echo { nonce: echo.nonce }).await?,
             Ok(Heard::Trouble(trouble)) => {
                 let text: String = trouble.text.chars().take(proto::link::TROUBLE_TEXT_BYTES_MAX).collect();
                 tracing::debug!(
@@ -243,6 +281,20 @@ impl Link {
         Ok(())
     }
 
+    async fn part(&self, assembly: &mut Assembly, part: ArtifactPart) -> Result<(), Gone> {
+        let (kind, revision) = (part.kind.word(), part.revision);
+        match assembly.add(part) {
+            Ok(None) => {}
+            Ok(Some(whole)) => {
+                if let Ok(Some(input)) = self.desk.check(whole).await? {
+                    self.tell(input).await?;
+                }
+            }
+            Err(error) => self.desk.reject(kind, revision, &error),
+        }
+        Ok(())
+    }
+
     /// An uploader that goes on behind `upto`.
     async fn uploads_from(&self, upto: u64) -> Result<Uploads, Gone> {
         let (reply, answer) = oneshot::channel();
@@ -258,8 +310,9 @@ impl Link {
             chain: mark.chain,
             ends: BTreeMap::new(),
             last_progress: now,
-            pace_until: now,
-            pause: Duration::ZERO,
+            pace: Pace::steady(self.least_ms(), 0),
+            announced: Artifacts::default(),
+            welcomed: now,
             refused: false,
         };
         // From the mark to the record after which to go on.
@@ -277,26 +330,49 @@ impl Link {
         Ok(state)
     }
 
-    async fn receipt(&self, state: &mut Uploads, receipt: LedgerReceipt) -> Result<(), Gone> {
+    /// The same uploader, from another record on.
+    async fn again_from(&self, state: &Uploads, upto: u64) -> Result<Uploads, Gone> {
+        Ok(Uploads {
+            pace: state.pace,
+            announced: state.announced,
+            welcomed: state.welcomed,
+            ..self.uploads_from(upto).await?
+        })
+    }
+
+    /// The shortest time between two uploads, in ms.
+    fn least_ms(&self) -> u64 {
+        1_000 / u64::from(self.config.batches_a_second_max)
+    }
+
+    async fn receipt(&mut self, state: &mut Uploads, receipt: LedgerReceipt) -> Result<(), Gone> {
         let upto = receipt.upto;
         let head = self.position.borrow().head;
         let own_hash = match state.ends.get(&upto) {
             Some(hash) => *hash,
             None => {
                 // Not the end of an upload of ours: the hub stands elsewhere. Go on from where it stands.
-                *state = self.uploads_from(upto.min(head)).await?;
+                *state = self.again_from(state, upto.min(head)).await?;
                 state.chain
             }
         };
         state.ends = state.ends.split_off(&upto);
         state.last_progress = Instant::now();
+        self.receipted = state.last_progress;
+        state.pace.receipted();
+        if state.sent >= head {
+            state.pace.caught_up();
+        }
         self.tell(Input::Receipt { receipt, own_hash }).await
     }
 
     fn look_at(&self, uploads: Option<&Uploads>) -> Instant {
         let later = Instant::now() + LOOK_AGAIN;
         match uploads {
-            Some(state) if state.has_work(&self.position.borrow()) => state.pace_until.min(later),
+            Some(state) if state.has_work(&self.position.borrow()) => {
+                let wait = Duration::from_millis(state.pace.wait_ms(state.now_ms()));
+                (Instant::now() + wait).min(later)
+            }
             Some(_) | None => later,
         }
     }
@@ -304,11 +380,8 @@ impl Link {
     /// Sends what there is to send and the pace allows.
     async fn upload(&self, hcp: &mut Hcp, sender: &Sender, state: &mut Uploads) -> Result<Result<(), String>, Gone> {
         let position = *self.position.borrow();
-        if state.refused && Instant::now() >= state.pace_until {
-            *state = Uploads {
-                pause: state.pause,
-                ..self.uploads_from(position.cursor).await?
-            };
+        if state.refused && state.pace.wait_ms(state.now_ms()) == 0 {
+            *state = self.again_from(state, position.cursor).await?;
         }
         Ok(self.send(hcp, sender, state, &position))
     }
@@ -322,7 +395,16 @@ impl Link {
         if in_flight == 0 {
             state.last_progress = now;
         }
-        if now < state.pace_until || !state.has_work(position) {
+        let (list, revocations, tariffs) = position.revisions;
+        let adopted = Artifacts {
+            list,
+            revocations,
+            tariffs,
+        };
+        if !may_tell(&state.announced, &adopted, state.now_ms()) || state.pace.wait_ms(state.now_ms()) > 0 {
+            return Ok(());
+        }
+        if !state.has_work(position) {
             return Ok(());
         }
         let first = state.sent + 1;
@@ -337,14 +419,27 @@ impl Link {
         });
         sender.publish(&topic, frame)?;
         state.ends.insert(state.sent, state.chain);
-        let steady = Duration::from_secs(1) / self.config.batches_a_second_max;
-        state.pace_until = now + steady.max(state.pause);
-        state.pause /= 2;
+        state.pace.sent(state.now_ms());
         Ok(())
     }
 }
 
 impl Uploads {
+    /// Milliseconds since the hub's welcome: the pace's clock.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.welcomed.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The hub is back: what it has not heard is told in its order and at a pace, after what is newer there.
+    fn recover(&mut self, link: &Link, announced: Artifacts) {
+        let backlog = link.position.borrow().head.saturating_sub(self.sent);
+        let outage_ms = u64::try_from(link.receipted.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.announced = announced;
+        if backlog > 0 {
+            self.pace = Pace::recovering(link.least_ms(), 0, backlog, outage_ms, fastrand::u64(..));
+        }
+    }
+
     fn in_flight(&self, position: &Position) -> usize {
         self.ends.range(position.cursor + 1..).count()
     }
@@ -387,9 +482,7 @@ impl Uploads {
     }
 
     fn slow_down(&mut self) {
-        let doubled = (self.pause * 2).max(Duration::from_millis(500));
-        self.pause = doubled.min(PAUSE_MAX);
-        self.pace_until = self.pace_until.max(Instant::now() + self.pause);
+        self.pace.throttled(self.now_ms(), fastrand::u64(..));
         self.refused = true;
     }
 }

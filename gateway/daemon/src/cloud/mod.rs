@@ -2,12 +2,19 @@
 
 pub mod hcp;
 pub mod link;
+pub mod reconnect;
 
-use proto::link::Ask;
+use proto::link::{Ask, Echo};
 
 /// Something for the link.
 #[derive(Debug)]
 pub enum LinkJob {
     /// Ask the hub; whoever waits has his own deadline.
     Ask(Ask),
+    /// A list came as changes that do not fit ours: say hello again and claim to have none.
+    FetchList,
+    /// Ask the operator's backend for an echo.
+    Echo(Echo),
+    /// Say hello again on the link that stands.
+    Hello,
 }

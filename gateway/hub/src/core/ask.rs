@@ -23,6 +23,7 @@ impl Hub {
             credential_revision,
             account,
             money_max,
+            lease: proto::artifact::Lease::default(),
         };
         let Some(row) = self.tokens.get(&ask.token).filter(|row| row.listed) else {
             return answer(Verdict::Deny, revoked, 0, Money::ZERO);
@@ -36,6 +37,9 @@ impl Hub {
         let over = row.not_after_s != 0 && now.wall_s > row.not_after_s;
         if !row.valid || over || self.is_revoked(&ask.token) {
             return deny;
+        }
+        if self.is_lease_only(row.account) {
+            return answer(Verdict::Accept, row.credential_revision, row.account, Money::ZERO);
         }
         let free = self.free_for(ask, row.account);
         let is_canary = ask.session == SessionId::ZERO;

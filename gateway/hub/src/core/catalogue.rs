@@ -1,12 +1,13 @@
 //! What the operator wants: accounts, tokens, tariffs, revocations. An import compares it with the state; the
 //! differences become events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
-    artifact::{LIST_ENTRIES_MAX, Whitelist},
+    artifact::{LIST_ENTRIES_MAX, Reason, Subject, Whitelist},
     id::{AccountId, Kind, TokenHash},
     money::Money,
+    policy::{Policy, PolicyError},
     tariff::Tariff,
 };
 
@@ -35,10 +36,12 @@ pub struct TokenSpec {
 }
 
 /// A revocation as the operator wants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RevocationSpec {
     /// Least credential revision that is revoked; 0: the present one.
     pub credential_revision: u64,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// Everything the operator wants. A part that is `None` stays as it is.
@@ -46,12 +49,18 @@ pub struct RevocationSpec {
 pub struct Catalogue {
     /// Accounts with the sum of all deposits. An account is never removed.
     pub accounts: BTreeMap<AccountId, Money>,
+    /// Of these accounts, those that are never served on credit: a lease or an instrument pays, or nobody.
+    pub lease_only: BTreeSet<AccountId>,
     /// All tokens; one that is not here is no longer listed.
     pub tokens: Option<BTreeMap<TokenHash, TokenSpec>>,
     /// Revocations. Sticky: one that is not here stays.
     pub revocations: BTreeMap<TokenHash, RevocationSpec>,
+    /// Revoked accounts, devices and keys, with the reason. Sticky as well.
+    pub scopes: BTreeMap<Subject, Reason>,
     /// Prices. A kind that is not here keeps its price.
     pub tariffs: BTreeMap<Kind, Tariff>,
+    /// Limits that stand above those of the gateways' own configuration. Revision and time are the hub's.
+    pub policy: Option<Policy>,
     /// Whether many tokens are meant to disappear.
     pub may_shrink: bool,
 }
@@ -69,6 +78,8 @@ pub struct ImportSummary {
     pub revoked: usize,
     /// Prices that are new or changed.
     pub tariffs: usize,
+    /// Whether the limits are new or changed.
+    pub policy: bool,
 }
 
 /// Why an import changes nothing.
@@ -82,6 +93,9 @@ pub enum ImportRefusal {
         /// How many are listed now.
         listed: usize,
     },
+    /// Limits that contradict themselves.
+    #[error("policy: {0}")]
+    Policy(PolicyError),
     /// More tokens than a list holds.
     #[error("{0} tokens are more than the {LIST_ENTRIES_MAX} of a list")]
     Long(usize),
@@ -101,6 +115,11 @@ impl Hub {
                 events.push(Event::AccountSet { account, deposit });
                 summary.accounts += 1;
             }
+            let lease_only = catalogue.lease_only.contains(&account);
+            if self.is_lease_only(account) != lease_only {
+                events.push(Event::LeaseOnlySet { account, lease_only });
+                summary.accounts += 1;
+            }
         }
         if let Some(tokens) = &catalogue.tokens {
             self.import_tokens(tokens, events, &mut summary);
@@ -111,7 +130,14 @@ impl Hub {
                 events.push(Event::Revoked {
                     token: *token,
                     credential_revision,
+                    reason: spec.reason,
                 });
+                summary.revoked += 1;
+            }
+        }
+        for (&subject, &reason) in &catalogue.scopes {
+            if !self.revoked_scopes.contains_key(&subject) {
+                events.push(Event::ScopeRevoked { subject, reason });
                 summary.revoked += 1;
             }
         }
@@ -124,17 +150,25 @@ impl Hub {
                 summary.tariffs += 1;
             }
         }
+        if summary.revoked + summary.tariffs > 0 {
+            // Conflicts are judged by when the operator said so.
+            events.insert(0, Event::Dated { wall_s: now.wall_s });
+        }
         let changes = Changes {
             list: summary.accounts + summary.tokens_set + summary.tokens_gone > 0,
             revocations: summary.revoked,
             tariffs: summary.tariffs > 0,
         };
+        summary.policy = self.publish_policy(now, catalogue.policy.as_ref(), &mut decision);
         self.publish(now, changes, &mut decision);
         decision.effects.push(Effect::Imported(summary));
         decision
     }
 
     fn check_import(&self, catalogue: &Catalogue) -> Result<(), ImportRefusal> {
+        if let Some(policy) = &catalogue.policy {
+            policy.check().map_err(ImportRefusal::Policy)?;
+        }
         let Some(tokens) = &catalogue.tokens else {
             return Ok(());
         };

@@ -4,13 +4,18 @@
 use core::fmt;
 
 use proto::{
+    artifact::{Lease, PublicKey, Reason, Subject},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::LedgerRecord,
     money::Money,
+    policy::Policy,
     tariff::Tariff,
 };
 
-use super::state::TokenRow;
+use super::{
+    conflict::{Adjustment, Case},
+    state::TokenRow,
+};
 
 /// The identity of an uploaded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +62,22 @@ pub enum Event {
         token: TokenHash,
         /// With this credential revision and all before it.
         credential_revision: u64,
+        /// Why.
+        reason: Reason,
+    },
+    /// An account, a device or a key is revoked, for good.
+    ScopeRevoked {
+        /// Which.
+        subject: Subject,
+        /// Why.
+        reason: Reason,
+    },
+    /// A set of keys was frozen for publication.
+    KeysPublished {
+        /// Number of the set.
+        epoch: u64,
+        /// The keys that sign from now on.
+        keys: Vec<PublicKey>,
     },
     /// The price of a kind is new or changed.
     TariffSet {
@@ -133,6 +154,45 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The operator's limits are new or changed, and published.
+    PolicyPublished {
+        /// All of them, with their revision.
+        policy: Policy,
+    },
+    /// An account is never served on credit, or is again.
+    LeaseOnlySet {
+        /// Which.
+        account: AccountId,
+        /// Whether it is not.
+        lease_only: bool,
+    },
+    /// A lease is given.
+    LeaseGiven {
+        /// To whom.
+        gateway: GatewayId,
+        /// For which epoch of its journal.
+        journal_epoch: u32,
+        /// Revision of its leases with this one.
+        revision: u64,
+        /// What.
+        lease: Lease,
+    },
+    /// What is left of a lease is asked back.
+    LeaseRecalled {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+        /// Revision of its gateway's leases with this.
+        revision: u64,
+    },
+    /// The operator freed a lease of an epoch that is over.
+    LeaseReleased {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        epoch: u64,
+    },
     /// The charge of a record is not what the hub computes. It is booked as the gateway charged it.
     Disputed {
         /// Which record.
@@ -143,5 +203,39 @@ pub enum Event {
         charged: Money,
         /// What the hub computes; `None`: it has no tariff with that hash.
         computed: Option<Money>,
+    },
+    /// The hub's clock at a word of the operator: what follows was said then.
+    Dated {
+        /// Seconds since 1970 UTC.
+        wall_s: u64,
+    },
+    /// An entry of the hub's own is booked.
+    Adjusted(Adjustment),
+    /// A record of a second claim on a session is committed and kept, but not booked.
+    Aside {
+        /// Which.
+        at: RecordKey,
+        /// Chain hash behind it.
+        hash: Hash,
+        /// As received.
+        bytes: Vec<u8>,
+        /// As read from `bytes`.
+        record: LedgerRecord,
+        /// Whether it says the same as the claim that is booked.
+        exists: bool,
+    },
+    /// Something a person should look at.
+    CaseOpened(Case),
+    /// An account draws nothing unsecured for a while.
+    Barred {
+        /// Which.
+        account: AccountId,
+        /// Until when, in seconds since 1970 UTC.
+        until_s: u64,
+    },
+    /// The hub came to the gateway's opinion: the price was not known here before.
+    DisputeWithdrawn {
+        /// Of which record.
+        at: RecordKey,
     },
 }

@@ -7,7 +7,7 @@ use proto::{
     trust::ArtifactKind,
 };
 
-use super::{Alarm, Decision, Effect, Event, Hub, Now, state::REVOCATION_WINDOW};
+use super::{Alarm, Decision, Effect, Event, Hub, Now, lease, state::REVOCATION_WINDOW};
 
 impl Hub {
     pub(super) fn decide_hello(&self, now: Now, gateway: GatewayId, counter: u64, hello: &LinkHello) -> Decision {
@@ -51,6 +51,7 @@ impl Hub {
                     upto: 0,
                     hash: Hash::ZERO,
                     wall_s: now.wall_s,
+                    ..self.newest()
                 },
                 is_agreed: false,
             });
@@ -78,10 +79,14 @@ impl Hub {
                 upto,
                 hash,
                 wall_s: now.wall_s,
+                ..self.newest()
             },
             is_agreed: true,
         });
         self.send_newer(gateway, hello, &mut decision);
+        decision
+            .effects
+            .extend(lease::withheld(self, gateway, hello.epoch).map(Effect::Alarm));
         decision
     }
 
@@ -96,30 +101,55 @@ impl Hub {
                 upto: row.upto,
                 hash: row.hash,
                 wall_s: now.wall_s,
+                ..self.newest()
             },
             is_agreed: false,
         }
     }
 
-    /// Revocations first: whatever else arrives must not revive what is revoked.
+    /// The newest revisions: a gateway that lacks them sends its records after it has them.
+    fn newest(&self) -> Welcome {
+        Welcome {
+            list_revision: self.list.as_ref().map_or(0, |list| list.revision),
+            revocations_revision: self.revocations_revision(),
+            tariffs_revision: self.tariff_table.as_ref().map_or(0, |table| table.revision),
+            ..Welcome::default()
+        }
+    }
+
+    /// Keys first, because they sign the rest; then revocations: whatever else arrives must not revive what is revoked.
     fn send_newer(&self, gateway: GatewayId, hello: &LinkHello, decision: &mut Decision) {
-        let mut send = |kind, revision| {
+        let mut send = |kind, revision, base| {
             decision.effects.push(Effect::Artifact {
                 gateway,
                 kind,
                 revision,
+                base,
             });
         };
+        // A gateway does not say which keys it has: they are few, and one that it has it ignores.
+        if let Some(set) = &self.keys {
+            send(ArtifactKind::Keys, set.epoch, 0);
+        }
         for revision in self.revocations_to_send(hello.revocations_revision) {
-            send(ArtifactKind::Revocations, revision);
+            send(ArtifactKind::Revocations, revision, 0);
         }
         let tariffs = self.tariff_table.as_ref().map_or(0, |table| table.revision);
         if tariffs > hello.tariffs_revision {
-            send(ArtifactKind::Tariffs, tariffs);
+            send(ArtifactKind::Tariffs, tariffs, 0);
+        }
+        if let Some(policy) = self.policy_to_send(hello) {
+            send(ArtifactKind::Policy, policy, 0);
+        }
+        if let Some(leases) = self
+            .leases_of(gateway)
+            .filter(|leases| leases.revision > hello.leases_revision)
+        {
+            send(ArtifactKind::Lease, leases.revision, 0);
         }
         let list = self.list.as_ref().map_or(0, |list| list.revision);
         if list > hello.list_revision {
-            send(ArtifactKind::List, list);
+            send(ArtifactKind::List, list, hello.list_revision);
         }
         let held = [
             (
@@ -129,6 +159,11 @@ impl Hub {
             ),
             (ArtifactKind::Tariffs, hello.tariffs_revision, tariffs),
             (ArtifactKind::List, hello.list_revision, list),
+            (
+                ArtifactKind::Policy,
+                hello.policy_revision,
+                self.policy().map_or(0, |policy| policy.revision),
+            ),
         ];
         for (kind, found, newest) in held {
             if found > newest {
@@ -143,7 +178,7 @@ impl Hub {
     }
 
     /// The fewest published windows that together hold everything newer than `known`, in order.
-    fn revocations_to_send(&self, known: u64) -> Vec<u64> {
+    pub(super) fn revocations_to_send(&self, known: u64) -> Vec<u64> {
         let mut covered = self
             .revocation_ends
             .iter()

@@ -5,25 +5,34 @@
 
 mod ask;
 mod catalogue;
+mod changes;
+pub mod conflict;
 mod event;
 mod hello;
+mod lease;
+mod policy;
 mod publish;
 mod state;
 mod upload;
 
 use proto::{
-    artifact::{Revocations, TariffTable},
+    artifact::{IssuerKeys, PublicKey, Revocations, TariffTable},
     id::{AccountId, GatewayId},
     link::{Answer, Ask, Echo, LedgerReceipt, LinkHello, Upload, Welcome},
     money::Money,
+    policy::Policy,
     trust::ArtifactKind,
 };
 
 pub use catalogue::{Catalogue, ImportRefusal, ImportSummary, RevocationSpec, SHRINK_TOKENS_FREE, TokenSpec};
+pub use changes::{ListChanges, ListStep};
+pub use conflict::{About, Adjustment, Case, Class, Conflicts, Order, OrderRefusal};
 pub use event::{Event, RecordKey};
+pub use lease::{LeaseKey, LeaseRow};
 pub use publish::PublishedList;
 pub use state::{
-    Dispute, GatewayRow, Hub, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow, TokenRow,
+    Dispute, GatewayRow, Hub, LogEntry, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow,
+    TokenRow,
 };
 pub use upload::{QUARANTINE_PART_BYTES, QUARANTINE_ROWS_MAX, RECORD_AMOUNT_MAX};
 
@@ -39,6 +48,10 @@ pub struct Now {
 pub struct Settings {
     /// Longest age of the published list before the same content is published anew, in s; 0: never.
     pub list_every_s: u64,
+    /// Size of a lease, if the account has so much.
+    pub lease_slice: Money,
+    /// How long a lease may be spent, in s.
+    pub lease_s: u64,
 }
 
 /// Something that happened. Frames of gateways are here after their seal and counter were checked.
@@ -46,6 +59,14 @@ pub struct Settings {
 pub enum Input {
     /// The process started.
     Start,
+    /// The keys of this start of the process. Whichever signs is published, unless it is the root alone, which gateways
+    /// have pinned.
+    Keys {
+        /// Signs lists, tariffs and revocations.
+        signing: PublicKey,
+        /// Signs sets of keys.
+        root: PublicKey,
+    },
     /// A gateway connected and introduced itself.
     Hello {
         /// Who.
@@ -78,6 +99,10 @@ pub enum Input {
     },
     /// The operator's accounts, tokens, tariffs and revocations, as they should be.
     Import(Catalogue),
+    /// The operator corrects the books, or closes a session.
+    Order(Order),
+    /// The operator has looked at a gateway that was put back: what it could have spent in former epochs is free again.
+    ReleaseLeases(GatewayId),
     /// Time passed.
     Tick,
 }
@@ -108,6 +133,8 @@ pub enum Effect {
         kind: ArtifactKind,
         /// Which.
         revision: u64,
+        /// What the gateway has of this kind: changes to it are enough. 0: nothing.
+        base: u64,
     },
     /// Send a new artifact to every connected gateway.
     Announce {
@@ -115,6 +142,8 @@ pub enum Effect {
         kind: ArtifactKind,
         /// Which.
         revision: u64,
+        /// What gateways that are up to date have of this kind. 0: nothing.
+        base: u64,
     },
     /// Count records that were committed before.
     Duplicates(GatewayId, u64),
@@ -122,6 +151,10 @@ pub enum Effect {
     Imported(ImportSummary),
     /// The import changes nothing, because it looks wrong.
     ImportRefused(ImportRefusal),
+    /// The operator's entry has this number.
+    Ordered(u64),
+    /// The operator's wish changes nothing.
+    OrderRefused(OrderRefusal),
     /// Tell the operator.
     Alarm(Alarm),
 }
@@ -170,6 +203,14 @@ pub enum Alarm {
         /// Its highest version.
         version_max: u8,
     },
+    /// A gateway was put back from a backup: nobody knows what it had spent of its leases.
+    #[error("gateway {gateway} was put back: {amount} of its leases stay withheld until you release them")]
+    Withheld {
+        /// Who.
+        gateway: GatewayId,
+        /// What of its leases is not accounted for.
+        amount: Money,
+    },
     /// An upload that cannot be committed as it stands.
     #[error("gateway {gateway}: {reason}")]
     Upload {
@@ -189,6 +230,37 @@ pub enum Alarm {
         found: u64,
         /// Ours.
         newest: u64,
+    },
+    /// Two claims on one session: one is booked, the other kept.
+    #[error("record {at}: session {session} is claimed twice; both claims are kept, one is booked")]
+    Claimed {
+        /// The record of the claim that is not booked, or that displaces the other.
+        at: RecordKey,
+        /// Which session.
+        session: proto::id::SessionId,
+    },
+    /// A gateway's clock is wrong.
+    #[error("record {at}: the clock of the gateway is off by {off_s} s; order follows device and sequence")]
+    Clock {
+        /// The record that shows it.
+        at: RecordKey,
+        /// By how much, in s; above zero: ahead.
+        off_s: i64,
+    },
+    /// Something a person should look at.
+    #[error("{}, session {}, account {}: {}", .0.class.word(), .0.about.session, .0.about.account, .0.what)]
+    Case(Case),
+    /// The hub corrected its books.
+    #[error("adjustment {number}, {}: {total} of session {}, account {}", class.word(), about.session, about.account)]
+    Adjusted {
+        /// Its number.
+        number: u64,
+        /// Which conflict.
+        class: Class,
+        /// Whom it concerns.
+        about: About,
+        /// What the correction amounts to now.
+        total: Money,
     },
 }
 
@@ -212,63 +284,90 @@ impl Hub {
                 }],
                 effects: Vec::new(),
             },
+            Input::Keys { signing, root } => self.decide_keys(*signing, *root),
             Input::Hello {
                 gateway,
                 counter,
                 hello,
             } => self.decide_hello(now, *gateway, *counter, hello),
-            Input::Ask { gateway, ask } => Decision {
-                events: Vec::new(),
-                effects: vec![Effect::Answer(*gateway, self.answer(now, ask))],
-            },
-            Input::Upload { gateway, upload } => self.decide_upload(now, *gateway, upload),
+            Input::Ask { gateway, ask } => self.decide_ask(now, settings, *gateway, ask),
+            Input::Upload { gateway, upload } => self.decide_upload(now, settings, *gateway, upload),
+            Input::ReleaseLeases(gateway) => self.decide_release(*gateway),
             Input::Echo { gateway, echo } => Decision {
                 events: Vec::new(),
                 effects: vec![Effect::Echo(*gateway, echo.clone())],
             },
             Input::Import(catalogue) => self.decide_import(now, catalogue),
+            Input::Order(order) => self.decide_order(now, order),
             Input::Tick => self.decide_publication(now, settings),
         }
     }
 
-    /// Decides and applies, for simulations and tests that need no store.
+    /// Decides and applies, conflicts included. What it returns shares one commit.
     pub fn step(&mut self, now: Now, settings: &Settings, input: &Input) -> Decision {
-        let decision = self.decide(now, settings, input);
+        let mut decision = self.decide(now, settings, input);
+        let touched = self.touched_before(&decision.events);
         for event in &decision.events {
             self.apply(event);
         }
+        let Decision { events, effects } = self.adjudicate(now, touched, &decision.events);
+        decision.events.extend(events);
+        decision.effects.extend(effects);
+        self.note(&mut decision);
         decision
     }
 
-    /// What is left of an account: deposits less everything spent and held. Negative: overdrawn.
+    /// What is left of an account: deposits less everything spent, held and leased. Negative: overdrawn.
     #[must_use]
     pub fn available(&self, account: AccountId) -> Money {
         let sums = self.book().balance(&proto::book::Account::Customer(account));
-        self.deposit(account)
-            .saturating_sub(sums.debits_posted)
+        self.posted(account)
             .saturating_sub(sums.debits_pending)
+            .saturating_sub(self.untaken(account))
     }
 
-    /// The content of a published artifact; `None` if this hub has no such revision any more.
+    /// What an account has, open holds aside. Negative: overdrawn.
     #[must_use]
-    pub fn artifact(&self, kind: ArtifactKind, revision: u64) -> Option<Content> {
+    pub fn posted(&self, account: AccountId) -> Money {
+        let sums = self.book().balance(&proto::book::Account::Customer(account));
+        self.deposit(account)
+            .saturating_add(sums.credits_posted)
+            .saturating_sub(sums.debits_posted)
+    }
+
+    /// What an account owes; zero: nothing. Whatever is paid in repays it first.
+    #[must_use]
+    pub fn arrears(&self, account: AccountId) -> Money {
+        Money::ZERO.saturating_sub(self.posted(account)).max(Money::ZERO)
+    }
+
+    /// The content of a published artifact; `None` if this hub has no such revision any more. `base`: the list that
+    /// whoever gets it has, 0: none.
+    #[must_use]
+    pub fn artifact(&self, kind: ArtifactKind, revision: u64, base: u64) -> Option<Content> {
         match kind {
-            ArtifactKind::List => self
-                .list()
-                .filter(|list| list.revision == revision)
-                .cloned()
-                .map(Content::List),
+            ArtifactKind::List => {
+                let list = self.list().filter(|list| list.revision == revision)?;
+                let changes = self.list_changes(base).map(Content::ListChanges);
+                Some(changes.unwrap_or_else(|| Content::List(list.clone())))
+            }
             ArtifactKind::Revocations => self.revocations(revision).map(Content::Revocations),
             ArtifactKind::Tariffs => self
                 .tariff_table()
                 .filter(|table| table.revision == revision)
                 .cloned()
                 .map(Content::Tariffs),
-            ArtifactKind::Other
-            | ArtifactKind::Policy
-            | ArtifactKind::Lease
-            | ArtifactKind::Voucher
-            | ArtifactKind::Firmware => None,
+            ArtifactKind::Keys => self
+                .keys()
+                .filter(|keys| keys.epoch == revision)
+                .cloned()
+                .map(Content::Keys),
+            ArtifactKind::Policy => self
+                .policy()
+                .filter(|policy| policy.revision == revision)
+                .cloned()
+                .map(Content::Policy),
+            ArtifactKind::Other | ArtifactKind::Lease | ArtifactKind::Voucher | ArtifactKind::Firmware => None,
         }
     }
 }
@@ -278,8 +377,14 @@ impl Hub {
 pub enum Content {
     /// A full list.
     List(PublishedList),
+    /// A list as changes.
+    ListChanges(ListChanges),
     /// Revocations.
     Revocations(Revocations),
     /// Price tables.
     Tariffs(TariffTable),
+    /// A set of keys.
+    Keys(IssuerKeys),
+    /// Limits.
+    Policy(Policy),
 }

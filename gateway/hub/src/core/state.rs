@@ -1,18 +1,24 @@
 //! The hub's state and its only mutator.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proto::{
-    artifact::{REVOCATIONS_MAX, Revocations, Revoked, TariffTable, Whitelist},
+    artifact::{
+        IssuerKeys, REVOCATIONS_MAX, Reason, Revocations, Revoked, RevokedScope, Subject, TariffTable, Whitelist,
+    },
     book::{Account, Book},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
     link::{LedgerRecord, RecordKind},
     money::Money,
+    policy::Policy,
     tariff::Tariff,
 };
 
 use super::{
+    changes::ListStep,
+    conflict::{Act, Adjustment, Conflicts, Correction, Facts, Standing},
     event::{Event, RecordKey},
+    lease::{LeaseKey, LeaseRow},
     publish::PublishedList,
 };
 
@@ -62,6 +68,8 @@ pub struct GatewayRow {
     pub quarantined: u64,
     /// Records disputed, in all epochs.
     pub disputed: u64,
+    /// Records of second claims on sessions, in all epochs.
+    pub aside: u64,
 }
 
 /// Where a session's money stands.
@@ -84,6 +92,24 @@ pub struct SessionRow {
     pub hold: Money,
     /// Where it stands.
     pub phase: SessionPhase,
+}
+
+/// One revocation, in the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEntry {
+    /// Of a token.
+    Token(Revoked),
+    /// Of an account, a device or a key.
+    Scope(RevokedScope),
+}
+
+impl LogEntry {
+    const fn token(&self) -> Option<&Revoked> {
+        match self {
+            Self::Token(revoked) => Some(revoked),
+            Self::Scope(_) => None,
+        }
+    }
 }
 
 /// A record that was kept, but not booked.
@@ -115,7 +141,9 @@ pub struct Hub {
     /// Credential revision up to which a token is revoked.
     pub(crate) revoked: BTreeMap<TokenHash, u64>,
     /// Every revocation, in the order in which it came.
-    pub(crate) revocation_log: Vec<Revoked>,
+    pub(crate) revocation_log: Vec<LogEntry>,
+    /// Accounts, devices and keys that are revoked.
+    pub(crate) revoked_scopes: BTreeMap<Subject, Reason>,
     /// Revision of a published window and the length of the log at its end, ascending.
     pub(crate) revocation_ends: Vec<(u64, usize)>,
     pub(crate) tariffs: BTreeMap<Kind, Tariff>,
@@ -123,8 +151,13 @@ pub struct Hub {
     pub(crate) tariffs_known: BTreeMap<Hash, Tariff>,
     pub(crate) list: Option<PublishedList>,
     pub(crate) list_stale: bool,
+    /// What the last lists changed, oldest first.
+    pub(crate) list_steps: VecDeque<ListStep>,
+    /// The set of keys in force; none: the root signs.
+    pub(crate) keys: Option<IssuerKeys>,
     pub(crate) tariff_table: Option<TariffTable>,
     pub(crate) tariffs_stale: bool,
+    pub(crate) policy: Option<Policy>,
     pub(crate) gateways: BTreeMap<GatewayId, GatewayRow>,
     pub(crate) book: Book,
     pub(crate) sessions: BTreeMap<SessionId, SessionRow>,
@@ -132,6 +165,13 @@ pub struct Hub {
     pub(crate) sessions_closed: VecDeque<SessionId>,
     pub(crate) quarantine: BTreeMap<RecordKey, Quarantined>,
     pub(crate) disputes: BTreeMap<RecordKey, Dispute>,
+    pub(crate) conflicts: Conflicts,
+    /// Accounts that are never served on credit.
+    pub(crate) lease_only: BTreeSet<AccountId>,
+    pub(crate) leases: BTreeMap<LeaseKey, LeaseRow>,
+    /// Number of the newest lease.
+    pub(crate) lease_last: u64,
+    pub(crate) lease_revisions: BTreeMap<GatewayId, u64>,
 }
 
 impl Hub {
@@ -158,11 +198,26 @@ impl Hub {
         &self.tokens
     }
 
-    /// Whether a token is revoked in its present credential revision.
+    /// Whether a token is revoked in its present credential revision, or its account.
     #[must_use]
     pub fn is_revoked(&self, token: &TokenHash) -> bool {
-        let current = self.tokens.get(token).map_or(0, |row| row.credential_revision);
+        let row = self.tokens.get(token);
+        let current = row.map_or(0, |row| row.credential_revision);
+        let account = row.map(|row| Subject::Account(row.account));
         self.revoked.get(token).is_some_and(|revoked| *revoked >= current)
+            || account.is_some_and(|account| self.revoked_scopes.contains_key(&account))
+    }
+
+    /// Accounts, devices and keys that are revoked, and why.
+    #[must_use]
+    pub const fn revoked_scopes(&self) -> &BTreeMap<Subject, Reason> {
+        &self.revoked_scopes
+    }
+
+    /// The set of keys in force; none: the root signs.
+    #[must_use]
+    pub const fn keys(&self) -> Option<&IssuerKeys> {
+        self.keys.as_ref()
     }
 
     /// The tariff in force for a kind.
@@ -194,10 +249,17 @@ impl Hub {
     #[must_use]
     pub fn revocations(&self, revision: u64) -> Option<Revocations> {
         let (_, end) = self.revocation_ends.iter().find(|(r, _)| *r == revision)?;
-        Some(Revocations {
+        let mut set = Revocations {
             revision,
-            entries: self.revocation_log[end.saturating_sub(REVOCATION_WINDOW)..*end].to_vec(),
-        })
+            ..Revocations::default()
+        };
+        for entry in &self.revocation_log[end.saturating_sub(REVOCATION_WINDOW)..*end] {
+            match entry {
+                LogEntry::Token(revoked) => set.entries.push(revoked.clone()),
+                LogEntry::Scope(revoked) => set.scopes.push(revoked.clone()),
+            }
+        }
+        Some(set)
     }
 
     /// Gateways that ever said hello.
@@ -230,6 +292,12 @@ impl Hub {
         &self.disputes
     }
 
+    /// What outcomes of conflicts depend on, and the outcomes.
+    #[must_use]
+    pub const fn conflicts(&self) -> &Conflicts {
+        &self.conflicts
+    }
+
     /// Makes one change. Recovery is calling this for every event again, in order.
     pub fn apply(&mut self, event: &Event) {
         match event {
@@ -238,6 +306,7 @@ impl Hub {
                 self.accounts.insert(*account, *deposit);
                 self.list_stale = true;
             }
+            Event::Dated { wall_s } => self.conflicts.wall_s = *wall_s,
             Event::TokenSet { token, row } => {
                 self.tokens.insert(*token, row.clone());
                 self.list_stale = true;
@@ -245,25 +314,37 @@ impl Hub {
             Event::Revoked {
                 token,
                 credential_revision,
-            } => self.apply_revoked(*token, *credential_revision),
+                reason,
+            } => self.apply_revoked(*token, *credential_revision, *reason),
+            Event::ScopeRevoked { subject, reason } => self.apply_scope_revoked(*subject, *reason),
+            Event::KeysPublished { epoch, keys } => {
+                let (epoch, keys) = (*epoch, keys.clone());
+                self.keys = Some(IssuerKeys { epoch, keys });
+            }
             Event::TariffSet { kind, tariff } => {
                 self.tariffs_known.insert(tariff.hash(), tariff.clone());
                 self.tariffs.insert(*kind, tariff.clone());
+                self.conflicts.price_set(*kind, tariff.hash());
                 self.tariffs_stale = true;
             }
             Event::ListPublished { revision, issued_s } => {
-                self.list = Some(self.freeze_list(*revision, *issued_s));
+                let list = self.freeze_list(*revision, *issued_s);
+                self.step_list(&list);
+                self.list = Some(list);
                 self.list_stale = false;
             }
             Event::RevocationsPublished { revision } => {
                 let from = self.revocations_published();
                 let end = self.revocation_log.len().min(from + REVOCATION_WINDOW);
+                let entries = self.revocation_log[from..end].iter();
+                self.conflicts.revoked(*revision, entries.filter_map(LogEntry::token));
                 self.revocation_ends.push((*revision, end));
             }
             Event::TariffsPublished { revision } => {
                 self.tariff_table = Some(self.freeze_tariffs(*revision));
                 self.tariffs_stale = false;
             }
+            Event::PolicyPublished { policy } => self.policy = Some(policy.clone()),
             Event::GatewaySeen {
                 gateway,
                 epoch,
@@ -293,6 +374,25 @@ impl Hub {
                 self.quarantine.entry(*at).or_default().reason.clone_from(reason);
                 self.commit(at, *hash).quarantined += 1;
             }
+            Event::LeaseOnlySet { account, lease_only } => {
+                match lease_only {
+                    true => self.lease_only.insert(*account),
+                    false => self.lease_only.remove(account),
+                };
+                self.list_stale = true;
+            }
+            Event::LeaseGiven {
+                gateway,
+                journal_epoch,
+                revision,
+                lease,
+            } => self.apply_lease_given(*gateway, *journal_epoch, *revision, lease),
+            Event::LeaseRecalled {
+                account,
+                epoch,
+                revision,
+            } => self.apply_lease_recalled((*account, *epoch), *revision),
+            Event::LeaseReleased { account, epoch } => self.apply_lease_released((*account, *epoch)),
             Event::Disputed {
                 at,
                 session,
@@ -308,6 +408,28 @@ impl Hub {
                     self.gateways.entry(at.gateway).or_default().disputed += 1;
                 }
             }
+            Event::Adjusted(adjustment) => self.apply_adjusted(adjustment),
+            Event::Aside {
+                at,
+                hash,
+                record,
+                exists,
+                ..
+            } => {
+                let row = self.commit(at, *hash);
+                row.aside += 1;
+                self.conflicts.set_aside(at, record, *exists);
+            }
+            Event::CaseOpened(case) => {
+                self.conflicts.cases.insert((case.class, case.about), case.clone());
+            }
+            Event::Barred { account, until_s } => {
+                self.conflicts.barred.insert(*account, *until_s);
+                self.list_stale = true;
+            }
+            Event::DisputeWithdrawn { at } => {
+                self.disputes.remove(at);
+            }
         }
     }
 
@@ -316,12 +438,20 @@ impl Hub {
         self.revocation_ends.last().map_or(0, |(_, end)| *end)
     }
 
-    fn apply_revoked(&mut self, token: TokenHash, credential_revision: u64) {
+    fn apply_scope_revoked(&mut self, subject: Subject, reason: Reason) {
+        self.revoked_scopes.insert(subject, reason);
+        let revoked = RevokedScope::new(subject, reason);
+        self.revocation_log.push(LogEntry::Scope(revoked));
+        self.list_stale = true;
+    }
+
+    fn apply_revoked(&mut self, token: TokenHash, credential_revision: u64, reason: Reason) {
         self.revoked.insert(token, credential_revision);
-        self.revocation_log.push(Revoked {
+        self.revocation_log.push(LogEntry::Token(Revoked {
             token,
             credential_revision,
-        });
+            reason,
+        }));
         if let Some(row) = self.tokens.get_mut(&token) {
             row.credential_revision = row.credential_revision.max(credential_revision);
         }
@@ -354,10 +484,17 @@ impl Hub {
 
     fn apply_booked(&mut self, at: &RecordKey, hash: Hash, record: &LedgerRecord) {
         self.commit(at, hash).booked += 1;
-        self.book
+        let lines = self
+            .book
             .book(record)
             .expect("a record is judged by the same book before it becomes an event");
+        for line in &lines {
+            self.watch_arrears(line.debit);
+        }
+        self.note_facts(at, record);
         let session = record.session;
+        let held = self.sessions.get(&session).map(|row| (row.payer, row.hold));
+        self.follow_leases(at.gateway, at.epoch, record, held);
         match record.kind {
             RecordKind::Hold => {
                 let row = SessionRow {
@@ -376,10 +513,95 @@ impl Hub {
                 while self.sessions_closed.len() > SESSIONS_CLOSED_MAX {
                     if let Some(oldest) = self.sessions_closed.pop_front() {
                         self.sessions.remove(&oldest);
+                        self.conflicts.forget(&oldest);
                     }
                 }
             }
-            RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => {}
+            RecordKind::Started
+            | RecordKind::Indeterminate
+            | RecordKind::LeaseReturn
+            | RecordKind::LeaseTaken
+            | RecordKind::Other => {}
+        }
+    }
+
+    fn note_facts(&mut self, at: &RecordKey, record: &LedgerRecord) {
+        let known_from = self.list.as_ref().map_or(0, |list| list.revision) + 1;
+        self.conflicts.see_clock(at, record);
+        if record.kind == RecordKind::Hold {
+            self.conflicts.put(record.session, Facts::held(at, record));
+        } else if let Some(mut facts) = self.conflicts.take(&record.session) {
+            facts.hear(at, record);
+            facts.known_from = known_from;
+            self.conflicts.put(record.session, facts);
+        }
+    }
+
+    /// An account that owes is published as NEVER; so is one that no longer does.
+    fn watch_arrears(&mut self, account: Account) {
+        if let Account::Customer(account) = account {
+            self.list_stale |= self.arrears(account) > Money::ZERO;
+        }
+    }
+
+    fn apply_adjusted(&mut self, adjustment: &Adjustment) {
+        let session = adjustment.about.session;
+        for line in adjustment.transfers() {
+            self.book
+                .transfer(&line)
+                .expect("an entry of the hub's own is made for this very book");
+            self.list_stale |=
+                matches!(line.debit, Account::Customer(_)) || matches!(line.credit, Account::Customer(_));
+        }
+        self.conflicts.number = adjustment.number;
+        match adjustment.act {
+            Act::Move => {}
+            Act::Correct => {
+                let key = (adjustment.class, adjustment.about);
+                let correction = Correction {
+                    debit: adjustment.debit,
+                    credit: adjustment.credit,
+                    amount: adjustment.total,
+                };
+                if adjustment.total > Money::ZERO {
+                    self.conflicts.corrections.insert(key, correction);
+                } else {
+                    self.conflicts.corrections.remove(&key);
+                }
+            }
+            Act::Displace => {
+                let gateway = self.conflicts.session(&session).map(|facts| facts.gateway);
+                self.disputes
+                    .retain(|at, dispute| dispute.session != session || Some(at.gateway) != gateway);
+                if let Some(facts) = self.conflicts.session(&session).filter(|facts| facts.is_open())
+                    && let Account::Lease(account, lease) = facts.payer
+                    && let Some(row) = self.leases.get_mut(&(account, lease))
+                {
+                    row.held = row.held.saturating_sub(facts.hold);
+                }
+                self.conflicts.displace(&session);
+                self.sessions.remove(&session);
+                self.sessions_closed.retain(|closed| *closed != session);
+            }
+            Act::Close => {
+                self.stand(&session, SessionPhase::Closed, Standing::ClosedHere, adjustment.total);
+                self.sessions_closed.push_back(session);
+            }
+            Act::Reopen => {
+                self.stand(&session, SessionPhase::Held, Standing::Held, Money::ZERO);
+                self.sessions_closed.retain(|closed| *closed != session);
+            }
+        }
+    }
+
+    fn stand(&mut self, session: &SessionId, phase: SessionPhase, standing: Standing, charged: Money) {
+        if let Some(row) = self.sessions.get_mut(session) {
+            row.phase = phase;
+        }
+        if let Some(mut facts) = self.conflicts.take(session) {
+            facts.standing = standing;
+            facts.charged = charged;
+            self.conflicts.put(*session, facts);
         }
     }
 }

@@ -4,15 +4,18 @@
 use std::collections::BTreeMap;
 
 use proto::{
-    book::{Account, Book},
+    book::{Account, Book, Phase, Transfer},
     codec,
     id::{GatewayId, Hash, SessionId},
     link::{LedgerReceipt, LedgerRecord, RecordKind, UPLOAD_RECORDS_MAX, Upload, chain},
+    message::ClockQuality,
     money::Money,
 };
 
 use super::{
-    Alarm, Decision, Effect, Event, GatewayRow, Hub, Now, RecordKey,
+    Alarm, Decision, Effect, Event, GatewayRow, Hub, Now, RecordKey, Settings,
+    conflict::{About, Adjustment, Case, Claimed, Class, Facts, claimed, clock_offset_s, clock_skew},
+    lease::{LeaseKey, LeaseRow, follow},
     state::{SessionPhase, SessionRow},
 };
 
@@ -26,7 +29,7 @@ pub const QUARANTINE_PART_BYTES: usize = 2048;
 pub const QUARANTINE_ROWS_MAX: usize = 10_000;
 
 impl Hub {
-    pub(super) fn decide_upload(&self, now: Now, gateway: GatewayId, upload: &Upload) -> Decision {
+    pub(super) fn decide_upload(&self, now: Now, settings: &Settings, gateway: GatewayId, upload: &Upload) -> Decision {
         let mut decision = Decision::default();
         let row = match self.gateways.get(&gateway) {
             Some(row) if row.epoch == upload.epoch => row,
@@ -49,7 +52,7 @@ impl Hub {
         }
         let mut after = row.clone();
         if upload.first <= next {
-            let mut judge = Judge::new(self, gateway, upload.epoch);
+            let mut judge = Judge::new(self, gateway, upload.epoch, now);
             for bytes in &upload.records[known as usize..] {
                 if self.quarantine.len() + judge.quarantined >= QUARANTINE_ROWS_MAX {
                     let reason = "too many quarantined records; nothing more is committed".to_owned();
@@ -60,6 +63,8 @@ impl Hub {
                 after.hash = chain(&after.hash, bytes);
                 judge.judge(after.upto, after.hash, bytes, &mut decision);
             }
+            let leases = judge.leases;
+            self.renew(now, settings, gateway, &leases, &mut decision);
         }
         decision.effects.push(receipt(gateway, &after));
         decision
@@ -86,8 +91,21 @@ fn receipt(gateway: GatewayId, row: &GatewayRow) -> Effect {
             epoch: row.epoch,
             upto: row.upto,
             hash: row.hash,
+            ..LedgerReceipt::default() // What became of the records is known after adjudication.
         },
     )
+}
+
+/// What becomes of a record that can be read.
+#[expect(clippy::large_enum_variant, reason = "short-lived, one per record")]
+enum Judged {
+    /// It is booked, after an entry of the hub's own if one is needed.
+    Booked {
+        record: LedgerRecord,
+        entry: Option<Adjustment>,
+    },
+    /// It is of a second claim on its session.
+    Aside { record: LedgerRecord, exists: bool },
 }
 
 /// Judges the records of one upload in order, each on the state that those before it leave. It books into a small book
@@ -98,18 +116,32 @@ struct Judge<'a> {
     epoch: u32,
     book: Book,
     sessions: BTreeMap<SessionId, SessionRow>,
+    facts: BTreeMap<SessionId, Facts>,
+    /// Boot and clock offset of the last record, see [`super::Conflicts::clocks`].
+    clock: Option<(u32, i64)>,
+    clock_alarmed: bool,
+    adjusted: u64,
+    /// Leases that the records concern.
+    leases: BTreeMap<LeaseKey, LeaseRow>,
     quarantined: usize,
+    wall_s: u64,
 }
 
 impl<'a> Judge<'a> {
-    fn new(hub: &'a Hub, gateway: GatewayId, epoch: u32) -> Self {
+    fn new(hub: &'a Hub, gateway: GatewayId, epoch: u32, now: Now) -> Self {
         Self {
             hub,
             gateway,
             epoch,
             book: Book::default(),
             sessions: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            clock: hub.conflicts.clocks.get(&gateway).copied(),
+            clock_alarmed: false,
+            adjusted: 0,
+            leases: BTreeMap::new(),
             quarantined: 0,
+            wall_s: now.wall_s,
         }
     }
 
@@ -119,29 +151,44 @@ impl<'a> Judge<'a> {
             epoch: self.epoch,
             sequence,
         };
-        let record = match self.book(sequence, bytes) {
-            Ok(record) => record,
+        match self.book(&at, bytes) {
+            Ok(Judged::Booked { record, entry }) => {
+                decision.events.extend(entry.map(Event::Adjusted));
+                self.look_at_clock(at, &record, decision);
+                if record.kind == RecordKind::Capture {
+                    self.audit(at, &record, decision);
+                }
+                decision.events.push(Event::Booked {
+                    at,
+                    hash,
+                    bytes: bytes.to_vec(),
+                    record,
+                });
+            }
+            Ok(Judged::Aside { record, exists }) => {
+                if !exists {
+                    let session = record.session;
+                    decision.effects.push(Effect::Alarm(Alarm::Claimed { at, session }));
+                }
+                decision.events.push(Event::Aside {
+                    at,
+                    hash,
+                    bytes: bytes.to_vec(),
+                    record,
+                    exists,
+                });
+            }
             Err(reason) => {
                 self.quarantined += 1;
                 quarantine(at, hash, bytes, reason, decision);
-                return;
             }
-        };
-        if record.kind == RecordKind::Capture {
-            self.audit(at, &record, decision);
         }
-        decision.events.push(Event::Booked {
-            at,
-            hash,
-            bytes: bytes.to_vec(),
-            record,
-        });
     }
 
-    /// Reads and books a record, or says why it must not be booked.
-    fn book(&mut self, sequence: u64, bytes: &[u8]) -> Result<LedgerRecord, String> {
+    /// Reads and books a record, or sets it aside, or says why neither is possible.
+    fn book(&mut self, at: &RecordKey, bytes: &[u8]) -> Result<Judged, String> {
         let record: LedgerRecord = codec::decode(bytes).map_err(|error| error.to_string())?;
-        if record.sequence != sequence {
+        if record.sequence != at.sequence {
             return Err(format!("it says that it is record {}", record.sequence));
         }
         if record.amount > RECORD_AMOUNT_MAX {
@@ -149,15 +196,45 @@ impl<'a> Judge<'a> {
         }
         let session = record.session;
         self.fetch(session);
-        if let Some(row) = self.sessions.get(&session) {
-            if row.gateway != self.gateway {
-                return Err(format!("session {session} belongs to gateway {}", row.gateway));
+        let mut entry = None;
+        match claimed(self.facts.get(&session), at, &record) {
+            Claimed::Own => {}
+            Claimed::Aside { exists } => return Ok(Judged::Aside { record, exists }),
+            Claimed::Foreign => {
+                return Err(format!(
+                    "session {session} is another gateway's, and this is not its hold"
+                ));
             }
-            if row.phase == SessionPhase::Closed && record.kind == RecordKind::Hold {
-                return Err(format!("session {session} is closed; it cannot be held again"));
-            }
+            // What would not fit afterwards must not take anything back before.
+            Claimed::Displaces | Claimed::Reopens if record.amount < Money::ZERO => {}
+            Claimed::Displaces => entry = self.displace(session),
+            Claimed::Reopens => entry = self.reopen(session, record.amount),
         }
+        if let Some(row) = self.sessions.get(&session)
+            && row.phase == SessionPhase::Closed
+            && record.kind == RecordKind::Hold
+        {
+            return Err(format!("session {session} is closed; it cannot be held again"));
+        }
+        let held = self.sessions.get(&session).map(|row| (row.payer, row.hold));
+        self.fetch_lease(&record, held);
+        let mut leases = self.leases.clone();
+        follow(
+            &mut leases,
+            self.hub.lease_last,
+            self.gateway,
+            self.epoch,
+            &record,
+            held,
+        )?;
         self.book.book(&record).map_err(|error| error.to_string())?;
+        self.leases = leases;
+        self.follow(at, &record);
+        Ok(Judged::Booked { record, entry })
+    }
+
+    fn follow(&mut self, at: &RecordKey, record: &LedgerRecord) {
+        let session = record.session;
         match record.kind {
             RecordKind::Hold => {
                 let row = SessionRow {
@@ -167,21 +244,109 @@ impl<'a> Judge<'a> {
                     phase: SessionPhase::Held,
                 };
                 self.sessions.insert(session, row);
+                self.facts.insert(session, Facts::held(at, record));
             }
             RecordKind::Capture | RecordKind::Void => {
                 if let Some(row) = self.sessions.get_mut(&session) {
                     row.phase = SessionPhase::Closed;
                 }
             }
-            RecordKind::Started | RecordKind::Indeterminate | RecordKind::LeaseReturn | RecordKind::Other => {}
+            RecordKind::Started
+            | RecordKind::Indeterminate
+            | RecordKind::LeaseReturn
+            | RecordKind::LeaseTaken
+            | RecordKind::Other => {}
         }
-        Ok(record)
+        if let Some(facts) = self.facts.get_mut(&session) {
+            facts.hear(at, record);
+        }
+    }
+
+    fn displace(&mut self, session: SessionId) -> Option<Adjustment> {
+        let facts = self.facts.remove(&session)?;
+        let entry = self
+            .hub
+            .conflicts
+            .displacement(self.number(), session, &facts, self.wall_s);
+        if facts.is_open() {
+            self.forget_hold(session);
+        }
+        self.sessions.remove(&session);
+        Some(entry)
+    }
+
+    fn reopen(&mut self, session: SessionId, amount: Money) -> Option<Adjustment> {
+        let facts = self.facts.get(&session).filter(|facts| amount <= facts.hold)?;
+        let (payer, hold) = (facts.payer, facts.hold);
+        let entry = self.hub.conflicts.reopening(
+            self.hub.conflicts.number() + self.adjusted + 1,
+            session,
+            facts,
+            self.wall_s,
+        );
+        self.adjusted += 1;
+        self.book.restore_hold(session, payer, hold);
+        Some(entry)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.adjusted += 1;
+        self.hub.conflicts.number() + self.adjusted
+    }
+
+    fn forget_hold(&mut self, session: SessionId) {
+        let held = self.sessions.get(&session).map(|row| (row.payer, row.hold));
+        if let Some((debit, amount)) = held {
+            let line = Transfer {
+                sequence: 0,
+                session,
+                phase: Phase::Void,
+                debit,
+                credit: Account::Clearing,
+                amount,
+            };
+            self.book
+                .transfer(&line)
+                .expect("the hold was brought in with the session");
+        }
+    }
+
+    fn look_at_clock(&mut self, at: RecordKey, record: &LedgerRecord, decision: &mut Decision) {
+        let now = Now { wall_s: self.wall_s };
+        if let Some(off_s) = clock_skew(self.clock.as_ref(), record, now)
+            && !self.clock_alarmed
+        {
+            self.clock_alarmed = true; // Once an upload is often enough.
+            decision.effects.push(Effect::Alarm(Alarm::Clock { at, off_s }));
+            let case = Case {
+                class: Class::ClockSkew,
+                about: About::session(record.session),
+                what: format!("the clock of gateway {} is off by {off_s} s", at.gateway),
+            };
+            decision.events.push(Event::CaseOpened(case));
+        }
+        if record.at.quality == ClockQuality::Synchronised {
+            self.clock = Some((record.boot, clock_offset_s(record)));
+        }
+    }
+
+    fn fetch_lease(&mut self, record: &LedgerRecord, held: Option<(Account, Money)>) {
+        let key = match held {
+            Some((Account::Lease(account, lease), _)) => (account, lease),
+            _ => (record.account, record.evidence.lease),
+        };
+        if let Some(row) = self.hub.leases.get(&key) {
+            self.leases.entry(key).or_insert(*row);
+        }
     }
 
     /// Brings in what the hub knows of a session, at its first mention.
     fn fetch(&mut self, session: SessionId) {
         if self.sessions.contains_key(&session) {
             return;
+        }
+        if let Some(facts) = self.hub.conflicts.session(&session) {
+            self.facts.insert(session, facts.clone());
         }
         if let Some(row) = self.hub.sessions.get(&session) {
             self.sessions.insert(session, *row);

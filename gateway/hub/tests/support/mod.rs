@@ -19,7 +19,11 @@ use proto::{
 use serde_bytes::ByteBuf;
 
 pub const NOW: Now = Now { wall_s: 1_700_000_000 };
-pub const SETTINGS: Settings = Settings { list_every_s: 3600 };
+pub const SETTINGS: Settings = Settings {
+    list_every_s: 3600,
+    lease_slice: Money(600),
+    lease_s: 7 * 86_400,
+};
 pub const ACCOUNT: u64 = 7;
 pub const DEPOSIT: Money = Money(10_000);
 
@@ -74,6 +78,8 @@ pub fn hello(epoch: u32, head: u64) -> LinkHello {
         revocations_revision: 0,
         tariffs_revision: 0,
         down_counter: 0,
+        leases_revision: 0,
+        policy_revision: 0,
     }
 }
 
@@ -104,8 +110,9 @@ pub fn record(sequence: u64, kind: RecordKind, session_number: u64, amount: i64)
         token: token(1),
         account: ACCOUNT,
         amount: Money(amount),
-        register_start: Units(1000),
-        register_end: Units(2000),
+        // Each session has an interval of its own: one that overlaps is billed once, which is another test.
+        register_start: Units(session_number * 1000),
+        register_end: Units(session_number * 1000 + 1000),
         bill: bill_of(amount),
         tariff_hash: tariff().hash(),
         stop_reason: StopReason::Other,

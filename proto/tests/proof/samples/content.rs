@@ -1,12 +1,17 @@
 //! What travels inside messages and envelopes: tariffs, records, lists, revocations.
 
 use proto::{
-    artifact::{ListEntry, ListManifest, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
+    artifact::{
+        IssuerKeys, Lease, Leases, ListEntry, ListManifest, PublicKey, Reason, Revocations, Revoked, RevokedScope,
+        Subject, TariffOf, TariffTable, Whitelist,
+    },
     id::*,
-    link::{Evidence, LedgerRecord, RecordKind},
+    link::{Evidence, Gift, LedgerRecord, RecordKind},
     message::StopReason,
     money::{Money, Units},
+    policy::{Class, ClassLimits, FreeVend, Policy, UnsignedDisable},
     tariff::{Bill, Dimension, PRICE_MILLI_MAX, PriceElement, Tariff},
+    trust::{Issuer, KeyId},
 };
 
 use super::{DEVICE, MOST_SESSION, MOST_STAMP, Place, Sample, at, name, sample, session};
@@ -95,6 +100,7 @@ pub(crate) fn record() -> LedgerRecord {
             revocations_revision: 7,
             lease: 0,
             instrument: 0,
+            gift: Gift::None,
         },
     }
 }
@@ -129,6 +135,7 @@ pub(crate) fn most_record() -> LedgerRecord {
             revocations_revision: u64::MAX,
             lease: u64::MAX,
             instrument: u64::MAX,
+            gift: Gift::Other,
         },
     }
 }
@@ -144,6 +151,7 @@ pub(crate) fn entry() -> ListEntry {
         credential_revision: 3,
         balance: Money(12_345),
         not_after_s: 0,
+        lease_only: false,
     }
 }
 
@@ -157,6 +165,7 @@ fn most_entry() -> ListEntry {
         credential_revision: u64::MAX,
         balance: Money(i64::MIN),
         not_after_s: u64::MAX,
+        lease_only: false,
     }
 }
 
@@ -172,9 +181,12 @@ pub(crate) fn inside() -> Vec<Sample> {
     let manifest = ListManifest {
         revision: u64::MAX,
         base: u64::MAX,
-        count: 192_000,
+        count: 191_600,
         issued_s: u64::MAX,
         chunks: vec![Hash([0xff; 32]); 3],
+        removed: vec![TokenHash::ZERO, TokenHash([0xff; 16])],
+        total: 191_600,
+        digest: Hash([0xff; 32]),
     };
     vec![
         sample(
@@ -215,23 +227,157 @@ pub(crate) fn inside() -> Vec<Sample> {
             most_tariff(),
         ),
         sample(place, "tariff", "tariff-empty", "free", Tariff::default()),
+        sample(
+            place,
+            "policy",
+            "policy-typical",
+            "limits of two classes, and free water for an evening",
+            policies()[0].clone(),
+        ),
+        sample(
+            place,
+            "policy",
+            "policy-extreme",
+            "every field at its end",
+            policies()[1].clone(),
+        ),
+    ]
+}
+
+/// Policies of the envelope vectors: typical and extreme.
+pub(crate) fn policies() -> [Policy; 2] {
+    let water = ClassLimits {
+        class: Class::Dispenser,
+        units_max: Units(5_000),
+        money_max: Money(200),
+        duration_max_s: 600,
+        outage_count_lower: 6,
+        outage_count_upper: 10,
+        outage_money_max: Money(1_000),
+        emergency_units: Units(2_000),
+        invalidation_units: Units(100),
+    };
+    let car = ClassLimits {
+        class: Class::Car,
+        units_max: Units(20_000),
+        money_max: Money(4_000),
+        duration_max_s: 28_800,
+        outage_count_lower: 1,
+        outage_count_upper: 1,
+        outage_money_max: Money(4_000),
+        emergency_units: Units::ZERO,
+        invalidation_units: Units(200),
+    };
+    let most = ClassLimits {
+        class: Class::Unknown,
+        units_max: Units(u64::MAX),
+        money_max: Money(i64::MAX),
+        duration_max_s: u32::MAX,
+        outage_count_lower: u32::MAX,
+        outage_count_upper: u32::MAX,
+        outage_money_max: Money(i64::MAX),
+        emergency_units: Units(u64::MAX),
+        invalidation_units: Units(u64::MAX),
+    };
+    [
+        Policy {
+            revision: 12,
+            issued_s: 1_772_371_800,
+            classes: vec![water, car],
+            site_budget: Money(200_000),
+            list_full_s: 259_200,
+            list_half_s: 604_800,
+            confirmation_s: 259_200,
+            attempts_a_minute_max: 10,
+            starts_an_hour_max: 30,
+            device_change_ms: 5_000,
+            master_group: 9,
+            unsigned_disable: UnsignedDisable::SuspendAfter,
+            unsigned_disable_s: 86_400,
+            free_vend: vec![FreeVend {
+                class: Class::Dispenser,
+                from_s: 1_772_366_400,
+                until_s: 1_772_380_800,
+                units_max: Units(1_000),
+            }],
+        },
+        Policy {
+            revision: u64::MAX,
+            issued_s: u64::MAX,
+            classes: vec![most],
+            site_budget: Money(i64::MAX),
+            list_full_s: u64::MAX,
+            list_half_s: u64::MAX,
+            confirmation_s: u64::MAX,
+            attempts_a_minute_max: u32::MAX,
+            starts_an_hour_max: u32::MAX,
+            device_change_ms: u64::MAX,
+            master_group: u64::MAX,
+            unsigned_disable: UnsignedDisable::Immediate,
+            unsigned_disable_s: u64::MAX,
+            free_vend: vec![FreeVend {
+                class: Class::Unknown,
+                from_s: u64::MAX - 604_800,
+                until_s: u64::MAX,
+                units_max: Units(u64::MAX),
+            }],
+        },
     ]
 }
 
 /// Revocations of the envelope vectors: typical and extreme.
+pub(crate) fn leases() -> [Leases; 2] {
+    let lease = |account, epoch, amount, not_after_s| Lease {
+        account,
+        epoch,
+        amount: Money(amount),
+        not_after_s,
+    };
+    [
+        Leases {
+            revision: 12,
+            gateway: name("gw-01"),
+            journal_epoch: 1,
+            entries: vec![
+                lease(90_210, 4_294_967_297, 600, 1_772_976_600),
+                lease(90_211, 4_294_967_290, 0, 1_772_900_000),
+            ],
+        },
+        Leases {
+            revision: u64::MAX,
+            gateway: name("gateway-0123456789ab"),
+            journal_epoch: u32::MAX,
+            entries: vec![lease(u64::MAX, u64::MAX, i64::MAX, u64::MAX)],
+        },
+    ]
+}
+
 pub(crate) fn revocations() -> [Revocations; 2] {
-    let revoked = |token, credential_revision| Revoked {
+    let revoked = |token, credential_revision, reason| Revoked {
         token,
         credential_revision,
+        reason,
     };
+    let scopes = [
+        (Subject::Account(u64::MAX), Reason::Closed),
+        (Subject::Device(name("dispenser-0123456789")), Reason::Stolen),
+        (Subject::Key(KeyId([0xff; 8])), Reason::Compromised),
+    ];
     [
         Revocations {
             revision: 6,
-            entries: vec![revoked(card_hash(), 3)],
+            entries: vec![revoked(card_hash(), 3, Reason::Lost)],
+            scopes: vec![RevokedScope::new(Subject::Account(90_210), Reason::Fraud)],
         },
         Revocations {
             revision: u64::MAX,
-            entries: vec![revoked(TokenHash::ZERO, 0), revoked(TokenHash([0xff; 16]), u64::MAX)],
+            entries: vec![
+                revoked(TokenHash::ZERO, 0, Reason::Other),
+                revoked(TokenHash([0xff; 16]), u64::MAX, Reason::Compromised),
+            ],
+            scopes: scopes
+                .map(|(subject, reason)| RevokedScope::new(subject, reason))
+                .to_vec(),
         },
     ]
 }
@@ -253,6 +399,34 @@ pub(crate) fn tariff_tables() -> [TariffTable; 2] {
                 of(Kind::Washer, washer),
                 of(Kind::Dispenser, dispenser),
             ],
+        },
+    ]
+}
+
+/// The list before the one of the vectors: another balance, and one token more.
+pub(crate) fn entries_before() -> Vec<ListEntry> {
+    let gone = ListEntry {
+        token: TokenHash([0xee; 16]),
+        ..entry()
+    };
+    let poorer = ListEntry {
+        balance: Money(45),
+        ..entry()
+    };
+    vec![poorer, gone, most_entry()]
+}
+
+/// Sets of keys of the envelope vectors: one key and as many as there may be.
+pub(crate) fn key_sets() -> [IssuerKeys; 2] {
+    let key = |seed| PublicKey::from(Issuer::from_seed(&[seed; 32]).key());
+    [
+        IssuerKeys {
+            epoch: 2,
+            keys: vec![key(0x16)],
+        },
+        IssuerKeys {
+            epoch: u64::MAX,
+            keys: (1..=8).map(key).collect(),
         },
     ]
 }

@@ -248,6 +248,7 @@ pub(crate) fn down() -> Vec<Sample> {
         tariff_hash: evening_tariff().hash(),
         tariff: evening_tariff(),
         decision: 4_711,
+        stop_tokens: [super::content::card_hash()].into_iter().collect(),
     };
     let most_grant = Grant {
         session: MOST_SESSION,
@@ -259,6 +260,7 @@ pub(crate) fn down() -> Vec<Sample> {
         tariff_hash: most_tariff().hash(),
         tariff: most_tariff(),
         decision: u64::MAX,
+        stop_tokens: core::iter::repeat_n(TokenHash([0xff; 16]), STOP_TOKENS_MAX).collect(),
     };
     let refusal = Refusal {
         session: session(2),
@@ -289,14 +291,16 @@ pub(crate) fn down() -> Vec<Sample> {
         session: session(1),
         not_after_s: EVENING_S + 600,
         token: None,
+        units: Units::ZERO,
     };
     let most_command = Command {
         id: u64::MAX,
-        verb: Verb::Hello,
+        verb: Verb::Limit,
         outlet: u8::MAX,
         session: MOST_SESSION,
         not_after_s: u64::MAX,
         token: Some(longest_token()),
+        units: Units(u64::MAX),
     };
     vec![
         sample(

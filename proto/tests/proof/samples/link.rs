@@ -32,6 +32,8 @@ pub(crate) fn up() -> Vec<Sample> {
         revocations_revision: 6,
         tariffs_revision: 4,
         down_counter: (2 << 32) + 900,
+        leases_revision: 12,
+        policy_revision: 12,
     };
     let most_hello = LinkHello {
         version_min: u8::MAX,
@@ -44,6 +46,8 @@ pub(crate) fn up() -> Vec<Sample> {
         revocations_revision: u64::MAX,
         tariffs_revision: u64::MAX,
         down_counter: u64::MAX,
+        leases_revision: u64::MAX,
+        policy_revision: u64::MAX,
     };
     let ask = Ask {
         ask: 55,
@@ -139,6 +143,9 @@ pub(crate) fn down() -> Vec<Sample> {
         upto: 4_600,
         hash: chain(&Hash::ZERO, b"record 4600"),
         wall_s: EVENING_S,
+        list_revision: 31,
+        revocations_revision: 4,
+        tariffs_revision: 2,
     };
     let most_welcome = Welcome {
         version: u8::MAX,
@@ -146,6 +153,9 @@ pub(crate) fn down() -> Vec<Sample> {
         upto: u64::MAX,
         hash: Hash([0xff; 32]),
         wall_s: u64::MAX,
+        list_revision: u64::MAX,
+        revocations_revision: u64::MAX,
+        tariffs_revision: u64::MAX,
     };
     let answer = Answer {
         ask: 55,
@@ -155,6 +165,7 @@ pub(crate) fn down() -> Vec<Sample> {
         credential_revision: 3,
         account: 90_210,
         money_max: Money(4_000),
+        lease: proto::artifact::Lease::default(),
     };
     let most_answer = Answer {
         ask: u64::MAX,
@@ -164,16 +175,30 @@ pub(crate) fn down() -> Vec<Sample> {
         credential_revision: u64::MAX,
         account: u64::MAX,
         money_max: Money(i64::MIN),
+        lease: super::content::leases()[1].entries[0],
     };
     let receipt = LedgerReceipt {
         epoch: 1,
         upto: 4_712,
         hash: chain(&welcome.hash, b"record 4712"),
+        quarantined: 1,
+        notes: vec![Note {
+            sequence: 4_705,
+            mark: Mark::Quarantined,
+        }],
     };
     let most_receipt = LedgerReceipt {
         epoch: u32::MAX,
         upto: u64::MAX,
         hash: Hash([0xff; 32]),
+        quarantined: u64::MAX,
+        notes: vec![
+            Note {
+                sequence: u64::MAX,
+                mark: Mark::Aside,
+            };
+            NOTES_MAX
+        ],
     };
     let part = ArtifactPart {
         kind: ArtifactKind::List,

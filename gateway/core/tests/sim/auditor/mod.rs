@@ -1,22 +1,34 @@
 //! What must be true, computed a second time: from the journal's durable events, the messages that left, and the physics.
 //! It shares no code with the core: no book, no tally, no tariff engine, no decision order.
 
+mod good_user;
+mod grounds;
+mod law;
+mod modes;
 mod money;
 mod outside;
+mod report;
 mod rules;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateway_core::{Decision, Event, Input, Mode, Said, Told, Trust, config::Limits};
+use gateway_core::{
+    Capability, Config, Decision, Event, Input, Mode, Said, Told, Trust, config::Limits, health::Signal,
+};
 use proto::{
-    artifact::ListEntry,
+    artifact::{ListEntry, TariffOf, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
-    link::Verdict,
+    link::{Mark as Judgement, Verdict},
     message::{Closing, OutletState, RefusalReason, Stop},
+    policy::{Class, Policy},
     tariff::Tariff,
+    trust::ArtifactKind,
 };
 
+use self::modes::Modes;
 use crate::marks::{Mark, Marks};
+use law::Law;
 
 /// A hold and what became of it.
 #[derive(Clone, Debug)]
@@ -34,6 +46,11 @@ struct Hold {
     counted: bool,
     silent: bool,
     closed: Option<(Closing, i64, u64)>,
+    class: Class,
+    /// The operator pays.
+    is_gift: bool,
+    /// When it was asked for.
+    asked_ms: u64,
 }
 
 /// A session that waits for the cloud.
@@ -42,32 +59,49 @@ struct Waiting {
     token: TokenHash,
     kind: Kind,
     place: (DeviceId, u8),
+    since_ms: u64,
 }
 
 pub(crate) struct Auditor {
+    /// In force: the configured ones, and above them the policy.
     limits: Limits,
+    configured: Limits,
+    policy: Option<Policy>,
+    classes: BTreeMap<DeviceId, Class>,
+    law: Law,
     holds: BTreeMap<SessionId, Hold>,
     open: BTreeSet<SessionId>,
     waiting: BTreeMap<SessionId, Waiting>,
     refused: BTreeMap<SessionId, RefusalReason>,
     sequence: u64,
+    /// Number of the last grant or refusal, and of the boot.
+    decisions: u64,
+    boot: u32,
     // Trust, as the journal tells it.
     list: BTreeMap<TokenHash, ListEntry>,
-    staged: (u64, BTreeMap<TokenHash, ListEntry>),
+    /// Commands of the operator that ran.
+    orders: BTreeSet<u64>,
+    /// Revision of the revocations that stand.
+    revocations_revision: u64,
+    ring: trust::Ring,
     list_adopted_ms: u64,
     revoked: BTreeMap<TokenHash, u64>,
     denied: BTreeMap<TokenHash, u64>,
-    confirmed: BTreeMap<TokenHash, (u64, u64)>,
+    confirmed: BTreeMap<TokenHash, (u64, u64, u64)>,
     tariffs: BTreeMap<Kind, Tariff>,
+    tariffs_staged: Vec<TariffOf>,
     reported: BTreeMap<(DeviceId, u8), OutletState>,
     /// Authentic words of the cloud, by session, with the credential revision that was known then.
     answers: BTreeMap<SessionId, Vec<(Verdict, u64, i64, bool)>>,
-    mode: Mode,
+    /// Of authorize, before and after its last change.
+    mode_before: Mode,
+    mode_after: Mode,
+    pub(crate) modes: Modes,
+    /// Tokens that were denied with a newer credential, as the cloud said it.
+    backed: BTreeSet<(TokenHash, u64)>,
     /// How long the gateway was off, all in all: without a good clock nobody knows it.
     down_ms: u64,
     last_ms: u64,
-    /// Good answers since the last failure, and since when; `None` after a boot, when time may have jumped.
-    goods: Option<(u32, u64)>,
     /// Highest counter accepted of each device.
     counters: BTreeMap<DeviceId, u64>,
     // Money.
@@ -75,10 +109,12 @@ pub(crate) struct Auditor {
     /// Charges without a receipt: (account, amount, unsecured), by sequence.
     charges: BTreeMap<u64, (u64, i64, bool)>,
     unsecured_charged: i64,
-    tallies: BTreeMap<(TokenHash, Kind), (u32, i64)>,
+    tallies: BTreeMap<(TokenHash, Class), (u32, i64)>,
     attempts: BTreeMap<TokenHash, Vec<u64>>,
     spent: BTreeMap<u64, i64>,
     customers: BTreeMap<u64, i64>,
+    /// What the operator pays for strangers.
+    gifts: i64,
     revenue: BTreeMap<Kind, i64>,
     intervals: BTreeMap<(DeviceId, u8), BTreeMap<u64, u64>>,
     // What devices did.
@@ -91,27 +127,40 @@ pub(crate) struct Auditor {
 }
 
 impl Auditor {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
+        let classes = config.devices.iter().map(|(id, device)| (*id, device.class()));
         Self {
-            limits,
+            limits: config.limits.clone(),
+            configured: config.limits.clone(),
+            policy: None,
+            classes: classes.collect(),
+            law: Law::default(),
+            gifts: 0,
             holds: BTreeMap::new(),
             open: BTreeSet::new(),
             waiting: BTreeMap::new(),
             refused: BTreeMap::new(),
             sequence: 0,
+            decisions: 0,
+            boot: 0,
             list: BTreeMap::new(),
-            staged: (0, BTreeMap::new()),
+            orders: BTreeSet::new(),
+            revocations_revision: 0,
+            ring: trust::Ring::default(),
             list_adopted_ms: 0,
             revoked: BTreeMap::new(),
             denied: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             tariffs: BTreeMap::new(),
+            tariffs_staged: Vec::new(),
             reported: BTreeMap::new(),
             answers: BTreeMap::new(),
-            mode: Mode::Online,
+            mode_before: Mode::Online,
+            mode_after: Mode::Online,
+            modes: Modes::new(config.limits.clone()),
+            backed: BTreeSet::new(),
             down_ms: 0,
             last_ms: 0,
-            goods: None,
             counters: BTreeMap::new(),
             unsecured_held: 0,
             charges: BTreeMap::new(),
@@ -127,6 +176,11 @@ impl Auditor {
             cut: BTreeSet::new(),
             stops: BTreeMap::new(),
         }
+    }
+
+    /// Whose token began a session that was granted.
+    pub(crate) fn holder(&self, session: &SessionId) -> Option<TokenHash> {
+        self.holds.get(session).map(|hold| hold.token)
     }
 
     /// Money at risk now.
@@ -149,6 +203,9 @@ impl Auditor {
             let newer = answer.credential_revision > known || !self.is_trusted(token);
             let word = (answer.verdict, answer.credential_revision, answer.money_max.0, newer);
             self.answers.entry(answer.session).or_default().push(word);
+            if answer.verdict == Verdict::Deny {
+                self.backed.insert((answer.token, answer.credential_revision));
+            }
         }
         if let Input::Device { said, .. } = input
             && let Said::Authorize { session, .. } = said
@@ -159,7 +216,8 @@ impl Auditor {
                 gateway_core::Effect::Send { message, .. } => match message {
                     Told::Grant(grant) => grant.money_max.0 == hold.amount && grant.units_max.0 == hold.units_max,
                     Told::Receipt(_) => hold.closed.is_some(),
-                    Told::Clock(_) | Told::Refusal(_) | Told::Command(_) => false,
+                    Told::Clock(_) => true, // The gateway's clock was set: no answer to anybody.
+                    Told::Refusal(_) | Told::Command(_) => false,
                 },
                 _ => true,
             });
@@ -174,9 +232,11 @@ impl Auditor {
     }
 
     fn is_revoked(&self, token: &TokenHash) -> bool {
-        self.revoked
-            .get(token)
-            .is_some_and(|upto| self.credential(token) <= *upto)
+        let listed = self.list.get(token).map(|entry| entry.account);
+        let account = listed.or_else(|| self.confirmed.get(token).map(|known| known.2));
+        let upto = self.revoked.get(token);
+        upto.is_some_and(|upto| self.credential(token) <= *upto)
+            || account.is_some_and(|account| self.is_account_revoked(account))
     }
 
     fn is_denied(&self, token: &TokenHash) -> bool {
@@ -202,12 +262,13 @@ impl Auditor {
         }
         let last_ms = std::mem::replace(&mut self.last_ms, t_ms);
         match event {
-            Event::Booted(_) => {
+            Event::Booted(e) => {
+                self.boot = e.boot;
                 self.waiting.clear();
-                self.staged = (0, BTreeMap::new());
+                self.forget_staged();
                 self.attempts.clear();
-                self.goods = None;
                 self.down_ms += t_ms - last_ms;
+                self.law.booted(t_ms);
             }
             Event::Greeted(e) => self.reported.retain(|(device, _), _| *device != e.device),
             Event::Reported(e) => drop(self.reported.insert((e.device, e.outlet), e.state)),
@@ -215,13 +276,21 @@ impl Auditor {
                 let place = (e.request.device, e.request.outlet);
                 let (token, kind) = (e.request.token, e.request.kind);
                 self.attempt(token, t_ms);
-                self.waiting.insert(e.request.session, Waiting { token, kind, place });
+                let waiting = Waiting {
+                    token,
+                    kind,
+                    place,
+                    since_ms: t_ms,
+                };
+                self.asked(&token);
+                self.waiting.insert(e.request.session, waiting);
             }
             Event::Refused(e) => self.refused(t_ms, e, marks),
             Event::Granted(e) => self.granted(t_ms, e, marks),
             Event::Confirmed(e) => {
                 let known = self.confirmed.get(&e.token).map_or(0, |known| known.1);
-                self.confirmed.insert(e.token, (t_ms, known.max(e.credential_revision)));
+                self.confirmed
+                    .insert(e.token, (t_ms, known.max(e.credential_revision), e.account));
                 if e.session != SessionId::ZERO {
                     marks.hit(Mark::LateAcceptSecured);
                     self.secured(&e.session);
@@ -229,12 +298,34 @@ impl Auditor {
             }
             Event::Denied(e) => {
                 marks.hit(Mark::DenialKept);
+                let backed = self.backed.contains(&(e.token, e.credential_revision));
+                assert!(backed, "trust shrinks without a word of the operator's: {e:?}");
                 let denied = self.denied.entry(e.token).or_default();
                 *denied = e.credential_revision.max(*denied);
+                self.must_end(t_ms);
             }
             Event::Started(e) => self.speaks(&e.session, marks),
             Event::Metered(e) => self.speaks(&e.session, marks),
             Event::Closed(e) => self.closed(e, marks),
+            Event::Noted(e) => {
+                assert!(e.sequence <= self.sequence, "a remark on a record that is not written");
+                assert_eq!(
+                    crate::hub::remark(e.sequence),
+                    Some(e.mark),
+                    "the hub said so of record {}",
+                    e.sequence
+                );
+                if e.mark == Judgement::Adjusted {
+                    marks.hit(Mark::RecordAdjusted);
+                }
+            }
+            Event::Commanded(e) => {
+                assert!(
+                    e.order == 0 || self.orders.insert(e.order),
+                    "command {} runs twice",
+                    e.order
+                );
+            }
             Event::Silent(e) => {
                 marks.hit(Mark::Silent);
                 let hold = self
@@ -243,43 +334,43 @@ impl Auditor {
                     .expect("only a granted session can be silent");
                 hold.silent = true;
             }
-            Event::ListStaged(e) => {
-                if self.staged.0 != e.revision {
-                    self.staged = (e.revision, BTreeMap::new());
+            Event::ListStaged(e) => self.list_staged(e),
+            Event::ListAdopted(e) => self.list_adopted(t_ms, e, marks),
+            Event::Quarantined(e) => self.quarantined(t_ms, e, marks),
+            Event::Adopted(e) => {
+                self.adopted(e, marks);
+                if e.kind == ArtifactKind::Tariffs {
+                    let entries = std::mem::take(&mut self.tariffs_staged);
+                    self.priced(&entries, marks);
                 }
-                self.staged
-                    .1
-                    .extend(e.entries.iter().map(|entry| (entry.token, entry.clone())));
             }
-            Event::ListAdopted(_) => self.list_adopted(t_ms, marks),
+            Event::RolledBack(e) => self.rolled_back(e, marks),
+            Event::KeysAdopted(e) => self.keys_adopted(e, marks),
             Event::RevocationsAdopted(e) => {
-                marks.hit(Mark::RevocationsAdopted);
-                for revoked in &e.entries {
-                    if self.open.iter().any(|id| self.holds[id].token == revoked.token) {
-                        marks.hit(Mark::RevokedWhileOpen);
-                    }
-                    let upto = self.revoked.entry(revoked.token).or_default();
-                    *upto = revoked.credential_revision.max(*upto);
+                self.revocations_revision = e.revision;
+                self.revocations_adopted(e, marks);
+                self.must_end(t_ms);
+            }
+            Event::TariffsAdopted(e) => self.priced(&e.entries, marks),
+            Event::TariffsStaged(e) => self.tariffs_staged.clone_from(&e.entries),
+            Event::ModeChanged(e) => {
+                if e.capability == Capability::Authorize {
+                    self.mode_before = std::mem::replace(&mut self.mode_after, e.mode);
+                }
+                if (e.capability, e.mode) == (Capability::Authorize, Mode::Online) {
+                    self.tallies.clear();
+                    self.holds.values_mut().for_each(|hold| hold.counted = false);
                 }
             }
-            Event::TariffAdopted(e) => {
-                marks.hit(Mark::TariffsAdopted);
-                if self.open.iter().any(|id| self.holds[id].kind == e.entry.kind) {
-                    marks.hit(Mark::PriceChangedWhileOpen);
-                }
-                self.tariffs.insert(e.entry.kind, e.entry.tariff.clone());
-            }
-            Event::ModeChanged(e) => self.mode_changed(t_ms, e.mode, marks),
             Event::Evidence(e) => {
-                self.goods = match (e.good, self.goods) {
-                    (false, _) => Some((0, t_ms)),
-                    (true, Some((0, _))) => Some((1, t_ms)),
-                    (true, goods) => goods.map(|(count, since_ms)| (count + 1, since_ms)),
-                };
-                match (e.good, e.probe) {
-                    (true, true) => marks.hit(Mark::ProbeAccepted),
-                    (false, false) => marks.hit(Mark::AskTimedOut),
-                    _ => {}
+                let denied = matches!(e.signal, Signal::Denied | Signal::DeniedIdle);
+                let vouched = self.list.contains_key(&e.token) && self.is_trusted(&e.token);
+                assert!(
+                    !denied || vouched,
+                    "a denial of somebody for whom no signature speaks is held against the cloud: {e:?}"
+                );
+                if denied && self.is_vouched(&e.token) {
+                    marks.hit(Mark::GoodUserDenied);
                 }
             }
             Event::Heard(e) => {
@@ -297,60 +388,55 @@ impl Auditor {
                     self.unsecured_charged -= if unsecured { amount } else { 0 };
                 }
             }
+            Event::PolicyAdopted(e) => self.policy_adopted(&e.policy, marks),
+            Event::DiskChanged(e) => {
+                marks.hit(Mark::DiskScarce);
+                self.law.is_disk_scarce = e.is_scarce;
+            }
+            Event::AskedAgain(e) => self.asked_again(&e.session, marks),
+            Event::Limited(e) => self.limited(t_ms, e, marks),
+            Event::ClockChanged(e) => {
+                if e.skew_s != 0 {
+                    marks.hit(Mark::ClockStepSeen);
+                }
+            }
             Event::Probed(_)
-            | Event::Commanded(_)
             | Event::CommandAnswered(_)
-            | Event::Quarantined(_)
             | Event::Rewound(_)
+            // Leases have an auditor of their own, over two gateways and a hub: the hub's `leases` test.
+            | Event::LeaseTaken(_)
+            | Event::LeaseReturned(_)
+            | Event::LeasesRead(_)
+            | Event::Contested(_)
+            | Event::CanaryRight(_)
+            | Event::EchoAsked(_)
+            | Event::HelloAsked(_)
             | Event::Kept(_) => {}
         }
     }
 
-    fn mode_changed(&mut self, t_ms: u64, mode: Mode, marks: &mut Marks) {
-        let local = matches!(self.mode, Mode::Local | Mode::Recovering);
-        if let Some((count, since_ms)) = self.goods.filter(|_| local && mode == Mode::Online) {
-            assert!(
-                count >= 3 && t_ms - since_ms >= self.limits.recover_ms,
-                "LOCAL was left after {count} good answers in {} ms",
-                t_ms - since_ms
-            );
-        }
-        match (self.mode, mode) {
-            (Mode::Recovering, Mode::Online) => marks.hit(Mark::LocalLeft),
-            (Mode::Recovering, Mode::Local) => marks.hit(Mark::RecoveringFellBack),
-            (_, Mode::Local) => marks.hit(Mark::LocalEntered),
-            _ => {}
-        }
-        self.mode = mode;
-        if mode == Mode::Online {
-            self.tallies.clear();
-            self.holds.values_mut().for_each(|hold| hold.counted = false);
-        }
+    /// The operator is told when a capability falls and when it is back, and of nothing in between.
+    pub(crate) fn alarmed(&self, capability: Capability, mode: Mode) {
+        assert!(
+            matches!(mode, Mode::Local | Mode::Online),
+            "an alarm about {} in {mode:?}",
+            capability.word()
+        );
     }
 
-    fn list_adopted(&mut self, t_ms: u64, marks: &mut Marks) {
-        marks.hit(Mark::ListAdopted);
-        let adopted = std::mem::take(&mut self.staged.1);
-        assert!(
-            adopted.len() * 100 >= self.list.len() * 95,
-            "trust shrank from {} to {}",
-            self.list.len(),
-            adopted.len()
-        );
-        self.list = adopted;
-        self.list_adopted_ms = t_ms;
-        let list = &self.list;
-        self.denied
-            .retain(|token, newer| list.get(token).is_none_or(|entry| entry.credential_revision < *newer));
-        // Newer balances: what is open or has no receipt is not in them.
-        self.spent.clear();
-        let open = self
-            .open
-            .iter()
-            .map(|id| (self.holds[id].account, self.holds[id].amount));
-        let charged = self.charges.values().map(|&(account, amount, _)| (account, amount));
-        for (account, amount) in open.chain(charged) {
-            *self.spent.entry(account).or_default() += amount;
+    /// Good by the signed list alone (semantics, section 9).
+    fn is_vouched(&self, token: &TokenHash) -> bool {
+        let listed = self.list.get(token);
+        listed.is_some_and(|entry| entry.whitelist != Whitelist::Never) && self.is_trusted(token)
+    }
+
+    fn priced(&mut self, entries: &[TariffOf], marks: &mut Marks) {
+        marks.hit(Mark::TariffsAdopted);
+        for entry in entries {
+            if self.open.iter().any(|id| self.holds[id].kind == entry.kind) {
+                marks.hit(Mark::PriceChangedWhileOpen);
+            }
+            self.tariffs.insert(entry.kind, entry.tariff.clone());
         }
     }
 

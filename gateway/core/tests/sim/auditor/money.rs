@@ -24,7 +24,7 @@ impl Auditor {
         if hold.closed.is_none() && std::mem::take(&mut hold.unsecured) {
             self.unsecured_held -= hold.amount;
             if std::mem::take(&mut hold.counted) {
-                let tally = self.tallies.get_mut(&(hold.token, hold.kind)).expect("it was counted");
+                let tally = self.tallies.get_mut(&(hold.token, hold.class)).expect("it was counted");
                 *tally = (tally.0 - 1, tally.1 - hold.amount);
             }
         }
@@ -41,16 +41,19 @@ impl Auditor {
         let (amount, units) = (e.amount.0, e.units.0);
         hold.closed = Some((e.closing, amount, units));
         let record = &e.record;
+        self.law
+            .ended(&session, hold.token, hold.units_max - units, hold.asked_ms);
         assert!(amount <= hold.amount, "{amount} billed, {} held", hold.amount);
         if hold.unsecured {
             self.unsecured_held -= hold.amount;
         }
-        *self.spent.entry(hold.account).or_default() += amount - hold.amount;
+        let (account, change) = (hold.account, amount - hold.amount);
         if std::mem::take(&mut hold.counted) {
-            let tally = self.tallies.get_mut(&(hold.token, hold.kind)).expect("it was counted");
+            let tally = self.tallies.get_mut(&(hold.token, hold.class)).expect("it was counted");
             tally.1 += amount - hold.amount;
             tally.0 -= u32::from(e.closing == Closing::Voided);
         }
+        self.spend(account, change);
         match e.closing {
             Closing::Voided => {
                 marks.hit(Mark::Voided);
@@ -114,7 +117,10 @@ impl Auditor {
             );
             intervals.insert(from, upto);
         }
-        *self.customers.entry(hold.account).or_default() += amount;
+        match hold.is_gift {
+            true => self.gifts += amount,
+            false => *self.customers.entry(hold.account).or_default() += amount,
+        }
         *self.revenue.entry(hold.kind).or_default() += amount;
         if amount > 0 {
             self.charges
@@ -128,7 +134,7 @@ impl Auditor {
         &self,
         hub: &[Vec<u8>],
         own: &[(Vec<u8>, Hash)],
-    ) -> (BTreeMap<u64, i64>, BTreeMap<Kind, i64>) {
+    ) -> (BTreeMap<u64, i64>, BTreeMap<Kind, i64>, i64) {
         assert!(self.open.is_empty(), "open at rest: {:?}", self.open);
         assert_eq!(self.unsecured_held, 0, "nothing is held at rest");
         assert_eq!(self.sequence, own.len() as u64, "every durable record is there");
@@ -137,9 +143,9 @@ impl Auditor {
             hub.iter().zip(own).all(|(theirs, (ours, _))| theirs == ours),
             "and the same ones"
         );
-        let debits: i64 = self.customers.values().sum();
+        let debits = self.customers.values().sum::<i64>() + self.gifts;
         let credits: i64 = self.revenue.values().sum();
         assert_eq!(debits, credits, "debits are credits");
-        (self.customers.clone(), self.revenue.clone())
+        (self.customers.clone(), self.revenue.clone(), self.gifts)
     }
 }

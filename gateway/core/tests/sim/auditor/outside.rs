@@ -19,8 +19,8 @@ impl Auditor {
                     .expect("a grant left before its record was durable");
                 assert_eq!((grant.money_max.0, grant.units_max.0), (hold.amount, hold.units_max));
                 assert!(
-                    grant.decision > 0 && grant.decision <= self.sequence,
-                    "the grant names its record"
+                    grant.decision > 0 && grant.decision <= self.decisions,
+                    "the grant names its decision"
                 );
             }
             Told::Refusal(refusal) if refusal.session == SessionId::ZERO => {}

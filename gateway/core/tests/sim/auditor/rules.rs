@@ -2,12 +2,13 @@
 
 use gateway_core::{
     Mode, Rule,
+    config::UnsignedDisable,
     event::{Granted, Refused},
 };
 use proto::{
     artifact::Whitelist,
     id::{DeviceId, Kind, SessionId, TokenHash},
-    link::{RecordKind, Verdict},
+    link::{Gift, RecordKind, Verdict},
     message::{OutletState, RefusalReason},
 };
 
@@ -22,11 +23,19 @@ impl Auditor {
     pub(super) fn granted(&mut self, t_ms: u64, e: &Granted, marks: &mut Marks) {
         let (request, terms, record) = (&e.request, &e.terms, &e.record);
         let (session, token) = (request.session, request.token);
-        let decided = self.waiting.remove(&session).is_some();
-        if !decided {
+        self.grounds(t_ms, request, &e.grounds);
+        Self::cloud_word(e.rule, &e.grounds);
+        let waited = self.waiting.remove(&session);
+        self.in_time(t_ms, waited);
+        let asked_ms = waited.map_or(t_ms, |waited| waited.since_ms);
+        if waited.is_none() {
             self.attempt(token, t_ms);
         }
-        assert!(!self.is_revoked(&token), "a known-revoked token is granted: {e:?}");
+        let revoked = self.is_account_revoked(terms.account) || self.is_device_revoked(&request.device);
+        assert!(
+            !revoked && !self.is_revoked(&token),
+            "a known-revoked token is granted: {e:?}"
+        );
         assert!(
             !self.refused.contains_key(&session),
             "a refused session is granted: {e:?}"
@@ -36,11 +45,35 @@ impl Auditor {
             (RecordKind::Hold, session, terms.account, terms.money_max, token),
             "the record says what was granted"
         );
+        let relied = &record.evidence;
+        assert_eq!(
+            (
+                relied.mode,
+                relied.credential_revision,
+                relied.list_revision,
+                relied.revocations_revision
+            ),
+            (
+                u8::from(e.mode),
+                e.credential_revision,
+                self.ring.revision(),
+                self.revocations_revision
+            ),
+            "the record names what was relied on"
+        );
         assert!(
             terms.money_max.0 > 0 && terms.units_max.0 > 0,
             "a grant of nothing: {e:?}"
         );
         self.rule_of_grant(t_ms, e, marks);
+        self.velocity_of_grant(t_ms, token, request.device);
+        let class = self.class_of(&request.device);
+        let is_gift = terms.evidence.gift != Gift::None;
+        assert_eq!(
+            is_gift,
+            e.rule == Rule::Unknown,
+            "the operator pays for strangers and for nobody else"
+        );
         let elsewhere = self.elsewhere(session, token, request.kind, (request.device, request.outlet));
         assert!(!elsewhere, "a second session of {token}");
         let place = (request.device, request.outlet);
@@ -61,6 +94,7 @@ impl Auditor {
         let local = matches!(e.mode, Mode::Local | Mode::Recovering);
         let counted = terms.unsecured && local;
         if terms.unsecured {
+            assert!(!self.law.is_disk_scarce, "a new unsecured session on a full disk");
             self.unsecured_held += terms.money_max.0;
             assert!(
                 self.exposure() <= self.limits.site_budget.0,
@@ -71,16 +105,17 @@ impl Auditor {
         }
         if counted {
             marks.hit(Mark::GrantWhileLocal);
-            let tally = self.tallies.entry((token, request.kind)).or_default();
+            let tally = self.tallies.entry((token, class)).or_default();
             *tally = (tally.0 + 1, tally.1 + terms.money_max.0);
-            let limits = self.limits.of(request.kind).expect("a kind that is served");
+            let limits = self.limits.of(class).expect("a class that is served");
             assert!(
                 tally.0 <= limits.outage_count_max,
                 "one session too many in this outage"
             );
             assert!(tally.1 <= limits.outage_money_max.0, "too much money in this outage");
         }
-        *self.spent.entry(terms.account).or_default() += terms.money_max.0;
+        self.spend(terms.account, terms.money_max.0);
+        self.used(token, t_ms);
         let hold = Hold {
             token,
             kind: request.kind,
@@ -94,18 +129,25 @@ impl Auditor {
             counted,
             silent: false,
             closed: None,
+            class,
+            is_gift,
+            asked_ms,
         };
         assert!(
             self.holds.insert(session, hold).is_none(),
             "a second hold for session {session}"
         );
         self.open.insert(session);
+        self.note_gift(session, terms.evidence.gift);
     }
 
     /// On whose word, and did it have it?
-    pub(super) fn rule_of_grant(&self, t_ms: u64, e: &Granted, marks: &mut Marks) {
+    pub(super) fn rule_of_grant(&mut self, t_ms: u64, e: &Granted, marks: &mut Marks) {
         let token = e.request.token;
-        let limits = self.limits.of(e.request.kind).expect("a kind that is served");
+        let limits = self
+            .limits
+            .of(self.class_of(&e.request.device))
+            .expect("a class that is served");
         if e.terms.money_max.0 <= limits.money_max.0 / 2 && e.terms.units_max.0 <= limits.units_max.0.div_ceil(2) {
             marks.hit(Mark::GrantAtHalfCaps);
         }
@@ -138,7 +180,7 @@ impl Auditor {
             }
             Rule::CachedAccept => {
                 marks.hit(Mark::GrantByCachedAccept);
-                let (at_ms, _) = self.confirmed.get(&token).expect("nobody ever accepted this token");
+                let (at_ms, ..) = self.confirmed.get(&token).expect("nobody ever accepted this token");
                 let age_ms = (t_ms - at_ms).saturating_sub(self.down_ms);
                 assert!(
                     age_ms <= self.limits.confirmation_s * 1000 + 1_000,
@@ -150,13 +192,11 @@ impl Auditor {
                     "a cached accept gives half caps"
                 );
             }
-            Rule::Device
-            | Rule::Revoked
-            | Rule::Rate
-            | Rule::Instrument
-            | Rule::Lease
-            | Rule::Never
-            | Rule::Unknown => {
+            Rule::Unknown => {
+                let (class, gift) = (self.class_of(&e.request.device), e.terms.evidence.gift);
+                self.gift_of_grant(t_ms, token, class, gift, e.terms.units_max.0, marks);
+            }
+            Rule::Device | Rule::Revoked | Rule::Rate | Rule::Instrument | Rule::Lease | Rule::Never => {
                 panic!("a grant by rule {:?}", e.rule)
             }
         }
@@ -180,6 +220,7 @@ impl Auditor {
     pub(super) fn refused(&mut self, t_ms: u64, e: &Refused, marks: &mut Marks) {
         let (request, token) = (&e.request, &e.request.token);
         let (place, session) = ((request.device, request.outlet), request.session);
+        self.grounds(t_ms, request, &e.grounds);
         let waited = self.waiting.contains_key(&session);
         let is_true = match e.reason {
             RefusalReason::DeviceState => {
@@ -189,7 +230,7 @@ impl Auditor {
             }
             RefusalReason::Revoked => {
                 marks.hit(Mark::RefusedRevoked);
-                self.is_revoked(token)
+                self.is_revoked(token) || self.is_device_revoked(&request.device)
             }
             RefusalReason::Concurrent => {
                 marks.hit(Mark::RefusedConcurrent);
@@ -198,12 +239,17 @@ impl Auditor {
             RefusalReason::Rate if e.rule == Rule::Rate => {
                 marks.hit(Mark::RefusedRate);
                 let before = self.attempts(token, t_ms) - usize::from(waited);
-                before >= self.limits.attempts_a_minute_max as usize
+                let fast = self.is_fast(t_ms, token, &request.device);
+                if fast {
+                    marks.hit(Mark::RefusedVelocity);
+                }
+                fast || before >= self.limits.attempts_a_minute_max as usize
             }
             RefusalReason::Rate => {
                 marks.hit(Mark::RefusedOutageCount);
-                let tally = self.tallies.get(&(*token, request.kind)).copied().unwrap_or_default();
-                let limits = self.limits.of(request.kind).expect("a kind that is served");
+                let class = self.class_of(&request.device);
+                let tally = self.tallies.get(&(*token, class)).copied().unwrap_or_default();
+                let limits = self.limits.of(class).expect("a class that is served");
                 tally.0 >= limits.outage_count_max && !matches!(e.mode, Mode::Online | Mode::Suspect)
             }
             RefusalReason::OnlineRequired => {
@@ -214,13 +260,16 @@ impl Auditor {
             }
             RefusalReason::Unknown => {
                 marks.hit(Mark::RefusedUnknown);
-                let known_ms = self.confirmed.get(token).map(|(at_ms, _)| t_ms - at_ms);
-                !self.list.contains_key(token) && known_ms.is_none_or(|ms| ms > DAY_MS)
+                let known_ms = self.confirmed.get(token).map(|(at_ms, ..)| t_ms - at_ms);
+                !self.list.contains_key(token)
+                    && known_ms.is_none_or(|ms| ms > DAY_MS)
+                    && self.gets_no_gift(t_ms, token, self.class_of(&request.device))
             }
             RefusalReason::Denied => {
                 marks.hit(Mark::RefusedDenied);
                 let said = self.answers.get(&session).map_or(&[][..], Vec::as_slice);
                 self.is_denied(token)
+                    || self.contest_lost(&session, token)
                     || said
                         .iter()
                         .any(|&(verdict, _, _, newer)| verdict == Verdict::Deny && newer)
@@ -244,23 +293,41 @@ impl Auditor {
             }
             // The user went away while the cloud was asked.
             RefusalReason::Other => waited,
-            RefusalReason::Replay | RefusalReason::Version | RefusalReason::Storage => false,
+            RefusalReason::Storage => {
+                marks.hit(Mark::RefusedByDisk);
+                self.law.is_disk_scarce && matches!(e.rule, Rule::List | Rule::CachedAccept | Rule::Unknown)
+            }
+            RefusalReason::Replay | RefusalReason::Version => false,
         };
         assert!(is_true, "refused for a reason that is not true: {e:?}");
         assert!(
             !self.holds.contains_key(&session),
             "a granted session is refused: {e:?}"
         );
-        if self.waiting.remove(&session).is_none() {
+        assert!(!self.is_good_user(t_ms, e), "a good user is refused: {e:?}");
+        let waited = self.waiting.remove(&session);
+        self.in_time(t_ms, waited);
+        if waited.is_none() {
             self.attempt(*token, t_ms);
         }
         self.refused.insert(session, e.reason);
     }
 
+    /// Whether both canaries upheld a denial that nothing backs, of somebody for whom no signature speaks.
+    fn contest_lost(&self, session: &SessionId, token: &TokenHash) -> bool {
+        let vouched = self.is_vouched(token) && self.limits.unsigned_disable == UnsignedDisable::Alert;
+        assert!(
+            !vouched || !self.modes.is_contested(session),
+            "{token} is in the signed list and had to wait for canaries"
+        );
+        self.modes.upheld(session) && self.modes.authorize().asks() && !self.modes.is_latched()
+    }
+
     /// Whether what is left does not pay for the least that can be sold.
     pub(super) fn has_no_credit(&self, t_ms: u64, e: &Refused, marks: &mut Marks) -> bool {
         let (token, kind) = (e.request.token, e.request.kind);
-        let limits = self.limits.of(kind).expect("a kind that is served");
+        let class = self.class_of(&e.request.device);
+        let limits = self.limits.of(class).expect("a class that is served");
         let Some(tariff) = self.tariffs.get(&kind) else {
             return false;
         };
@@ -280,10 +347,11 @@ impl Auditor {
             );
         } else {
             if let Some(entry) = self.list.get(&token).filter(|_| e.rule == Rule::List) {
-                left = left.min(entry.balance.0 - self.spent.get(&entry.account).copied().unwrap_or(0));
+                let balance = entry.balance.0 - self.spent.get(&entry.account).copied().unwrap_or(0);
+                left = left.min(if old { balance / 2 } else { balance });
             }
             if matches!(e.mode, Mode::Local | Mode::Recovering) {
-                let tally = self.tallies.get(&(token, kind)).copied().unwrap_or_default();
+                let tally = self.tallies.get(&(token, class)).copied().unwrap_or_default();
                 left = left.min(limits.outage_money_max.0 - tally.1);
             }
             let before = left;

@@ -1,0 +1,105 @@
+//! One list, sorted by token: found by halving, compared and changed by walking.
+
+use alloc::vec::Vec;
+
+use proto::{
+    artifact::{ListEntry, list_with},
+    id::{Hash, TokenHash},
+};
+use serde::{Deserialize, Serialize};
+
+use super::gate::Findings;
+use crate::time::Instant;
+
+/// What a list says of itself, and when it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListHead {
+    /// Grows with every list; 0: there is none.
+    pub revision: u64,
+    /// When it was made (seconds since 1970 UTC).
+    pub issued_s: u64,
+    /// When it passed the gate, or was set aside. From then on it ages.
+    pub arrived: Instant,
+    /// Its signed digest.
+    pub digest: Hash,
+}
+
+/// A list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List {
+    pub(crate) head: ListHead,
+    pub(crate) entries: Vec<ListEntry>,
+}
+
+impl List {
+    /// What it says of itself.
+    #[must_use]
+    pub const fn head(&self) -> &ListHead {
+        &self.head
+    }
+
+    /// Its entries, sorted by token.
+    #[must_use]
+    pub fn entries(&self) -> &[ListEntry] {
+        &self.entries
+    }
+
+    /// Its word on a token.
+    #[must_use]
+    pub fn get(&self, token: &TokenHash) -> Option<&ListEntry> {
+        let at = self.entries.binary_search_by_key(token, |entry| entry.token).ok()?;
+        self.entries.get(at)
+    }
+
+    /// The entries behind a token, then those before it.
+    pub(crate) fn in_turn(&self, after: &TokenHash) -> impl Iterator<Item = &ListEntry> {
+        let at = self.entries.partition_point(|entry| entry.token <= *after);
+        let (before, behind) = self.entries.split_at(at);
+        behind.iter().chain(before)
+    }
+}
+
+/// A list that is not the active one, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// The list.
+    pub list: List,
+    /// What the gate found. Nothing doubtful: an operator went back from it.
+    pub findings: Findings,
+}
+
+/// Parts of a list on their way in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Staged {
+    revision: u64,
+    changed: Vec<ListEntry>,
+    removed: Vec<TokenHash>,
+}
+
+impl Staged {
+    /// A part of a list that was left unfinished before is dropped: a list is adopted whole or not at all.
+    pub(super) fn add(&mut self, revision: u64, changed: &[ListEntry], removed: &[TokenHash]) {
+        if revision != self.revision {
+            *self = Self {
+                revision,
+                ..Self::default()
+            };
+        }
+        self.changed.extend_from_slice(changed);
+        self.removed.extend_from_slice(removed);
+    }
+
+    /// The whole list of a revision: what was staged of it, on top of `base` if it came as changes.
+    pub(super) fn finish(&mut self, head: ListHead, base: Option<&List>) -> List {
+        let staged = core::mem::take(self);
+        let (changed, removed) = match staged.revision == head.revision {
+            true => (staged.changed, staged.removed),
+            false => (Vec::new(), Vec::new()), // It has no parts: it is empty, or changes nothing.
+        };
+        let entries = match base {
+            Some(base) => list_with(&base.entries, &changed, &removed),
+            None => changed,
+        };
+        List { head, entries }
+    }
+}

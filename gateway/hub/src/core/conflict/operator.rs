@@ -1,0 +1,200 @@
+//! What the operator decides: credits, corrections, write-offs, and the end of a session whose gateway is gone.
+
+use proto::{
+    book::{Account, Loss, Phase},
+    id::{AccountId, Kind, SessionId},
+    money::Money,
+};
+
+use super::{About, Act, Adjustment, AdjustmentLine, Class};
+use crate::core::{Decision, Effect, Event, Hub, Now, RECORD_AMOUNT_MAX};
+
+/// Longest reason, in bytes: a line or two, and an entry fits a record of the store with a wide margin.
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// What the operator wants booked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Money moves from one account to another.
+    Move {
+        /// Whose money.
+        debit: Account,
+        /// Who gets it.
+        credit: Account,
+        /// How much; above zero.
+        amount: Money,
+        /// For which session; zero: none.
+        session: SessionId,
+        /// Why.
+        reason: String,
+    },
+    /// A session whose gateway is silent is closed here. If the gateway speaks after all, its own record replaces this.
+    Close {
+        /// Which session.
+        session: SessionId,
+        /// What it costs; zero to the hold.
+        amount: Money,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why the operator's wish changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderRefusal {
+    /// No amount, or too much.
+    #[error("the amount {0} is not above zero and at most {RECORD_AMOUNT_MAX}")]
+    Amount(Money),
+    /// An entry without a reason helps nobody.
+    #[error("a reason of 1 to {REASON_BYTES_MAX} bytes is needed, this one has {0}")]
+    Reason(usize),
+    /// Not an account to move money by hand from or to.
+    #[error("{0} cannot be adjusted by hand")]
+    Account(Account),
+    /// Nothing known of the session, or nothing held for it.
+    #[error("session {0} holds no money")]
+    NotHeld(SessionId),
+    /// What a lease pays its gateway alone may end: the lease would be spent twice.
+    #[error("session {0} is paid by a lease; release the leases of its gateway instead")]
+    Leased(SessionId),
+    /// More than is held.
+    #[error("{amount} is more than the {hold} that is held")]
+    AboveHold {
+        /// What was asked.
+        amount: Money,
+        /// What is held.
+        hold: Money,
+    },
+    /// The book cannot hold it.
+    #[error(transparent)]
+    Book(#[from] proto::book::BookError),
+}
+
+/// The account of a text such as `customer:7`, `revenue:charger`, `loss:overdraft`, `prepaid` or `dispute`.
+#[must_use]
+pub fn account_of(text: &str) -> Option<Account> {
+    let (class, rest) = text.split_once(':').unwrap_or((text, ""));
+    match (class, rest) {
+        ("customer", number) => number.parse::<AccountId>().ok().map(Account::Customer),
+        ("revenue", word) => Kind::SERVED
+            .into_iter()
+            .find(|kind| kind.word() == word)
+            .map(Account::Revenue),
+        ("loss", word) => Loss::ALL
+            .into_iter()
+            .find(|loss| loss.word() == word)
+            .map(Account::Loss),
+        ("prepaid", "") => Some(Account::Prepaid),
+        ("dispute", "") => Some(Account::Dispute),
+        _ => None,
+    }
+}
+
+fn check_account(account: Account) -> Result<(), OrderRefusal> {
+    match account {
+        Account::Customer(_) | Account::Revenue(_) | Account::Prepaid | Account::Loss(_) | Account::Dispute => Ok(()),
+        // Open sessions and leases own these; a line by hand would break what the gateways rely on.
+        Account::Clearing | Account::Lease(..) => Err(OrderRefusal::Account(account)),
+    }
+}
+
+impl Hub {
+    pub(in crate::core) fn decide_order(&self, now: Now, order: &Order) -> Decision {
+        let mut decision = Decision::default();
+        match self.entry(now, order) {
+            Ok(adjustment) => {
+                decision.effects.push(Effect::Ordered(adjustment.number));
+                decision.events.push(Event::Adjusted(adjustment));
+            }
+            Err(refusal) => decision.effects.push(Effect::OrderRefused(refusal)),
+        }
+        decision
+    }
+
+    fn entry(&self, now: Now, order: &Order) -> Result<Adjustment, OrderRefusal> {
+        let reason = match order {
+            Order::Move { reason, .. } | Order::Close { reason, .. } => reason,
+        };
+        if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
+            return Err(OrderRefusal::Reason(reason.len()));
+        }
+        let entry = |act, class, session, debit, credit, total, lines| Adjustment {
+            number: self.conflicts.number + 1,
+            class,
+            act,
+            about: About::session(session),
+            debit,
+            credit,
+            total,
+            lines,
+            reason: reason.clone(),
+            wall_s: now.wall_s,
+        };
+        let line = |phase, debit, credit, amount| AdjustmentLine {
+            phase,
+            debit,
+            credit,
+            amount,
+        };
+        match *order {
+            Order::Move {
+                debit,
+                credit,
+                amount,
+                session,
+                ..
+            } => {
+                check_account(debit)?;
+                check_account(credit)?;
+                if debit == credit {
+                    return Err(OrderRefusal::Account(debit));
+                }
+                if amount <= Money::ZERO || amount > RECORD_AMOUNT_MAX {
+                    return Err(OrderRefusal::Amount(amount));
+                }
+                let lines = vec![line(Phase::Direct, debit, credit, amount)];
+                let adjustment = entry(Act::Move, Class::Operator, session, debit, credit, amount, lines);
+                self.check_fit(&adjustment)?;
+                Ok(adjustment)
+            }
+            Order::Close { session, amount, .. } => {
+                let facts = self.conflicts.facts.get(&session).filter(|facts| facts.is_open());
+                let facts = facts.ok_or(OrderRefusal::NotHeld(session))?;
+                if let Account::Lease(..) = facts.payer {
+                    return Err(OrderRefusal::Leased(session));
+                }
+                if amount < Money::ZERO {
+                    return Err(OrderRefusal::Amount(amount));
+                }
+                if amount > facts.hold {
+                    let hold = facts.hold;
+                    return Err(OrderRefusal::AboveHold { amount, hold });
+                }
+                let (payer, revenue) = (facts.payer, Account::Revenue(facts.kind));
+                let mut lines = vec![line(Phase::Void, payer, Account::Clearing, facts.hold)];
+                if amount > Money::ZERO {
+                    lines.push(line(Phase::Direct, payer, revenue, amount));
+                }
+                Ok(entry(
+                    Act::Close,
+                    Class::Spanned,
+                    session,
+                    payer,
+                    revenue,
+                    amount,
+                    lines,
+                ))
+            }
+        }
+    }
+
+    /// Whether the book can hold the entry: sums have an end.
+    fn check_fit(&self, adjustment: &Adjustment) -> Result<(), OrderRefusal> {
+        let mut trial = proto::book::Book::default();
+        for account in [adjustment.debit, adjustment.credit] {
+            trial.restore_balance(account, self.book.balance(&account));
+        }
+        adjustment.transfers().try_for_each(|line| trial.transfer(&line))?;
+        Ok(())
+    }
+}
