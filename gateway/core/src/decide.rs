@@ -7,6 +7,7 @@ mod deadline;
 mod invalid;
 mod limits;
 mod probe;
+mod told;
 
 use alloc::vec::Vec;
 
@@ -15,16 +16,17 @@ use proto::{
     id::{DeviceId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Closing, Command, CommandAnswer, Fault, Grant, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof,
-        Started, Status, Stop, StopReason,
+        Closing, Command, CommandAnswer, Fault, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof, Started,
+        Status, Stop, StopReason,
     },
     money::{Money, Units},
     tariff::Bill,
 };
 
+use self::told::{grant_of, receipt_of, refusal_of};
 use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
-    authorize::{Outcome, Rule, Word, retry_after_s},
+    authorize::{Outcome, Rule, Word},
     event::{
         Asked, AskedAgain, Booted, Closed, CommandAnswered, Event, Granted, Greeted, Heard, Metered, Refused, Reported,
         Started as StartedEvent,
@@ -570,37 +572,5 @@ impl<'a> Draft<'a> {
             boot: self.gateway.time.boot,
             evidence: terms.evidence,
         }
-    }
-}
-
-fn grant_of(request: &Request, terms: &Terms, decision: u64) -> Grant {
-    Grant {
-        session: request.session,
-        units_max: terms.units_max,
-        money_max: terms.money_max,
-        duration_max_s: terms.duration_max_s,
-        start_within_s: terms.start_within_s,
-        meter_every_s: terms.meter_every_s,
-        tariff: terms.tariff.clone(),
-        tariff_hash: terms.tariff_hash,
-        decision,
-        stop_tokens: terms.stop_tokens.clone(),
-    }
-}
-
-fn refusal_of(request: &Request, reason: RefusalReason, rule: Option<Rule>) -> Refusal {
-    Refusal {
-        session: request.session,
-        reason,
-        retry_after_s: retry_after_s(reason, rule.unwrap_or(Rule::Device)),
-    }
-}
-
-fn receipt_of(session: &Session) -> Receipt {
-    Receipt {
-        session: session.request.session,
-        closing: session.closing.unwrap_or(Closing::Unknown),
-        amount: session.amount,
-        units: session.units,
     }
 }

@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 
 use proto::{
     artifact::Lease,
-    book::Balance,
     id::{AccountId, DeviceId, Hash, OutletId, SessionId, TokenHash},
     link::{LedgerRecord, Mark},
     message::{Closing, CommandOutcome, Fault, OutletState, RefusalReason, StartProof, Verb},
@@ -563,34 +562,4 @@ pub enum Kept {
     Activity(KeptActivity),
     Drawn(KeptDrawn),
     Gone(KeptGone),
-}
-
-impl From<(&proto::book::Account, &Balance)> for KeptBalance {
-    fn from((account, balance): (&proto::book::Account, &Balance)) -> Self {
-        let (class, number, part) = account.parts();
-        Self {
-            class,
-            number,
-            part,
-            debits_pending: balance.debits_pending,
-            debits_posted: balance.debits_posted,
-            credits_pending: balance.credits_pending,
-            credits_posted: balance.credits_posted,
-        }
-    }
-}
-
-impl KeptBalance {
-    /// The account and its sums; `None` for a class of a newer version.
-    #[must_use]
-    pub fn account(&self) -> Option<(proto::book::Account, Balance)> {
-        let account = proto::book::Account::from_parts(self.class, self.number, self.part)?;
-        let balance = Balance {
-            debits_pending: self.debits_pending,
-            debits_posted: self.debits_posted,
-            credits_pending: self.credits_pending,
-            credits_posted: self.credits_posted,
-        };
-        Some((account, balance))
-    }
 }

@@ -2,7 +2,11 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use proto::{artifact::TariffOf, id::TokenHash};
+use proto::{
+    artifact::TariffOf,
+    book::{Account, Balance},
+    id::TokenHash,
+};
 
 use crate::{
     Gateway,
@@ -153,5 +157,35 @@ impl Gateway {
         let spent = self.risk.spent.rows().into_iter();
         events
             .extend(spent.map(|(slot, account, amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount, slot }))));
+    }
+}
+
+impl From<(&Account, &Balance)> for KeptBalance {
+    fn from((account, balance): (&Account, &Balance)) -> Self {
+        let (class, number, part) = account.parts();
+        Self {
+            class,
+            number,
+            part,
+            debits_pending: balance.debits_pending,
+            debits_posted: balance.debits_posted,
+            credits_pending: balance.credits_pending,
+            credits_posted: balance.credits_posted,
+        }
+    }
+}
+
+impl KeptBalance {
+    /// The account and its sums; `None` for a class of a newer version.
+    #[must_use]
+    pub fn account(&self) -> Option<(Account, Balance)> {
+        let account = Account::from_parts(self.class, self.number, self.part)?;
+        let balance = Balance {
+            debits_pending: self.debits_pending,
+            debits_posted: self.debits_posted,
+            credits_pending: self.credits_pending,
+            credits_posted: self.credits_posted,
+        };
+        Some((account, balance))
     }
 }

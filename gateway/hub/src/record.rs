@@ -3,18 +3,19 @@
 //! Kind numbers are never reused, structs are only appended to. A record of a newer version or an unknown kind is an
 //! error: an older hub must not run on books it cannot read.
 
+mod rows;
+
 use proto::{
-    artifact::{Lease, PublicKey, Reason, RevokedScope, Whitelist},
+    artifact::RevokedScope,
     codec::{self, CodecError},
-    id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
-    money::Money,
-    tariff::Tariff,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+pub(crate) use self::rows::Token1;
+use self::rows::*;
 use crate::core::{
-    Event, RecordKey, TokenRow,
+    Event, RecordKey,
     conflict::keep::{Adjustment1, Case1},
 };
 
@@ -45,214 +46,6 @@ pub enum RecordError {
 
 #[derive(Serialize, Deserialize)]
 struct Frame(u8, u16, ByteBuf);
-
-#[derive(Serialize, Deserialize)]
-struct Booted1 {
-    boot: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-struct AccountSet1 {
-    account: AccountId,
-    deposit: Money,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Token1 {
-    token: TokenHash,
-    account: AccountId,
-    group: u64,
-    valid: bool,
-    whitelist: Whitelist,
-    credential_revision: u64,
-    not_after_s: u64,
-    listed: bool,
-}
-
-impl Token1 {
-    pub(crate) fn new(token: TokenHash, row: &TokenRow) -> Self {
-        Self {
-            token,
-            account: row.account,
-            group: row.group,
-            valid: row.valid,
-            whitelist: row.whitelist,
-            credential_revision: row.credential_revision,
-            not_after_s: row.not_after_s,
-            listed: row.listed,
-        }
-    }
-
-    pub(crate) fn into_row(self) -> (TokenHash, TokenRow) {
-        let row = TokenRow {
-            account: self.account,
-            group: self.group,
-            valid: self.valid,
-            whitelist: self.whitelist,
-            credential_revision: self.credential_revision,
-            not_after_s: self.not_after_s,
-            listed: self.listed,
-        };
-        (self.token, row)
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Revoked1 {
-    token: TokenHash,
-    credential_revision: u64,
-    #[serde(default)]
-    reason: Reason,
-}
-
-#[derive(Serialize, Deserialize)]
-struct KeysPublished1 {
-    epoch: u64,
-    keys: Vec<PublicKey>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TariffSet1 {
-    kind: Kind,
-    tariff: Tariff,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Published1 {
-    revision: u64,
-    issued_s: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct GatewaySeen1 {
-    gateway: GatewayId,
-    epoch: u32,
-    boot: u32,
-    counter: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct GatewayFenced1 {
-    gateway: GatewayId,
-    epoch_from: u32,
-    epoch: u32,
-    counter: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Booked1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    hash: Hash,
-    bytes: ByteBuf,
-}
-
-#[derive(Serialize, Deserialize)]
-struct QuarantinePart1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    offset: u64,
-    bytes: ByteBuf,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Quarantined1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    hash: Hash,
-    reason: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Disputed1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    session: SessionId,
-    charged: Money,
-    computed: Option<Money>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Dated1 {
-    wall_s: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Aside1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-    hash: Hash,
-    bytes: ByteBuf,
-    exists: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Barred1 {
-    account: AccountId,
-    until_s: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct DisputeWithdrawn1 {
-    gateway: GatewayId,
-    epoch: u32,
-    sequence: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LeaseOnly1 {
-    account: AccountId,
-    lease_only: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LeaseGiven1 {
-    gateway: GatewayId,
-    journal_epoch: u32,
-    revision: u64,
-    lease: Lease,
-}
-
-/// Recalled, or released with revision 0.
-#[derive(Serialize, Deserialize)]
-struct LeaseChanged1 {
-    account: AccountId,
-    epoch: u64,
-    revision: u64,
-}
-
-const BOOTED: u16 = 1;
-const ACCOUNT_SET: u16 = 2;
-const TOKEN_SET: u16 = 3;
-const REVOKED: u16 = 4;
-const TARIFF_SET: u16 = 5;
-const LIST_PUBLISHED: u16 = 6;
-const REVOCATIONS_PUBLISHED: u16 = 7;
-const TARIFFS_PUBLISHED: u16 = 8;
-const GATEWAY_SEEN: u16 = 9;
-const GATEWAY_FENCED: u16 = 10;
-const BOOKED: u16 = 11;
-const QUARANTINE_PART: u16 = 12;
-const QUARANTINED: u16 = 13;
-const DISPUTED: u16 = 14;
-const SCOPE_REVOKED: u16 = 30;
-const KEYS_PUBLISHED: u16 = 31;
-const DATED: u16 = 40;
-const ADJUSTED: u16 = 41;
-const ASIDE: u16 = 42;
-const CASE_OPENED: u16 = 43;
-const BARRED: u16 = 44;
-const DISPUTE_WITHDRAWN: u16 = 45;
-const LEASE_ONLY_SET: u16 = 15;
-const LEASE_GIVEN: u16 = 16;
-const LEASE_RECALLED: u16 = 17;
-const LEASE_RELEASED: u16 = 18;
-const POLICY_PUBLISHED: u16 = 46;
 
 /// The bytes of an event. One short arm per kind; splitting them would hide that all are there.
 #[must_use]

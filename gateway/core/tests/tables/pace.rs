@@ -67,10 +67,10 @@ fn recover(seed: u64, record_every_ms: u64, outage_ms: u64, capacity: u64) -> Ru
     let (mut windows, mut in_window, mut in_second, mut throttled) = (Vec::new(), 0_u64, 0_u64, 0);
     for step in 0.. {
         let now_ms = step * STEP_MS;
-        if now_ms % 1_000 == 0 {
+        if now_ms.is_multiple_of(1_000) {
             in_second = 0;
         }
-        if now_ms % WINDOW_MS == 0 && step > 0 {
+        if now_ms.is_multiple_of(WINDOW_MS) && step > 0 {
             windows.push(std::mem::take(&mut in_window));
             let all_done = uploaders.iter().all(|uploader| uploader.done_at_ms.is_some());
             if all_done && now_ms > 5 * MINUTE_MS {

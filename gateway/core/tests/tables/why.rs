@@ -8,7 +8,7 @@ use gateway_core::{
 };
 use proto::{
     id::{Hash, SessionId},
-    link::LedgerReceipt,
+    link::{LedgerReceipt, Mark, Note},
     money::Money,
 };
 
@@ -235,6 +235,31 @@ fn sessions_are_found_by_their_ends() {
     assert_eq!(last.session, second.to_string());
     let none = search(&site, &Wanted::LastOf(crate::site::id("w2"))).unwrap_err();
     assert_eq!(none.to_string(), "no session of device w2 in this journal");
+}
+
+#[test]
+fn the_backend_s_remarks_are_told() {
+    let mut site = Site::new();
+    let session = site.open("c1", 1);
+    let other = site.open("c2", 2);
+    let outbox = site.gateway.outbox();
+    let (upto, hash) = (outbox.head(), outbox.chain());
+    let note = |sequence, mark| Note { sequence, mark };
+    let receipt = LedgerReceipt {
+        epoch: 1,
+        upto,
+        hash,
+        quarantined: 1,
+        notes: vec![note(1, Mark::Quarantined), note(2, Mark::Other)],
+    };
+    site.put(&Input::Receipt {
+        receipt,
+        own_hash: hash,
+    });
+    let told = |session| of(&site, session).to_string();
+    let remark = "record 1: the backend cannot book it and keeps it aside";
+    assert!(told(session).contains(remark), "{}", told(session));
+    assert!(!told(other).contains("the backend"), "{}", told(other));
 }
 
 #[test]

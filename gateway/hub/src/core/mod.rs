@@ -12,6 +12,7 @@ mod hello;
 mod lease;
 mod policy;
 mod publish;
+mod revocation;
 mod state;
 mod upload;
 
@@ -30,9 +31,9 @@ pub use conflict::{About, Adjustment, Case, Class, Conflicts, Order, OrderRefusa
 pub use event::{Event, RecordKey};
 pub use lease::{LeaseKey, LeaseRow};
 pub use publish::PublishedList;
+pub use revocation::LogEntry;
 pub use state::{
-    Dispute, GatewayRow, Hub, LogEntry, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow,
-    TokenRow,
+    Dispute, GatewayRow, Hub, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow, TokenRow,
 };
 pub use upload::{QUARANTINE_PART_BYTES, QUARANTINE_ROWS_MAX, RECORD_AMOUNT_MAX};
 

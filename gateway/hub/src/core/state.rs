@@ -20,6 +20,7 @@ use super::{
     event::{Event, RecordKey},
     lease::{LeaseKey, LeaseRow},
     publish::PublishedList,
+    revocation::LogEntry,
 };
 
 /// Most closed sessions remembered, so that a restored gateway cannot have one booked again under a new epoch. Two
@@ -92,24 +93,6 @@ pub struct SessionRow {
     pub hold: Money,
     /// Where it stands.
     pub phase: SessionPhase,
-}
-
-/// One revocation, in the order in which they came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogEntry {
-    /// Of a token.
-    Token(Revoked),
-    /// Of an account, a device or a key.
-    Scope(RevokedScope),
-}
-
-impl LogEntry {
-    const fn token(&self) -> Option<&Revoked> {
-        match self {
-            Self::Token(revoked) => Some(revoked),
-            Self::Scope(_) => None,
-        }
-    }
 }
 
 /// A record that was kept, but not booked.

@@ -97,7 +97,6 @@ fn receipt(gateway: GatewayId, row: &GatewayRow) -> Effect {
 }
 
 /// What becomes of a record that can be read.
-#[expect(clippy::large_enum_variant, reason = "short-lived, one per record")]
 enum Judged {
     /// It is booked, after an entry of the hub's own if one is needed.
     Booked {
