@@ -11,7 +11,7 @@ use hub::core::{Catalogue, Content, RevocationSpec, TokenSpec};
 use proto::{
     VERSION,
     artifact::{self, ListEntry, Reason, Revocations, Revoked},
-    id::{DeviceId, GatewayId, Kind, TokenHash},
+    id::{AccountId, DeviceId, GatewayId, Kind, TokenHash},
     link::LinkHello,
     money::Money,
     tariff::{Dimension, Tariff},
@@ -83,6 +83,12 @@ pub(super) fn modes(core: &Gateway) -> &'static str {
 /// Whether users do not wait for the cloud.
 pub(super) fn is_local(core: &Gateway) -> bool {
     !core.health().authorize.mode.asks()
+}
+
+/// What the largest lease of an account has left here, in minor units.
+pub(super) fn leased(core: &Gateway, account: AccountId) -> i64 {
+    let own = core.leases().rows().filter(|(of, ..)| *of == account);
+    own.map(|(_, _, row)| row.left().0).max().unwrap_or(0)
 }
 
 /// The last record with a receipt.

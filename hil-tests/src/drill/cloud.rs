@@ -8,6 +8,7 @@ use proto::{
 };
 
 use super::{
+    link::Lane,
     parse::SLOW_DOWN,
     scenario::{Capability, Fault},
     world::{Next, Says, World},
@@ -23,7 +24,6 @@ pub(super) enum Request {
     Hello(LinkHello),
     Ask(Ask),
     Upload(Upload),
-    #[expect(dead_code, reason = "the core on main asks for no echo yet")]
     Echo(Echo),
 }
 
@@ -226,10 +226,15 @@ impl World<'_> {
     }
 
     pub(super) fn down(&mut self, gateway: usize, connection: u64, says: Says, later_ms: u64) {
-        let ms = self.network_rng.u64(WAN_MS) + later_ms;
+        let ms = self.t_ms + self.network_rng.u64(WAN_MS) + later_ms;
+        let lane = match &says {
+            Says::Input(gateway_core::Input::Answer(_)) | Says::Trouble(_) => Lane::Answers,
+            Says::Input(_) => Lane::Books,
+        };
+        let arrives_ms = self.links[gateway].down_at(lane, ms);
         let says = Box::new(says);
-        self.after(
-            ms,
+        self.at(
+            arrives_ms,
             Next::CloudDown {
                 gateway,
                 connection,

@@ -8,6 +8,7 @@ use hub::{
     core::{Effect, Event, Hub, Now, Settings},
 };
 use proto::{
+    book::Book,
     id::Hash,
     money::Money,
     trust::{ArtifactKind, Issuer},
@@ -28,6 +29,8 @@ pub(super) struct HubSite {
     pub(super) issuer: Issuer,
     /// Signed once per revision.
     signed: BTreeMap<(u8, u64, u64), bridge::Signed>,
+    /// What the gateways' records alone come to: the hub's own lines, such as leases it gave, are not in it.
+    pub(super) lines: Book,
     /// Committed records per gateway.
     pub(super) booked: Vec<u64>,
     /// Committed records that are not the gateway's, byte for byte.
@@ -59,6 +62,7 @@ impl HubSite {
             settings,
             issuer: Issuer::from_seed(&[5; 32]),
             signed: BTreeMap::new(),
+            lines: Book::default(),
             booked: vec![0; scenario.site.regions.len()],
             foreign: 0,
             quarantined: 0,
@@ -114,7 +118,8 @@ impl World<'_> {
     /// Each committed record is the gateway's, byte for byte, and in its place.
     fn hub_booked(&mut self, gateway: usize, event: &Event) {
         match event {
-            Event::Booked { at, bytes, .. } => {
+            Event::Booked { at, record, bytes, .. } => {
+                self.hub.foreign += u64::from(self.hub.lines.book(record).is_err());
                 self.hub.booked[gateway] += 1;
                 let own = self.shells[gateway].records.get(at.sequence as usize - 1);
                 let same = own.is_some_and(|(own, _)| own == bytes) && at.sequence == self.hub.booked[gateway];

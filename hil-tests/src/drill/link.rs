@@ -57,6 +57,13 @@ pub(super) enum LinkStep {
     Look,
 }
 
+/// What is answered in one order. A hub that hangs with the answers to questions may go on with receipts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    Answers,
+    Books,
+}
+
 /// One link.
 pub(super) struct Link {
     /// Number of the connection, or of the attempt.
@@ -78,6 +85,9 @@ pub(super) struct Link {
     refused: bool,
     look_ms: u64,
     attempts_ms: VecDeque<u64>,
+    /// A connection keeps the order of what is sent on it: when the last one arrives, up, and down by [`Lane`].
+    up_ms: u64,
+    down_ms: [u64; 2],
 }
 
 impl Link {
@@ -98,7 +108,16 @@ impl Link {
             refused: false,
             look_ms: u64::MAX,
             attempts_ms: VecDeque::new(),
+            up_ms: 0,
+            down_ms: [0; 2],
         }
+    }
+
+    /// When something that is said now, and would arrive at `ms`, arrives in its order.
+    pub(super) fn down_at(&mut self, lane: Lane, ms: u64) -> u64 {
+        let last = &mut self.down_ms[lane as usize];
+        *last = (*last).max(ms);
+        *last
     }
 
     pub(super) const fn is_on(&self, connection: u64) -> bool {
@@ -160,6 +179,7 @@ impl World<'_> {
                 let link = &mut self.links[gateway];
                 (link.is_up, link.agreed, link.hello_wait_ms) = (true, false, HELLO_WAIT_MS);
                 link.ends.clear();
+                (link.up_ms, link.down_ms) = (0, [0; 2]);
                 let connection = link.connection;
                 self.link_hello(gateway);
                 if how == Connects::ClosedAtOnce {
@@ -202,10 +222,13 @@ impl World<'_> {
 
     fn link_send(&mut self, gateway: usize, request: Request) {
         let connection = self.links[gateway].connection;
-        let ms = self.network_rng.u64(WAN_MS);
+        let sent_ms = self.t_ms + self.network_rng.u64(WAN_MS);
+        let link = &mut self.links[gateway];
+        link.up_ms = link.up_ms.max(sent_ms);
+        let arrives_ms = link.up_ms;
         let request = Box::new(request);
-        self.after(
-            ms,
+        self.at(
+            arrives_ms,
             Next::CloudUp {
                 gateway,
                 connection,

@@ -57,6 +57,8 @@ pub(super) enum Judgement {
     BeyondLimits,
     /// The site's budget is spent.
     BeyondBudget,
+    /// Never served on credit, and has no lease here that covers a full session: the cloud may give one.
+    NoLease,
     /// The last list is too old for full caps.
     OldList,
 }
@@ -403,6 +405,9 @@ impl World<'_> {
             && account.attempts_ms.len() <= ATTEMPTS_MAX;
         if !within {
             return Judgement::BeyondLimits;
+        }
+        if person.is_leased && bridge::leased(&self.shells[gateway].core, person.account) < full {
+            return Judgement::NoLease;
         }
         if self.oracle.exposure[gateway] + full > self.oracle.budget {
             return Judgement::BeyondBudget;

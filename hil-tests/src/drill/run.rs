@@ -249,7 +249,7 @@ impl World<'_> {
             sum.credits_pending = sum.credits_pending.saturating_add(balance.credits_pending);
             sum.credits_posted = sum.credits_posted.saturating_add(balance.credits_posted);
         }
-        let theirs: BTreeMap<Account, Balance> = self.hub.core.book().balances().map(|(a, b)| (*a, *b)).collect();
+        let theirs: BTreeMap<Account, Balance> = self.hub.lines.balances().map(|(a, b)| (*a, *b)).collect();
         let nothing = Balance::default();
         let mut accounts: Vec<&Account> = ours.keys().chain(theirs.keys()).collect();
         accounts.sort_unstable();

@@ -256,6 +256,7 @@ const fn who(judgement: Judgement) -> &'static str {
         Judgement::Left => "left",
         Judgement::BeyondLimits => "beyond_limits",
         Judgement::BeyondBudget => "beyond_budget",
+        Judgement::NoLease => "no_lease",
         Judgement::OldList => "old_list",
     }
 }
