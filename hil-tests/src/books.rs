@@ -59,7 +59,13 @@ pub struct Books {
     /// Sessions whose money was set aside.
     #[serde(skip)]
     pub holds: BTreeSet<String>,
+    /// Sessions that the operator pays for: emergency credit.
+    #[serde(skip)]
+    pub gifts: BTreeSet<String>,
 }
+
+/// Who pays for emergency credit.
+const GIFTS: &str = "loss:emergency";
 
 /// Compares two exports.
 ///
@@ -102,6 +108,9 @@ fn tally(lines: &[Line], books: &mut Books) {
         match line.phase.as_str() {
             "pending" => {
                 books.held += line.amount;
+                if line.debit == GIFTS {
+                    books.gifts.insert(line.session.clone());
+                }
                 if !books.holds.insert(line.session.clone()) {
                     books.records_doubled += 1;
                 }

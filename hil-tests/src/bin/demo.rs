@@ -323,6 +323,8 @@ struct Outcome {
     refused: BTreeMap<(String, String), usize>,
     good_users_refused: usize,
     bad_users_granted: usize,
+    /// Strangers who were given water while the cloud was away (semantics, step 10).
+    emergency_credit: usize,
     unanswered: usize,
     charged_differently: usize,
     delivered_without_grant: u64,
@@ -343,6 +345,7 @@ impl Outcome {
             refused: BTreeMap::new(),
             good_users_refused: 0,
             bad_users_granted: 0,
+            emergency_credit: 0,
             unanswered: 0,
             charged_differently: 0,
             delivered_without_grant: 0,
@@ -391,9 +394,12 @@ impl Outcome {
                 let bad = match standing {
                     Standing::Good => false,
                     Standing::Never => outage,
-                    Standing::Invalid | Standing::Revoked | Standing::Unknown => true,
+                    // The law gives a stranger two litres a day, at a dispenser and at the operator's cost.
+                    Standing::Unknown => !(books.gifts.contains(&row.session) && row.kind == "dispenser"),
+                    Standing::Invalid | Standing::Revoked => true,
                 };
                 self.bad_users_granted += usize::from(bad);
+                self.emergency_credit += usize::from(standing == Standing::Unknown && !bad);
             }
             (None, false) => self.unanswered += usize::from(!row.abandoned),
         }
@@ -427,6 +433,7 @@ impl Outcome {
             "refusals": self.refused.iter().map(|((who, why), n)| (format!("{who}: {why}"), n)).collect::<BTreeMap<_, _>>(),
             "good_users_refused": self.good_users_refused,
             "bad_users_granted": self.bad_users_granted,
+            "emergency_credit": self.emergency_credit,
             "unanswered": self.unanswered,
             "charged_differently": self.charged_differently,
             "delivered_without_grant": self.delivered_without_grant,
@@ -460,6 +467,10 @@ impl Outcome {
         }
         row("good users refused", self.good_users_refused.to_string());
         row("bad users granted", self.bad_users_granted.to_string());
+        row(
+            "  strangers given water on emergency credit",
+            self.emergency_credit.to_string(),
+        );
         for ((who, why), count) in &self.refused {
             row(&format!("  refused, {who}: {why}"), count.to_string());
         }
