@@ -272,7 +272,8 @@ impl World<'_> {
             let leases = leases.filter(|(key, _)| own(key)).map(|(_, balance)| balance);
             customer
                 .chain(leases)
-                .map(|balance| balance.debits_posted.0)
+                // What goes into a lease and comes back is nobody's gain.
+                .map(|balance| balance.debits_posted.0 - balance.credits_posted.0)
                 .sum::<i64>()
         };
         lines
