@@ -4,6 +4,7 @@
 
 pub mod books;
 pub mod cloud_sim;
+pub mod drill;
 pub mod fleet;
 pub mod look;
 pub mod process;

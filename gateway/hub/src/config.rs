@@ -19,11 +19,11 @@ use serde::Deserialize;
 use crate::{control, core::Settings};
 
 /// Default size of a lease, in minor units: the dearest session of the default limits.
-const LEASE_SLICE_DEFAULT: i64 = 600;
+pub const LEASE_SLICE_DEFAULT: i64 = 600;
 /// A larger slice is a whole balance, in minor units.
 const LEASE_SLICE_MAX: i64 = 1_000_000;
 /// Default validity of a lease: as long as a list gives any credit.
-const LEASE_HOURS_DEFAULT: u64 = 7 * 24;
+pub const LEASE_HOURS_DEFAULT: u64 = 7 * 24;
 /// A year.
 const LEASE_HOURS_MAX: u64 = 365 * 24;
 /// Default age at which the list is published again: well below the 72 h during which gateways trust it in full.

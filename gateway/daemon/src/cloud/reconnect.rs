@@ -21,16 +21,24 @@ pub struct Reconnect {
     ceiling_max: Duration,
     ceiling: Duration,
     recent: VecDeque<Instant>,
+    random: fastrand::Rng,
 }
 
 impl Reconnect {
     /// Waits of at most `max_s` seconds, or as long as the limit of attempts makes it.
     #[must_use]
-    pub const fn new(max_s: u64) -> Self {
+    pub fn new(max_s: u64) -> Self {
+        Self::with_seed(max_s, fastrand::u64(..))
+    }
+
+    /// As well, with waits that the seed alone decides.
+    #[must_use]
+    pub fn with_seed(max_s: u64, seed: u64) -> Self {
         Self {
             ceiling_max: Duration::from_secs(max_s),
             ceiling: CEILING_FIRST,
             recent: VecDeque::new(),
+            random: fastrand::Rng::with_seed(seed),
         }
     }
 
@@ -39,7 +47,7 @@ impl Reconnect {
         let ceiling = self.ceiling.min(self.ceiling_max).max(LEAST);
         self.ceiling = self.ceiling_max.min(ceiling * 2);
         let least_ms = LEAST.as_millis() as u64;
-        let wait_ms = fastrand::u64(least_ms..=ceiling.as_millis() as u64);
+        let wait_ms = self.random.u64(least_ms..=ceiling.as_millis() as u64);
         let mut at = now + Duration::from_millis(wait_ms);
         if self.recent.len() >= ATTEMPTS_MAX
             && let Some(first) = self.recent.pop_front()
