@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use gateway_core::{
-    Config, Effect, Event, Gateway, Input, Rule, Told,
+    Config, Effect, Event, Gateway, Input, Instruments, Rule, Told,
     config::{DeviceConfig, Limits},
 };
 use hub::core::{Catalogue, Content, RevocationSpec, TokenSpec};
@@ -72,6 +72,8 @@ pub(super) fn config<'a>(
         },
         offset_min: scenario.offset_min,
         gateway: Some(gateway_id(gateway)),
+        // Nobody pays with instruments here; the simulation of the core has them.
+        instruments: Instruments::default(),
     }
 }
 

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use gateway_core::{Decision, Event, Gateway, Input, Now, Said, Told};
+use gateway_core::{Decision, Event, Gateway, Input, Now, Presented, Said, Told};
 use proto::{
     codec,
     id::{DeviceId, Hash, TokenKey},
     link::{LedgerRecord, chain},
-    message::{Authorize, ClockQuality},
+    message::{Authorize, ClockQuality, Redeemed},
     seal::{Counter, Direction, FRAME_BYTES_MAX, SealKey},
     topic::{self, Down, Up},
 };
@@ -88,12 +88,23 @@ impl Shell {
             Up::Hello => Said::Hello(codec::decode(body).ok()?),
             Up::Authorize => {
                 let authorize: Authorize = codec::decode(body).ok()?;
+                let (token, presented) = Presented::of(authorize.token, &authorize.instrument);
                 Said::Authorize {
                     session: authorize.session,
                     outlet: authorize.outlet,
-                    token: authorize.token.hash(&TOKEN_KEY),
+                    token: token.hash(&TOKEN_KEY),
                     units_wished: authorize.units_wished,
                     register: authorize.register,
+                    presented,
+                }
+            }
+            Up::Redeemed => {
+                let redeemed: Redeemed = codec::decode(body).ok()?;
+                let (token, presented) = Presented::of(redeemed.token.clone(), &redeemed.instrument);
+                Said::Redeemed {
+                    redeemed: Box::new(redeemed),
+                    token: token.hash(&TOKEN_KEY),
+                    presented,
                 }
             }
             Up::Started => Said::Started(codec::decode(body).ok()?),

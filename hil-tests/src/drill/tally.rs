@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
     id::{Kind, TokenHash},
-    message::RefusalReason,
 };
 
 use super::{
@@ -226,23 +225,7 @@ fn reason(outcome: Outcome) -> &'static str {
         Outcome::Granted => "granted",
         Outcome::Unavailable => "unavailable",
         Outcome::NoAnswer => "no_answer",
-        Outcome::Refused(reason) => match reason {
-            RefusalReason::Other => "other",
-            RefusalReason::DeviceState => "device_state",
-            RefusalReason::Revoked => "revoked",
-            RefusalReason::Rate => "rate",
-            RefusalReason::Replay => "replay",
-            RefusalReason::Concurrent => "concurrent",
-            RefusalReason::OnlineRequired => "online_required",
-            RefusalReason::Unknown => "unknown",
-            RefusalReason::Denied => "denied",
-            RefusalReason::Invalid => "invalid",
-            RefusalReason::NoCredit => "no_credit",
-            RefusalReason::ListExpired => "list_expired",
-            RefusalReason::NoTariff => "no_tariff",
-            RefusalReason::Version => "version",
-            RefusalReason::Storage => "storage",
-        },
+        Outcome::Refused(reason) => reason.word(),
     }
 }
 
