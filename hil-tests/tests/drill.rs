@@ -15,12 +15,12 @@ const SMALL: u64 = if cfg!(debug_assertions) { 6_000 } else { 30_000 };
 fn find(name: &str) -> Scenario {
     shipped::find(name)
         .unwrap_or_else(|| panic!("no drill {name}"))
-        .unwrap()
+        .expect("shipped drills can be read")
 }
 
 fn replay(name: &str, seed: u64) -> Report {
     let scenario = find(name).scaled(SMALL);
-    let report = drill::run(&scenario, seed, false).unwrap();
+    let report = drill::run(&scenario, seed, false).expect("a shipped drill can be replayed");
     let failed: Vec<_> = report.failed().collect();
     assert!(
         failed.is_empty(),

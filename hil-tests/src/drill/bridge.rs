@@ -26,6 +26,7 @@ use super::{
 };
 
 /// What a core wants done.
+#[expect(clippy::large_enum_variant, reason = "done at once, never kept")]
 pub(super) enum Act {
     Send(DeviceId, Told),
     RaiseCounter(DeviceId, u64),

@@ -175,7 +175,7 @@ impl World<'_> {
                 period_ms,
                 code,
             }) => {
-                let bad_time = period_ms == 0 || self.since_begin_ms() / period_ms.max(1) % 2 == 0;
+                let bad_time = period_ms == 0 || (self.since_begin_ms() / period_ms.max(1)).is_multiple_of(2);
                 if bad_time && spread(number) % 100 < u64::from(percent) {
                     self.trouble(gateway, connection, &request, code, "ServiceUnavailable");
                 } else {

@@ -268,7 +268,10 @@ impl World<'_> {
                 Screen::Begin { .. } | Screen::Delivering { .. } => Some(Outcome::Granted),
                 Screen::Refused { reason, .. } => Some(Outcome::Refused(reason)),
                 Screen::Unavailable | Screen::Faulted(_) | Screen::Recovering => Some(Outcome::Unavailable),
-                Screen::Ended { reason, .. } if reason == StopReason::Abandoned => Some(Outcome::NoAnswer),
+                Screen::Ended {
+                    reason: StopReason::Abandoned,
+                    ..
+                } => Some(Outcome::NoAnswer),
                 Screen::Ended { .. } | Screen::Receipt { .. } | Screen::Free | Screen::Asking => None,
             };
             if let Some(outcome) = outcome {

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::{
-    id::{Kind, TokenHash},
-};
+use proto::id::{Kind, TokenHash};
 
 use super::{
     oracle::{Judgement, Outcome, SESSION_MONEY_MAX},
