@@ -2,6 +2,7 @@
 //! key. `deploy/config/holdfast.toml` documents every key.
 
 mod health;
+mod secrets;
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +15,15 @@ use gateway_core::{
     config::{Config as CoreConfig, DeviceConfig, KindLimits, Limits},
 };
 use proto::{
-    id::{AccountId, DeviceId, GatewayId, Kind, Name, TokenKey},
-    instrument::{Enrolment, TotpKey},
+    id::{DeviceId, GatewayId, Kind, Name, TokenKey},
     message::OUTLETS_MAX,
     money::{Money, Units},
     seal::PairSecret,
     trust::IssuerKey,
 };
 use serde::Deserialize;
+
+use self::secrets::{SecretsFile, check_mode, enrolments};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -219,29 +221,6 @@ struct KindSection {
     invalidation_units: Option<u64>,
 }
 
-/// The secrets file as written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SecretsFile {
-    token_key: String,
-    link: Option<String>,
-    broker_password: Option<String>,
-    monitor_password: Option<String>,
-    #[serde(default)]
-    devices: BTreeMap<String, String>,
-    #[serde(default)]
-    codes: Vec<CodeSection>,
-}
-
-/// An account with one-time codes.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CodeSection {
-    account: u64,
-    key: String,
-    limit: i64,
-}
-
 /// How devices are reached.
 #[derive(Clone, Debug)]
 pub enum DeviceSide {
@@ -419,43 +398,6 @@ fn parse<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {
         path: path.to_owned(),
         error: Box::new(error),
     })
-}
-
-fn check_mode(path: &Path) -> Result<(), ConfigError> {
-    use std::os::unix::fs::PermissionsExt;
-    let metadata = std::fs::metadata(path).map_err(|error| ConfigError::Read {
-        path: path.to_owned(),
-        error,
-    })?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
-        Ok(())
-    } else {
-        Err(ConfigError::Permissions {
-            path: path.to_owned(),
-            mode,
-        })
-    }
-}
-
-fn enrolments(check: &Checker<'_>, sections: &[CodeSection]) -> Result<BTreeMap<AccountId, Enrolment>, ConfigError> {
-    let mut enrolments = BTreeMap::new();
-    for (i, section) in sections.iter().enumerate() {
-        let key = format!("codes[{i}]");
-        let (account, limit) = (section.account, Money(section.limit));
-        if account == 0 || limit <= Money::ZERO {
-            return check.fail(&key, "account and limit are above zero");
-        }
-        let enrolment = Enrolment {
-            account,
-            key: TotpKey(check.bytes(&format!("{key}.key"), &section.key)?),
-            limit,
-        };
-        if enrolments.insert(account, enrolment).is_some() {
-            return check.fail(&key, format_args!("account {account} stands here twice"));
-        }
-    }
-    Ok(enrolments)
 }
 
 type Devices = (BTreeMap<DeviceId, DeviceConfig>, BTreeMap<DeviceId, PairSecret>);

@@ -48,6 +48,13 @@ pub(super) struct Person {
     not_before_ms: u64,
 }
 
+impl Person {
+    /// Has not been at an outlet since the drill began.
+    pub(super) const fn is_unseen(&self) -> bool {
+        self.open == 0 && self.not_before_ms == 0
+    }
+}
+
 /// One person at one outlet.
 #[derive(Clone, Debug)]
 pub(super) struct Visit {

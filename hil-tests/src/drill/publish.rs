@@ -25,8 +25,12 @@ impl World<'_> {
             }
             Published::Leavers { percent } => {
                 let leaving = self.persons.len() * usize::from(percent) / 100;
-                for _ in 0..leaving {
-                    let user = self.people_rng.usize(..self.persons.len());
+                // Who really leaves has not been seen lately; a list without people who were here today is set aside.
+                let mut away: Vec<usize> = (0..self.persons.len())
+                    .filter(|user| self.persons[*user].is_unseen())
+                    .collect();
+                self.people_rng.shuffle(&mut away);
+                for user in away.into_iter().take(leaving) {
                     self.persons[user].has_left = true;
                 }
                 let tokens = Some(bridge::tokens(&self.persons));

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use super::scenario::{Check, Relation};
 
 /// Every number that a check can name.
-pub const NUMBERS: [&str; 40] = [
+pub const NUMBERS: [&str; 41] = [
     "good_users_refused",
     "revoked_users_granted",
     "trust_evicted",
@@ -47,6 +47,7 @@ pub const NUMBERS: [&str; 40] = [
     "hub_peak_after_a_second",
     "good_tokens_blamed",
     "list_entries",
+    "leavers_listed",
     "lists_adopted",
 ];
 

@@ -375,6 +375,13 @@ impl World<'_> {
             .map(|shell| shell.core.trust().tokens())
             .min()
             .unwrap_or(0);
+        let leavers_listed = (self.shells.iter())
+            .map(|shell| {
+                let left = self.persons.iter().filter(|person| person.has_left);
+                left.filter(|person| bridge::trusts(&shell.core, &person.hash)).count()
+            })
+            .max()
+            .unwrap_or(0);
         let served: u64 = tally.served;
         let refused: u64 = tally.refusals.values().sum();
         let value = |name: &'static str| -> i64 {
@@ -418,6 +425,7 @@ impl World<'_> {
                 "hub_peak_after_a_second" => peak(false),
                 "good_tokens_blamed" => self.good_tokens_blamed(),
                 "list_entries" => list_entries as i64,
+                "leavers_listed" => leavers_listed as i64,
                 "lists_adopted" => oracle.lists_adopted as i64,
                 other => unreachable!("{other} is a number that nobody computes"),
             }

@@ -130,7 +130,8 @@ mod tests {
         check("17:39", Ok(69));
         check("00:10:00", Ok(460));
         check("+1h9m", Ok(69));
-        check("+ 1h", Err("no duration"));
+        check("+ 1h", Ok(60));
+        check("+1 h", Err("no duration"));
         check("+25h", Err("after the end"));
         check("24:00", Err("no time"));
         check("1739", Err("no time"));
