@@ -137,8 +137,8 @@ pub enum Alarm {
         /// What is wrong.
         fault: proto::instrument::Fault,
     },
-    /// A device redeemed a revoked instrument by itself. The session stands.
-    #[error("{device} redeemed instrument {number} by itself, and it is revoked")]
+    /// A device redeemed an instrument by itself, and either of the two is revoked. The session stands.
+    #[error("{device} redeemed instrument {number} by itself, and the device or the instrument is revoked")]
     RedeemedRevoked {
         /// Who.
         device: DeviceId,

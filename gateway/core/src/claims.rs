@@ -47,6 +47,18 @@ impl Claims {
         register < self.upto && !self.gaps.iter().any(|gap| gap.from <= register && register < gap.upto)
     }
 
+    /// Whether a session that started here shows a register that was set back: what it delivers is claimed by others. Of
+    /// one that is over, what it delivered counts: told late, it may have ended where the next one began.
+    pub(crate) fn clashes(&self, start: Units, end: Option<Units>) -> bool {
+        match end {
+            Some(end) => {
+                let own = Interval { from: start, upto: end };
+                self.free(&own) < end.since(start)
+            }
+            None => self.covers(start),
+        }
+    }
+
     /// Claims what is free of an interval.
     pub(crate) fn claim(&mut self, interval: &Interval) {
         let Interval { from, upto } = *interval;
@@ -117,6 +129,28 @@ mod tests {
         check(&[(20, 30), (40, 50), (0, 60)], &[10, 10, 40]);
         check(&[(50, 60), (0, 50)], &[10, 50]);
         check(&[(5, 5), (7, 7), (0, 9)], &[0, 0, 9]);
+    }
+
+    #[test]
+    fn a_register_set_back_is_no_session_told_late() {
+        let mut claims = Claims::default();
+        claims.claim(&interval((50, 60)));
+        let check = |start, end: Option<u64>, expected| {
+            assert_eq!(
+                claims.clashes(Units(start), end.map(Units)),
+                expected,
+                "{start} {end:?}"
+            );
+        };
+        check(60, None, false);
+        check(55, None, true);
+        check(50, None, true);
+        check(40, None, false);
+        check(40, Some(50), false);
+        check(50, Some(50), false);
+        check(55, Some(55), false);
+        check(40, Some(51), true);
+        check(55, Some(58), true);
     }
 
     #[test]

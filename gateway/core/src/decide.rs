@@ -370,16 +370,22 @@ impl<'a> Draft<'a> {
             .filter(|session| session.is_open() && session.request.device == *device)
             .ok_or(Ignored::NotOpen(started.session))?;
         if !session.started {
-            self.prove_start(session, started.register_start, Some(started.proof));
+            self.prove_start(session, started.register_start, None, Some(started.proof));
         }
         Ok(())
     }
 
-    /// Returns the session as it is with the proof.
-    fn prove_start(&mut self, session: &Session, register_start: Units, proof: Option<StartProof>) -> Session {
+    /// Returns the session as it is with the proof. `end`: where the register stood when it was over.
+    fn prove_start(
+        &mut self,
+        session: &Session,
+        register_start: Units,
+        end: Option<Units>,
+        proof: Option<StartProof>,
+    ) -> Session {
         let (device, outlet) = (session.request.device, session.request.outlet);
         let claims = self.gateway.claims(&device, outlet);
-        if let Some(claims) = claims.filter(|claims| claims.covers(register_start)) {
+        if let Some(claims) = claims.filter(|claims| claims.clashes(register_start, end)) {
             let (found, billed) = (register_start.0, claims.upto.0);
             self.alarm(Alarm::Register {
                 device,
@@ -417,7 +423,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         if !session.started {
-            self.prove_start(session, meter.register_start, None);
+            self.prove_start(session, meter.register_start, None, None);
         }
         self.event(Event::Metered(Metered {
             session: meter.session,
@@ -461,7 +467,7 @@ impl<'a> Draft<'a> {
         let mut session = session.clone();
         let delivered = stop.register_end > stop.register_start;
         if (stop.started || delivered) && !session.started {
-            session = self.prove_start(&session, stop.register_start, None);
+            session = self.prove_start(&session, stop.register_start, Some(stop.register_end), None);
         }
         let reading = Reading {
             register: stop.register_end.max(session.register_last),

@@ -187,7 +187,8 @@ impl Draft<'_> {
         for fault in faults {
             self.redeemed_alarm(&request.device, redeemed.number, fault);
         }
-        if self.gateway.trust.is_revoked(&request.token) {
+        let trust = &self.gateway.trust;
+        if trust.is_revoked(&request.token) || trust.is_device_revoked(&request.device) {
             self.alarm(Alarm::RedeemedRevoked {
                 device: request.device,
                 number: redeemed.number,

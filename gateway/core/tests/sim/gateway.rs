@@ -221,10 +221,14 @@ impl World {
                 Alarm::PolicySetAside { .. } => self.hit(Mark::PolicySetAside),
                 Alarm::RecordQuarantined { .. } => self.hit(Mark::RecordSetAside),
                 Alarm::RecordDisputed { .. } => self.hit(Mark::RecordDisputed),
-                Alarm::RedeemedRevoked { .. }
-                | Alarm::Diverged { .. }
-                | Alarm::Epoch { .. }
-                | Alarm::Register { .. } => {
+                Alarm::RedeemedRevoked { device, .. } => {
+                    assert!(
+                        self.auditor.is_device_revoked(&device),
+                        "an alarm without a cause: {alarm}"
+                    );
+                    self.hit(Mark::RedeemedRevoked);
+                }
+                Alarm::Diverged { .. } | Alarm::Epoch { .. } | Alarm::Register { .. } => {
                     panic!("an alarm without a cause: {alarm}")
                 }
             },

@@ -17,7 +17,7 @@ marks! {
     GrantByCloud, GrantByList, GrantByCachedAccept, GrantAtHalfCaps, GrantWhileLocal, GrantOnEmergencyCredit,
     GrantByFreeVend, AskedAgainAtLowerCount,
     // Instruments.
-    GrantByVoucher, GrantByKeypad, RemainderDrawn, RedeemedAlone, RedeemedTold, RedeemedSpentAlready,
+    GrantByVoucher, GrantByKeypad, RemainderDrawn, RedeemedAlone, RedeemedTold, RedeemedSpentAlready, RedeemedRevoked,
     RefusedForged, RefusedElsewhere, RefusedReplay, RefusedLockedOut, RefusedClock,
     // Refusals, by reason.
     RefusedDeviceState, RefusedRevoked, RefusedRate, RefusedOutageCount, RefusedConcurrent, RefusedOnlineRequired,

@@ -50,6 +50,8 @@ pub(super) struct Instruments {
     alone: BTreeMap<SessionId, (usize, u64)>,
     /// Numbers of which the gateway said that they were drawn upon too often.
     alarmed: BTreeSet<u64>,
+    /// Numbers of which more was granted by devices alone than was left then.
+    overdrawn: BTreeSet<u64>,
     clock: Option<Now>,
 }
 
@@ -128,7 +130,7 @@ impl Auditor {
         *self.instruments.failures.entry(*device).or_default() += 1;
     }
 
-    pub(super) fn granted_instrument(&self, e: &Granted, marks: &mut Marks) {
+    pub(super) fn granted_instrument(&mut self, e: &Granted, marks: &mut Marks) {
         let number = e.terms.evidence.instrument;
         let sold = self.instruments.sold.get(&number);
         let sold = sold.unwrap_or_else(|| panic!("granted on what nobody sold: {e:?}"));
@@ -145,6 +147,9 @@ impl Auditor {
         if e.terms.evidence.mode == MODE_ALONE {
             marks.hit(Mark::RedeemedTold);
             assert!(self.is_alone(&e.request.session), "the device never said so: {e:?}");
+            if e.terms.money_max.0 > self.instruments.left(number) {
+                self.instruments.overdrawn.insert(number);
+            }
             return;
         }
         let left = self.instruments.left(number);
@@ -217,8 +222,10 @@ impl Auditor {
     /// The gateway says that something is wrong with what a device redeemed by itself. It must be.
     pub(crate) fn redeemed_wrongly(&mut self, number: u64, fault: Fault) {
         assert_eq!(fault, Fault::Spent, "instrument {number} was redeemed by itself");
-        let left = self.instruments.left(number);
-        assert!(left < 0, "instrument {number} has {left} left");
+        assert!(
+            self.instruments.overdrawn.contains(&number),
+            "instrument {number} had enough left"
+        );
         self.instruments.alarmed.insert(number);
     }
 

@@ -108,7 +108,7 @@ impl Auditor {
         self.ring.scopes.contains(&Subject::Account(account))
     }
 
-    pub(super) fn is_device_revoked(&self, device: &proto::id::DeviceId) -> bool {
+    pub(crate) fn is_device_revoked(&self, device: &proto::id::DeviceId) -> bool {
         self.ring.scopes.contains(&Subject::Device(*device))
     }
 
