@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 
 use hub::{
     artifacts::Press,
-    core::{Catalogue, Content, Effect, Hub, Input, TokenSpec},
+    core::{Catalogue, Content, Effect, Hub, Input, LIST_LEAST_S, Now, Order, TokenSpec},
 };
 use proto::{
     artifact::{
         LIST_REMOVED_MAX, ListEntry, Reason, Subject, check_trailer, list_with, verify_keys, verify_list,
         verify_revocations,
     },
-    id::TokenHash,
+    book::Account,
+    id::{Kind, SessionId, TokenHash},
     link::{ArtifactPart, Ask, Verdict},
     money::Money,
     trust::{ArtifactKind, Issuer, IssuerKey, KeyId},
@@ -251,4 +252,47 @@ fn the_key_that_signs_is_published_when_gateways_cannot_know_it() {
     let whole: &Hub = &kept.hub;
     assert_eq!(*whole, replayed(&kept.events));
     assert_eq!(*whole, restored(whole));
+}
+
+/// Balances move with every lease and every debt; a list for each of them would be one a second.
+#[test]
+fn what_moves_by_itself_is_published_every_five_minutes() {
+    let mut hub = open_hub();
+    let at = |s: u64| Now { wall_s: NOW.wall_s + s };
+    let publishes = |decision: hub::core::Decision| {
+        let list = |effect: &&Effect| {
+            matches!(
+                effect,
+                Effect::Announce {
+                    kind: ArtifactKind::List,
+                    ..
+                }
+            )
+        };
+        decision.effects.iter().filter(list).count()
+    };
+    let gift = || {
+        Input::Order(Order::Move {
+            debit: Account::Revenue(Kind::Charger),
+            credit: Account::Customer(ACCOUNT),
+            amount: Money(1),
+            session: SessionId::ZERO,
+            reason: "a test".to_owned(),
+        })
+    };
+    hub.step(at(1), &SETTINGS, &gift());
+    for s in 1..LIST_LEAST_S {
+        assert_eq!(publishes(hub.step(at(s), &SETTINGS, &Input::Tick)), 0, "after {s} s");
+    }
+    assert_eq!(publishes(hub.step(at(LIST_LEAST_S), &SETTINGS, &Input::Tick)), 1);
+    assert_eq!(publishes(hub.step(at(LIST_LEAST_S + 1), &SETTINGS, &Input::Tick)), 0);
+    // What the operator imports does not wait.
+    let wanted = catalogue([(token(1), spec()), (token(2), spec())]);
+    assert_eq!(
+        publishes(hub.step(at(LIST_LEAST_S + 2), &SETTINGS, &Input::Import(wanted))),
+        1
+    );
+    // A clock that is set back does not stop it.
+    hub.step(at(0), &SETTINGS, &gift());
+    assert_eq!(publishes(hub.step(at(0), &SETTINGS, &Input::Tick)), 1);
 }

@@ -30,7 +30,7 @@ pub use changes::{ListChanges, ListStep};
 pub use conflict::{About, Adjustment, Case, Class, Conflicts, Order, OrderRefusal};
 pub use event::{Event, RecordKey};
 pub use lease::{LeaseKey, LeaseRow};
-pub use publish::PublishedList;
+pub use publish::{LIST_LEAST_S, PublishedList};
 pub use revocation::LogEntry;
 pub use state::{
     Dispute, GatewayRow, Hub, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow, TokenRow,

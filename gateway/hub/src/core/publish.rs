@@ -9,6 +9,10 @@ use proto::{
 
 use super::{Decision, Effect, Event, Hub, Now, Settings, TokenRow, state::REVOCATION_WINDOW};
 
+/// The list follows balances, leases and debts at most so often, in seconds; what the operator imports and what is revoked
+/// does not wait. A gateway writes each list that it adopts to its flash.
+pub const LIST_LEAST_S: u64 = 300;
+
 /// A full list as it is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishedList {
@@ -99,7 +103,9 @@ impl Hub {
             decision.events.push(Event::TariffsPublished { revision });
             announce(decision, ArtifactKind::Tariffs, revision, 0);
         }
-        if self.list_stale || changes.list || changes.revocations > 0 {
+        let is_due = |list: &PublishedList| now.wall_s.abs_diff(list.issued_s) >= LIST_LEAST_S;
+        let stale = self.list_stale && self.list.as_ref().is_none_or(is_due);
+        if stale || changes.list || changes.revocations > 0 {
             let base = self.list.as_ref().map_or(0, |list| list.revision);
             let revision = base + 1;
             decision.events.push(Event::ListPublished {
