@@ -145,6 +145,7 @@ fn answer(b: &mut Bench, redeemed: &Redeemed) {
         tariff: redeemed.tariff.clone(),
         tariff_hash: redeemed.tariff.hash(),
         decision: 12,
+        stop_tokens: heapless::Vec::new(),
     };
     b.tell(Down::Grant, &grant);
 }

@@ -7,6 +7,12 @@ mod process_support;
 use std::process::Output;
 
 use process_support::{SEED, Site};
+use proto::{
+    id::Kind,
+    instrument::{KeypadKey, ReplayWindow, Scope, Voucher},
+    money::Money,
+    trust::Issuer,
+};
 
 fn check(output: &Output, code: i32, words: &[&str]) {
     let text = format!(
@@ -433,4 +439,97 @@ fn the_operator_corrects_the_books_by_entries_with_a_reason() {
         &["\"credits_posted\":200", "\"arrears\":0"],
     );
     check(&site.command(&with(&["--reason", "late"])), 69, &["no hub answers"]);
+}
+
+fn lines(output: &Output) -> Vec<String> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_voucher_of_the_command_line_is_believed_by_who_pins_the_issuer() {
+    let site = Site::new();
+    let order = "issue voucher --config hub.toml --site campus --kind washer --amount 600 --until 1775001599";
+    let issue = |order: &str| site.command(&order.split(' ').collect::<Vec<_>>());
+    let printed = lines(&issue(order));
+    let number: u64 = printed[0].strip_prefix("voucher ").unwrap().parse().unwrap();
+    let envelope: Vec<u8> = (0..printed[1].len() / 2)
+        .map(|i| u8::from_str_radix(&printed[1][2 * i..2 * i + 2], 16).unwrap())
+        .collect();
+    let issuer = Issuer::from_seed(&process_support::ISSUER_SEED);
+    let voucher = Voucher::open(&envelope, &[issuer.key()]).unwrap();
+    assert_eq!(
+        (voucher.number, voucher.scope, voucher.place.as_str()),
+        (number, Scope::Site, "campus")
+    );
+    assert_eq!(
+        (voucher.kind, voucher.amount, voucher.currency),
+        (Kind::Washer, Money(600), 156)
+    );
+    assert_eq!((voucher.not_before_s, voucher.not_after_s), (0, 1_775_001_599));
+    let at_one = order.replace("--site campus", "--device washer-12");
+    assert_ne!(lines(&issue(&at_one))[0], printed[0], "each has a number of its own");
+    let wrong: [(&str, &str, i32, &str); 5] = [
+        ("--amount 600", "--amount 0", 65, "above zero"),
+        ("--until 1775001599", "--until 0", 65, "must end"),
+        ("--kind washer", "--kind oven", 64, "one of charger, washer, dispenser"),
+        ("--site campus ", "", 64, "--site"),
+        ("hub.toml", "nowhere.toml", 78, "nowhere.toml"),
+    ];
+    for (of, by, code, word) in wrong {
+        check(&issue(&order.replace(of, by)), code, &[word]);
+    }
+}
+
+#[test]
+fn no_keypad_token_is_sold_twice() {
+    let site = Site::new();
+    let key = KeypadKey([7; 32]);
+    site.write("w.key", &format!("{}\n", process_support::hex(&key.0)));
+    let issue = |amount: &str| {
+        let words = ["issue", "keypad", "--key-file", "w.key", "--counter-file", "w.counter"];
+        site.command(&[&words[..], &["--amount", amount]].concat())
+    };
+    let mut window = ReplayWindow::default();
+    for counter in 1..=3 {
+        let printed = lines(&issue("600"));
+        assert_eq!(printed[0], format!("keypad token {counter}"));
+        let digits: String = printed[1].chars().filter(char::is_ascii_digit).collect();
+        let token = key.open(digits.as_bytes(), &window).unwrap();
+        assert_eq!((token.counter, token.class.amount()), (counter, Money(600)));
+        window.force(token.counter);
+    }
+    check(&issue("601"), 65, &["601", "50, 100"]);
+    assert_eq!(std::fs::read_to_string(site.path("w.counter")).unwrap().trim(), "3");
+    site.write("w.counter", "three");
+    check(&issue("600"), 65, &["w.counter", "no counter"]);
+    site.write("w.counter", &u32::MAX.to_string());
+    check(&issue("600"), 65, &["w.counter"]);
+    site.write("w.key", "short");
+    check(&issue("600"), 65, &["w.key", "64 hexadecimal digits"]);
+}
+
+#[test]
+fn a_secret_of_codes_is_for_the_gateway_and_for_the_app() {
+    let site = Site::new();
+    let printed = lines(&site.command(&["issue", "code", "--account", "77", "--limit", "150"]));
+    let secrets: toml::Table = printed[..printed.len() - 1].join("\n").parse().unwrap();
+    let code = &secrets["codes"].as_array().unwrap()[0];
+    assert_eq!(
+        (code["account"].as_integer(), code["limit"].as_integer()),
+        (Some(77), Some(150))
+    );
+    assert_eq!(code["key"].as_str().unwrap().len(), 64);
+    assert!(
+        printed
+            .last()
+            .unwrap()
+            .starts_with("otpauth://totp/holdfast:77?secret=")
+    );
+    check(
+        &site.command(&["issue", "code", "--account", "77", "--limit", "0"]),
+        65,
+        &["0"],
+    );
 }

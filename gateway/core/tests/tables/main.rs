@@ -9,6 +9,7 @@ mod classify;
 mod clocks;
 mod gate;
 mod health;
+mod instruments;
 mod invariants;
 mod keys;
 mod lease;
