@@ -75,7 +75,7 @@ pub(crate) fn run(seed: u64, length: Length, trace: bool, marks: &mut Marks) -> 
     world.trace = trace;
     begin(&mut world, long);
     let mut steps = go(&mut world, hostile_ms, |_| false);
-    calm(&mut world);
+    calm(&mut world, length);
     let lost = world.twins.iter().any(|twin| twin.is_lost);
     let end_ms = world.t_ms + if lost { 9 * DAY_MS } else { REST_MS };
     steps += go(&mut world, end_ms, is_at_rest);
@@ -266,9 +266,9 @@ fn happen(world: &mut World, next: Next) {
     }
 }
 
-/// The faults are over. One device in some runs is lost for good.
-fn calm(world: &mut World) {
-    if world.random.chance(1_500) {
+/// The faults are over. One device in some runs is lost for good, and seven days must pass; a brief run has no days.
+fn calm(world: &mut World, length: Length) {
+    if length == Length::Whole && world.random.chance(1_500) {
         let at = world.random.below(world.twins.len() as u64) as usize;
         world.power_cut(at);
         world.twins[at].is_lost = true;
