@@ -19,6 +19,9 @@ pub(crate) struct PolicySeed {
     device_change_ms: u64,
     #[serde(default)]
     master_group: u64,
+    unsigned_disable: Option<String>,
+    #[serde(default)]
+    unsigned_disable_s: u64,
     #[serde(default)]
     classes: Vec<ClassSeed>,
     #[serde(default)]
@@ -72,6 +75,7 @@ impl PolicySeed {
                 units_max: Units(row.units_max),
             })
         };
+        let unsigned_disable = unsigned_disable(self.unsigned_disable.as_deref(), self.unsigned_disable_s)?;
         let policy = Policy {
             revision: 0,
             issued_s: 0,
@@ -89,9 +93,8 @@ impl PolicySeed {
             starts_an_hour_max: self.starts_an_hour_max,
             device_change_ms: self.device_change_ms,
             master_group: self.master_group,
-            // No gateway of this version does more than tell; so a file cannot ask for more.
-            unsigned_disable: UnsignedDisable::Alert,
-            unsigned_disable_s: 0,
+            unsigned_disable,
+            unsigned_disable_s: self.unsigned_disable_s,
             free_vend: self
                 .free_vend
                 .into_iter()
@@ -101,6 +104,29 @@ impl PolicySeed {
         };
         policy.check().map_err(|error| error.to_string())?;
         Ok(policy)
+    }
+}
+
+fn unsigned_disable(word: Option<&str>, s: u64) -> Result<UnsignedDisable, String> {
+    let disable = match word.unwrap_or("alert") {
+        "alert" => UnsignedDisable::Alert,
+        "suspend_after" => UnsignedDisable::SuspendAfter,
+        "immediate" => UnsignedDisable::Immediate,
+        other => {
+            return Err(format!(
+                "unsigned_disable: \"{other}\" is not alert, suspend_after or immediate"
+            ));
+        }
+    };
+    // A time that nobody looks at would be read as one that somebody does.
+    match (disable, s) {
+        (UnsignedDisable::SuspendAfter, 0) => {
+            Err("unsigned_disable_s: suspend_after needs a time above 0 s".to_owned())
+        }
+        (UnsignedDisable::Alert | UnsignedDisable::Immediate, 1..) => Err(format!(
+            "unsigned_disable_s: {s} s have a meaning for suspend_after only"
+        )),
+        _ => Ok(disable),
     }
 }
 

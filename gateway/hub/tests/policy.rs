@@ -12,7 +12,7 @@ use hub::{
 use proto::{
     artifact,
     id::TokenKey,
-    policy::{Class, Policy, PolicyError},
+    policy::{Class, Policy, PolicyError, UnsignedDisable},
     trust::{ArtifactKind, Issuer},
 };
 use support::*;
@@ -92,11 +92,48 @@ fn a_seed_file_says_every_limit() {
         ("lower = 6", "lower = 11", "policy: classes[0].outage_count_lower"),
         ("until_s = 2000", "until_s = 1000", "policy: free_vend[0]"),
         ("master_group", "master_key", "unknown field `master_key`"),
+        (
+            "master_group = 9",
+            "unsigned_disable = \"never\"",
+            "policy: unsigned_disable: \"never\"",
+        ),
+        (
+            "master_group = 9",
+            "unsigned_disable = \"suspend_after\"",
+            "policy: unsigned_disable_s: suspend_after needs",
+        ),
+        (
+            "master_group = 9",
+            "unsigned_disable_s = 60",
+            "policy: unsigned_disable_s: 60 s",
+        ),
     ] {
         assert!(SEED.contains(from), "{from}");
         let error = load(&SEED.replacen(from, to, 1)).unwrap_err();
         assert!(error.contains(words), "{error}");
     }
+}
+
+#[test]
+fn what_an_unsigned_denial_may_do_is_the_operators_word() {
+    let check = |lines: &str, expected: (UnsignedDisable, u64)| {
+        let policy = load(&SEED.replacen("master_group = 9", lines, 1))
+            .unwrap()
+            .policy
+            .unwrap();
+        assert_eq!(
+            (policy.unsigned_disable, policy.unsigned_disable_s),
+            expected,
+            "{lines}"
+        );
+    };
+    check("", (UnsignedDisable::Alert, 0));
+    check("unsigned_disable = \"alert\"", (UnsignedDisable::Alert, 0));
+    check("unsigned_disable = \"immediate\"", (UnsignedDisable::Immediate, 0));
+    check(
+        "unsigned_disable = \"suspend_after\"\nunsigned_disable_s = 900",
+        (UnsignedDisable::SuspendAfter, 900),
+    );
 }
 
 #[test]
