@@ -20,7 +20,9 @@ impl World {
         let now = self.now();
         let decision = self.shell.gateway.decide(&now, input);
         self.ignored = decision.ignored;
-        self.auditor.heard(input, &decision, self.shell.gateway.trust());
+        let settled = self.shell.staged() == 0;
+        self.auditor
+            .heard(input, &decision, self.shell.gateway.trust(), settled);
         self.note(input, &decision);
         if self.trace {
             self.print(input, &decision);
