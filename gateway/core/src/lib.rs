@@ -17,6 +17,7 @@ mod claims;
 pub mod config;
 mod decide;
 pub mod event;
+mod frames;
 mod grounds;
 pub mod health;
 mod instrument;

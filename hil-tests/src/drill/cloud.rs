@@ -1,6 +1,7 @@
 //! What stands between a gateway and its hub, and what it does to what passes. It holds no key: whatever it says itself
 //! is what anybody could say. Only a hub that has lost its own list lies under its seal.
 
+use gateway_core::Capability;
 use proto::{
     id::{SessionId, TokenHash},
     link::{Answer, Ask, Echo, LinkHello, Trouble, Upload, Verdict},
@@ -10,7 +11,7 @@ use proto::{
 use super::{
     link::Lane,
     parse::SLOW_DOWN,
-    scenario::{Capability, Fault},
+    scenario::Fault,
     world::{Next, Says, World},
 };
 

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use gateway_core::{Decision, Event, Gateway, Input, Now, Presented, Said, Told};
+use gateway_core::{Decision, Event, Gateway, Input, Now, Said, Told};
 use proto::{
     codec,
     id::{DeviceId, Hash, TokenKey},
     link::{LedgerRecord, chain},
-    message::{Authorize, ClockQuality, Redeemed},
+    message::ClockQuality,
     seal::{Counter, Direction, FRAME_BYTES_MAX, SealKey},
-    topic::{self, Down, Up},
+    topic,
 };
 
 use super::{
@@ -83,36 +83,7 @@ impl Shell {
         let (device, word) = topic::parse_up(&frame.topic)?;
         let peer = self.peers.get(&device)?;
         let opened = peer.up.open(&frame.topic, &frame.bytes, FRAME_BYTES_MAX).ok()?;
-        let body = opened.body;
-        let said = match word {
-            Up::Hello => Said::Hello(codec::decode(body).ok()?),
-            Up::Authorize => {
-                let authorize: Authorize = codec::decode(body).ok()?;
-                let (token, presented) = Presented::of(authorize.token, &authorize.instrument);
-                Said::Authorize {
-                    session: authorize.session,
-                    outlet: authorize.outlet,
-                    token: token.hash(&TOKEN_KEY),
-                    units_wished: authorize.units_wished,
-                    register: authorize.register,
-                    presented,
-                }
-            }
-            Up::Redeemed => {
-                let redeemed: Redeemed = codec::decode(body).ok()?;
-                let (token, presented) = Presented::of(redeemed.token.clone(), &redeemed.instrument);
-                Said::Redeemed {
-                    redeemed: Box::new(redeemed),
-                    token: token.hash(&TOKEN_KEY),
-                    presented,
-                }
-            }
-            Up::Started => Said::Started(codec::decode(body).ok()?),
-            Up::Meter => Said::Meter(codec::decode(body).ok()?),
-            Up::Stop => Said::Stop(codec::decode(body).ok()?),
-            Up::Status => Said::Status(codec::decode(body).ok()?),
-            Up::CommandAnswer => Said::CommandAnswer(codec::decode(body).ok()?),
-        };
+        let said = Said::decode(word, opened.body, &TOKEN_KEY).ok()?;
         Some(Input::Device {
             device,
             counter: opened.counter,
@@ -123,21 +94,8 @@ impl Shell {
     /// Seals what a device is told.
     fn seal(&mut self, device: &DeviceId, told: &Told) -> Option<(usize, Frame)> {
         let peer = self.peers.get_mut(device)?;
-        let counter = peer.counter.next();
-        let key = &peer.down;
-        let frame = |word, bytes: &dyn Fn(&str) -> Vec<u8>| {
-            let topic = topic::down(device, word);
-            let bytes = bytes(&topic);
-            Frame { topic, bytes }
-        };
-        let frame = match told {
-            Told::Clock(m) => frame(Down::Clock, &|topic| key.seal_vec(topic, counter, m)),
-            Told::Grant(m) => frame(Down::Grant, &|topic| key.seal_vec(topic, counter, m)),
-            Told::Refusal(m) => frame(Down::Refusal, &|topic| key.seal_vec(topic, counter, m)),
-            Told::Receipt(m) => frame(Down::Receipt, &|topic| key.seal_vec(topic, counter, m)),
-            Told::Command(m) => frame(Down::Command, &|topic| key.seal_vec(topic, counter, m)),
-        };
-        Some((peer.at, frame))
+        let (topic, bytes) = told.seal(device, &peer.down, peer.counter.next());
+        Some((peer.at, Frame { topic, bytes }))
     }
 
     fn stage(&mut self, now: &Now, decision: Decision) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway_core::Input;
+use gateway_core::{Capability, Input};
 use hub::{
     config::{LEASE_HOURS_DEFAULT, LEASE_SLICE_DEFAULT},
     core::{Effect, Event, Hub, Now, Settings},
@@ -18,7 +18,7 @@ use super::{
     bridge,
     cloud::Request,
     people::Person,
-    scenario::{Capability, Scenario},
+    scenario::Scenario,
     world::{Next, Says, World},
 };
 

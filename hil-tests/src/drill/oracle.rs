@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use gateway_core::{Event, Gateway};
+use gateway_core::{Capability, Event, Gateway};
 use proto::{
     artifact::Whitelist,
     id::{AccountId, Kind, SessionId, TokenHash},
@@ -15,7 +15,7 @@ use proto::{
 use super::{
     bridge,
     people::Person,
-    scenario::{Capability, Scenario, kind_index},
+    scenario::{Scenario, kind_index},
     world::World,
 };
 

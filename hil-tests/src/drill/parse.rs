@@ -1,11 +1,12 @@
 //! From a file to a [`Scenario`]. Every error names the line, or the key and what is wrong with it.
 
+use gateway_core::Capability;
 use proto::id::Name;
 use serde::Deserialize;
 
 use super::{
     report,
-    scenario::{Capability, Check, Condition, Fault, Happening, ListFlaw, People, Published, Relation, Scenario, Site},
+    scenario::{Check, Condition, Fault, Happening, ListFlaw, People, Published, Relation, Scenario, Site},
     when::{Moment, parse_begin, parse_duration},
 };
 use crate::cloud_sim::{FALSE_DENIAL, THROTTLED};

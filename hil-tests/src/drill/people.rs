@@ -265,6 +265,16 @@ impl World<'_> {
         );
     }
 
+    fn visit_in(&mut self, ms: u64, (at, outlet, number): (usize, usize, u32), step: Step) {
+        let next = Next::Visit {
+            at,
+            outlet,
+            number,
+            step,
+        };
+        self.after(ms, next);
+    }
+
     /// The display shows something new.
     pub(super) fn seen(&mut self, at: usize, outlet: usize, screen: Screen) {
         let Some(visit) = &mut self.twins[at].places[outlet].visit else {
@@ -294,32 +304,14 @@ impl World<'_> {
             Screen::Begin { .. } if !visit.acted => {
                 visit.acted = true;
                 let ms = self.people_rng.u64(2 * SECOND_MS..8 * SECOND_MS);
-                let step = Step::Act;
-                self.after(
-                    ms,
-                    Next::Visit {
-                        at,
-                        outlet,
-                        number,
-                        step,
-                    },
-                );
+                self.visit_in(ms, (at, outlet, number), Step::Act);
             }
             Screen::Refused { .. } | Screen::Unavailable | Screen::Ended { .. } | Screen::Faulted(_)
                 if !visit.leaving =>
             {
                 visit.leaving = true;
                 let ms = self.people_rng.u64(2 * SECOND_MS..20 * SECOND_MS);
-                let step = Step::Leave;
-                self.after(
-                    ms,
-                    Next::Visit {
-                        at,
-                        outlet,
-                        number,
-                        step,
-                    },
-                );
+                self.visit_in(ms, (at, outlet, number), Step::Leave);
             }
             _ => {}
         }
@@ -372,16 +364,7 @@ impl World<'_> {
                         90 * MINUTE_MS
                     };
                     let ms = self.people_rng.u64(5 * SECOND_MS..most_ms);
-                    let step = Step::Stop;
-                    self.after(
-                        ms,
-                        Next::Visit {
-                            at,
-                            outlet,
-                            number,
-                            step,
-                        },
-                    );
+                    self.visit_in(ms, (at, outlet, number), Step::Stop);
                 }
             }
             Step::Stop => {
@@ -417,16 +400,7 @@ impl World<'_> {
                         .as_ref()
                         .map_or(0, |visit| visit.number);
                     let ms = self.people_rng.u64(0..20 * MINUTE_MS);
-                    let step = Step::Leave;
-                    self.after(
-                        ms,
-                        Next::Visit {
-                            at,
-                            outlet,
-                            number,
-                            step,
-                        },
-                    );
+                    self.visit_in(ms, (at, outlet, number), Step::Leave);
                 }
             }
         }

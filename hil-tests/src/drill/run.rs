@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gateway_core::Capability;
 use proto::{
     book::{Account, Balance},
     id::AccountId,
@@ -12,7 +13,7 @@ use super::{
     bridge,
     link::LinkStep,
     report::{AlarmLine, Counterfactuals, Report, Row},
-    scenario::{Capability, Scenario},
+    scenario::Scenario,
     tally::Slice,
     when,
     world::{Next, REST_MS, World},

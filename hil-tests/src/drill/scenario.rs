@@ -1,6 +1,7 @@
 //! What a drill replays: a site, what the cloud does when, what the operator does meanwhile, and what must hold at the
 //! end. Everything is checked; [`super::parse`] makes one from a file.
 
+use gateway_core::Capability;
 use proto::id::Kind;
 
 /// Milliseconds of an hour.
@@ -75,32 +76,6 @@ pub struct People {
     pub leased: u8,
     /// Visits by tokens that nobody issued.
     pub strangers: u8,
-}
-
-/// What the cloud carries. Each can fail for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Capability {
-    /// Questions about tokens, and their answers.
-    Authorize,
-    /// Ledger records up, receipts down.
-    Commit,
-    /// Hellos, echoes, lists, tariffs, revocations.
-    Control,
-}
-
-impl Capability {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Authorize, Self::Commit, Self::Control];
-
-    /// Its word in a file.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Authorize => "authorize",
-            Self::Commit => "commit",
-            Self::Control => "control",
-        }
-    }
 }
 
 /// For a while the cloud does something else than its work.

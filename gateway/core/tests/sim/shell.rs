@@ -3,16 +3,15 @@
 
 use device::config::Config as DeviceConfig;
 use gateway_core::{
-    Config, Decision, Effect, Event, Gateway, Input, Now, Presented, Said, Told,
+    Config, Decision, Effect, Event, Gateway, Input, Now, Said, Told,
     event::{Booted, Granted, Refused},
 };
 use proto::{
     codec,
     id::{DeviceId, Hash, TokenKey},
     link::{LedgerRecord, chain},
-    message::{Authorize, Redeemed},
     seal::{Counter, Direction, FRAME_BYTES_MAX, SealKey},
-    topic::{self, Down, Topic, Up},
+    topic::{self, Topic},
 };
 
 /// The site's key for id tokens.
@@ -83,36 +82,7 @@ impl Shell {
         let (device, word) = topic::parse_up(&frame.topic)?;
         let peer = self.peers.iter().find(|peer| peer.id == device)?;
         let opened = peer.up.open(&frame.topic, &frame.bytes, FRAME_BYTES_MAX).ok()?;
-        let body = opened.body;
-        let said = match word {
-            Up::Hello => Said::Hello(codec::decode(body).ok()?),
-            Up::Authorize => {
-                let authorize: Authorize = codec::decode(body).ok()?;
-                let (token, presented) = Presented::of(authorize.token, &authorize.instrument);
-                Said::Authorize {
-                    session: authorize.session,
-                    outlet: authorize.outlet,
-                    token: token.hash(&TOKEN_KEY),
-                    units_wished: authorize.units_wished,
-                    register: authorize.register,
-                    presented,
-                }
-            }
-            Up::Redeemed => {
-                let redeemed: Redeemed = codec::decode(body).ok()?;
-                let (token, presented) = Presented::of(redeemed.token.clone(), &redeemed.instrument);
-                Said::Redeemed {
-                    redeemed: Box::new(redeemed),
-                    token: token.hash(&TOKEN_KEY),
-                    presented,
-                }
-            }
-            Up::Started => Said::Started(codec::decode(body).ok()?),
-            Up::Meter => Said::Meter(codec::decode(body).ok()?),
-            Up::Stop => Said::Stop(codec::decode(body).ok()?),
-            Up::Status => Said::Status(codec::decode(body).ok()?),
-            Up::CommandAnswer => Said::CommandAnswer(codec::decode(body).ok()?),
-        };
+        let said = Said::decode(word, opened.body, &TOKEN_KEY).ok()?;
         Some(Input::Device {
             device,
             counter: opened.counter,
@@ -125,20 +95,8 @@ impl Shell {
         let at = self.peers.iter().position(|peer| peer.id == *device);
         let at = at.expect("the core speaks to its devices only");
         let peer = &mut self.peers[at];
-        let counter = peer.counter.next();
-        let seal = |word, body: &dyn Fn(&SealKey, &str) -> Vec<u8>| {
-            let topic = topic::down(device, word);
-            let bytes = body(&peer.down, &topic);
-            Frame { topic, bytes }
-        };
-        let frame = match told {
-            Told::Clock(m) => seal(Down::Clock, &|key, topic| key.seal_vec(topic, counter, m)),
-            Told::Grant(m) => seal(Down::Grant, &|key, topic| key.seal_vec(topic, counter, m)),
-            Told::Refusal(m) => seal(Down::Refusal, &|key, topic| key.seal_vec(topic, counter, m)),
-            Told::Receipt(m) => seal(Down::Receipt, &|key, topic| key.seal_vec(topic, counter, m)),
-            Told::Command(m) => seal(Down::Command, &|key, topic| key.seal_vec(topic, counter, m)),
-        };
-        (at, frame)
+        let (topic, bytes) = told.seal(device, &peer.down, peer.counter.next());
+        (at, Frame { topic, bytes })
     }
 
     pub(crate) fn raise_counter(&mut self, device: &DeviceId, last: u64) {

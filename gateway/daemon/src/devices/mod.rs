@@ -11,13 +11,12 @@ use std::{
     },
 };
 
-use gateway_core::{Presented, Said, Told};
+use gateway_core::{Said, Told};
 use proto::{
-    codec::{self, CodecError},
+    codec::CodecError,
     id::{DeviceId, TokenKey},
-    message::{Authorize, CommandAnswer, Hello, Meter, Redeemed, Started, Status, Stop},
     seal::{Counter, Direction, FRAME_BYTES_MAX, PairSecret, SealError, SealKey},
-    topic::{self, Down, Topic, Up},
+    topic::{self, Topic},
 };
 
 /// To be accepted when the message is in the journal.
@@ -128,53 +127,12 @@ impl Opener {
             word: word.word(),
             error,
         })?;
-        let said = self.said(word, opened.body).map_err(|error| Bad::Body {
+        let said = Said::decode(word, opened.body, &self.token_key).map_err(|error| Bad::Body {
             device,
             word: word.word(),
             error,
         })?;
         Ok((device, opened.counter, said))
-    }
-
-    fn said(&self, word: Up, body: &[u8]) -> Result<Said, CodecError> {
-        Ok(match word {
-            Up::Hello => Said::Hello(codec::decode::<Hello>(body)?),
-            Up::Authorize => {
-                let Authorize {
-                    session,
-                    outlet,
-                    token,
-                    units_wished,
-                    register,
-                    at: _,
-                    instrument,
-                } = codec::decode(body)?;
-                let (token, presented) = Presented::of(token, &instrument);
-                // Of the token only the hash goes on from here.
-                Said::Authorize {
-                    session,
-                    outlet,
-                    token: token.hash(&self.token_key),
-                    units_wished,
-                    register,
-                    presented,
-                }
-            }
-            Up::Redeemed => {
-                let redeemed: Redeemed = codec::decode(body)?;
-                let (token, presented) = Presented::of(redeemed.token.clone(), &redeemed.instrument);
-                Said::Redeemed {
-                    redeemed: Box::new(redeemed),
-                    token: token.hash(&self.token_key),
-                    presented,
-                }
-            }
-            Up::Started => Said::Started(codec::decode::<Started>(body)?),
-            Up::Meter => Said::Meter(codec::decode::<Meter>(body)?),
-            Up::Stop => Said::Stop(codec::decode::<Stop>(body)?),
-            Up::Status => Said::Status(codec::decode::<Status>(body)?),
-            Up::CommandAnswer => Said::CommandAnswer(codec::decode::<CommandAnswer>(body)?),
-        })
     }
 
     /// Counts a dropped message and logs the first of each sender.
@@ -226,23 +184,7 @@ impl Sealer {
     /// Topic and frame of a message; `None` for a device without a secret.
     pub fn seal(&mut self, device: &DeviceId, message: &Told) -> Option<(Topic, Vec<u8>)> {
         let (key, counter) = self.devices.get_mut(device)?;
-        let counter = counter.next();
-        let word = match message {
-            Told::Clock(_) => Down::Clock,
-            Told::Grant(_) => Down::Grant,
-            Told::Refusal(_) => Down::Refusal,
-            Told::Receipt(_) => Down::Receipt,
-            Told::Command(_) => Down::Command,
-        };
-        let topic = topic::down(device, word);
-        let frame = match message {
-            Told::Clock(message) => key.seal_vec(&topic, counter, message),
-            Told::Grant(message) => key.seal_vec(&topic, counter, message),
-            Told::Refusal(message) => key.seal_vec(&topic, counter, message),
-            Told::Receipt(message) => key.seal_vec(&topic, counter, message),
-            Told::Command(message) => key.seal_vec(&topic, counter, message),
-        };
-        Some((topic, frame))
+        Some(message.seal(device, key, counter.next()))
     }
 }
 
