@@ -31,7 +31,7 @@ COSE_SIGN1_TAG = 18
 EDDSA = -8
 HEXADECIMAL = {
     "body", "frame", "secret", "sha256", "payload", "envelope", "chunk", "before", "before-sha256", "public-key", "seed", "key", "token", "hash",
-    "id", "tariff", "tariff-hash", "previous", "record", "password",
+    "id", "tariff", "tariff-hash", "previous", "record", "password", "page",
 }
 TOPIC = re.compile(r"dev/1/[a-z0-9-]{1,20}/(up|down)/[a-z]+|hf/1/[a-z0-9-]{1,20}/[a-z0-9-]{1,20}/[ud]/[a-z]+")
 # Root, way and last level of a topic, and the rule of its body.
@@ -292,6 +292,13 @@ def check_bill(schema: Schema, vector: Vector) -> None:
     same("total", tariff.total(quantities, prices), vector.number("total"))
 
 
+def check_identity(schema: Schema, vector: Vector) -> None:
+    body = vector.bytes("body")
+    check_body(schema, vector.text("rule"), body)
+    framed = b"HFID\x01\x00" + struct.pack("<H", len(body)) + body
+    same("page", framed + hashlib.sha256(framed).digest()[:8], vector.bytes("page"))
+
+
 CHECKS: dict[str, Callable[[Schema, Vector], None]] = {
     "message": check_message,
     "item": check_item,
@@ -303,6 +310,7 @@ CHECKS: dict[str, Callable[[Schema, Vector], None]] = {
     "keypad": check_keypad,
     "one-time-code": check_one_time_code,
     "bill": check_bill,
+    "identity": check_identity,
 }
 
 

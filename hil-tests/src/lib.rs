@@ -8,5 +8,6 @@ pub mod drill;
 pub mod fleet;
 pub mod look;
 pub mod process;
+pub mod rig;
 pub mod site;
 pub mod twin;

@@ -12,6 +12,7 @@ extern crate alloc;
 
 pub mod codec;
 pub mod id;
+pub mod identity;
 pub mod instrument;
 pub mod message;
 pub mod money;

@@ -1,21 +1,28 @@
 //! The task that owns the device: it alone reads the machine, switches, stores and shows.
 
-use device::{Device, Effect, Input, Now, Screen, Sense};
-use embassy_futures::select::{Either3, select3};
-use embassy_time::{Duration, Instant, Timer};
+use device::{Config, ConfigError, Device, Effect, Input, Now, Screen, Sense};
+use embassy_futures::{
+    block_on,
+    select::{Either3, select3},
+};
+use embassy_time::{Instant, Timer};
 use embedded_storage_async::nor_flash::NorFlash;
 use proto::{
-    id::{IdToken, OutletId},
+    id::{Kind, OutletId},
+    message::OutletState,
     money::Units,
 };
 
 use crate::{
+    gesture::{Desk, Gesture},
     link::{Event, Wires},
     store::Store,
 };
 
-/// How often the machine is looked at, in ms: limits are enforced on readings, and water runs fast.
-const SENSE_EVERY_MS: u64 = 100;
+/// How often an outlet in use is looked at, in ms: limits are enforced on readings, and water runs fast.
+const SENSE_BUSY_MS: u64 = 100;
+/// How often an idle outlet is looked at, in ms.
+const SENSE_IDLE_MS: u64 = 1_000;
 /// A record that cannot be written is tried again so often; then the device restarts, with its outputs off.
 const STORE_TRIES: u32 = 3;
 
@@ -23,94 +30,124 @@ const STORE_TRIES: u32 = 3;
 pub trait Machine {
     /// Switches an output.
     fn switch(&mut self, outlet: OutletId, on: bool);
-    /// One look at everything that surrounds an outlet.
-    fn sense(&mut self, outlet: OutletId) -> Sense;
+    /// One look at everything that surrounds an outlet; `register` counts from this boot. `None`: whoever counts does not
+    /// answer, and the device switches off in time.
+    fn sense(&mut self, outlet: OutletId) -> Option<Sense>;
     /// Shows something to the user.
     fn show(&mut self, outlet: OutletId, screen: &Screen);
-    /// The device is alive: feeds the watchdog.
+    /// The gateway is there, or gone.
+    fn linked(&mut self, is_linked: bool);
+    /// The device is alive: feeds the watchdog. Called at least every [`SENSE_IDLE_MS`].
     fn alive(&mut self);
-}
-
-/// What people do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gesture {
-    /// A token at the reader of an outlet.
-    Token(OutletId, IdToken),
-    /// The stop button of an outlet.
-    Button(OutletId),
-}
-
-/// Waits for people.
-pub trait Readers {
-    /// The next gesture; may be dropped and called again without losing one.
-    fn next(&mut self) -> impl Future<Output = Gesture>;
 }
 
 /// Why a device cannot go on; whoever called [`run`] restarts it.
 #[derive(Debug)]
 pub enum Stopped {
     /// The configuration does not fit the storage.
-    Config(device::ConfigError),
-    /// A record could not be read or written.
-    Storage,
+    Config(ConfigError),
+    /// A record could not be read.
+    Unreadable,
+    /// A record could not be written.
+    Unwritable,
 }
 
-/// Runs the device for good.
-///
-/// # Errors
-/// [`Stopped`]: outputs are off then, and a restart is the only way on.
-pub async fn run<M: Machine, R: Readers, F: NorFlash>(
-    config: device::Config,
-    mut machine: M,
-    mut readers: R,
-    mut store: Store<F>,
+/// A counter that begins anew at each boot, carried on over power cuts. What was counted since the last saving is lost
+/// with the power, in the customer's favour.
+#[derive(Clone, Copy, Debug, Default)]
+struct Register {
+    /// At boot.
+    base: u64,
+    /// In flash.
+    saved: u64,
+    now: u64,
+}
+
+/// How much may be counted before it is saved: a fen or two. At 7 kW, 16 bytes of flash each 5 seconds.
+const fn save_every(kind: Kind) -> u64 {
+    match kind {
+        Kind::Charger => 10,
+        Kind::Dispenser => 100,
+        Kind::Washer | Kind::Unknown => 1,
+    }
+}
+
+/// A device and its counters. It is large: the board makes it once, where it is to live.
+#[derive(Debug)]
+pub struct Booted<const OUTLETS: usize> {
+    device: Device<OUTLETS>,
+    registers: [Register; OUTLETS],
+}
+
+impl<const OUTLETS: usize> Booted<OUTLETS> {
+    /// A device that knows nothing yet.
+    ///
+    /// # Errors
+    /// [`Stopped::Config`].
+    #[inline(never)]
+    pub fn new(config: Config) -> Result<Self, Stopped> {
+        Ok(Self {
+            device: Device::new(config).map_err(Stopped::Config)?,
+            registers: [Register::default(); OUTLETS],
+        })
+    }
+
+    /// Reads everything out of the flash and starts the device; blocks meanwhile. Outputs are off: the board has not
+    /// switched anything on, and the device begins by saying so.
+    ///
+    /// # Errors
+    /// [`Stopped::Unreadable`].
+    #[inline(never)]
+    pub fn boot<F: NorFlash>(&mut self, store: &mut Store<F>) -> Result<(), Stopped> {
+        block_on(store.load(&mut self.device)).map_err(|_| Stopped::Unreadable)?;
+        for (outlet, register) in (0..self.device.config().outlets).zip(&mut self.registers) {
+            let saved = block_on(store.register(outlet)).map_err(|_| Stopped::Unreadable)?;
+            // A session's record may be newer.
+            let base = saved.max(self.device.register(outlet)).0;
+            *register = Register {
+                base,
+                saved: saved.0,
+                now: base,
+            };
+        }
+        self.device.start(now());
+        Ok(())
+    }
+}
+
+/// The device and what it works on.
+struct Control<'a, const OUTLETS: usize, M: Machine, F: NorFlash> {
+    device: &'a mut Device<OUTLETS>,
+    registers: &'a mut [Register; OUTLETS],
+    machine: M,
+    store: Store<F>,
+    wires: &'a Wires,
+    is_linked: bool,
+}
+
+/// Runs the device until it cannot go on.
+pub async fn run<const OUTLETS: usize, M: Machine, F: NorFlash>(
+    booted: &mut Booted<OUTLETS>,
+    machine: M,
+    store: Store<F>,
+    desk: &Desk,
     wires: &Wires,
 ) -> Stopped {
-    let outlets = config.outlets;
+    let config = booted.device.config();
+    let (outlets, kind) = (config.outlets, config.kind);
+    let mut control = Control {
+        device: &mut booted.device,
+        registers: &mut booted.registers,
+        machine,
+        store,
+        wires,
+        is_linked: false,
+    };
+    let stopped = control.serve(outlets, kind, desk).await;
     for outlet in 0..outlets {
-        machine.switch(outlet, false);
+        control.machine.switch(outlet, false);
     }
-    let Ok(stored) = store.load().await else {
-        return Stopped::Storage;
-    };
-    let mut device = match Device::boot(config, stored, now()) {
-        Ok(device) => device,
-        Err(error) => return Stopped::Config(error),
-    };
-    let mut input = None;
-    let mut sense_at = Instant::now();
-    loop {
-        if carry_out(&mut device, input.take(), &mut machine, &mut store, wires).await.is_err() {
-            for outlet in 0..outlets {
-                machine.switch(outlet, false);
-            }
-            return Stopped::Storage;
-        }
-        machine.alive();
-        let tick = device.next_deadline().map_or(Instant::MAX, Instant::from_millis);
-        if Instant::now() >= sense_at {
-            sense_at = Instant::now() + Duration::from_millis(SENSE_EVERY_MS);
-            for outlet in 0..outlets {
-                let sense = machine.sense(outlet);
-                let sensed = Some(Happening::Sense(outlet, sense));
-                if carry_out(&mut device, sensed, &mut machine, &mut store, wires).await.is_err() {
-                    return Stopped::Storage;
-                }
-            }
-            continue;
-        }
-        input = match select3(wires.down.receive(), readers.next(), Timer::at(tick.min(sense_at))).await {
-            Either3::First(event) => Some(Happening::Link(event)),
-            Either3::Second(gesture) => Some(Happening::Gesture(gesture)),
-            Either3::Third(()) => None,
-        };
-    }
-}
-
-enum Happening {
-    Link(Event),
-    Gesture(Gesture),
-    Sense(OutletId, Sense),
+    stopped
 }
 
 fn now() -> Now {
@@ -119,48 +156,129 @@ fn now() -> Now {
     }
 }
 
-async fn carry_out<M: Machine, F: NorFlash>(
-    device: &mut Device,
-    happening: Option<Happening>,
-    machine: &mut M,
-    store: &mut Store<F>,
-    wires: &Wires,
-) -> Result<(), ()> {
-    let input = match &happening {
-        None => Input::Tick,
-        Some(Happening::Link(Event::Up)) => Input::LinkUp,
-        Some(Happening::Link(Event::Down)) => Input::LinkDown,
-        Some(Happening::Link(Event::Message(message))) => Input::Message {
-            topic: &message.topic,
-            frame: &message.frame,
-        },
-        Some(Happening::Gesture(Gesture::Button(outlet))) => Input::Button { outlet: *outlet },
-        Some(Happening::Gesture(Gesture::Token(outlet, token))) => Input::Token {
-            outlet: *outlet,
-            token: token.clone(),
-            units_wished: Units::ZERO,
-        },
-        Some(Happening::Sense(outlet, sense)) => Input::Sense {
-            outlet: *outlet,
-            sense: *sense,
-        },
-    };
-    for effect in device.handle(now(), input) {
-        match effect {
-            Effect::Switch { outlet, on } => machine.switch(outlet, on),
-            Effect::Store(record) => {
-                let mut tries = 0;
-                while store.save(&record).await.is_err() {
-                    tries += 1;
-                    if tries == STORE_TRIES {
-                        return Err(());
+impl<const OUTLETS: usize, M: Machine, F: NorFlash> Control<'_, OUTLETS, M, F> {
+    async fn serve(&mut self, outlets: u8, kind: Kind, desk: &Desk) -> Stopped {
+        let mut sense_ms = now().mono_ms;
+        // What the boot wants done: outputs off, its number stored.
+        if self.carry_out(None).await.is_err() {
+            return Stopped::Unwritable;
+        }
+        loop {
+            self.machine.alive();
+            if self.device.is_linked() != self.is_linked {
+                self.is_linked = !self.is_linked;
+                self.machine.linked(self.is_linked);
+            }
+            if now().mono_ms >= sense_ms {
+                for outlet in 0..outlets {
+                    if self.look(outlet, kind).await.is_err() {
+                        return Stopped::Unwritable;
                     }
                 }
+                sense_ms = now().mono_ms + self.pace();
             }
-            // A full channel is a link that does not move: the device says everything again.
-            Effect::Publish { topic, frame } => drop(wires.up.try_send((topic, frame))),
-            Effect::Show { outlet, screen } => machine.show(outlet, &screen),
+            let due_ms = self.device.next_deadline().unwrap_or(u64::MAX).min(sense_ms);
+            let due = Timer::at(Instant::from_millis(due_ms));
+            let done = match select3(self.wires.down.receive(), desk.receive(), due).await {
+                Either3::First(Event::Up) => self.carry_out(Some(Input::LinkUp)).await,
+                Either3::First(Event::Down) => self.carry_out(Some(Input::LinkDown)).await,
+                Either3::First(Event::Message(message)) => {
+                    let (topic, frame) = (message.topic.as_str(), message.frame.as_slice());
+                    self.carry_out(Some(Input::Message { topic, frame })).await
+                }
+                Either3::Second(gesture) => self.gesture(&gesture).await,
+                Either3::Third(()) => self.carry_out(Some(Input::Tick)).await,
+            };
+            if done.is_err() {
+                return Stopped::Unwritable;
+            }
         }
     }
-    Ok(())
+
+    /// How long until the next look, in ms.
+    fn pace(&self) -> u64 {
+        let outlets = 0..self.device.config().outlets;
+        let idle = |outlet| matches!(self.device.state(outlet), Some(OutletState::Free) | None);
+        if outlets.clone().all(idle) {
+            SENSE_IDLE_MS
+        } else {
+            SENSE_BUSY_MS
+        }
+    }
+
+    async fn look(&mut self, outlet: OutletId, kind: Kind) -> Result<(), ()> {
+        let Some(mut sense) = self.machine.sense(outlet) else {
+            return Ok(());
+        };
+        let Some(register) = self.registers.get_mut(usize::from(outlet)) else {
+            return Ok(());
+        };
+        register.now = register.base.saturating_add(sense.register.0);
+        sense.register = Units(register.now);
+        if register.now - register.saved >= save_every(kind) {
+            register.saved = register.now;
+            let reading = sense.register;
+            // A reading that cannot be saved is saved with the next one; sessions have records of their own.
+            drop(self.store.save_register(outlet, reading).await);
+        }
+        self.carry_out(Some(Input::Sense { outlet, sense })).await
+    }
+
+    async fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {
+        let units_wished = Units::ZERO;
+        let outlet = match gesture {
+            Gesture::Token(outlet, _)
+            | Gesture::Voucher(outlet, _)
+            | Gesture::Code(outlet, ..)
+            | Gesture::Button(outlet) => *outlet,
+        };
+        let kind = self.device.config().kind;
+        // What is presented is judged by how things stand now, not a second ago.
+        self.look(outlet, kind).await?;
+        let input = match gesture {
+            Gesture::Token(_, token) => Input::Token {
+                outlet,
+                token: token.clone(),
+                units_wished,
+            },
+            Gesture::Voucher(_, envelope) => Input::Voucher {
+                outlet,
+                envelope,
+                units_wished,
+            },
+            Gesture::Code(_, account, code) => Input::Code {
+                outlet,
+                account: *account,
+                code,
+                units_wished,
+            },
+            Gesture::Button(_) => Input::Button { outlet },
+        };
+        self.carry_out(Some(input)).await
+    }
+
+    async fn carry_out(&mut self, input: Option<Input<'_>>) -> Result<(), ()> {
+        let effects = match input {
+            Some(input) => self.device.handle(now(), input),
+            None => self.device.effects(),
+        };
+        for effect in effects {
+            match effect {
+                Effect::Switch { outlet, on } => self.machine.switch(outlet, on),
+                Effect::Store(record) => {
+                    let mut tries = 1;
+                    while self.store.save(&record).await.is_err() {
+                        if tries == STORE_TRIES {
+                            return Err(());
+                        }
+                        tries += 1;
+                    }
+                }
+                // A full channel is a link that does not move: the device says everything again.
+                Effect::Publish { topic, frame } => drop(self.wires.up.try_send((topic, frame))),
+                Effect::Show { outlet, screen } => self.machine.show(outlet, &screen),
+            }
+        }
+        Ok(())
+    }
 }

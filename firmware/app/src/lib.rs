@@ -7,8 +7,14 @@
 //! ```
 //! The two tasks share nothing but two bounded channels, so that no connection trouble ever delays a switch-off.
 #![no_std]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+#[cfg(test)]
+extern crate std;
 
 pub mod control;
-pub mod identity;
+pub mod gesture;
 pub mod link;
+pub mod machine;
 pub mod store;
+pub mod transport;

@@ -8,18 +8,18 @@ use device::io::UP_FRAME_BYTES_MAX;
 use embassy_futures::select::{Either, select};
 use embassy_sync::{blocking_mutex::raw::CriticalSectionRawMutex, channel::Channel};
 use embassy_time::{Duration, Timer, with_timeout};
-use embedded_io_async::{Read, Write};
 use heapless::{String, Vec};
-use minimq::{
-    Buffers, ConfigBuilder, ConnectEvent, Publication, QoS, Session, SubscriptionOptions, TopicFilter,
-};
+use minimq::{Buffers, ConfigBuilder, ConnectEvent, Publication, QoS, Session, SubscriptionOptions, TopicFilter};
 use proto::{
-    seal::FRAME_BYTES_MAX,
+    id::DeviceId,
+    seal::{FRAME_BYTES_MAX, PairSecret},
     topic::{self, Topic},
 };
 
+use crate::transport::Transport;
+
 /// Messages that may wait between the tasks, either way.
-const WAITING_MAX: usize = 4;
+const WAITING_MAX: usize = 2;
 /// Longest topic that a device is sent, in bytes; more is not for it.
 const TOPIC_BYTES_MAX: usize = 64;
 /// A silent link is found dead after one and a half times this, in s.
@@ -32,7 +32,7 @@ const WAIT_MAX_MS: u64 = 30_000;
 /// Bytes of a received packet: the largest frame, its topic and the MQTT header.
 const RECEIVED_BYTES_MAX: usize = FRAME_BYTES_MAX + 256;
 /// Bytes of unacknowledged packets that are kept for sending again.
-const SENT_BYTES_MAX: usize = 4 * (UP_FRAME_BYTES_MAX + 128);
+const SENT_BYTES_MAX: usize = 2 * (UP_FRAME_BYTES_MAX + 128);
 
 /// A message from the gateway.
 #[derive(Clone, Debug)]
@@ -84,28 +84,22 @@ impl Default for Wires {
     }
 }
 
-/// A byte stream to the gateway.
-pub trait Transport: Read + Write {
-    /// Ends whatever connection there is and begins a fresh one; `Err` if that is not possible now.
-    fn renew(&mut self) -> impl Future<Output = Result<(), ()>>;
-}
-
-/// Keeps the device connected, for good. `spread`: any number that differs between devices, so that a hall of them does
-/// not reconnect in chorus.
-pub async fn run<T: Transport>(config: &device::Config, mut transport: T, wires: &Wires, spread: u32) -> ! {
+/// Keeps the device connected, for good.
+pub async fn run<T: Transport>(id: &DeviceId, secret: &PairSecret, mut transport: T, wires: &Wires) -> ! {
     let (mut received, mut sent) = ([0; RECEIVED_BYTES_MAX], [0; SENT_BYTES_MAX]);
-    let password = config.secret.password();
+    let password = secret.password();
     let settings = ConfigBuilder::new(Buffers::new(&mut received, &mut sent))
-        .client_id(config.id.as_str())
-        .and_then(|settings| settings.auth(config.id.as_str(), password.as_bytes()))
+        .client_id(id.as_str())
+        .and_then(|settings| settings.auth(id.as_str(), password.as_bytes()))
         .expect("names and passwords fit")
         .keepalive_interval(KEEP_ALIVE_S)
         .session_expiry_interval(0);
     let mut session = Session::new(settings);
-    let mut draw = spread | 1;
+    // Differs between devices, so that a hall of them does not reconnect in chorus.
+    let mut draw = u32::from_le_bytes([secret.0[0], secret.0[1], secret.0[2], secret.0[3]]) | 1;
     let mut wait_ms = WAIT_FIRST_MS;
     loop {
-        if transport.renew().await.is_ok() && serve(&mut session, &mut transport, config, wires).await {
+        if transport.renew().await.is_ok() && serve(&mut session, &mut transport, id, wires).await {
             wait_ms = WAIT_FIRST_MS;
         }
         wires.down.send(Event::Down).await;
@@ -119,18 +113,13 @@ pub async fn run<T: Transport>(config: &device::Config, mut transport: T, wires:
 }
 
 /// One connection, from CONNECT to its end; whether it ever stood.
-async fn serve<T: Transport>(
-    session: &mut Session<'_>,
-    transport: &mut T,
-    config: &device::Config,
-    wires: &Wires,
-) -> bool {
+async fn serve<T: Transport>(session: &mut Session<'_>, transport: &mut T, id: &DeviceId, wires: &Wires) -> bool {
     let limit = Duration::from_secs(ANSWER_S_MAX);
     let Ok(Ok(mut connection)) = with_timeout(limit, session.connect(transport)).await else {
         return false;
     };
     if connection.connect_event() == ConnectEvent::Connected {
-        let filter = topic::down_filter(&config.id);
+        let filter = topic::down_filter(id);
         let options = SubscriptionOptions::default().maximum_qos(QoS::AtLeastOnce);
         let filters = [TopicFilter::new(filter.as_str()).options(options)];
         let subscribed = async {

@@ -1,17 +1,23 @@
-//! The device's records in flash, each replaced atomically: a power cut leaves the old one or the new one.
+//! What the device keeps in flash, each record replaced atomically: a power cut leaves the old one or the new one.
 
-use device::{Record, RecordKey, Stored, StoredError, stored::RECORD_BYTES_MAX};
+use device::{Device, Record, RecordKey, StoredError, stored::RECORD_BYTES_MAX};
 use embedded_storage_async::nor_flash::NorFlash;
-use proto::message::OUTLETS_MAX;
+use proto::{id::OutletId, message::OUTLETS_MAX, money::Units};
 use sequential_storage::{
     cache::{Cache, Uncached},
     map::{MapConfig, MapStorage},
 };
 
-/// Room for a record, its key and the store's own header and padding, in bytes.
+/// Room for a record, its key, the store's header and padding to a word of any flash, in bytes.
 const BUFFER_BYTES: usize = RECORD_BYTES_MAX + 64;
-/// Key of the device's own record; outlets have their numbers.
-const DEVICE_KEY: u8 = 0xff;
+
+// Keys, frozen: images of every age read the same flash.
+const OUTLETS: u8 = 0;
+const REGISTERS: u8 = 0x40;
+const REDEEMED: u8 = 0x80;
+const PRICE: u8 = 0xfd;
+const INSTRUMENTS: u8 = 0xfe;
+const DEVICE: u8 = 0xff;
 
 /// Why the store cannot be used.
 #[derive(Debug)]
@@ -29,7 +35,8 @@ pub struct Store<F: NorFlash> {
 }
 
 impl<F: NorFlash> Store<F> {
-    /// A store on `range` of the flash, in bytes; at least two pages, aligned to pages.
+    /// A store on `range` of the flash, in bytes; at least two pages, aligned to pages. A page holds at least 2 KiB: the
+    /// largest record lies in one.
     ///
     /// # Panics
     /// If the range is none: a fault of the board's wiring.
@@ -41,20 +48,24 @@ impl<F: NorFlash> Store<F> {
         }
     }
 
-    /// Everything that was stored.
+    /// Gives a device everything that was stored.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn load(&mut self) -> Result<Stored, StoreError<F::Error>> {
-        let mut stored = Stored::new();
+    pub async fn load<const OUTLETS: usize>(
+        &mut self,
+        device: &mut Device<OUTLETS>,
+    ) -> Result<(), StoreError<F::Error>> {
         let outlets = (0..OUTLETS_MAX as u8).map(RecordKey::Outlet);
-        for key in core::iter::once(RecordKey::Device).chain(outlets) {
+        let redeemed = (0..device::stored::REDEEMED_MAX as u8).map(RecordKey::Redeemed);
+        let single = [RecordKey::Device, RecordKey::Instruments, RecordKey::Price];
+        for key in single.into_iter().chain(outlets).chain(redeemed) {
             let found = self.map.fetch_item::<&[u8]>(&mut self.buffer, &code(key)).await;
             if let Some(bytes) = found.map_err(StoreError::Flash)? {
-                stored.load(key, bytes).map_err(StoreError::Record)?;
+                device.load(key, bytes).map_err(StoreError::Record)?;
             }
         }
-        Ok(stored)
+        Ok(())
     }
 
     /// Makes a record durable.
@@ -62,7 +73,33 @@ impl<F: NorFlash> Store<F> {
     /// # Errors
     /// [`StoreError::Flash`]; the former record stands.
     pub async fn save(&mut self, record: &Record) -> Result<(), StoreError<F::Error>> {
-        let (key, bytes) = (code(record.key), record.bytes.as_slice());
+        self.put(code(record.key), &record.bytes).await
+    }
+
+    /// The register of an outlet whose counter forgets without power.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub async fn register(&mut self, outlet: OutletId) -> Result<Units, StoreError<F::Error>> {
+        let found = self
+            .map
+            .fetch_item::<&[u8]>(&mut self.buffer, &(REGISTERS + outlet))
+            .await;
+        let bytes = found
+            .map_err(StoreError::Flash)?
+            .and_then(|bytes| bytes.try_into().ok());
+        Ok(Units(bytes.map_or(0, u64::from_le_bytes)))
+    }
+
+    /// Makes a register durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`]; the former reading stands.
+    pub async fn save_register(&mut self, outlet: OutletId, register: Units) -> Result<(), StoreError<F::Error>> {
+        self.put(REGISTERS + outlet, &register.0.to_le_bytes()).await
+    }
+
+    async fn put(&mut self, key: u8, bytes: &[u8]) -> Result<(), StoreError<F::Error>> {
         let saved = self.map.store_item(&mut self.buffer, &key, &bytes).await;
         saved.map_err(StoreError::Flash)
     }
@@ -70,7 +107,10 @@ impl<F: NorFlash> Store<F> {
 
 const fn code(key: RecordKey) -> u8 {
     match key {
-        RecordKey::Device => DEVICE_KEY,
-        RecordKey::Outlet(outlet) => outlet,
+        RecordKey::Outlet(outlet) => OUTLETS + outlet,
+        RecordKey::Redeemed(slot) => REDEEMED + slot,
+        RecordKey::Price => PRICE,
+        RecordKey::Instruments => INSTRUMENTS,
+        RecordKey::Device => DEVICE,
     }
 }

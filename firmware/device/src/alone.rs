@@ -13,6 +13,7 @@
 use heapless::Vec;
 use proto::{
     id::{DeviceId, IdToken, Kind, Name, SessionId, TokenKind},
+    identity::{ENROLMENTS_MAX, ISSUERS_MAX},
     instrument::{Enrolment, Fault, Here, Instrument, KeypadKey, Today, TotpClock, Voucher, keypad_number, parse_code},
     message::{ClockQuality, Grant, Redeemed, Stamp},
     money::{Money, Units},
@@ -25,13 +26,10 @@ use crate::{
     link::Retry,
     progress,
     stored::{
-        CODES_MAX, CodeMark, InstrumentRecord, Price, PriceRecord, REDEEMED_MAX, Record, RecordKey, RedeemedRecord,
+        CodeMark, InstrumentRecord, Price, PriceRecord, REDEEMED_MAX, Record, RecordKey, RedeemedRecord,
         STORED_VERSION, encode,
     },
 };
-
-/// Most issuer keys that a device pins: the present one, the next one, and two of a former owner.
-pub const ISSUERS_MAX: usize = 4;
 
 /// Whom a device believes without asking. Made at installation; empty: nobody, and instruments go to the gateway only.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +41,7 @@ pub struct Instruments {
     /// Keys of voucher issuers.
     pub issuers: Vec<IssuerKey, ISSUERS_MAX>,
     /// Accounts whose one-time codes are taken.
-    pub enrolments: Vec<Enrolment, CODES_MAX>,
+    pub enrolments: Vec<Enrolment, ENROLMENTS_MAX>,
     /// Whether keypad tokens are taken.
     pub keypad: bool,
 }
@@ -86,7 +84,7 @@ struct Slot {
 }
 
 /// The memory of a device that decides by itself.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Alone {
     record: InstrumentRecord,
     unstored: bool,
@@ -96,26 +94,44 @@ pub(crate) struct Alone {
 }
 
 impl Alone {
-    pub(crate) fn boot(
-        mut record: InstrumentRecord,
-        price: PriceRecord,
-        redeemed: Vec<RedeemedRecord, REDEEMED_MAX>,
-        now_ms: u64,
-    ) -> Self {
-        record.lockout.restart(now_ms);
-        let mut redeemed = redeemed.into_iter();
-        let slots = core::iter::repeat_with(|| Slot {
-            record: redeemed.next().unwrap_or_default(),
-            unstored: false,
-            told: false,
-            retry: Retry::at(now_ms),
-        });
-        Self {
-            record,
-            unstored: false,
-            price,
-            price_unstored: false,
-            slots: slots.take(REDEEMED_MAX).collect(),
+    /// What was stored of instruments.
+    pub(crate) fn take_instruments(&mut self, record: InstrumentRecord) {
+        self.record = record;
+    }
+
+    /// The price that was stored.
+    pub(crate) fn take_price(&mut self, price: PriceRecord) {
+        self.price = price;
+    }
+
+    /// What was stored in a slot; `false`: there is no such slot.
+    pub(crate) fn take_slot(&mut self, slot: usize, record: RedeemedRecord) -> bool {
+        if slot >= REDEEMED_MAX {
+            return false;
+        }
+        self.make_slots(slot + 1);
+        self.slots[slot].record = record;
+        true
+    }
+
+    /// After a boot, with what was stored.
+    pub(crate) fn start(&mut self, now_ms: u64) {
+        self.record.lockout.restart(now_ms);
+        self.make_slots(REDEEMED_MAX);
+        for slot in &mut self.slots {
+            slot.retry = Retry::at(now_ms);
+        }
+    }
+
+    fn make_slots(&mut self, wanted: usize) {
+        while self.slots.len() < wanted {
+            let slot = Slot {
+                record: RedeemedRecord::default(),
+                unstored: false,
+                told: false,
+                retry: Retry::at(0),
+            };
+            self.slots.push(slot).expect("there is room for all slots");
         }
     }
 

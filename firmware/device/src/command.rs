@@ -12,7 +12,7 @@ use crate::{
     outlet::{Phase, Presented},
 };
 
-impl Device {
+impl<const OUTLETS: usize> Device<OUTLETS> {
     pub(crate) fn command(&mut self, command: &Command) {
         let outcome = if command.id <= self.record.command {
             CommandOutcome::Repeated
@@ -42,7 +42,7 @@ impl Device {
             }
             Verb::Report => done(self.at(command.outlet, |o, _| o.voice.forget()).is_some()),
             Verb::Stop => done(self.stop(command.session)),
-            Verb::Start => done(self.start(command)),
+            Verb::Start => done(self.command_start(command)),
             Verb::Limit => done(self.limit(command.session, command.units)),
         }
     }
@@ -74,7 +74,7 @@ impl Device {
             .unwrap_or(false)
     }
 
-    fn start(&mut self, command: &Command) -> bool {
+    fn command_start(&mut self, command: &Command) -> bool {
         let Some(token) = &command.token else { return false };
         let presented = Presented {
             token,

@@ -2,7 +2,8 @@
 
 use proto::{
     id::{DeviceId, Kind, TokenKey},
-    message::{FIRMWARE_BYTES_MAX, OUTLETS_MAX},
+    identity::Identity,
+    message::FIRMWARE_BYTES_MAX,
     seal::PairSecret,
     tariff::Dimension,
 };
@@ -66,7 +67,7 @@ pub struct Config {
     pub id: DeviceId,
     /// What it dispenses.
     pub kind: Kind,
-    /// Number of outlets, 1 to [`OUTLETS_MAX`].
+    /// Number of outlets, 1 to [`proto::message::OUTLETS_MAX`].
     pub outlets: u8,
     /// The secret it shares with its gateway.
     pub secret: PairSecret,
@@ -130,9 +131,9 @@ pub enum ConfigError {
     /// A kind that this firmware cannot serve.
     #[error("this firmware serves chargers, washers and dispensers")]
     Kind,
-    /// No outlet, or more than [`OUTLETS_MAX`].
-    #[error("{0} outlets, a device has 1 to {OUTLETS_MAX}")]
-    Outlets(u8),
+    /// No outlet, or more than this firmware has room for.
+    #[error("{0} outlets, this firmware serves 1 to {1}")]
+    Outlets(u8, usize),
     /// An outlet that no longer exists has sessions that are not closed.
     #[error("outlet {0} has unclosed sessions in storage but is not configured")]
     OutletLost(u8),
@@ -173,9 +174,25 @@ impl Config {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<Supply, ConfigError> {
-        if self.outlets == 0 || usize::from(self.outlets) > OUTLETS_MAX {
-            return Err(ConfigError::Outlets(self.outlets));
+    /// What was provisioned, with the usual thresholds of the kind.
+    #[must_use]
+    pub fn provisioned(identity: Identity) -> Self {
+        Self {
+            site_key: identity.site_key,
+            instruments: Instruments {
+                site: identity.site,
+                currency: identity.currency,
+                issuers: identity.issuers,
+                enrolments: identity.enrolments,
+                keypad: identity.keypad,
+            },
+            ..Self::new(identity.id, identity.kind, identity.outlets, identity.secret)
+        }
+    }
+
+    pub(crate) fn check(&self, room: usize) -> Result<Supply, ConfigError> {
+        if self.outlets == 0 || usize::from(self.outlets) > room {
+            return Err(ConfigError::Outlets(self.outlets, room));
         }
         match self.kind {
             Kind::Charger => Ok(Supply::Charger),

@@ -55,7 +55,7 @@ use proto::{
     topic::{Down, Up},
 };
 
-pub use alone::{ISSUERS_MAX, Instruments};
+pub use alone::Instruments;
 pub use config::{Config, ConfigError, Tuning};
 pub use io::{Effect, Input, Now, Screen, Sense};
 pub use link::Rejected;
@@ -65,7 +65,7 @@ use alone::{Alone, AskedAlone, Place};
 use config::Supply;
 use link::Link;
 use outlet::{Context, Outlet, Presented};
-use stored::DeviceRecord;
+use stored::{DeviceRecord, OutletRecord};
 use voice::Message;
 
 /// Later than any device lives, in ms since boot: a time beyond it is a fault of the shell, and would leave no room for
@@ -74,9 +74,9 @@ const MONO_MS_MAX: u64 = u64::MAX / 2;
 /// Answers to commands that may wait for the link; the gateway repeats a command whose answer it misses.
 const ANSWERS_MAX: usize = 4;
 
-/// One controller and its outlets.
+/// One controller and its outlets. `OUTLETS`: for how many there is room; each takes 2 KiB of memory.
 #[derive(Debug)]
-pub struct Device {
+pub struct Device<const OUTLETS: usize = OUTLETS_MAX> {
     config: Config,
     supply: Supply,
     token_key: TokenKey,
@@ -86,70 +86,132 @@ pub struct Device {
     /// Number of the last session minted in this boot.
     session_number: u32,
     link: Link,
-    outlets: Vec<Outlet, OUTLETS_MAX>,
+    outlets: Vec<Outlet, OUTLETS>,
     answers: Deque<(u64, CommandOutcome), ANSWERS_MAX>,
     alone: Alone,
     keypad_key: KeypadKey,
 }
 
-impl Device {
+impl<const OUTLETS: usize> Device<OUTLETS> {
     /// Starts a device from what was stored. Take [`Self::effects`] before the first input: they switch the outputs off
     /// and store the number of this boot.
     ///
     /// # Errors
     /// [`ConfigError`] if the configuration cannot be served with this storage.
-    pub fn boot(config: Config, stored: Stored, now: Now) -> Result<Self, ConfigError> {
-        let supply = config.check()?;
-        let now_ms = now.mono_ms.min(MONO_MS_MAX);
+    pub fn boot(config: Config, stored: Stored<OUTLETS>, now: Now) -> Result<Self, ConfigError> {
+        let mut device = Self::new(config)?;
         let Stored {
-            device,
-            mut outlets,
+            device: record,
+            outlets,
             instruments,
             price,
             redeemed,
         } = stored;
-        let lost = outlets.iter().skip(usize::from(config.outlets));
-        if let Some(i) = lost.clone().position(|r| r.open.is_some() || !r.closed.is_empty()) {
-            return Err(ConfigError::OutletLost(config.outlets + i as u8));
+        device.record = record;
+        for (i, record) in outlets.into_iter().enumerate() {
+            if !device.take_outlet(i as OutletId, record) {
+                return Err(ConfigError::OutletLost(i as OutletId));
+            }
         }
-        outlets.truncate(usize::from(config.outlets));
-        while outlets.len() < usize::from(config.outlets) {
-            outlets
-                .push(stored::OutletRecord::default())
-                .expect("the number of outlets was checked");
+        device.alone.take_instruments(instruments);
+        device.alone.take_price(price);
+        for (slot, record) in redeemed.into_iter().enumerate() {
+            device.alone.take_slot(slot, record);
         }
-        let record = DeviceRecord {
-            boot: device.boot.saturating_add(1),
-            ..device
-        };
-        let link = Link::new(&config, record.boot);
-        let context = context(&config, supply, &link, now_ms);
-        let outlets = outlets
-            .into_iter()
-            .enumerate()
-            .map(|(i, record)| Outlet::boot(i as OutletId, record, &context))
-            .collect();
-        let mut device = Self {
-            alone: Alone::boot(instruments, price, redeemed, now_ms),
+        device.start(now);
+        Ok(device)
+    }
+
+    /// A device that has not started, for a microcontroller: made where it is to live, because it is large, then given
+    /// its records one by one ([`Self::load`]), then started ([`Self::start`]).
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the configuration cannot be served.
+    #[inline(never)]
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let supply = config.check(OUTLETS)?;
+        Ok(Self {
+            alone: Alone::default(),
             keypad_key: config.secret.keypad_key(),
             supply,
             token_key: config.secret.token_key(),
-            now_ms,
-            record,
+            now_ms: 0,
+            record: DeviceRecord::default(),
             unstored: true,
             session_number: 0,
-            link,
-            outlets,
+            link: Link::new(&config, 0),
+            outlets: Vec::new(),
             answers: Deque::new(),
             config,
-        };
-        device.tidy();
-        Ok(device)
+        })
+    }
+
+    /// Takes in one record as it was stored, before [`Self::start`]; records come in any order.
+    ///
+    /// # Errors
+    /// [`StoredError`]; the device must then not run, because it could repeat counters, or forget a session.
+    #[inline(never)]
+    pub fn load(&mut self, key: RecordKey, bytes: &[u8]) -> Result<(), StoredError> {
+        match key {
+            RecordKey::Device => self.record = stored::decode(key, bytes)?,
+            RecordKey::Outlet(outlet) => {
+                let record = stored::decode_outlet(outlet, bytes)?;
+                if usize::from(outlet) >= OUTLETS_MAX || !self.take_outlet(outlet, record) {
+                    return Err(StoredError::Outlet(outlet));
+                }
+            }
+            RecordKey::Instruments => self.alone.take_instruments(stored::decode(key, bytes)?),
+            RecordKey::Price => self.alone.take_price(stored::decode(key, bytes)?),
+            RecordKey::Redeemed(slot) => {
+                if !self.alone.take_slot(slot.into(), stored::decode(key, bytes)?) {
+                    return Err(StoredError::Slot(slot));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The last register reading stored for an outlet: where a counter that loses its value without power goes on.
+    #[must_use]
+    pub fn register(&self, outlet: OutletId) -> Units {
+        let outlet = self.outlets.get(usize::from(outlet));
+        outlet.map_or(Units::ZERO, |outlet| outlet.record.register)
+    }
+
+    /// Starts it, with what was loaded. Take [`Self::effects`] before the first input: they switch the outputs off and
+    /// store the number of this boot.
+    #[inline(never)]
+    pub fn start(&mut self, now: Now) {
+        self.now_ms = now.mono_ms.min(MONO_MS_MAX);
+        self.record.boot = self.record.boot.saturating_add(1);
+        self.link = Link::new(&self.config, self.record.boot);
+        self.make_outlets(usize::from(self.config.outlets));
+        self.alone.start(self.now_ms);
+        self.each(Outlet::start);
+        self.tidy();
+    }
+
+    /// Whether there is room for it, or nothing of it is open.
+    fn take_outlet(&mut self, outlet: OutletId, record: OutletRecord) -> bool {
+        if outlet >= self.config.outlets {
+            return record.open.is_none() && record.closed.is_empty();
+        }
+        self.make_outlets(usize::from(outlet) + 1);
+        self.outlets[usize::from(outlet)].record = record;
+        true
+    }
+
+    #[inline(never)]
+    fn make_outlets(&mut self, wanted: usize) {
+        while self.outlets.len() < wanted {
+            let outlet = Outlet::new(self.outlets.len() as OutletId);
+            self.outlets.push(outlet).expect("the number of outlets was checked");
+        }
     }
 
     /// Takes an input in and returns what is to be done. Inputs for outlets that do not exist, and messages that are
     /// not for this device, not sealed for it or not new, are ignored (and counted: [`Self::rejected`]).
-    pub fn handle(&mut self, now: Now, input: Input<'_>) -> Effects<'_> {
+    pub fn handle(&mut self, now: Now, input: Input<'_>) -> Effects<'_, OUTLETS> {
         // A clock that runs backwards is a fault of the shell; standing still is the safest thing to do.
         self.now_ms = self.now_ms.max(now.mono_ms.min(MONO_MS_MAX));
         match input {
@@ -185,7 +247,7 @@ impl Device {
     }
 
     /// What is still to be done.
-    pub fn effects(&mut self) -> Effects<'_> {
+    pub fn effects(&mut self) -> Effects<'_, OUTLETS> {
         Effects { device: self }
     }
 
@@ -507,11 +569,11 @@ fn mint(id: proto::id::DeviceId, boot: u32, number: &mut u32) -> Option<SessionI
 /// What is to be done, in order. Dropping it early loses nothing.
 #[derive(Debug)]
 #[must_use = "outputs stay as they are until the effects are carried out"]
-pub struct Effects<'a> {
-    device: &'a mut Device,
+pub struct Effects<'a, const OUTLETS: usize = OUTLETS_MAX> {
+    device: &'a mut Device<OUTLETS>,
 }
 
-impl Iterator for Effects<'_> {
+impl<const OUTLETS: usize> Iterator for Effects<'_, OUTLETS> {
     type Item = Effect;
 
     fn next(&mut self) -> Option<Effect> {

@@ -114,29 +114,34 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    pub(crate) fn boot(id: OutletId, record: OutletRecord, ctx: &Context<'_>) -> Self {
-        let mut outlet = Self {
+    pub(crate) fn new(id: OutletId) -> Self {
+        Self {
             id,
-            stops: record.closed.iter().map(|_| Retry::at(ctx.now_ms)).collect(),
-            record,
+            stops: Vec::new(),
+            record: OutletRecord::default(),
             unstored: false,
             phase: Phase::Idle,
             sense: None,
-            sensed_ms: ctx.now_ms,
+            sensed_ms: 0,
             output: Output::default(),
             fault: Latch::new(),
             gesture: None,
             untold: Vec::new(),
             voice: Voice::default(),
             notice: None,
-        };
-        match outlet.record.open.as_ref().map(|open| open.grant.is_some()) {
-            None => {}
-            Some(true) => outlet.phase = Phase::Recovering { since_ms: ctx.now_ms },
-            // Whether its authorize ever left is not known: the gateway may have granted it.
-            Some(false) => outlet.end(ctx, StopReason::PowerLoss),
         }
-        outlet
+    }
+
+    /// After a boot, with what was stored.
+    pub(crate) fn start(&mut self, ctx: &Context<'_>) {
+        self.stops = self.record.closed.iter().map(|_| Retry::at(ctx.now_ms)).collect();
+        self.sensed_ms = ctx.now_ms;
+        match self.record.open.as_ref().map(|open| open.grant.is_some()) {
+            None => {}
+            Some(true) => self.phase = Phase::Recovering { since_ms: ctx.now_ms },
+            // Whether its authorize ever left is not known: the gateway may have granted it.
+            Some(false) => self.end(ctx, StopReason::PowerLoss),
+        }
     }
 
     /// Begins a request, if the outlet can serve one.

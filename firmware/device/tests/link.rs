@@ -246,7 +246,7 @@ fn the_grant_of_the_last_boot_opens_nothing() {
 #[test]
 fn a_configuration_that_cannot_be_served_is_refused() {
     use device::{ConfigError, Device, Now, Stored};
-    let boot = |config: Config, stored| Device::boot(config, stored, Now::default()).map(|d| d.boot_number());
+    let boot = |config: Config, stored: Stored| Device::boot(config, stored, Now::default()).map(|d| d.boot_number());
     let with = |kind, outlets| Config {
         outlets,
         ..config(kind)
@@ -254,11 +254,11 @@ fn a_configuration_that_cannot_be_served_is_refused() {
     assert_eq!(boot(with(Kind::Unknown, 1), Stored::new()), Err(ConfigError::Kind));
     assert_eq!(
         boot(with(Kind::Charger, 0), Stored::new()),
-        Err(ConfigError::Outlets(0))
+        Err(ConfigError::Outlets(0, 20))
     );
     assert_eq!(
         boot(with(Kind::Charger, 21), Stored::new()),
-        Err(ConfigError::Outlets(21))
+        Err(ConfigError::Outlets(21, 20))
     );
     assert_eq!(boot(with(Kind::Charger, 20), Stored::new()), Ok(1));
 

@@ -336,19 +336,19 @@ fn storage_of_a_newer_firmware_or_damaged_storage_is_refused() {
         assert_eq!(newer[..3], [newer[0], 0, 1], "a map whose first field is the version");
         newer[2] = 9;
         assert_eq!(
-            Stored::new().load(*key, &newer),
+            <Stored>::new().load(*key, &newer),
             Err(StoredError::Version { key: *key, found: 9 })
         );
         for len in 0..bytes.len() {
             assert!(matches!(
-                Stored::new().load(*key, &bytes[..len]),
+                <Stored>::new().load(*key, &bytes[..len]),
                 Err(StoredError::Malformed { .. })
             ));
         }
     }
     let bytes = &b.flash[&RecordKey::Outlet(0)];
     assert_eq!(
-        Stored::new().load(RecordKey::Outlet(20), bytes),
+        <Stored>::new().load(RecordKey::Outlet(20), bytes),
         Err(StoredError::Outlet(20))
     );
 }

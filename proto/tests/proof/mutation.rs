@@ -25,11 +25,11 @@ const ENVELOPES: u32 = 20_000;
 const SPLICE_BYTES_MAX: usize = 64;
 
 /// Pseudo-random numbers (SplitMix64), the same on every machine.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// `HOLDFAST_SEED` or a constant; printed.
-    fn seeded(test: &str) -> Self {
+    pub(crate) fn seeded(test: &str) -> Self {
         let seed = std::env::var("HOLDFAST_SEED").map_or(20_231_112, |seed| seed.parse().expect("a number"));
         println!("{test}: HOLDFAST_SEED={seed}");
         Self(seed)
@@ -43,12 +43,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 
     /// One to four changes.
-    fn mutate(&mut self, bytes: &mut Vec<u8>, other: &[u8]) {
+    pub(crate) fn mutate(&mut self, bytes: &mut Vec<u8>, other: &[u8]) {
         for _ in 0..=self.below(4) {
             let at = self.below(bytes.len());
             match self.below(8) {

@@ -12,7 +12,7 @@ use proto::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    deriv,
+    deriv, identities,
     samples::{self, Place, Sample, content},
     tariff,
     vector::{Vector, folder, frozen, read},
@@ -187,6 +187,7 @@ fn made() -> Vec<Vector> {
     vectors.extend(envelopes());
     vectors.extend(deriv::vectors());
     vectors.extend(tariff::vectors());
+    vectors.extend(identities::vectors());
     vectors
 }
 

@@ -1,6 +1,8 @@
 //! embassy's executor in thread mode, asleep with WFI: its own sleeps with WFE, which an emulator takes for nothing and
 //! then burns a core of the host.
 
+#![expect(unsafe_code, reason = "embassy's contract with an executor")]
+
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use embassy_executor::{Spawner, raw};

@@ -195,7 +195,7 @@ impl Bench {
     /// The granted session that is stored for an outlet.
     pub fn stored_grant(&self, outlet: OutletId) -> Option<SessionId> {
         let key = RecordKey::Outlet(outlet);
-        let mut stored = Stored::new();
+        let mut stored: Stored = Stored::new();
         stored.load(key, self.flash.get(&key)?).unwrap();
         stored
             .open(outlet)

@@ -1,10 +1,15 @@
 //! CBOR. The only file that names `serde_cbor`; the wire itself is defined by `schema/v1.cddl` and the frozen vectors,
-//! so that another implementation could stand here.
+//! so that another implementation could stand here. serde_cbor writes; what reads is [`read`], for the room of a
+//! microcontroller.
 //!
 //! Structs travel packed: maps keyed by field position. Decoding accepts unknown keys (a newer writer), refuses
 //! trailing bytes, a known key twice, indefinite-length strings and more than 127 levels.
 
+mod read;
+
 use serde::{Deserialize, Serialize};
+
+use read::{Fault, Reader};
 
 /// The largest encoding of a tariff, in bytes.
 pub(crate) const TARIFF_BYTES_MAX: usize = 384;
@@ -53,29 +58,15 @@ pub fn to_vec<T: Serialize>(value: &T) -> alloc::vec::Vec<u8> {
 /// # Errors
 /// [`CodecError::Malformed`], with the offset.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
-    // Only indefinite-length strings need scratch space; without any they are refused.
-    let mut scratch = [];
-    let mut deserializer = serde_cbor::de::Deserializer::from_slice_with_scratch(bytes, &mut scratch);
-    let value = T::deserialize(&mut deserializer);
-    let end = deserializer.end();
-    match (value, end) {
-        (Ok(value), Ok(())) => Ok(value),
-        (Ok(_), Err(error)) => Err(malformed(&error, error.offset())),
-        (Err(error), _) if error.classify() != serde_cbor::error::Category::Data => {
-            Err(malformed(&error, error.offset()))
-        }
-        // An error about a field has no offset; the byte that follows it has, and without one all was read.
-        (Err(error), Ok(())) => Err(malformed(&error, bytes.len() as u64)),
-        (Err(error), Err(rest)) => Err(malformed(&error, rest.offset().saturating_sub(1))),
-    }
-}
-
-fn malformed(error: &serde_cbor::Error, at: u64) -> CodecError {
-    let what = match error.classify() {
-        serde_cbor::error::Category::Eof => "the input ends early",
-        serde_cbor::error::Category::Syntax => "bad CBOR",
-        serde_cbor::error::Category::Data => "a field has the wrong form or is missing",
-        serde_cbor::error::Category::Io => "an indefinite-length string",
-    };
-    CodecError::Malformed { what, at }
+    let mut reader = Reader::new(bytes);
+    let value = T::deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    value.map_err(|fault| CodecError::Malformed {
+        what: match fault {
+            Fault::Early => "the input ends early",
+            Fault::Bad => "bad CBOR",
+            Fault::Field => "a field has the wrong form or is missing",
+            Fault::Indefinite => "an indefinite-length string",
+        },
+        at: reader.at() as u64,
+    })
 }

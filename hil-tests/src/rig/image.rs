@@ -1,0 +1,87 @@
+//! A board's flash as a file: the program out of its ELF, and the identity in its page.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, ensure};
+use object::{Object, ObjectSymbol};
+use proto::identity::Identity;
+
+/// Where the flash begins.
+const FLASH: u64 = 0x0800_0000;
+/// All of it: 1 MiB.
+const FLASH_BYTES: usize = 0x10_0000;
+/// The last page holds the identity.
+const IDENTITY_AT: usize = 0xf_f800;
+
+/// A program for a board.
+#[derive(Clone, Debug)]
+pub struct Image {
+    elf: Vec<u8>,
+    flash: Vec<u8>,
+    symbols: BTreeMap<String, u64>,
+}
+
+impl Image {
+    /// Reads an ELF.
+    ///
+    /// # Errors
+    /// If it is none, or has something outside of the flash.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let elf = std::fs::read(path).with_context(|| format!("{}: no firmware image", path.display()))?;
+        let file = object::File::parse(&*elf).with_context(|| path.display().to_string())?;
+        let mut flash = vec![0xff; FLASH_BYTES];
+        let header = object::read::elf::ElfFile32::<object::Endianness>::parse(&*elf)?;
+        for segment in header.elf_program_headers() {
+            use object::read::elf::ProgramHeader;
+            let endian = header.endian();
+            let data = segment
+                .data(endian, &*elf)
+                .map_err(|()| anyhow::anyhow!("{}: a segment lies outside of the file", path.display()))?;
+            if segment.p_type(endian) != object::elf::PT_LOAD || data.is_empty() {
+                continue;
+            }
+            let at = u64::from(segment.p_paddr(endian)).checked_sub(FLASH);
+            let at = at.and_then(|at| usize::try_from(at).ok()).context("a segment below the flash")?;
+            ensure!(
+                at + data.len() <= IDENTITY_AT,
+                "{}: a segment at {at:#x} of {} bytes does not fit the flash",
+                path.display(),
+                data.len()
+            );
+            flash[at..at + data.len()].copy_from_slice(data);
+        }
+        let symbols = file.symbols().filter_map(|symbol| {
+            let name = symbol.name().ok()?;
+            Some((name.to_owned(), symbol.address()))
+        });
+        let symbols = symbols.collect();
+        Ok(Self { flash, symbols, elf })
+    }
+
+    /// The whole flash of a board that was flashed and provisioned.
+    ///
+    /// # Errors
+    /// If the identity does not fit its page.
+    pub fn provisioned(&self, identity: &Identity) -> anyhow::Result<Vec<u8>> {
+        let mut flash = self.flash.clone();
+        identity.write(&mut flash[IDENTITY_AT..])?;
+        Ok(flash)
+    }
+
+    /// The ELF.
+    #[must_use]
+    pub fn elf(&self) -> &[u8] {
+        &self.elf
+    }
+
+    /// Where a symbol lies in memory.
+    ///
+    /// # Errors
+    /// If the program has none of this name.
+    pub fn address_of(&self, symbol: &str) -> anyhow::Result<u64> {
+        self.symbols
+            .get(symbol)
+            .copied()
+            .with_context(|| format!("the firmware has no symbol {symbol}"))
+    }
+}
