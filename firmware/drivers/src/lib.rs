@@ -3,6 +3,10 @@
 //! | module | what it drives |
 //! |---|---|
 //! | [`meter`] | energy meter chips on a UART: HLW8032, BL0942 |
+//! | [`flow`] | the pulses of a flow sensor |
+//! | [`coin`] | the coin line of a washer, by pulses that a coin acceptor would send |
+//! | [`pilot`] | the control pilot of a car charger |
+//! | [`ntc`] | temperature by a thermistor |
 //!
 //! What understands is sans-I/O: bytes, levels or counts go in with the time, readings come out. Around it are thin
 //! adapters over the traits of embedded-hal and embedded-io, so that the same code runs on a microcontroller, and on the
@@ -17,7 +21,11 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod coin;
+pub mod flow;
 mod inbox;
 pub mod meter;
+pub mod ntc;
+pub mod pilot;
 #[cfg(test)]
 mod testing;
