@@ -7,6 +7,8 @@
 //! | [`coin`] | the coin line of a washer, by pulses that a coin acceptor would send |
 //! | [`pilot`] | the control pilot of a car charger |
 //! | [`ntc`] | temperature by a thermistor |
+//! | [`debounce`] | contacts: door, plug, leak, relay sense, button |
+//! | [`keypad`] | a key matrix, up to entered digits |
 //!
 //! What understands is sans-I/O: bytes, levels or counts go in with the time, readings come out. Around it are thin
 //! adapters over the traits of embedded-hal and embedded-io, so that the same code runs on a microcontroller, and on the
@@ -22,8 +24,10 @@
 extern crate std;
 
 pub mod coin;
+pub mod debounce;
 pub mod flow;
 mod inbox;
+pub mod keypad;
 pub mod meter;
 pub mod ntc;
 pub mod pilot;
