@@ -7,6 +7,7 @@
 //! | [`coin`] | the coin line of a washer, by pulses that a coin acceptor would send |
 //! | [`pilot`] | the control pilot of a car charger |
 //! | [`ntc`] | temperature by a thermistor |
+//! | [`reader`] | card readers: PN532 on a UART |
 //! | [`debounce`] | contacts: door, plug, leak, relay sense, button |
 //! | [`keypad`] | a key matrix, up to entered digits |
 //!
@@ -31,5 +32,6 @@ pub mod keypad;
 pub mod meter;
 pub mod ntc;
 pub mod pilot;
+pub mod reader;
 #[cfg(test)]
 mod testing;
