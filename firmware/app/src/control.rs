@@ -1,6 +1,6 @@
 //! The task that owns the device: it alone reads the machine, switches, stores and shows.
 
-use device::{Config, ConfigError, Device, Effect, Input, Now, Screen, Sense};
+use device::{Checked, Device, Effect, Input, Now, Screen, Sense};
 use embassy_futures::{
     block_on,
     select::{Either3, select3},
@@ -44,8 +44,6 @@ pub trait Machine {
 /// Why a device cannot go on; whoever called [`run`] restarts it.
 #[derive(Debug)]
 pub enum Stopped {
-    /// The configuration does not fit the storage.
-    Config(ConfigError),
     /// A record could not be read.
     Unreadable,
     /// A record could not be written.
@@ -81,15 +79,13 @@ pub struct Booted<const OUTLETS: usize> {
 
 impl<const OUTLETS: usize> Booted<OUTLETS> {
     /// A device that knows nothing yet.
-    ///
-    /// # Errors
-    /// [`Stopped::Config`].
     #[inline(never)]
-    pub fn new(config: Config) -> Result<Self, Stopped> {
-        Ok(Self {
-            device: Device::new(config).map_err(Stopped::Config)?,
+    #[must_use]
+    pub fn new(config: Checked<OUTLETS>) -> Self {
+        Self {
+            device: Device::new(config),
             registers: [Register::default(); OUTLETS],
-        })
+        }
     }
 
     /// Reads everything out of the flash and starts the device; blocks meanwhile. Outputs are off: the board has not

@@ -1,6 +1,8 @@
 //! What people do at a device, whatever they do it with: a card, a code on a screen or on paper, keys, a button.
 
+use drivers::reader::Cards;
 use embassy_sync::{blocking_mutex::raw::CriticalSectionRawMutex, channel::Channel};
+use embassy_time::Timer;
 use embedded_io_async::Read;
 use heapless::{String, Vec};
 use proto::{
@@ -55,6 +57,24 @@ pub async fn read_lines<R: Read>(mut from: R, outlet: OutletId, desk: &Desk) -> 
             fits = true;
         } else {
             fits &= byte[0].is_ascii() && line.push(byte[0].into()).is_ok();
+        }
+    }
+}
+
+/// After a fault of the reader, in ms.
+const READER_RETRY_MS: u64 = 1_000;
+
+/// Brings the cards of a reader, for good.
+pub async fn read_cards<C: Cards>(mut cards: C, outlet: OutletId, desk: &Desk) -> ! {
+    loop {
+        match cards.next().await {
+            Ok(uid) => {
+                if let Ok(token) = IdToken::new(TokenKind::Card, uid.as_bytes()) {
+                    desk.send(Gesture::Token(outlet, token)).await;
+                }
+            }
+            // The reader was unplugged, or begins anew; people still have the button, keys and codes.
+            Err(_) => Timer::after_millis(READER_RETRY_MS).await,
         }
     }
 }

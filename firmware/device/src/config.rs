@@ -147,6 +147,21 @@ pub(crate) enum Supply {
     Dispenser,
 }
 
+/// A configuration that can be served.
+#[derive(Clone, Debug)]
+pub struct Checked<const OUTLETS: usize> {
+    pub(crate) config: Config,
+    pub(crate) supply: Supply,
+}
+
+impl<const OUTLETS: usize> Checked<OUTLETS> {
+    /// What the link needs: the device's name, and the secret from which its password follows.
+    #[must_use]
+    pub fn link(&self) -> (DeviceId, PairSecret) {
+        (self.config.id, self.config.secret.clone())
+    }
+}
+
 impl Supply {
     /// What the register counts.
     pub(crate) const fn dimension(self) -> Dimension {
@@ -190,15 +205,20 @@ impl Config {
         }
     }
 
-    pub(crate) fn check(&self, room: usize) -> Result<Supply, ConfigError> {
-        if self.outlets == 0 || usize::from(self.outlets) > room {
-            return Err(ConfigError::Outlets(self.outlets, room));
+    /// Checks that a firmware with room for `OUTLETS` outlets can serve this.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn check<const OUTLETS: usize>(self) -> Result<Checked<OUTLETS>, ConfigError> {
+        if self.outlets == 0 || usize::from(self.outlets) > OUTLETS {
+            return Err(ConfigError::Outlets(self.outlets, OUTLETS));
         }
-        match self.kind {
-            Kind::Charger => Ok(Supply::Charger),
-            Kind::Washer => Ok(Supply::Washer),
-            Kind::Dispenser => Ok(Supply::Dispenser),
-            Kind::Unknown => Err(ConfigError::Kind),
-        }
+        let supply = match self.kind {
+            Kind::Charger => Supply::Charger,
+            Kind::Washer => Supply::Washer,
+            Kind::Dispenser => Supply::Dispenser,
+            Kind::Unknown => return Err(ConfigError::Kind),
+        };
+        Ok(Checked { config: self, supply })
     }
 }

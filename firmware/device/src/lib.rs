@@ -56,7 +56,7 @@ use proto::{
 };
 
 pub use alone::Instruments;
-pub use config::{Config, ConfigError, Tuning};
+pub use config::{Checked, Config, ConfigError, Tuning};
 pub use io::{Effect, Input, Now, Screen, Sense};
 pub use link::Rejected;
 pub use stored::{Record, RecordKey, Stored, StoredError};
@@ -99,7 +99,7 @@ impl<const OUTLETS: usize> Device<OUTLETS> {
     /// # Errors
     /// [`ConfigError`] if the configuration cannot be served with this storage.
     pub fn boot(config: Config, stored: Stored<OUTLETS>, now: Now) -> Result<Self, ConfigError> {
-        let mut device = Self::new(config)?;
+        let mut device = Self::new(config.check()?);
         let Stored {
             device: record,
             outlets,
@@ -124,13 +124,10 @@ impl<const OUTLETS: usize> Device<OUTLETS> {
 
     /// A device that has not started, for a microcontroller: made where it is to live, because it is large, then given
     /// its records one by one ([`Self::load`]), then started ([`Self::start`]).
-    ///
-    /// # Errors
-    /// [`ConfigError`] if the configuration cannot be served.
     #[inline(never)]
-    pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let supply = config.check(OUTLETS)?;
-        Ok(Self {
+    #[must_use]
+    pub fn new(Checked { config, supply }: Checked<OUTLETS>) -> Self {
+        Self {
             alone: Alone::default(),
             keypad_key: config.secret.keypad_key(),
             supply,
@@ -143,7 +140,7 @@ impl<const OUTLETS: usize> Device<OUTLETS> {
             outlets: Vec::new(),
             answers: Deque::new(),
             config,
-        })
+        }
     }
 
     /// Takes in one record as it was stored, before [`Self::start`]; records come in any order.

@@ -3,30 +3,38 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{Read, Write as _},
     net::SocketAddr,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
 use defmt_decoder::{DecodeError, Table};
-use proto::identity::Identity;
+use drivers::reader::Uid;
+use proto::{id::Kind, identity::Identity};
 
 use crate::rig::{
+    chips::{MeterChip, Reader, Wire},
     image::Image,
+    line::{Deaf, Line, listen},
     module::Module,
     qtest::{Port, Qtest},
+    world::World,
 };
 
 /// The emulator.
 const PROGRAM: &str = "qemu-system-arm";
 /// The board, as QEMU calls it.
 const MACHINE: &str = "b-l475e-iot01a";
+/// How much faster batteries fill and washers wash than in the world.
+const SPEED: u32 = 120;
+/// Pace of the world around a board, in ms.
+const STEP_MS: u64 = 5;
 /// How long QEMU may take to connect its channels, in s.
 const START_S_MAX: u64 = 20;
 
@@ -50,6 +58,11 @@ pub struct Board {
     module: Module,
     /// The line of scanner or keypad.
     codes: Line,
+    reader: Line,
+    card: Arc<Mutex<Option<Uid>>>,
+    meter: Line,
+    wire: Arc<Mutex<Wire>>,
+    world: World,
     logs: Arc<Logs>,
     table: Arc<Table>,
     qtest_listener: UnixListener,
@@ -66,41 +79,6 @@ struct Power {
 #[derive(Debug, Default)]
 struct Logs {
     lines: Mutex<Vec<String>>,
-    changed: Condvar,
-}
-
-/// One serial line of the board; what is written while it has no power is lost, as on a desk.
-#[derive(Debug)]
-struct Line {
-    path: PathBuf,
-    stream: Arc<Mutex<Option<UnixStream>>>,
-}
-
-impl Line {
-    /// `hear` gets every byte that the board sends, with a way to answer.
-    fn new(path: PathBuf) -> anyhow::Result<Self> {
-        let listener = listen(&path)?;
-        let stream: Arc<Mutex<Option<UnixStream>>> = Arc::default();
-        let latest = stream.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                *latest.lock().expect("nothing panics under this lock") = Some(stream);
-            }
-        });
-        Ok(Self { path, stream })
-    }
-
-    fn send(&self, bytes: &[u8]) -> anyhow::Result<()> {
-        let mut stream = self.stream.lock().expect("nothing panics under this lock");
-        let stream = stream.as_mut().context("the board has no power")?;
-        Ok(stream.write_all(bytes)?)
-    }
-}
-
-fn listen(path: &Path) -> anyhow::Result<UnixListener> {
-    // Left over from a board of the same name.
-    drop(fs::remove_file(path));
-    UnixListener::bind(path).with_context(|| path.display().to_string())
 }
 
 impl Board {
@@ -113,9 +91,16 @@ impl Board {
         fs::create_dir_all(&dir)?;
         fs::write(dir.join("flash.img"), image.provisioned(identity)?)?;
         let table = Table::parse(image.elf())?.context("the firmware has no log table")?;
+        let (reader, card) = Reader::new();
+        let (meter, wire) = MeterChip::new(SPEED);
         Ok(Self {
             module: Module::start(gateway)?,
-            codes: Line::new(dir.join("codes.sock"))?,
+            codes: Line::new(dir.join("codes.sock"), Deaf)?,
+            reader: Line::new(dir.join("reader.sock"), reader)?,
+            card,
+            meter: Line::new(dir.join("meter.sock"), meter)?,
+            wire,
+            world: World::new(identity.kind, SPEED),
             qtest_listener: listen(&dir.join("qtest.sock"))?,
             logs: Arc::default(),
             table: Arc::new(table),
@@ -135,8 +120,9 @@ impl Board {
         command.args(["-M", MACHINE, "-display", "none", "-monitor", "none"]);
         command.args(["-semihosting-config", "enable=on,target=native", "-kernel", "flash.img"]);
         // USART1, USART2, USART3, UART4.
-        command.args(["-chardev", &socket("codes", &self.codes.path), "-serial", "chardev:codes"]);
-        command.args(["-serial", "null", "-serial", "null"]);
+        for (id, line) in [("codes", &self.codes), ("reader", &self.reader), ("meter", &self.meter)] {
+            command.args(["-chardev", &line.chardev(id), "-serial", &format!("chardev:{id}")]);
+        }
         let module = self.module.address();
         let (host, port) = (module.ip(), module.port());
         let module = format!("socket,id=module,host={host},port={port},reconnect-ms=200,nodelay=on");
@@ -149,7 +135,8 @@ impl Board {
         self.read_logs(stdout);
         let pins = Qtest::new(accept(&self.qtest_listener, &mut process)?)?;
         self.power = Some(Power { process, pins });
-        Ok(())
+        self.world.powered();
+        self.step()
     }
 
     /// Cuts the power, between any two instructions.
@@ -161,7 +148,7 @@ impl Board {
             power.process.kill()?;
             power.process.wait()?;
         }
-        *self.codes.stream.lock().expect("nothing panics under this lock") = None;
+        self.world.power_lost();
         Ok(())
     }
 
@@ -183,7 +170,6 @@ impl Board {
                                 drop(writeln!(copy, "{line}"));
                             }
                             logs.lines.lock().expect("nothing panics under this lock").push(line);
-                            logs.changed.notify_all();
                         }
                         Err(DecodeError::UnexpectedEof) => break,
                         Err(DecodeError::Malformed) => {}
@@ -193,28 +179,56 @@ impl Board {
         });
     }
 
+    /// Lets the world around the board go on: what flows, runs, or is drawn.
+    ///
+    /// # Errors
+    /// If the machine is gone.
+    pub fn step(&mut self) -> anyhow::Result<()> {
+        match &mut self.power {
+            Some(power) => {
+                let stepped = self.world.step(&mut power.pins, &self.wire);
+                stepped.with_context(|| format!("{}: the firmware logged:\n{}", self.dir.display(), self.log()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the world go on until `is` says so.
+    ///
+    /// # Errors
+    /// If it does not within `limit`; with everything that the firmware logged.
+    pub fn wait(&mut self, what: &str, limit: Duration, mut is: impl FnMut(&mut Self) -> bool) -> anyhow::Result<()> {
+        let end = Instant::now() + limit;
+        loop {
+            self.step()?;
+            if is(self) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < end,
+                "{}: not {what} within {} s; the firmware logged:\n{}",
+                self.dir.display(),
+                limit.as_secs(),
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(STEP_MS)); // The world's own pace, with the limit above.
+        }
+    }
+
     /// Waits until the firmware has logged a line with `text` at or behind line `from`; returns the number of the line
     /// behind it.
     ///
     /// # Errors
     /// If it does not within `limit`; with everything that it logged.
-    pub fn wait_for_log(&self, from: usize, text: &str, limit: Duration) -> anyhow::Result<usize> {
-        let lines = self.logs.lines.lock().expect("nothing panics under this lock");
-        let found = |lines: &Vec<String>| lines.iter().skip(from).position(|line| line.contains(text));
-        let (lines, _) = self
-            .logs
-            .changed
-            .wait_timeout_while(lines, limit, |lines| found(lines).is_none())
-            .expect("nothing panics under this lock");
-        match found(&lines) {
-            Some(at) => Ok(from + at + 1),
-            None => bail!(
-                "{} did not log \"{text}\" within {} s:\n{}",
-                self.dir.display(),
-                limit.as_secs(),
-                lines.join("\n")
-            ),
-        }
+    pub fn wait_for_log(&mut self, from: usize, text: &str, limit: Duration) -> anyhow::Result<usize> {
+        let mut at = from;
+        self.wait(&format!("\"{text}\""), limit, |board| {
+            let lines = board.logs.lines.lock().expect("nothing panics under this lock");
+            let found = lines.iter().skip(from).position(|line| line.contains(text));
+            at = found.map_or(at, |found| from + found + 1);
+            found.is_some()
+        })?;
+        Ok(at)
     }
 
     /// How many lines the firmware has logged.
@@ -233,6 +247,38 @@ impl Board {
     #[must_use]
     pub const fn module(&self) -> &Module {
         &self.module
+    }
+
+    /// Holds a card to the reader.
+    pub fn tap(&self, uid: &[u8]) {
+        *self.card.lock().expect("nothing panics under this lock") = Uid::new(uid);
+    }
+
+    /// What is around the board.
+    pub const fn world(&mut self) -> &mut World {
+        &mut self.world
+    }
+
+    /// What its meter looks at.
+    #[must_use]
+    pub const fn wire(&self) -> &Arc<Mutex<Wire>> {
+        &self.wire
+    }
+
+    /// What the board dispenses.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.world.kind()
+    }
+
+    /// Presses the stop button.
+    ///
+    /// # Errors
+    /// If the board has no power.
+    pub fn press_stop(&mut self) -> anyhow::Result<()> {
+        self.pins()?.set_pin(Port::C, 13, true)?;
+        self.pins()?.set_pin(Port::C, 13, false)?;
+        self.pins()?.set_pin(Port::C, 13, true)
     }
 
     /// Types or scans a line.
@@ -279,10 +325,6 @@ impl Drop for Board {
     fn drop(&mut self) {
         drop(self.power_off());
     }
-}
-
-fn socket(id: &str, path: &Path) -> String {
-    format!("socket,id={id},path={}", path.display())
 }
 
 /// Waits until QEMU connects, or ends.

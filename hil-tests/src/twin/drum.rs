@@ -17,7 +17,7 @@ const RIDE_THROUGH_MS: u64 = 10_000;
 const CYCLE_MILLI: u64 = 1_000;
 
 #[derive(Debug)]
-pub(super) struct Drum {
+pub(crate) struct Drum {
     speed: u64,
     cycles: u64,
     door_closed: bool,
@@ -31,7 +31,7 @@ pub(super) struct Drum {
 }
 
 impl Drum {
-    pub(super) fn new(speed: u64, cycles: u64) -> Self {
+    pub(crate) fn new(speed: u64, cycles: u64) -> Self {
         Self {
             speed,
             cycles,
@@ -44,27 +44,27 @@ impl Drum {
         }
     }
 
-    pub(super) fn close_door(&mut self) {
+    pub(crate) fn close_door(&mut self) {
         self.door_closed = true;
     }
 
     /// Opens the door, unless a programme has it locked; returns whether it is open.
-    pub(super) fn open_door(&mut self) -> bool {
+    pub(crate) fn open_door(&mut self) -> bool {
         self.door_closed = self.at_ms.is_some();
         self.start_pressed = false;
         !self.door_closed
     }
 
-    pub(super) fn press_start(&mut self) {
+    pub(crate) fn press_start(&mut self) {
         self.start_pressed = true;
     }
 
-    pub(super) fn cut(&self) -> u64 {
+    pub(crate) fn cut(&self) -> u64 {
         self.cut
     }
 
     /// Lets `real_ms` pass with or without permit; returns cycles begun, in thousandths.
-    pub(super) fn advance(&mut self, real_ms: u64, permit: bool) -> u64 {
+    pub(crate) fn advance(&mut self, real_ms: u64, permit: bool) -> u64 {
         self.permit = permit;
         match &mut self.at_ms {
             Some(at_ms) => {
@@ -89,12 +89,12 @@ impl Drum {
     }
 
     /// The programme waits for the power and goes on with it.
-    pub(super) fn power_lost(&mut self) {
+    pub(crate) fn power_lost(&mut self) {
         self.permit = false;
         self.without_permit_ms = 0;
     }
 
-    pub(super) fn sense(&self) -> Sense {
+    pub(crate) fn sense(&self) -> Sense {
         let power_w = self.at_ms.map_or(2, power_at);
         Sense {
             register: Units(self.cycles),

@@ -3,9 +3,9 @@
 //! The device sees real time; the machine's own time runs `speed` times faster, so that a battery fills within a
 //! minute. Everything is a function of the seed and of what is done to the twin when.
 
-mod drum;
-mod socket;
-mod tap;
+pub(crate) mod drum;
+pub(crate) mod socket;
+pub(crate) mod tap;
 mod truth;
 mod visit;
 

@@ -37,7 +37,7 @@ struct Plugged {
 }
 
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     speed: u64,
     plugged: Option<Plugged>,
     /// The meter IC: keeps its count without power.
@@ -47,7 +47,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(speed: u64, meter_wh: u64) -> Self {
+    pub(crate) fn new(speed: u64, meter_wh: u64) -> Self {
         Self {
             speed,
             plugged: None,
@@ -57,7 +57,7 @@ impl Socket {
         }
     }
 
-    pub(super) fn plug(&mut self, battery: Battery) {
+    pub(crate) fn plug(&mut self, battery: Battery) {
         self.plugged = Some(Plugged {
             capacity_uj: battery.capacity_wh * UJ_PER_WH,
             charge_uj: battery.charge_wh.min(battery.capacity_wh) * UJ_PER_WH,
@@ -66,13 +66,13 @@ impl Socket {
     }
 
     /// Pulls the plug; returns what is in the battery, in Wh.
-    pub(super) fn unplug(&mut self) -> Option<u64> {
+    pub(crate) fn unplug(&mut self) -> Option<u64> {
         self.drawn_mw = 0;
         self.plugged.take().map(|plugged| plugged.charge_uj / UJ_PER_WH)
     }
 
     /// Lets `real_ms` pass with the contactor open or closed; returns what went through the meter, in mWh.
-    pub(super) fn advance(&mut self, real_ms: u64, on: bool) -> u64 {
+    pub(crate) fn advance(&mut self, real_ms: u64, on: bool) -> u64 {
         self.closed = on;
         self.drawn_mw = 0;
         let before = self.meter_uj;
@@ -96,11 +96,11 @@ impl Socket {
         (self.meter_uj - before) / (UJ_PER_WH / 1_000)
     }
 
-    pub(super) fn power_lost(&mut self) {
+    pub(crate) fn power_lost(&mut self) {
         (self.closed, self.drawn_mw) = (false, 0);
     }
 
-    pub(super) fn sense(&self) -> Sense {
+    pub(crate) fn sense(&self) -> Sense {
         let power_w = self.drawn_mw / 1_000;
         Sense {
             register: Units(self.meter_uj / UJ_PER_WH),

@@ -13,7 +13,7 @@ const VALVE_LAG_MS: u64 = 120;
 const UL_PER_LITRE: u64 = 1_000_000;
 
 #[derive(Debug)]
-pub(super) struct Tap {
+pub(crate) struct Tap {
     speed: u64,
     /// All water that ever passed, in ul.
     passed_ul: u64,
@@ -26,7 +26,7 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    pub(super) fn new(speed: u64, passed_ml: u64) -> Self {
+    pub(crate) fn new(speed: u64, passed_ml: u64) -> Self {
         let passed_ul = passed_ml * 1_000;
         Self {
             speed,
@@ -38,16 +38,16 @@ impl Tap {
         }
     }
 
-    pub(super) fn hold(&mut self, vessel_ml: u64) {
+    pub(crate) fn hold(&mut self, vessel_ml: u64) {
         self.room_ul = Some(vessel_ml * 1_000);
     }
 
-    pub(super) fn take_away(&mut self) {
+    pub(crate) fn take_away(&mut self) {
         self.room_ul = None;
     }
 
     /// Lets `real_ms` pass with the valve on or off; returns what ran, in ul (thousandths of a ml).
-    pub(super) fn advance(&mut self, real_ms: u64, on: bool) -> u64 {
+    pub(crate) fn advance(&mut self, real_ms: u64, on: bool) -> u64 {
         self.valve_on = on;
         let open_ms = if on { real_ms } else { real_ms.min(self.open_left_ms) };
         self.open_left_ms = if on { VALVE_LAG_MS } else { self.open_left_ms - open_ms };
@@ -58,11 +58,11 @@ impl Tap {
         ran_ul
     }
 
-    pub(super) fn power_lost(&mut self) {
+    pub(crate) fn power_lost(&mut self) {
         self.valve_on = false;
     }
 
-    pub(super) fn sense(&mut self) -> Sense {
+    pub(crate) fn sense(&mut self) -> Sense {
         let pulses = pulses(self.passed_ul);
         let flowing = pulses > self.pulses_read;
         self.pulses_read = pulses;

@@ -7,10 +7,10 @@
 //! | PC4, PC5 | A1, A0 | USART3: energy meter BL0942, 9,600 baud (charger) |
 //! | PB6, PB7 | ST-LINK | USART1: scanner or keypad, one line for each code, 9,600 baud |
 //! | PA5 | D13, LED1 | contactor, start permit or valve |
-//! | PB0 | D3 | sense contact of the contactor; running (washer); low: yes |
+//! | PA15 | D9 | sense contact of the contactor; running (washer); low: yes |
 //! | PB4 | D5 | plug in the socket; door locked (washer); low: yes |
 //! | PB1 | D6 | residual current, or water on the floor; low: yes |
-//! | PA15 | D9 | flow pulses (dispenser), falling edge |
+//! | PB0 | D3 | flow pulses (dispenser), falling edge |
 //! | PA7 | D11 | coin pulses (washer), active high |
 //! | PA6 | D12 | hot-water lock (dispenser), high: unlocked |
 //! | PC3 | A2 | NTC 10 kOhm, B 3,950 K, below 10 kOhm to 3.3 V |

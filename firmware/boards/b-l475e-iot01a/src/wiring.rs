@@ -4,24 +4,37 @@ use app::{
     control::{self, Booted, Stopped},
     gesture::{self, Desk},
     link::{self, Wires},
-    machine::{Dispenser, FlowPulses, Panel},
+    machine::{self, Charger, Dispenser, MeterCell, Panel, Washer},
     store::Store,
     transport::Module,
 };
-use device::{Config, Screen};
+use device::{Checked, Config, Screen};
+use drivers::{
+    coin::{Coin, Shape},
+    debounce::{Contact, Polarity},
+    flow::{Flow, Pulses, Sensor},
+    meter::{
+        Parts,
+        bl0942::{Address, Bl0942, LEAP_PULSES_MAX, Meter, REFERENCE_MV},
+    },
+    ntc::Ntc,
+    reader::pn532::Pn532,
+};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_stm32::{
-    Peripherals, bind_interrupts,
+    Peri, Peripherals,
+    adc::{Adc, SampleTime},
+    bind_interrupts,
     exti::{self, ExtiInput},
     flash::{Blocking, Flash},
     gpio::{Input, Level, Output, Pull, Speed},
-    interrupt::{self, typelevel::Handler},
+    interrupt::{self, InterruptExt as _, typelevel::Handler},
     mode, peripherals,
     usart::{self, BufferedUart, BufferedUartRx},
     wdg::IndependentWatchdog,
 };
-use embassy_time::Timer;
+use embassy_time::{Delay, Timer};
 use proto::{
     id::{DeviceId, Kind, OutletId},
     identity::Identity,
@@ -39,50 +52,78 @@ const RECORDS: core::ops::Range<u32> = 0x8_0000..0x9_0000;
 const IDENTITY: *const [u8; 2048] = core::ptr::without_provenance(0x080f_f800);
 /// This board has one.
 const OUTLET: OutletId = 0;
+/// Contacts are looked at every 100 ms; what is shorter than this is a bounce, in ms.
+const BOUNCE_MS: u32 = 150;
+/// Around the energy meter: five resistors of 390 kOhm over 510 Ohm, and a shunt of 1 mOhm.
+const METER_PARTS: Parts = Parts::new(1_950_000, 510_000, 1_000_000).expect("no part is zero");
+/// The flow sensor: 450 pulses a litre, at most 30 litres a minute.
+const FLOW_SENSOR: Sensor = Sensor {
+    pulses: core::num::NonZeroU32::new(450).expect("not zero"),
+    litres: core::num::NonZeroU32::new(1).expect("not zero"),
+    rate_ml_s_max: 500,
+};
+/// Coins as most washers take them. Slower than usual: the line is looked at every 100 ms.
+const COINS: Shape = Shape {
+    active: embedded_hal::digital::PinState::High,
+    width_ms: 100,
+    gap_ms: 200,
+};
+/// One coin is one cycle.
+const COINS_A_CYCLE: u8 = 1;
 
 static DESK: Desk = Desk::new();
 static WIRES: Wires = Wires::new();
-static PULSES: FlowPulses = FlowPulses::new();
+static PULSES: Pulses = Pulses::new();
+static METER: MeterCell = MeterCell::new();
 static BOOTED: StaticCell<Booted<1>> = StaticCell::new();
 
 bind_interrupts!(struct Irqs {
     UART4 => usart::BufferedInterruptHandler<peripherals::UART4>;
     USART1 => usart::BufferedInterruptHandler<peripherals::USART1>;
-    // Flow pulses first: what it takes is not seen by the other.
-    EXTI15_10 => CountPulses, exti::InterruptHandler<interrupt::typelevel::EXTI15_10>;
+    USART2 => usart::BufferedInterruptHandler<peripherals::USART2>;
+    USART3 => usart::BufferedInterruptHandler<peripherals::USART3>;
+    EXTI0 => CountPulses;
+    EXTI15_10 => exti::InterruptHandler<interrupt::typelevel::EXTI15_10>;
 });
 
-/// Counts pulses at line 15.
+/// Counts flow pulses. Line 0 has an interrupt of its own: a handler shared with others masks what it does not expect.
 struct CountPulses;
 
 #[expect(unsafe_code, reason = "embassy's contract with a handler")]
-impl Handler<interrupt::typelevel::EXTI15_10> for CountPulses {
+impl Handler<interrupt::typelevel::EXTI0> for CountPulses {
     unsafe fn on_interrupt() {
-        const LINE: u32 = 1 << 15;
-        let pending = embassy_stm32::pac::EXTI.pr(0);
-        if pending.read().0 & LINE != 0 {
-            pending.write(|lines| lines.0 = LINE);
-            PULSES.count();
-        }
+        embassy_stm32::pac::EXTI.pr(0).write(|lines| lines.0 = 1);
+        PULSES.add();
     }
 }
 
 type RecordFlash = BlockingAsync<Flash<'static, Blocking>>;
 
-/// The board, up and running.
+/// The board, up and running; what a machine does not need it leaves alone.
 struct Board {
     booted: &'static mut Booted<1>,
     store: Store<RecordFlash>,
+    panel: Lights,
     output: Output<'static>,
-    leak: Input<'static>,
-    pulse: ExtiInput<'static, mode::Blocking>,
-    lights: Lights,
+    coin: Output<'static>,
+    hot_unlock: Output<'static>,
+    plug_or_door: Contact<Input<'static>>,
+    leaking: Contact<Input<'static>>,
+    closed_or_running: Contact<Input<'static>>,
+    pulse: (Peri<'static, peripherals::PB0>, Peri<'static, peripherals::EXTI0>),
+    meter: (
+        Peri<'static, peripherals::USART3>,
+        Peri<'static, peripherals::PC4>,
+        Peri<'static, peripherals::PC5>,
+    ),
 }
 
-/// Lamps and watchdog.
+/// Lamps, watchdog and thermometer.
 struct Lights {
     busy: Output<'static>,
     watchdog: IndependentWatchdog<'static, peripherals::IWDG>,
+    adc: Adc<'static, peripherals::ADC1>,
+    ntc: Peri<'static, peripherals::PC3>,
 }
 
 impl Panel for Lights {
@@ -107,7 +148,10 @@ impl Panel for Lights {
             }
             Screen::Receipt { amount } => defmt::info!("receipt: {=i64} minor units", amount.0),
             Screen::Faulted(fault) => defmt::warn!("fault {=u8}", fault.code()),
-            Screen::Free | Screen::Asking | Screen::Delivering { .. } | Screen::Recovering | Screen::Unavailable => {}
+            Screen::Free => defmt::info!("free"),
+            Screen::Recovering => defmt::info!("recovering"),
+            Screen::Unavailable => defmt::info!("unavailable"),
+            Screen::Asking | Screen::Delivering { .. } => {}
         }
     }
 
@@ -120,36 +164,110 @@ impl Panel for Lights {
     }
 
     fn temperature_c(&mut self) -> i16 {
-        25
+        let count = self.adc.blocking_read(&mut self.ntc, SampleTime::CYCLES47_5);
+        Ntc::USUAL.celsius(count).unwrap_or(i16::MAX)
     }
+}
+
+/// Runs a charger for good.
+pub fn charger() -> ! {
+    crate::executor::run(|spawner| {
+        let board = init(spawner, Kind::Charger);
+        let (uart, tx_pin, rx_pin) = board.meter;
+        static TX: StaticCell<[u8; 4]> = StaticCell::new();
+        static RX: StaticCell<[u8; 64]> = StaticCell::new();
+        let (tx, rx) = (TX.init([0; 4]), RX.init([0; 64]));
+        let uart = BufferedUart::new(uart, rx_pin, tx_pin, tx, rx, Irqs, serial(9_600)).expect("pins of USART3");
+        spawner.spawn(read_meter(uart).expect("once"));
+        let machine = Charger {
+            contactor: board.output,
+            closed: board.closed_or_running,
+            plugged: board.plug_or_door,
+            leaking: board.leaking,
+            meter: &METER,
+            panel: board.panel,
+        };
+        spawner.spawn(control_charger(board.booted, machine, board.store).expect("once"));
+    })
+}
+
+/// Runs a washer for good.
+pub fn washer() -> ! {
+    crate::executor::run(|spawner| {
+        let board = init(spawner, Kind::Washer);
+        let machine = Washer {
+            permit: board.output,
+            coins: Coin::new(board.coin, COINS).unwrap_or_else(|never| match never {}),
+            coins_a_cycle: COINS_A_CYCLE,
+            running: board.closed_or_running,
+            door_locked: board.plug_or_door,
+            leaking: board.leaking,
+            cycles: 0,
+            permitted: false,
+            panel: board.panel,
+        };
+        spawner.spawn(control_washer(board.booted, machine, board.store).expect("once"));
+    })
 }
 
 /// Runs a dispenser for good.
 pub fn dispenser() -> ! {
     crate::executor::run(|spawner| {
         let board = init(spawner, Kind::Dispenser);
-        spawner.spawn(control_dispenser(board).expect("once"));
+        let (pin, line) = board.pulse;
+        static PULSE: StaticCell<ExtiInput<'static, mode::Blocking>> = StaticCell::new();
+        PULSE.init(ExtiInput::new_blocking(pin, line, Pull::Up, exti::TriggerEdge::Falling));
+        #[expect(unsafe_code, reason = "the handler is bound above")]
+        // SAFETY: the handler and what it counts in are ready.
+        unsafe {
+            embassy_stm32::interrupt::EXTI0.enable();
+        }
+        let machine = Dispenser {
+            valve: board.output,
+            hot_unlock: board.hot_unlock,
+            leaking: board.leaking,
+            flow: Flow::new(FLOW_SENSOR, &PULSES, 0),
+            pulses: &PULSES,
+            volume_ml: 0,
+            panel: board.panel,
+        };
+        spawner.spawn(control_dispenser(board.booted, machine, board.store).expect("once"));
     })
 }
 
+type ThisCharger = Charger<'static, Output<'static>, Input<'static>, Lights>;
+type ThisWasher = Washer<Output<'static>, Input<'static>, Lights>;
+type ThisDispenser = Dispenser<'static, Output<'static>, Input<'static>, Lights>;
+
 #[embassy_executor::task]
-async fn control_dispenser(board: Board) {
-    let _keep_counting = &board.pulse;
-    let machine = Dispenser {
-        valve: board.output,
-        leak: board.leak,
-        pulses: &PULSES,
-        pulses_a_litre: 450,
-        panel: board.lights,
-        seen: 0,
-        total: 0,
-    };
-    restart(control::run(board.booted, machine, board.store, &DESK, &WIRES).await);
+async fn control_charger(booted: &'static mut Booted<1>, machine: ThisCharger, store: Store<RecordFlash>) {
+    restart(control::run(booted, machine, store, &DESK, &WIRES).await);
+}
+
+#[embassy_executor::task]
+async fn control_washer(booted: &'static mut Booted<1>, machine: ThisWasher, store: Store<RecordFlash>) {
+    restart(control::run(booted, machine, store, &DESK, &WIRES).await);
+}
+
+#[embassy_executor::task]
+async fn control_dispenser(booted: &'static mut Booted<1>, machine: ThisDispenser, store: Store<RecordFlash>) {
+    restart(control::run(booted, machine, store, &DESK, &WIRES).await);
 }
 
 #[embassy_executor::task]
 async fn run_link(id: DeviceId, secret: PairSecret, uart: BufferedUart<'static>) {
     link::run(&id, &secret, Module(uart), &WIRES).await;
+}
+
+#[embassy_executor::task]
+async fn read_meter(uart: BufferedUart<'static>) {
+    let meter = Meter::new(METER_PARTS, REFERENCE_MV, LEAP_PULSES_MAX);
+    machine::read_meter(Bl0942::new(uart, Address::A0, meter), &METER).await;
+}
+
+#[embassy_executor::task]
+async fn read_cards(uart: BufferedUart<'static>) {
+    gesture::read_cards(Pn532::new(uart, Delay), OUTLET, &DESK).await;
 }
 
 #[embassy_executor::task]
@@ -176,13 +294,20 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     let core = cortex_m::Peripherals::take().expect("taken once");
     crate::systick::start(core.SYST, CORE_HZ);
     let config = identity(kind);
-    defmt::info!("{=str} boots", config.id.as_str());
+    let (id, secret) = config.link();
+    defmt::info!("{=str} boots", id.as_str());
 
     static LINK_TX: StaticCell<[u8; 256]> = StaticCell::new();
-    static LINK_RX: StaticCell<[u8; 2048]> = StaticCell::new();
-    let (tx, rx) = (LINK_TX.init([0; 256]), LINK_RX.init([0; 2048]));
+    static LINK_RX: StaticCell<[u8; 1024]> = StaticCell::new();
+    let (tx, rx) = (LINK_TX.init([0; 256]), LINK_RX.init([0; 1024]));
     let uart = BufferedUart::new(p.UART4, p.PA1, p.PA0, tx, rx, Irqs, serial(115_200)).expect("pins of UART4");
-    spawner.spawn(run_link(config.id, config.secret.clone(), uart).expect("once"));
+    spawner.spawn(run_link(id, secret, uart).expect("once"));
+
+    static CARDS_TX: StaticCell<[u8; 32]> = StaticCell::new();
+    static CARDS_RX: StaticCell<[u8; 64]> = StaticCell::new();
+    let (tx, rx) = (CARDS_TX.init([0; 32]), CARDS_RX.init([0; 64]));
+    let uart = BufferedUart::new(p.USART2, p.PA3, p.PA2, tx, rx, Irqs, serial(115_200)).expect("pins of USART2");
+    spawner.spawn(read_cards(uart).expect("once"));
 
     static CODES_TX: StaticCell<[u8; 1]> = StaticCell::new();
     static CODES_RX: StaticCell<[u8; 64]> = StaticCell::new();
@@ -193,27 +318,37 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     let button = ExtiInput::new(p.PC13, p.EXTI13, Pull::Up, Irqs);
     spawner.spawn(watch_button(button).expect("once"));
 
-    let mut watchdog = IndependentWatchdog::new(p.IWDG, WATCHDOG_US);
-    watchdog.unleash();
     let mut store = Store::new(BlockingAsync::new(Flash::new_blocking(p.FLASH)), RECORDS);
-    let booted = match Booted::new(config) {
-        Ok(booted) => BOOTED.init(booted),
-        Err(stopped) => restart(stopped),
-    };
+    let booted = make(config);
     if let Err(stopped) = booted.boot(&mut store) {
         restart(stopped);
     }
+    let mut watchdog = IndependentWatchdog::new(p.IWDG, WATCHDOG_US);
+    watchdog.unleash();
     Board {
         booted,
         store,
-        output: Output::new(p.PA5, Level::Low, Speed::Low),
-        leak: Input::new(p.PB1, Pull::Up),
-        pulse: ExtiInput::new_blocking(p.PA15, p.EXTI15, Pull::Up, exti::TriggerEdge::Falling),
-        lights: Lights {
+        panel: Lights {
             busy: Output::new(p.PB14, Level::Low, Speed::Low),
             watchdog,
+            adc: Adc::new(p.ADC1),
+            ntc: p.PC3,
         },
+        output: Output::new(p.PA5, Level::Low, Speed::Low),
+        coin: Output::new(p.PA7, Level::Low, Speed::Low),
+        hot_unlock: Output::new(p.PA6, Level::Low, Speed::Low),
+        plug_or_door: Contact::new(Input::new(p.PB4, Pull::Up), Polarity::Low, false, BOUNCE_MS),
+        leaking: Contact::new(Input::new(p.PB1, Pull::Up), Polarity::Low, false, BOUNCE_MS),
+        closed_or_running: Contact::new(Input::new(p.PA15, Pull::Up), Polarity::Low, false, BOUNCE_MS),
+        pulse: (p.PB0, p.EXTI0),
+        meter: (p.USART3, p.PC4, p.PC5),
     }
+}
+
+/// Makes the device where it lives.
+#[inline(never)]
+fn make(config: Checked<1>) -> &'static mut Booted<1> {
+    BOOTED.init_with(|| Booted::new(config))
 }
 
 /// 80 MHz from the internal oscillator.
@@ -242,17 +377,24 @@ fn serial(baudrate: u32) -> usart::Config {
 }
 
 /// Who this is. Without an identity, or with one of another kind, nothing is ever switched on.
-fn identity(kind: Kind) -> Config {
+#[inline(never)]
+fn identity(kind: Kind) -> Checked<1> {
     #[expect(unsafe_code, reason = "flash is read in place")]
     // SAFETY: a page of the flash that nothing writes while the firmware runs.
     let page = unsafe { &*IDENTITY };
     match Identity::read(page) {
-        Ok(identity) if identity.kind == kind && identity.outlets == 1 => Config::provisioned(identity),
+        Ok(identity) if identity.kind == kind => match Config::provisioned(identity).check() {
+            Ok(config) => config,
+            Err(error) => {
+                defmt::error!("{}", defmt::Display2Format(&error));
+                halt()
+            }
+        },
         Ok(identity) => {
+            let found = identity.kind.code();
             defmt::error!(
-                "provisioned as kind {=u8} with {=u8} outlets, this image serves kind {=u8} with one",
-                identity.kind.code(),
-                identity.outlets,
+                "provisioned as kind {=u8}, this image serves kind {=u8}",
+                found,
                 kind.code()
             );
             halt()
@@ -275,7 +417,6 @@ fn halt() -> ! {
 
 fn restart(stopped: Stopped) -> ! {
     match stopped {
-        Stopped::Config(error) => defmt::error!("stopped: {}", defmt::Display2Format(&error)),
         Stopped::Unreadable => defmt::error!("stopped: a record in flash cannot be read"),
         Stopped::Unwritable => defmt::error!("stopped: a record cannot be written to flash"),
     }
