@@ -21,7 +21,18 @@ pub trait Transport: Read + Write {
 /// A UART with a transparent serial-to-TCP module behind it. The module connects by itself, and nobody tells this side
 /// when the connection ends; so a fresh one is forced by making the broker close the old.
 #[derive(Debug)]
-pub struct Module<U>(pub U);
+pub struct Module<U> {
+    uart: U,
+    ring_bytes: usize,
+}
+
+impl<U> Module<U> {
+    /// `ring_bytes`: what fits into the UART's ring for sending. A ring takes a write whole or, if it has no room, forgets
+    /// to say when it has; so it is written to only when it is empty, and never more than it holds.
+    pub const fn new(uart: U, ring_bytes: usize) -> Self {
+        Self { uart, ring_bytes }
+    }
+}
 
 impl<U: embedded_io_async::ErrorType> embedded_io_async::ErrorType for Module<U> {
     type Error = U::Error;
@@ -29,34 +40,95 @@ impl<U: embedded_io_async::ErrorType> embedded_io_async::ErrorType for Module<U>
 
 impl<U: Read> Read for Module<U> {
     async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
-        self.0.read(bytes).await
+        self.uart.read(bytes).await
     }
 }
 
 impl<U: Write> Write for Module<U> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
-        self.0.write(bytes).await
+        self.uart.flush().await?;
+        let some = bytes.get(..self.ring_bytes).unwrap_or(bytes);
+        self.uart.write(some).await
     }
 
     async fn flush(&mut self) -> Result<(), Self::Error> {
-        self.0.flush().await
+        self.uart.flush().await
     }
 }
 
 impl<U: Read + Write> Transport for Module<U> {
     async fn renew(&mut self) -> Result<(), ()> {
-        self.0.write_all(&DISCONNECT).await.map_err(|_| ())?;
-        self.0.flush().await.map_err(|_| ())?;
+        self.write_all(&DISCONNECT).await.map_err(|_| ())?;
+        self.flush().await.map_err(|_| ())?;
         Timer::after_millis(CLOSE_MS).await;
         let mut left_over = [0; 64];
         let mut thrown = 0;
         // A read error is what a UART says of bytes that it lost: they were to be thrown away.
-        while let Ok(read) = with_timeout(Duration::from_millis(QUIET_MS), self.0.read(&mut left_over)).await {
+        while let Ok(read) = with_timeout(Duration::from_millis(QUIET_MS), self.read(&mut left_over)).await {
             thrown += read.unwrap_or(1).max(1);
             if thrown > LEFT_OVER_BYTES_MAX {
                 return Err(());
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use embassy_futures::block_on;
+
+    use super::*;
+
+    /// A ring as some HALs have it: what does not fit is refused, or never taken.
+    #[derive(Debug, Default)]
+    struct Ring {
+        waiting: usize,
+        sent: Vec<u8>,
+    }
+
+    const RING_BYTES: usize = 16;
+
+    impl embedded_io_async::ErrorType for Ring {
+        type Error = embedded_io_async::ErrorKind;
+    }
+
+    impl Read for Ring {
+        async fn read(&mut self, _: &mut [u8]) -> Result<usize, Self::Error> {
+            Ok(0)
+        }
+    }
+
+    impl Write for Ring {
+        async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+            if bytes.len() > RING_BYTES {
+                return Err(embedded_io_async::ErrorKind::OutOfMemory);
+            }
+            assert!(self.waiting + bytes.len() <= RING_BYTES, "it would never be taken");
+            self.waiting += bytes.len();
+            self.sent.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        async fn flush(&mut self) -> Result<(), Self::Error> {
+            self.waiting = 0;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_ring_is_never_given_more_than_it_takes() {
+        let mut module = Module::new(Ring::default(), RING_BYTES);
+        let message: Vec<u8> = (0..=255).collect();
+        for end in [1, 15, 16, 17, 40, 256] {
+            block_on(module.write_all(&message[..end])).unwrap();
+        }
+        let wanted: Vec<u8> = [1, 15, 16, 17, 40, 256]
+            .iter()
+            .flat_map(|end| message[..*end].to_vec())
+            .collect();
+        assert_eq!(module.uart.sent, wanted);
     }
 }

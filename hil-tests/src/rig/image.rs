@@ -41,7 +41,9 @@ impl Image {
                 continue;
             }
             let at = u64::from(segment.p_paddr(endian)).checked_sub(FLASH);
-            let at = at.and_then(|at| usize::try_from(at).ok()).context("a segment below the flash")?;
+            let at = at
+                .and_then(|at| usize::try_from(at).ok())
+                .context("a segment below the flash")?;
             ensure!(
                 at + data.len() <= IDENTITY_AT,
                 "{}: a segment at {at:#x} of {} bytes does not fit the flash",

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{Read, Write as _},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::SocketAddr,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
@@ -35,6 +35,10 @@ const MACHINE: &str = "b-l475e-iot01a";
 const SPEED: u32 = 120;
 /// Pace of the world around a board, in ms.
 const STEP_MS: u64 = 5;
+/// 9,600 baud, ten bits a byte.
+const CODES_BYTES_A_SECOND: u64 = 960;
+/// Bytes that a scanner sends together.
+const SCAN_BYTES: usize = 8;
 /// How long QEMU may take to connect its channels, in s.
 const START_S_MAX: u64 = 20;
 
@@ -66,6 +70,7 @@ pub struct Board {
     logs: Arc<Logs>,
     table: Arc<Table>,
     qtest_listener: UnixListener,
+    monitor_listener: UnixListener,
     power: Option<Power>,
 }
 
@@ -102,6 +107,7 @@ impl Board {
             wire,
             world: World::new(identity.kind, SPEED),
             qtest_listener: listen(&dir.join("qtest.sock"))?,
+            monitor_listener: listen(&dir.join("monitor.sock"))?,
             logs: Arc::default(),
             table: Arc::new(table),
             power: None,
@@ -127,16 +133,32 @@ impl Board {
         let (host, port) = (module.ip(), module.port());
         let module = format!("socket,id=module,host={host},port={port},reconnect-ms=200,nodelay=on");
         command.args(["-chardev", &module, "-serial", "chardev:module"]);
-        command.args(["-qtest", "unix:qtest.sock", "-qtest-log", "/dev/null"]);
+        command.args([
+            "-qtest",
+            "unix:qtest.sock",
+            "-qtest-log",
+            "/dev/null",
+            "-S",
+            "-qmp",
+            "unix:monitor.sock",
+        ]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        command.stderr(fs::OpenOptions::new().create(true).append(true).open(self.dir.join("qemu.log"))?);
+        command.stderr(
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(self.dir.join("qemu.log"))?,
+        );
         let mut process = command.spawn().with_context(|| format!("cannot start {PROGRAM}"))?;
         let stdout = process.stdout.take().expect("it was asked for");
         self.read_logs(stdout);
         let pins = Qtest::new(accept(&self.qtest_listener, &mut process)?)?;
         self.power = Some(Power { process, pins });
         self.world.powered();
-        self.step()
+        // The pins are as they are before the first instruction.
+        self.step()?;
+        let process = &mut self.power.as_mut().expect("it was just switched on").process;
+        go(&accept(&self.monitor_listener, process)?)
     }
 
     /// Cuts the power, between any two instructions.
@@ -154,7 +176,10 @@ impl Board {
 
     fn read_logs(&self, mut from: impl Read + Send + 'static) {
         let (table, logs) = (self.table.clone(), self.logs.clone());
-        let copy = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("firmware.log"));
+        let copy = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("firmware.log"));
         thread::spawn(move || {
             let mut decoder = table.new_stream_decoder();
             let mut copy = copy.ok();
@@ -240,7 +265,11 @@ impl Board {
     /// Everything that the firmware logged.
     #[must_use]
     pub fn log(&self) -> String {
-        self.logs.lines.lock().expect("nothing panics under this lock").join("\n")
+        self.logs
+            .lines
+            .lock()
+            .expect("nothing panics under this lock")
+            .join("\n")
     }
 
     /// The serial-to-TCP module.
@@ -286,7 +315,12 @@ impl Board {
     /// # Errors
     /// If the board has no power.
     pub fn scan(&self, line: &str) -> anyhow::Result<()> {
-        self.codes.send(format!("{line}\r").as_bytes())
+        // At the pace of the line: an emulated one has none, and the firmware's ring is as long as a real one needs.
+        for bytes in format!("{line}\r").as_bytes().chunks(SCAN_BYTES) {
+            self.codes.send(bytes)?;
+            thread::sleep(Duration::from_millis(SCAN_BYTES as u64 * 1000 / CODES_BYTES_A_SECOND));
+        }
+        Ok(())
     }
 
     /// The pins.
@@ -315,8 +349,18 @@ impl Board {
     pub fn cpu_ms(&self) -> anyhow::Result<u64> {
         let power = self.power.as_ref().context("the board has no power")?;
         let stat = fs::read_to_string(format!("/proc/{}/stat", power.process.id()))?;
-        let fields: Vec<&str> = stat.rsplit_once(')').context("a name in brackets")?.1.split_whitespace().collect();
-        let ticks = |i: usize| fields.get(i).and_then(|field| field.parse::<u64>().ok()).context("a number");
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .context("a name in brackets")?
+            .1
+            .split_whitespace()
+            .collect();
+        let ticks = |i: usize| {
+            fields
+                .get(i)
+                .and_then(|field| field.parse::<u64>().ok())
+                .context("a number")
+        };
         Ok((ticks(11)? + ticks(12)?) * 1000 / rustix::param::clock_ticks_per_second())
     }
 }
@@ -325,6 +369,26 @@ impl Drop for Board {
     fn drop(&mut self) {
         drop(self.power_off());
     }
+}
+
+/// Lets a machine that was started in stillness run (QEMU's machine protocol).
+fn go(mut monitor: &UnixStream) -> anyhow::Result<()> {
+    let mut answers = BufReader::new(monitor);
+    let mut answer = String::new();
+    // The greeting, then an answer to each.
+    answers.read_line(&mut answer)?;
+    for order in ["qmp_capabilities", "cont"] {
+        writeln!(monitor, "{{\"execute\":\"{order}\"}}")?;
+        loop {
+            answer.clear();
+            ensure!(answers.read_line(&mut answer)? > 0, "the machine is gone");
+            if answer.contains("\"return\"") {
+                break;
+            }
+            ensure!(!answer.contains("\"error\""), "{order}: {answer}");
+        }
+    }
+    Ok(())
 }
 
 /// Waits until QEMU connects, or ends.
@@ -343,7 +407,10 @@ fn accept(listener: &UnixListener, process: &mut Child) -> anyhow::Result<UnixSt
         if let Some(status) = process.try_wait()? {
             bail!("{PROGRAM} ended at once: {status}; see qemu.log");
         }
-        ensure!(since.elapsed() < Duration::from_secs(START_S_MAX), "{PROGRAM} does not connect");
+        ensure!(
+            since.elapsed() < Duration::from_secs(START_S_MAX),
+            "{PROGRAM} does not connect"
+        );
         thread::sleep(Duration::from_millis(10)); // A poll of another process, with its limit above.
     }
 }

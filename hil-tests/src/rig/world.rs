@@ -133,7 +133,10 @@ impl World {
     pub(crate) fn step(&mut self, pins: &mut Qtest, wire: &Mutex<Wire>) -> anyhow::Result<()> {
         let on = pins.pin(Port::A, 5)? || self.welded;
         let now = Instant::now();
-        let passed = self.since.replace(now).map_or(0, |since| now.duration_since(since).as_millis() as u64);
+        let passed = self
+            .since
+            .replace(now)
+            .map_or(0, |since| now.duration_since(since).as_millis() as u64);
         let (first, second) = match &mut self.machine {
             Machine::Socket(socket) => {
                 self.delivered_milli += socket.advance(passed, on);

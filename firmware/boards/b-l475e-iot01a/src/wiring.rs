@@ -50,6 +50,8 @@ const WATCHDOG_US: u32 = 8_000_000;
 const RECORDS: core::ops::Range<u32> = 0x8_0000..0x9_0000;
 /// Flash of the identity, as an address.
 const IDENTITY: *const [u8; 2048] = core::ptr::without_provenance(0x080f_f800);
+/// Ring of the link's UART, for sending.
+const LINK_TX_BYTES: usize = 256;
 /// This board has one.
 const OUTLET: OutletId = 0;
 /// Contacts are looked at every 100 ms; what is shorter than this is a bounce, in ms.
@@ -256,7 +258,7 @@ async fn control_dispenser(booted: &'static mut Booted<1>, machine: ThisDispense
 
 #[embassy_executor::task]
 async fn run_link(id: DeviceId, secret: PairSecret, uart: BufferedUart<'static>) {
-    link::run(&id, &secret, Module(uart), &WIRES).await;
+    link::run(&id, &secret, Module::new(uart, LINK_TX_BYTES), &WIRES).await;
 }
 
 #[embassy_executor::task]
@@ -297,9 +299,9 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     let (id, secret) = config.link();
     defmt::info!("{=str} boots", id.as_str());
 
-    static LINK_TX: StaticCell<[u8; 256]> = StaticCell::new();
+    static LINK_TX: StaticCell<[u8; LINK_TX_BYTES]> = StaticCell::new();
     static LINK_RX: StaticCell<[u8; 1024]> = StaticCell::new();
-    let (tx, rx) = (LINK_TX.init([0; 256]), LINK_RX.init([0; 1024]));
+    let (tx, rx) = (LINK_TX.init([0; LINK_TX_BYTES]), LINK_RX.init([0; 1024]));
     let uart = BufferedUart::new(p.UART4, p.PA1, p.PA0, tx, rx, Irqs, serial(115_200)).expect("pins of UART4");
     spawner.spawn(run_link(id, secret, uart).expect("once"));
 
@@ -337,12 +339,18 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
         output: Output::new(p.PA5, Level::Low, Speed::Low),
         coin: Output::new(p.PA7, Level::Low, Speed::Low),
         hot_unlock: Output::new(p.PA6, Level::Low, Speed::Low),
-        plug_or_door: Contact::new(Input::new(p.PB4, Pull::Up), Polarity::Low, false, BOUNCE_MS),
-        leaking: Contact::new(Input::new(p.PB1, Pull::Up), Polarity::Low, false, BOUNCE_MS),
-        closed_or_running: Contact::new(Input::new(p.PA15, Pull::Up), Polarity::Low, false, BOUNCE_MS),
+        plug_or_door: contact(Input::new(p.PB4, Pull::Up)),
+        leaking: contact(Input::new(p.PB1, Pull::Up)),
+        closed_or_running: contact(Input::new(p.PA15, Pull::Up)),
         pulse: (p.PB0, p.EXTI0),
         meter: (p.USART3, p.PC4, p.PC5),
     }
+}
+
+/// A contact to ground, as it is now: a plug that was in before the power failed is in.
+fn contact(pin: Input<'static>) -> Contact<Input<'static>> {
+    let on = pin.is_low();
+    Contact::new(pin, Polarity::Low, on, BOUNCE_MS)
 }
 
 /// Makes the device where it lives.
