@@ -57,7 +57,7 @@ impl Bench {
             let identity = Identity {
                 site: Some("campus".parse().unwrap()),
                 currency: 156,
-                issuers: [issuer.clone()].into_iter().collect(),
+                issuers: [issuer].into_iter().collect(),
                 keypad: true,
                 ..Identity::new(device.id, device.kind, 1, device.secret.clone())
             };

@@ -3,6 +3,7 @@
 //! Read `steps.rs` for what is run, `setup.rs` for what is installed and `report.rs` for what is printed at the end.
 
 mod context;
+mod images;
 mod report;
 mod setup;
 mod steps;

@@ -19,13 +19,20 @@ const PYTHON_REQUIREMENTS: &str = "hil-tests/python/requirements.txt";
 enum Probe {
     Program(&'static str),
     PythonModules(&'static str),
+    /// An emulator that knows the board of the bench.
+    Emulator,
 }
 
+/// The emulator and the board that it has to know: QEMU 9.0 or newer.
+const EMULATOR: &str = "qemu-system-arm";
+const EMULATED_BOARD: &str = "b-l475e-iot01a";
+
 /// Debian and Ubuntu packages, each with what the tests use of it.
-const PACKAGES: [(&str, Probe); 5] = [
+const PACKAGES: [(&str, Probe); 6] = [
     ("mosquitto", Probe::Program("mosquitto")),
     ("mosquitto-clients", Probe::Program("mosquitto_pub")),
     ("strace", Probe::Program("strace")),
+    (EMULATOR, Probe::Emulator),
     ("python3", Probe::Program("python3")),
     // Brings pip for virtual environments as well.
     ("python3-venv", Probe::PythonModules("import venv, ensurepip")),
@@ -44,6 +51,19 @@ if [ ! -e "$policy" ]; then
 fi
 apt-get update || echo "apt-get update failed; going on with the lists there are"
 DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+"#;
+
+/// Installs one package from the backports of this release, which are entered as the release itself is if they are not.
+const APT_BACKPORT: &str = r#"
+set -eu
+. /etc/os-release
+suite="$VERSION_CODENAME-backports"
+if ! apt-cache policy | grep -q "n=$suite"; then
+    mirror=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2> /dev/null | head -n 1 | tr -d ' ')
+    echo "deb ${mirror:-http://deb.debian.org/debian} $suite main" > /etc/apt/sources.list.d/holdfast-backports.list
+    apt-get update
+fi
+DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --target-release "$suite" "$@"
 "#;
 
 /// The package enables its broker for the next boot; nobody asked for one. `--now` only where a service manager runs.
@@ -76,6 +96,11 @@ fn packages(context: &Context) -> Result<()> {
         return Ok(());
     }
     if context.offline || !is_root() || find_program("apt-get").is_none() {
+        if missing == [EMULATOR] {
+            // One step needs it, and says so.
+            say(&format!("{}\n", what_to_type(&missing)));
+            return Ok(());
+        }
         bail!("{}", what_to_type(&missing));
     }
     let mut install = context.program("sh");
@@ -90,7 +115,20 @@ fn packages(context: &Context) -> Result<()> {
             "disable mosquitto.service (the tests start their own brokers)",
         )?;
     }
-    let still = missing_packages(context);
+    if missing_packages(context).contains(&EMULATOR) {
+        // Debian 12 has it in its backports only.
+        let installed = run_as(
+            context
+                .program("sh")
+                .args(["-c", APT_BACKPORT, "apt-backport", EMULATOR]),
+            &format!("apt-get install {EMULATOR} from the distribution's backports"),
+        );
+        if let Err(error) = installed {
+            say(&format!("{error:#}\n"));
+        }
+    }
+    let mut still = missing_packages(context);
+    still.retain(|package| *package != EMULATOR);
     if !still.is_empty() {
         bail!(
             "apt-get installed {}, and yet what the tests use of it is not there",
@@ -100,10 +138,17 @@ fn packages(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Whether the board of the bench can be emulated here.
+pub(crate) fn has_emulator(context: &Context) -> bool {
+    !missing_packages(context).contains(&EMULATOR)
+}
+
 fn missing_packages(context: &Context) -> Vec<&'static str> {
     let is_missing = |probe: &Probe| match probe {
         Probe::Program(name) => find_program(name).is_none(),
         Probe::PythonModules(import) => output_of(context.program("python3").args(["-c", import])).is_none(),
+        Probe::Emulator => output_of(context.program(EMULATOR).args(["-machine", "help"]))
+            .is_none_or(|machines| !machines.contains(EMULATED_BOARD)),
     };
     PACKAGES
         .iter()
@@ -117,6 +162,11 @@ fn what_to_type(missing: &[&str]) -> String {
     let list = missing.join(" ");
     let mut text =
         format!("missing: {list}\ntype:    sudo apt-get update && sudo apt-get install --no-install-recommends {list}");
+    if missing.contains(&EMULATOR) {
+        text.push_str(
+            "\n         (on Debian 12 qemu-system-arm comes from bookworm-backports: it has to be 9.0 or newer)",
+        );
+    }
     if missing.contains(&"mosquitto") {
         text.push_str("\n         sudo systemctl disable --now mosquitto   (the tests start their own brokers)");
     }

@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::{Context, THUMB_TARGET, output_of, run, say};
+use crate::images;
 use crate::report::Verdict;
 use crate::setup;
 
@@ -28,7 +29,7 @@ pub(crate) struct Step {
 pub(crate) const SETUP: &str = "setup";
 
 /// Every step, in order: what is cheap and often wrong comes first.
-pub(crate) const STEPS: [Step; 14] = [
+pub(crate) const STEPS: [Step; 15] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
@@ -90,6 +91,11 @@ pub(crate) const STEPS: [Step; 14] = [
         run: kill,
     },
     Step {
+        name: "qemu",
+        about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety",
+        run: qemu,
+    },
+    Step {
         name: "demo",
         about: "`cargo demo`: an evening with a lying, hanging and dark cloud; the books close",
         run: demo,
@@ -130,8 +136,19 @@ fn fmt(context: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// The board of the bench, as QEMU runs it.
+const EMULATED: [&str; 7] = [
+    "--package",
+    "b-l475e-iot01a",
+    "--no-default-features",
+    "--features",
+    "emulated",
+    "--target",
+    THUMB_TARGET,
+];
+
 /// Tests that have a step of their own, so that `cargo test` does not run them; `--all-targets` leaves them out too.
-const OWN_STEP_TESTS: [&str; 3] = ["sim", "leases", "kill"];
+const OWN_STEP_TESTS: [&str; 4] = ["sim", "leases", "kill", "qemu"];
 
 fn lint(context: &Context) -> Result<Verdict> {
     let clippy = ["clippy", "--locked", "--workspace"];
@@ -143,15 +160,20 @@ fn lint(context: &Context) -> Result<Verdict> {
         .args(clippy)
         .args(OWN_STEP_TESTS.iter().flat_map(|test| ["--test", test]))
         .args(deny_warnings))?;
+    // Without --workspace: boards build for their microcontroller only.
     run(context
         .cargo_firmware()
-        .args(clippy)
-        .arg("--all-targets")
+        .args(["clippy", "--locked", "--all-targets"])
         .args(deny_warnings))?;
     run(context
         .cargo_firmware()
         .args(clippy)
         .args(["--target", THUMB_TARGET])
+        .args(deny_warnings))?;
+    run(context
+        .cargo_firmware()
+        .args(["clippy", "--locked"])
+        .args(EMULATED)
         .args(deny_warnings))?;
     Ok(Verdict::Passed)
 }
@@ -232,8 +254,12 @@ fn advisory_database(context: &Context) -> Option<PathBuf> {
 }
 
 fn doc(context: &Context) -> Result<Verdict> {
-    let doc = ["doc", "--locked", "--workspace", "--no-deps"];
-    run(context.cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    let doc = ["doc", "--locked", "--no-deps"];
+    run(context
+        .cargo()
+        .args(doc)
+        .arg("--workspace")
+        .env("RUSTDOCFLAGS", "-D warnings"))?;
     run(context.cargo_firmware().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(Verdict::Passed)
 }
@@ -247,7 +273,8 @@ fn firmware(context: &Context) -> Result<Verdict> {
         "--target",
         THUMB_TARGET,
     ]))?;
-    run(context.cargo_firmware().args(["test", "--locked", "--workspace"]))?;
+    images::check_sizes(context)?;
+    run(context.cargo_firmware().args(["test", "--locked"]))?;
     Ok(Verdict::Passed)
 }
 
@@ -320,6 +347,41 @@ fn kill(context: &Context) -> Result<Verdict> {
         "--test",
         "kill",
     ]))?;
+    Ok(Verdict::Passed)
+}
+
+/// The images differ from those that are flashed in the shim alone; they have a folder of their own, so that neither is
+/// taken for the other.
+fn qemu(context: &Context) -> Result<Verdict> {
+    if !setup::has_emulator(context) {
+        let why = "no qemu-system-arm that knows the board: 9.0 or newer is needed";
+        // A person may go without; a machine that judges may not.
+        if std::env::var_os("CI").is_some() {
+            bail!("{why}");
+        }
+        return Ok(Verdict::NotChecked(why.into()));
+    }
+    let folder = context.root.join("target/emulated");
+    run(context
+        .cargo_firmware()
+        .args(["build", "--locked", "--release", "--bins"])
+        .args(EMULATED)
+        .arg("--target-dir")
+        .arg(&folder))?;
+    run(context.cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
+    run(context
+        .cargo()
+        .args([
+            "test",
+            "--locked",
+            "--package",
+            "hil-tests",
+            "--test",
+            "qemu",
+            "--",
+            "--nocapture",
+        ])
+        .env("HOLDFAST_IMAGES", folder.join(THUMB_TARGET).join("release")))?;
     Ok(Verdict::Passed)
 }
 
