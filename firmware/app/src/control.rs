@@ -37,7 +37,7 @@ pub trait Machine {
     fn show(&mut self, outlet: OutletId, screen: &Screen);
     /// The gateway is there, or gone.
     fn linked(&mut self, is_linked: bool);
-    /// The device is alive: feeds the watchdog. Called at least every [`SENSE_IDLE_MS`].
+    /// The device is alive: feeds the watchdog. Called at least every second.
     fn alive(&mut self);
 }
 
