@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use proto::{
     book::{Account, Phase},
-    id::{AccountId, SessionId, TokenHash},
+    id::{AccountId, SessionId},
     link::LedgerRecord,
     message::ClockQuality,
     money::Money,
@@ -102,18 +102,18 @@ impl Hub {
                 Event::AccountSet { account, .. } => {
                     touched.accounts.insert(*account);
                 }
-                Event::Revoked { token, .. } => self.touched_by_revocation(token, &mut touched),
+                Event::RevocationsPublished { revision } => self.touched_by_revocations(*revision, &mut touched),
                 Event::TariffSet { kind, tariff } => {
                     let of_kind = self.conflicts.facts.iter().filter(|(_, facts)| facts.kind == *kind);
                     touched.sessions.extend(of_kind.map(|(session, _)| *session));
                     self.judge_disputes(&tariff.hash(), decision);
                 }
                 Event::TokenSet { .. }
+                | Event::Revoked { .. }
                 | Event::ScopeRevoked { .. }
                 | Event::KeysPublished { .. }
                 | Event::PolicyPublished { .. }
                 | Event::ListPublished { .. }
-                | Event::RevocationsPublished { .. }
                 | Event::TariffsPublished { .. }
                 | Event::GatewaySeen { .. }
                 | Event::GatewayFenced { .. }
@@ -148,9 +148,9 @@ impl Hub {
         self.touch_beside(facts, touched);
     }
 
-    fn touched_by_revocation(&self, token: &TokenHash, touched: &mut Touched) {
-        let drawn = self.conflicts.facts.iter().filter(|(_, facts)| facts.token == *token);
-        for (session, facts) in drawn {
+    /// What is revoked has an outcome from its publication on.
+    fn touched_by_revocations(&self, revision: u64, touched: &mut Touched) {
+        for (session, facts) in self.conflicts.hit_by(self.revocations_first_in(revision)) {
             touched.sessions.insert(*session);
             touched.accounts.insert(facts.account);
         }
@@ -207,11 +207,7 @@ impl Hub {
         else {
             return;
         };
-        if let Some(Err(revoked)) = self.conflicts.revocation_of(&facts) {
-            let what = format!(
-                "gateway {} granted a token that revision {} had revoked; it knew revision {}",
-                facts.gateway, revoked.revision, facts.evidence.revocations_revision
-            );
+        if let Some(what) = self.conflicts.breach_of(&facts) {
             self.open_case(Class::Revoked, about, what, decision);
         }
         if self.conflicts.corrections.contains_key(&(Class::TwoSites, about)) {
