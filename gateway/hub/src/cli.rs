@@ -124,6 +124,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         entry: Entry,
     },
+    /// Free the leases that a gateway had before it was put back from a backup: nobody knows what it had spent of them
+    /// since. What open sessions hold of them follows when they are closed. Needs a running hub.
+    Release {
+        #[command(flatten)]
+        place: Where,
+        /// Which.
+        #[arg(long)]
+        gateway: Name,
+        /// It never comes back with what it knew (destroyed, lost, stolen): free its present leases, too. What it had
+        /// spent and not reported is lost; if it does come back, it has to start a new epoch.
+        #[arg(long)]
+        gone: bool,
+    },
 }
 
 #[derive(Subcommand)]

@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     core::{
         Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Order, OrderRefusal,
-        Settings,
+        ReleaseRefusal, Released, Settings,
     },
     export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
     judgements::{self, CaseRow, LossRow, SessionRow},
@@ -57,6 +57,15 @@ pub enum Work {
     Import(Catalogue, oneshot::Sender<Result<ImportSummary, ImportRefusal>>),
     /// The operator corrects the books; answered with the number of the entry.
     Order(Order, oneshot::Sender<Result<u64, OrderRefusal>>),
+    /// The operator frees leases of a gateway.
+    Release {
+        /// Whose.
+        gateway: GatewayId,
+        /// Whether it is gone for good, with its present epoch.
+        gone: bool,
+        /// What was freed.
+        reply: oneshot::Sender<Result<Released, ReleaseRefusal>>,
+    },
     /// A question of the operator.
     Query(Query),
     /// Time passed.
@@ -126,6 +135,7 @@ struct Batch {
     acks: Vec<(Ack, bool)>,
     imports: Vec<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
     orders: Vec<oneshot::Sender<Result<u64, OrderRefusal>>>,
+    releases: Vec<oneshot::Sender<Result<Released, ReleaseRefusal>>>,
     queries: Vec<Query>,
     stop: bool,
 }
@@ -216,10 +226,27 @@ impl Engine {
                 batch.orders.push(reply);
                 self.decide(&Input::Order(order), batch);
             }
+            Work::Release { gateway, gone, reply } => self.release(gateway, gone, reply, batch),
             Work::Query(query) => batch.queries.push(query),
             Work::Tick => self.decide(&Input::Tick, batch),
             Work::Stop => batch.stop = true,
         }
+    }
+
+    fn release(
+        &mut self,
+        gateway: GatewayId,
+        gone: bool,
+        reply: oneshot::Sender<Result<Released, ReleaseRefusal>>,
+        batch: &mut Batch,
+    ) {
+        if gone && self.links.0.get(&gateway).is_some_and(|link| link.connected) {
+            // Whoever asked may be gone by now.
+            let _ = reply.send(Err(ReleaseRefusal::Connected(gateway)));
+            return;
+        }
+        batch.releases.push(reply);
+        self.decide(&Input::ReleaseLeases { gateway, gone }, batch);
     }
 
     fn connection(&mut self, gateway: GatewayId, connected: bool) {
@@ -263,6 +290,7 @@ impl Engine {
         let mut replies = Replies {
             imports: batch.imports.into_iter(),
             orders: batch.orders.into_iter(),
+            releases: batch.releases.into_iter(),
         };
         for effect in batch.effects {
             self.effect(effect, &mut replies);
@@ -330,6 +358,16 @@ impl Engine {
                 reply(replies.orders.next(), Ok(number));
             }
             Effect::OrderRefused(refusal) => reply(replies.orders.next(), Err(refusal)),
+            Effect::Released(released) => {
+                let Released {
+                    gateway,
+                    leases,
+                    amount,
+                } = released;
+                warn!(%gateway, leases, %amount, "the operator released leases");
+                reply(replies.releases.next(), Ok(released));
+            }
+            Effect::ReleaseRefused(refusal) => reply(replies.releases.next(), Err(refusal)),
             Effect::Alarm(alarm) => report(&alarm),
         }
     }
@@ -442,6 +480,7 @@ impl Engine {
 struct Replies {
     imports: std::vec::IntoIter<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
     orders: std::vec::IntoIter<oneshot::Sender<Result<u64, OrderRefusal>>>,
+    releases: std::vec::IntoIter<oneshot::Sender<Result<Released, ReleaseRefusal>>>,
 }
 
 fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) {

@@ -14,7 +14,7 @@ use clap::Parser as _;
 use hub::{
     artifacts::Press,
     config::{self, Config, ConfigError, LogFormat},
-    control::{self, CallError, ImportRow, OrderRequest, OrderRow, Request},
+    control::{self, CallError, ImportRow, OrderRequest, OrderRow, ReleaseRow, Request},
     core::{Effect, Hub, Input, Now},
     export::{self, ArtifactsRow, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
     init::{self, InitError},
@@ -178,6 +178,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             session,
         } => adjust(place, Some((from, format!("customer:{account}"))), entry, session),
         Command::Close { place, session, entry } => adjust(place, None, entry, Some(session)),
+        Command::Release { place, gateway, gone } => release(&place.resolve()?, &gateway, gone),
     }
 }
 
@@ -194,6 +195,19 @@ fn adjust(place: Where, pair: Option<(String, String)>, entry: Entry, session: O
         ..Request::new("adjust")
     };
     ask::<OrderRow>(&place.resolve()?, &request, |_| None)
+}
+
+fn release(place: &Place, gateway: &Name, gone: bool) -> Result<(), Failure> {
+    let request = Request {
+        gateway: Some(gateway.to_string()),
+        gone,
+        ..Request::new("release")
+    };
+    let print_release = |row: ReleaseRow| match place.json {
+        true => print_row(&row, true),
+        false => print(&row.words(gone)),
+    };
+    Ok(control::call(&place.socket, &request, print_release)?)
 }
 
 fn issue_one(order: Issue) -> Result<(), Failure> {

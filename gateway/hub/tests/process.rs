@@ -97,6 +97,66 @@ fn hello_ask_upload_echo_and_reload() {
     assert_eq!(hub.stop(), Some(0), "a clean end");
 }
 
+/// A gateway burns down with money of a customer in its hands.
+#[test]
+fn leases_of_a_gateway_that_is_gone_are_released_by_command() {
+    let site = Site::new();
+    site.write(
+        "seed.toml",
+        &SEED.replace("deposit = 10000", "deposit = 10000, lease_only = true"),
+    );
+    let hub = site.start();
+    let release = |more: &[&str]| {
+        let output = site.command(&[&["release", "--data", "data", "--gateway", "gw-1"], more].concat());
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8(text).unwrap().trim_end().to_owned(),
+        )
+    };
+    let unknown = "holdfast-hub: gateway gw-1 is unknown here: it never said hello";
+    assert_eq!(release(&[]), (Some(65), unknown.to_owned()));
+
+    let mut gateway = Gateway::connect(&hub, "gw-1", 1);
+    gateway.hello(&hello(1, 0));
+    gateway.say(LinkUp::Ask, &ask_of(1, token(1)));
+    let lease = gateway.hear::<Answer>(LinkDown::Answer).lease;
+    let mut taken = record(1, RecordKind::LeaseTaken, 0, lease.amount.0);
+    taken.session = SessionId::ZERO;
+    taken.evidence.lease = lease.epoch;
+    gateway.upload(1, 1, &[bytes(&taken)]);
+    assert_eq!(gateway.receipt().upto, 1);
+    let available = || site.call::<BalanceRow>(&Request::new("balances")).unwrap()[0].available;
+    assert_eq!(available(), 10_000 - lease.amount.0);
+
+    let present = "gateway gw-1 has no lease of a former epoch; those of its present one are released with --gone, if it never comes back.";
+    assert_eq!(release(&[]), (Some(0), present.to_owned()));
+    let connected = "holdfast-hub: gateway gw-1 is connected, so it is not gone; stop it first";
+    assert_eq!(release(&["--gone"]), (Some(65), connected.to_owned()));
+    gateway.client.disconnect().unwrap();
+    while site.status().gateways[0].connected {}
+
+    let row = format!("{{\"gateway\":\"gw-1\",\"leases\":1,\"amount\":{}}}", lease.amount.0);
+    assert_eq!(release(&["--gone", "--json"]), (Some(0), row));
+    assert_eq!(available(), 10_000);
+    let again = "gateway gw-1 had no lease. If the gateway does come back, it has to start a new epoch.";
+    assert_eq!(release(&["--gone"]), (Some(0), again.to_owned()));
+    let ledger: Vec<LedgerLine> = site.call(&Request::new("ledger")).unwrap();
+    let last = ledger.last().unwrap();
+    assert_eq!(
+        (last.gateway.as_str(), last.credit.as_str(), last.amount),
+        (":hub", "customer:7", lease.amount.0)
+    );
+
+    // It was only unplugged.
+    let mut gateway = Gateway::connect(&hub, "gw-1", 2);
+    assert_eq!(gateway.hello(&hello(1, 1)).epoch, 2, "what it knew is over");
+    assert_eq!(gateway.hello(&hello(2, 1)).epoch, 2);
+    drop(hub);
+    let absent = release(&[]);
+    assert_eq!(absent.0, Some(69), "{absent:?}");
+}
+
 #[test]
 fn a_campus_list_of_twenty_thousand_tokens_arrives_whole() {
     const TOKENS: usize = 20_000;

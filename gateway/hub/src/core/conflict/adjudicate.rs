@@ -12,7 +12,7 @@ use proto::{
 };
 
 use super::{About, Act, Adjustment, AdjustmentLine, Case, Class, Correction, Facts, target::Target};
-use crate::core::{Alarm, Decision, Effect, Event, Hub, Now, RecordKey};
+use crate::core::{Alarm, Decision, Effect, Event, Hub, Now, RecordKey, lease::LeaseKey, release::lease_of};
 
 /// A clock that is off by more than this, in s, alarms.
 pub(crate) const CLOCK_SKEW_S_MAX: i64 = 300;
@@ -32,6 +32,7 @@ const SESSION_CLASSES: [Class; 5] = [
 pub(in crate::core) struct Touched {
     sessions: BTreeSet<SessionId>,
     accounts: BTreeSet<AccountId>,
+    leases: BTreeSet<LeaseKey>,
 }
 
 impl Hub {
@@ -42,10 +43,19 @@ impl Hub {
         let mut decision = Decision::default();
         let mut touched = self.touched(touched, events, &mut decision);
         for session in &touched.sessions {
-            if let Some(Account::Customer(account)) = self.conflicts.facts.get(session).map(|facts| facts.payer) {
+            let payer = self.conflicts.facts.get(session).map(|facts| facts.payer);
+            if let Some(Account::Customer(account)) = payer {
                 touched.accounts.insert(account);
             }
+            touched.leases.extend(payer.as_ref().and_then(lease_of));
             self.judge_session(now, session, &mut decision);
+        }
+        for lease in &touched.leases {
+            if let Some((entry, alarm)) = self.lease_settlement(now, *lease) {
+                touched.accounts.insert(lease.0);
+                decision.effects.push(alarm);
+                self.take_event(Event::Adjusted(entry), &mut decision);
+            }
         }
         for account in &touched.accounts {
             self.judge_account(now, *account, &mut decision);
@@ -93,11 +103,15 @@ impl Hub {
                 Event::Booted { .. } => {
                     touched.sessions.extend(self.conflicts.facts.keys());
                     touched.accounts.extend(self.accounts.keys());
+                    touched.leases.extend(self.leases_over());
                 }
                 Event::Booked { at, record, .. } => self.touched_by_record(at, record, &mut touched),
                 Event::Adjusted(adjustment) => {
                     touched.sessions.insert(adjustment.about.session);
                     touched.accounts.extend(customers(adjustment));
+                    touched
+                        .leases
+                        .extend(accounts_of(adjustment).filter_map(|account| lease_of(&account)));
                 }
                 Event::AccountSet { account, .. } => {
                     touched.accounts.insert(*account);
@@ -128,8 +142,9 @@ impl Hub {
                 | Event::LeaseOnlySet { .. }
                 | Event::LeaseGiven { .. }
                 | Event::LeaseRecalled { .. } => {}
-                Event::LeaseReleased { account, .. } => {
+                Event::LeaseReleased { account, epoch } => {
                     touched.accounts.insert(*account);
+                    touched.leases.insert((*account, *epoch));
                 }
             }
         }
@@ -335,9 +350,12 @@ fn lines_between(booked: Option<Correction>, wanted: Option<&Target>) -> Vec<Adj
     }
 }
 
+fn accounts_of(adjustment: &Adjustment) -> impl Iterator<Item = Account> + '_ {
+    adjustment.lines.iter().flat_map(|line| [line.debit, line.credit])
+}
+
 fn customers(adjustment: &Adjustment) -> impl Iterator<Item = AccountId> + '_ {
-    let accounts = adjustment.lines.iter().flat_map(|line| [line.debit, line.credit]);
-    accounts.filter_map(|account| match account {
+    accounts_of(adjustment).filter_map(|account| match account {
         Account::Customer(account) => Some(account),
         Account::Clearing
         | Account::Revenue(_)
