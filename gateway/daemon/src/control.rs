@@ -62,18 +62,22 @@ pub enum Query {
     Lists,
     /// What would change if that which is set aside were adopted.
     Diff {
-        /// Lists or prices.
+        /// Lists, prices or limits.
         what: Gated,
     },
     /// Adopt what is set aside.
     Adopt {
-        /// Lists or prices.
+        /// Lists, prices or limits.
         what: Gated,
         /// Its revision; 0: whichever it is.
         revision: u64,
     },
-    /// Go back to the list before.
-    RollBack,
+    /// Go back to the one before.
+    RollBack {
+        /// Lists or limits; of prices none is kept.
+        #[serde(default)]
+        what: Gated,
+    },
     /// Take in a file of signed artifacts.
     Import {
         /// Where it is.
@@ -90,6 +94,8 @@ pub enum Gated {
     List,
     /// The prices.
     Tariffs,
+    /// The limits.
+    Policy,
 }
 
 impl Gated {
@@ -99,6 +105,7 @@ impl Gated {
         match self {
             Self::List => ArtifactKind::List,
             Self::Tariffs => ArtifactKind::Tariffs,
+            Self::Policy => ArtifactKind::Policy,
         }
     }
 }
@@ -132,7 +139,7 @@ impl Look<'_> {
             | Query::Why { .. }
             | Query::Report { .. }
             | Query::Adopt { .. }
-            | Query::RollBack
+            | Query::RollBack { .. }
             | Query::Import { .. } => {
                 json!({"error": "this is not answered by looking at the engine"})
             }
@@ -178,7 +185,7 @@ fn status(look: &Look<'_>) -> Value {
     let (list, revocations, tariffs) = gateway.trust().revisions();
     let time = gateway.timeline();
     let at = time.at(&now);
-    json!({
+    let mut status = json!({
         "boot": time.boot,
         "epoch": time.epoch,
         "up_s": now.mono_ms / 1000,
@@ -220,7 +227,10 @@ fn status(look: &Look<'_>) -> Value {
         "list_aside": trust.aside().map_or(0, |aside| aside.list.head().revision),
         "tariffs_aside": trust.tariffs_aside().map_or(0, |table| table.revision),
         "keys_epoch": trust.keys_epoch(),
-    })
+    });
+    // The macro takes no more fields than that.
+    status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
+    status
 }
 
 /// What a mode rests on.
@@ -387,7 +397,7 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>,
             let kind = what.kind();
             order(&desk, Input::Adopt { kind, revision }).await
         }
-        Ok(Query::RollBack) => order(&desk, Input::RollBack).await,
+        Ok(Query::RollBack { what }) => order(&desk, Input::RollBack(what.kind())).await,
         Ok(Query::Import { file }) => match desk.import(&file).await {
             Ok(rows) => json!(rows),
             Err(error) => json!({ "error": error }),

@@ -295,7 +295,7 @@ impl Engine {
             | Ignored::Stale(_)
             | Ignored::Aside { .. }
             | Ignored::NothingAside(_)
-            | Ignored::NothingBefore
+            | Ignored::NothingBefore(_)
             | Ignored::OldReceipt { .. }
             | Ignored::NotDue => tracing::debug!(%ignored, "nothing to do"),
         }
@@ -449,6 +449,13 @@ fn report(event: &Event) {
             tracing::info!(account = e.account, lease = e.epoch, amount = %e.amount, "lease given back");
         }
         Event::PolicyAdopted(e) => tracing::info!(revision = e.policy.revision, "policy adopted"),
+        Event::PolicyRolledBack(e) => {
+            tracing::warn!(
+                revision = e.revision,
+                from = e.from,
+                "an operator went back to the policy before"
+            );
+        }
         Event::DiskChanged(e) => tracing::warn!(is_scarce = e.is_scarce, "the disk's reserve"),
         Event::Limited(e) => {
             tracing::info!(session = %e.session, units = e.units.0, "the device is told to end earlier")
@@ -481,6 +488,7 @@ fn report(event: &Event) {
         | Event::EchoAsked(_)
         | Event::HelloAsked(_)
         | Event::Noted(_)
+        | Event::PolicySetAside(_)
         | Event::Kept(_) => tracing::trace!(?event, "applied"),
     }
 }

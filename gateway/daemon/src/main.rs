@@ -134,8 +134,12 @@ enum ListCommand {
         #[arg(long, default_value_t = 0)]
         revision: u64,
     },
-    /// Go back to the list before the active one
-    Rollback,
+    /// Go back to the list, or the policy, before the active one
+    Rollback {
+        /// What is meant; of prices none is kept
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+    },
 }
 
 #[derive(Subcommand)]
@@ -221,7 +225,7 @@ fn main() -> ExitCode {
             ListCommand::Show { json } => ask(&config, &Query::Lists, json),
             ListCommand::Diff { what, json } => ask(&config, &Query::Diff { what }, json),
             ListCommand::Adopt { what, revision } => ask(&config, &Query::Adopt { what, revision }, false),
-            ListCommand::Rollback => ask(&config, &Query::RollBack, false),
+            ListCommand::Rollback { what } => ask(&config, &Query::RollBack { what }, false),
         },
         Command::Trust(TrustCommand::Import { file, json }) => match std::path::absolute(&file) {
             Ok(file) => import(&config, file, json),

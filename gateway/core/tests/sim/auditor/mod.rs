@@ -397,6 +397,8 @@ impl Auditor {
             Event::InstrumentAccepted(e) => self.accepted(e),
             Event::GuessFailed(e) => self.guess_failed(&e.device),
             Event::PolicyAdopted(e) => self.policy_adopted(&e.policy, marks),
+            Event::PolicySetAside(_) => {}
+            Event::PolicyRolledBack(_) => unreachable!("nobody goes back here"),
             Event::DiskChanged(e) => {
                 marks.hit(Mark::DiskScarce);
                 self.law.is_disk_scarce = e.is_scarce;
