@@ -1,8 +1,8 @@
 //! The operator's door to a running hub: a Unix socket in the data directory, for the owner of the process only.
 //!
 //! One request a line, as `{"request":"ledger","gateway":"gw-1"}`; the answer is one JSON object a line and, last,
-//! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `ledger` (of one `gateway`
-//! or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
+//! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `gateways`, `ledger` (of one
+//! `gateway` or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
 //! `reload` (the seed file of the configuration), `import` (a `file`), `artifacts` (everything published, signed, to a
 //! `file`).
 
@@ -309,6 +309,7 @@ impl Out {
 async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), String> {
     match request.request.as_str() {
         "status" => out.rows(&[door.query(Query::Status).await?]).await,
+        "gateways" => out.rows(&door.query(Query::Gateways).await?).await,
         "balances" => out.rows(&door.query(Query::Balances).await?).await,
         "holds" => out.rows(&door.query(Query::Holds).await?).await,
         "quarantine" => out.rows(&door.query(Query::Quarantine).await?).await,
