@@ -6,8 +6,8 @@ use proto::{
     book::Book,
     codec,
     link::{
-        Answer, ArtifactPart, Ask, Echo, LedgerReceipt, LedgerRecord, LinkHello, RecordKind, Telemetry, Trouble, Upload,
-        Welcome,
+        Answer, ArtifactPart, Ask, Echo, LedgerReceipt, LedgerRecord, LinkHello, RecordKind, Telemetry, Trouble,
+        Upload, Welcome,
     },
 };
 use proto_fuzz::same_again;

@@ -32,6 +32,8 @@ pub(crate) enum Paper {
     Voucher(Vec<u8>),
     /// Twelve digits.
     Digits(IdToken),
+    /// Twelve digits that nobody sold.
+    Guess(IdToken),
     /// An account, and what is typed as its code.
     Code(AccountId, Typed),
 }
@@ -58,7 +60,7 @@ impl Shop {
     }
 
     pub(crate) fn is_guess(&self, sold: usize) -> bool {
-        matches!(self.sold[sold], Paper::Code(_, Typed::Guess))
+        matches!(self.sold[sold], Paper::Guess(_) | Paper::Code(_, Typed::Guess))
     }
 
     pub(crate) fn believed_by_device(&self) -> device::Instruments {
@@ -112,7 +114,7 @@ impl World {
             20..22 => {
                 let digits = format!("{:012}", self.random.below(1_000_000_000_000));
                 let token = IdToken::new(TokenKind::Keypad, digits.as_bytes()).expect("12 digits");
-                self.shop.sold.push(Paper::Digits(token));
+                self.shop.sold.push(Paper::Guess(token));
             }
             22..28 => {
                 let (account, typed) = self.think_of_code();
@@ -179,7 +181,7 @@ impl World {
 
     pub(crate) fn present_instrument(&mut self, at: usize, outlet: OutletId, sold: usize, units_wished: Units) {
         match self.shop.sold[sold].clone() {
-            Paper::Digits(token) => {
+            Paper::Digits(token) | Paper::Guess(token) => {
                 let input = Input::Token {
                     outlet,
                     token,
