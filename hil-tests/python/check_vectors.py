@@ -43,6 +43,7 @@ ROUTES = {
     ("hf", "u", "ask"): "ask",
     ("hf", "u", "records"): "upload",
     ("hf", "u", "echo"): "echo",
+    ("hf", "u", "telemetry"): "telemetry",
     ("hf", "d", "welcome"): "welcome",
     ("hf", "d", "answer"): "answer",
     ("hf", "d", "receipt"): "ledger-receipt",

@@ -96,6 +96,8 @@ pub struct Plan {
     pub users: Vec<UserPlan>,
     /// Lines for the gateway's `[limits]`.
     pub limits: String,
+    /// Time between two reports of the gateway to the hub, in s.
+    pub telemetry_s: u64,
 }
 
 impl Plan {
@@ -136,6 +138,7 @@ impl Plan {
             devices: devices.collect(),
             users: users.collect(),
             limits: String::new(),
+            telemetry_s: 60,
         }
     }
 
@@ -415,8 +418,9 @@ fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
     let issuer = Issuer::from_seed(&key(plan.seed, "issuer"));
     let mut text = format!(
         "[site]\nname = \"campus\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
-         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 10\n\n\
-         [trust]\nissuer_keys = [\"{}\"]\n\n{}\n",
+         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 10\n\
+         telemetry_s = {}\n\n[trust]\nissuer_keys = [\"{}\"]\n\n{}\n",
+        plan.telemetry_s,
         hex(issuer.key().as_bytes()),
         plan.limits,
     );

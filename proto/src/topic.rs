@@ -87,6 +87,8 @@ words! {
         Records = "records",
         /// `link::Echo`
         Echo = "echo",
+        /// `link::Telemetry`, the only message with QoS 0: it is never said again.
+        Telemetry = "telemetry",
     }
 }
 

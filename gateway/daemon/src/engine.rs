@@ -12,6 +12,7 @@ use std::{
 use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said};
 use proto::{
     id::DeviceId,
+    link::Telemetry,
     trust::{ArtifactKind, IssuerKey},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -68,6 +69,8 @@ pub enum Job {
     Order(Box<Input>, oneshot::Sender<String>),
     /// Somebody looks.
     Query(Query, oneshot::Sender<serde_json::Value>),
+    /// The link has room for telemetry.
+    Telemetry(oneshot::Sender<Telemetry>),
     /// Finish what has begun and stop.
     Shutdown,
 }
@@ -219,24 +222,23 @@ impl Engine {
             }
             // Who asks may have gone away; then nobody is there to be told.
             Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
-            Job::Query(query, reply) => {
-                let dropped = self.shell.opener.dropped() + self.replayed;
-                let link = self.shell.link_up.load(Ordering::Relaxed);
-                let rejected = self.shell.rejected.load(Ordering::Relaxed);
-                let look = control::Look {
-                    gateway: &self.gateway,
-                    now: self.clock.now(),
-                    dropped,
-                    rejected,
-                    link,
-                    store: &self.store,
-                };
-                let answer = look.answer(&query);
-                drop(reply.send(answer));
-            }
+            Job::Query(query, reply) => drop(reply.send(self.look().answer(&query))),
+            Job::Telemetry(reply) => drop(reply.send(self.look().telemetry())),
             Job::Shutdown => return true,
         }
         false
+    }
+
+    fn look(&self) -> control::Look<'_> {
+        control::Look {
+            gateway: &self.gateway,
+            now: self.clock.now(),
+            dropped: self.shell.opener.dropped() + self.replayed,
+            rejected: self.shell.rejected.load(Ordering::Relaxed),
+            link: self.shell.link_up.load(Ordering::Relaxed),
+            port: &self.shell.port,
+            store: &self.store,
+        }
     }
 
     fn tick(&mut self) {

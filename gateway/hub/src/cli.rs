@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Reload(Where),
     /// A running hub at a glance.
     Status(Where),
+    /// Every gateway: when it was heard, and what it last said of itself.
+    Gateways(Where),
     /// The ledger.
     #[command(subcommand)]
     Ledger(Ledger),

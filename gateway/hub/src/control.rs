@@ -1,9 +1,10 @@
 //! The operator's door to a running hub: a Unix socket in the data directory, for the owner of the process only.
 //!
 //! One request a line, as `{"request":"ledger","gateway":"gw-1"}`; the answer is one JSON object a line and, last,
-//! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `ledger` (of one `gateway`
-//! or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
-//! `release` (leases of a `gateway`, all of them if it is `gone`), `reload` (the seed file of the configuration), `import` (a `file`), `artifacts` (everything published, signed, to a
+//! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `gateways`, `ledger` (of one
+//! `gateway` or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
+//! `release` (leases of a `gateway`, all of them if it is `gone`), `reload` (the seed file of the configuration), `import`
+//! (a `file`), `artifacts` (everything published, signed, to a
 //! `file`).
 
 use std::{
@@ -366,6 +367,7 @@ impl Out {
 async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), String> {
     match request.request.as_str() {
         "status" => out.rows(&[door.query(Query::Status).await?]).await,
+        "gateways" => out.rows(&door.query(Query::Gateways).await?).await,
         "balances" => out.rows(&door.query(Query::Balances).await?).await,
         "holds" => out.rows(&door.query(Query::Holds).await?).await,
         "quarantine" => out.rows(&door.query(Query::Quarantine).await?).await,

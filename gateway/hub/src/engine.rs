@@ -4,7 +4,7 @@
 //! answers out and acknowledges frames. If the store fails, nothing of the batch was said to anybody and the process
 //! ends; memory ahead of the disk is thrown away with it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proto::{
@@ -21,12 +21,13 @@ use crate::{
     artifacts::Press,
     config::Config,
     core::{
-        Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Order, OrderRefusal,
-        ReleaseRefusal, Released, Settings,
+        Alarm, Catalogue, Decision, Effect, Event, GatewayRow, Hub, ImportRefusal, ImportSummary, Input, Now, Order,
+        OrderRefusal, ReleaseRefusal, Released, Settings,
     },
     export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
     judgements::{self, CaseRow, LossRow, SessionRow},
-    links::Links,
+    links::{Link, Links, Taken},
+    reports::GatewayReport,
     store::{Store, StoreError},
 };
 
@@ -79,6 +80,8 @@ pub enum Work {
 pub enum Query {
     /// The whole hub.
     Status(oneshot::Sender<Status>),
+    /// Every gateway, and what it said of itself.
+    Gateways(oneshot::Sender<Vec<GatewayReport>>),
     /// Every account.
     Balances(oneshot::Sender<Vec<BalanceRow>>),
     /// Every open hold.
@@ -260,9 +263,9 @@ impl Engine {
 
     fn frame(&mut self, client: GatewayId, topic: &str, frame: &[u8], batch: &mut Batch) -> bool {
         match self.links.open(client, topic, frame) {
-            Ok(input) => {
+            Ok(taken) => {
                 trace!(%client, topic, "frame taken");
-                self.decide(&input, batch);
+                self.taken(client, taken, batch);
                 true
             }
             Err(reason) => {
@@ -274,6 +277,15 @@ impl Engine {
                 }
                 false
             }
+        }
+    }
+
+    fn taken(&mut self, client: GatewayId, taken: Taken, batch: &mut Batch) {
+        let link = self.links.0.get_mut(&client).expect("a frame is opened by its link");
+        link.heard.seen(Instant::now());
+        match taken {
+            Taken::Input(input) => self.decide(&input, batch),
+            Taken::Telemetry(telemetry) => link.heard.reported(Instant::now(), telemetry),
         }
     }
 
@@ -418,6 +430,7 @@ impl Engine {
         // Whoever asked may be gone by now.
         match query {
             Query::Status(reply) => drop(reply.send(self.status())),
+            Query::Gateways(reply) => drop(reply.send(self.gateways())),
             Query::Balances(reply) => drop(reply.send(export::balances(&self.hub))),
             Query::Holds(reply) => drop(reply.send(export::holds(&self.hub))),
             Query::Quarantine(reply) => drop(reply.send(export::quarantine(&self.hub))),
@@ -452,6 +465,16 @@ impl Engine {
                 .map(|gateway| self.gateway_status(gateway))
                 .collect(),
         }
+    }
+
+    fn gateways(&self) -> Vec<GatewayReport> {
+        let now = Instant::now();
+        let unknown = GatewayRow::default();
+        let row = |(gateway, link): (&GatewayId, &Link)| {
+            let row = self.hub.gateways().get(gateway).unwrap_or(&unknown);
+            GatewayReport::new(gateway, row, link.connected && link.greeted, &link.heard, now)
+        };
+        self.links.0.iter().map(row).collect()
     }
 
     fn gateway_status(&self, gateway: &GatewayId) -> GatewayStatus {

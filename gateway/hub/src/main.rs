@@ -21,6 +21,7 @@ use hub::{
     issue::{self, IssueError, VoucherOrder},
     judgements::{self, CaseRow, LossRow, SessionRow},
     keys::{self, RotateError},
+    reports::GatewayReport,
     run::{self, RunError},
     seed::{self, SeedError},
     store::{Store, StoreError},
@@ -140,6 +141,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Reload(place) => ask::<ImportRow>(&place.resolve()?, &Request::new("reload"), |_| None),
         Command::Status(place) => ask::<Status>(&place.resolve()?, &Request::new("status"), |_| None),
+        Command::Gateways(place) => gateways(&place.resolve()?),
         Command::Ledger(Ledger::Export { place, gateway }) => ledger(&place.resolve()?, gateway.as_ref()),
         Command::Balances(place) => ask::<BalanceRow>(&place.resolve()?, &Request::new("balances"), |hub| {
             Some(export::balances(hub))
@@ -427,6 +429,20 @@ fn ledger(place: &Place, gateway: Option<&Name>) -> Result<(), Failure> {
         }
         (answered, _) => Ok(answered?),
     }
+}
+
+/// Only a running hub has heard anybody.
+fn gateways(place: &Place) -> Result<(), Failure> {
+    let print_report = |report: &GatewayReport| {
+        if place.json {
+            print_row(report, true);
+        } else {
+            print(&report.to_string());
+        }
+    };
+    let request = Request::new("gateways");
+    let answered = control::call(&place.socket, &request, |report: GatewayReport| print_report(&report));
+    Ok(answered?)
 }
 
 fn print_line(line: &LedgerLine, json: bool) {

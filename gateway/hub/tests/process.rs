@@ -11,12 +11,14 @@ use hub::{
     control::Request,
     core::RecordKey,
     export::{BalanceRow, LedgerLine, QuarantineRow},
+    reports::GatewayReport,
 };
 use process_support::{GATEWAYS, Gateway, SEED, Seen, Site, secret_of, site_name};
 use proto::{
     book::Book,
     id::{IdToken, Kind, Name, SessionId, TokenHash, TokenKey, TokenKind},
-    link::{Answer, Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, RecordKind, Verdict},
+    link::{Answer, Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, Mode, ModeSince, RecordKind, Telemetry, Verdict},
+    message::ClockQuality,
     money::Money,
     seal::{Direction, PairSecret},
     topic::{self, LinkDown, LinkUp},
@@ -343,6 +345,86 @@ fn bad_frames_are_counted_and_change_nothing() {
     let status = site.status();
     assert_eq!((status.gateways[0].frames_bad, status.gateways[0].upto), (bad + 1, 1));
     assert_eq!(status.gateways[0].records, 1);
+}
+
+fn told(up_s: u64) -> Telemetry {
+    let since = |mode, since_s| ModeSince { mode, since_s };
+    Telemetry {
+        authorize: since(Mode::Online, 60),
+        commit: since(Mode::Online, 60),
+        control: since(Mode::Local, 45),
+        exposure: Money(1_200),
+        budget_left: Money(198_800),
+        sessions_open: 1,
+        devices_connected: Some(3),
+        waiting: 0,
+        waiting_s: 0,
+        disk_scarce: false,
+        clock: ClockQuality::Synchronised,
+        list_revision: 1,
+        tariffs_revision: 1,
+        policy_revision: 0,
+        revocations_revision: 0,
+        up_s,
+        shed: 0,
+    }
+}
+
+#[test]
+fn telemetry_is_shown_and_an_old_one_never() {
+    let site = Site::new();
+    let hub = site.start();
+    let rows = || -> Vec<GatewayReport> { site.call(&Request::new("gateways")).unwrap() };
+    let up_s = || rows()[0].report.as_ref().map(|report| report.up_s);
+    let [one, two]: [GatewayReport; 2] = rows().try_into().unwrap();
+    assert_eq!((one.seen_s, one.report_s, one.connected), (None, None, false));
+    assert_eq!(two.gateway, "gw-2");
+
+    let mut gateway = Gateway::connect(&hub, "gw-1", 1);
+    // Said before the hello, it is nobody's word on this connection.
+    gateway.say(LinkUp::Telemetry, &told(1));
+    gateway.acknowledged(1);
+    assert_eq!((up_s(), rows()[0].seen_s), (None, None));
+    let before_hello = gateway.frame(LinkUp::Telemetry, &told(2));
+    gateway.hello(&hello(1, 0));
+    let topic = gateway.topic(LinkUp::Telemetry);
+    gateway.publish(&topic, before_hello);
+    let overtaken = gateway.frame(LinkUp::Echo, &Echo { nonce: 6 });
+    let older = gateway.frame(LinkUp::Telemetry, &told(3));
+    let newer = gateway.frame(LinkUp::Telemetry, &told(4));
+    for frame in [newer.clone(), older, newer] {
+        gateway
+            .client
+            .publish(topic.as_str(), QoS::AtMostOnce, false, frame)
+            .unwrap();
+    }
+    // What it overtook is heard all the same: money must not wait for a report.
+    gateway.publish(&gateway.topic(LinkUp::Echo), overtaken);
+    assert_eq!(gateway.hear::<Echo>(LinkDown::Echo).nonce, 6);
+    let [one, two]: [GatewayReport; 2] = rows().try_into().unwrap();
+    let report = one.report.unwrap();
+    assert_eq!((report.up_s, report.control.as_str()), (4, "LOCAL"), "the newest, once");
+    assert!(one.connected && one.seen_s.is_some() && one.report_s.is_some());
+    assert_eq!(two.report, None);
+    assert_eq!(site.status().gateways[0].frames_bad, 4);
+
+    let printed = site.command(&["gateways", "--data", "data"]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("gw-1: connected, epoch 1"), "{printed}");
+    assert!(printed.contains("control LOCAL for 45 s"), "{printed}");
+    assert!(
+        printed.contains("gw-2: not connected, epoch 0, committed up to record 0, not heard since the hub started"),
+        "{printed}"
+    );
+    let json = site.command(&["gateways", "--data", "data", "--json"]);
+    let rows: Vec<GatewayReport> = String::from_utf8(json.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(hub.stop(), Some(0));
+    assert_eq!(site.command(&["gateways", "--data", "data"]).status.code(), Some(69));
 }
 
 #[test]

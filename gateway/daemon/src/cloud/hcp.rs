@@ -4,7 +4,10 @@ use proto::{
     VERSION,
     codec::{self, CodecError},
     id::{GatewayId, Name},
-    link::{Answer, ArtifactPart, Ask, Echo, LINK_FRAME_BYTES_MAX, LedgerReceipt, LinkHello, Trouble, Upload, Welcome},
+    link::{
+        Answer, ArtifactPart, Ask, Echo, LINK_FRAME_BYTES_MAX, LedgerReceipt, LinkHello, Telemetry, Trouble, Upload,
+        Welcome,
+    },
     seal::{Counter, Direction, PairSecret, SealError, SealKey, Window},
     topic::{self, LinkDown, LinkUp, Topic},
 };
@@ -122,6 +125,11 @@ impl Hcp {
     /// Records.
     pub fn upload(&mut self, upload: &Upload) -> (Topic, Vec<u8>) {
         self.seal(LinkUp::Records, upload)
+    }
+
+    /// How the gateway is.
+    pub fn telemetry(&mut self, telemetry: &Telemetry) -> (Topic, Vec<u8>) {
+        self.seal(LinkUp::Telemetry, telemetry)
     }
 
     /// Takes a message apart.

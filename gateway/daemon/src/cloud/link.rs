@@ -31,7 +31,9 @@ use crate::{
     cloud::{
         LinkJob,
         hcp::{Hcp, Heard},
+        lane::Road,
         reconnect::Reconnect,
+        reports::Reports,
     },
     config::LinkConfig,
     engine::{Job, Position},
@@ -114,11 +116,13 @@ impl Link {
         let mut hcp = Hcp::new(self.site, self.gateway, &self.config.secret, boot);
         let mut reconnect = Reconnect::new(self.config.reconnect_s_max);
         reconnect.first(Instant::now());
+        let mut reports = Reports::new(self.config.telemetry_s);
         loop {
             let since = Instant::now();
-            let Ok(why) = self.connection(&mut hcp).await else {
+            let Ok(why) = self.connection(&mut hcp, &mut reports).await else {
                 return;
             };
+            reports.lost();
             self.up.store(false, Ordering::Relaxed);
             if since.elapsed().as_secs() >= STABLE_S {
                 reconnect.reset();
@@ -132,7 +136,7 @@ impl Link {
         }
     }
 
-    async fn connection(&mut self, hcp: &mut Hcp) -> Result<String, Gone> {
+    async fn connection(&mut self, hcp: &mut Hcp, reports: &mut Reports) -> Result<String, Gone> {
         let options = Options {
             broker: self.config.broker.clone(),
             client_id: self.gateway.to_string(),
@@ -162,7 +166,9 @@ impl Link {
             tokio::select! {
                 event = connection.next() => match event {
                     Event::Up => hello = Some((Instant::now(), HELLO_WAIT)),
-                    Event::Message(message) => self.heard(hcp, &mut assembly, &mut uploads, message).await?,
+                    Event::Message(message) => {
+                        self.heard(hcp, &mut assembly, &mut uploads, reports, message).await?;
+                    }
                     Event::Down(why) => return Ok(why),
                 },
                 job = self.jobs.recv() => match job {
@@ -187,6 +193,10 @@ impl Link {
                     }
                     None => return Err(Gone),
                 },
+                report = reports.made() => {
+                    let road = self.road(uploads.as_ref(), reports);
+                    reports.send(hcp, &sender, road, report);
+                }
                 changed = self.position.changed() => changed.map_err(|_| Gone)?,
                 () = tokio::time::sleep_until(look_at) => {}
             }
@@ -215,6 +225,17 @@ impl Link {
             {
                 return Ok(why);
             }
+            reports.ask_when_due(&self.engine, self.road(uploads.as_ref(), reports));
+        }
+    }
+
+    /// The way to the hub, as what is shed first sees it.
+    fn road(&self, uploads: Option<&Uploads>, reports: &Reports) -> Road {
+        let position = *self.position.borrow();
+        Road {
+            is_agreed: reports.is_agreed() && uploads.is_some(),
+            has_records: uploads.is_none_or(|state| state.refused || state.sent < position.head),
+            is_free: uploads.is_some_and(|state| state.may_tell(&position) && state.pace.is_free(state.now_ms())),
         }
     }
 
@@ -227,6 +248,7 @@ impl Link {
         hcp: &mut Hcp,
         assembly: &mut Assembly,
         uploads: &mut Option<Uploads>,
+        reports: &mut Reports,
         message: Message,
     ) -> Result<(), Gone> {
         let heard = hcp.open(&message.topic, &message.payload);
@@ -237,6 +259,7 @@ impl Link {
                     tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
                 }
                 let (epoch, upto) = (welcome.epoch, welcome.upto);
+                reports.welcomed(&welcome, self.position.borrow().epoch);
                 let announced = Artifacts {
                     list: welcome.list_revision,
                     revocations: welcome.revocations_revision,
@@ -395,13 +418,7 @@ impl Link {
         if in_flight == 0 {
             state.last_progress = now;
         }
-        let (list, revocations, tariffs) = position.revisions;
-        let adopted = Artifacts {
-            list,
-            revocations,
-            tariffs,
-        };
-        if !may_tell(&state.announced, &adopted, state.now_ms()) || state.pace.wait_ms(state.now_ms()) > 0 {
+        if !state.may_tell(position) || state.pace.wait_ms(state.now_ms()) > 0 {
             return Ok(());
         }
         if !state.has_work(position) {
@@ -438,6 +455,17 @@ impl Uploads {
         if backlog > 0 {
             self.pace = Pace::recovering(link.least_ms(), 0, backlog, outage_ms, fastrand::u64(..));
         }
+    }
+
+    /// Whether what the hub announced is here, or has had its time.
+    fn may_tell(&self, position: &Position) -> bool {
+        let (list, revocations, tariffs) = position.revisions;
+        let adopted = Artifacts {
+            list,
+            revocations,
+            tariffs,
+        };
+        may_tell(&self.announced, &adopted, self.now_ms())
     }
 
     fn in_flight(&self, position: &Position) -> usize {
