@@ -49,6 +49,7 @@ ROUTES = {
     ("hf", "d", "receipt"): "ledger-receipt",
     ("hf", "d", "echo"): "echo",
     ("hf", "d", "artifact"): "artifact-part",
+    ("hf", "d", "counter"): "counter-seen",
     ("hf", "d", "trouble"): "trouble",
 }
 

@@ -299,6 +299,14 @@ pub struct Echo {
     pub nonce: u64,
 }
 
+/// Hub to gateway: that hello's counter is an old one, go on above this. A gateway that was put back from a backup does
+/// not know how far it had counted. The hub answers so whoever plays an old hello again, and does nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterSeen {
+    /// The highest counter of the gateway's that the hub accepted.
+    pub last: u64,
+}
+
 /// Hub to gateway: one part of a signed artifact, retained by the broker or sent after a hello.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactPart {

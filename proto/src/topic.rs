@@ -105,6 +105,8 @@ words! {
         Echo = "echo",
         /// `link::ArtifactPart`
         Artifact = "artifact",
+        /// `link::CounterSeen`
+        Counter = "counter",
         /// `link::Trouble`, the only unauthenticated message: whatever stands between hub and gateway may say it.
         Trouble = "trouble",
     }

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use proto::{
     id::GatewayId,
-    link::ArtifactPart,
+    link::{ArtifactPart, CounterSeen},
     topic::{LinkDown, Topic},
     trust::ArtifactKind,
 };
@@ -26,7 +26,7 @@ use crate::{
     },
     export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
     judgements::{self, CaseRow, LossRow, SessionRow},
-    links::{Link, Links, Taken},
+    links::{FrameError, Link, Links, Taken},
     reports::GatewayReport,
     store::{Store, StoreError},
 };
@@ -269,6 +269,9 @@ impl Engine {
                 true
             }
             Err(reason) => {
+                if let FrameError::Behind { last, .. } = reason {
+                    self.say(&client, LinkDown::Counter, &CounterSeen { last });
+                }
                 if let Some(link) = self.links.0.get_mut(&client)
                     && !link.complained
                 {

@@ -1,9 +1,11 @@
 //! Each gateway's side of the wire: its keys, what it may have said before, whether it is there.
 //!
 //! The window of counters lives in memory. It begins at the counter of the last hello that the store holds, so that no
-//! hello can be played again after a restart of the hub; other frames of before may be, and do nothing: an upload is
-//! idempotent, questions and echoes change nothing. Telemetry is taken on a greeted connection only, and has a window of
-//! its own that begins with the hello: with QoS 0 it may overtake an upload, which must not look old for that.
+//! hello can be played again after a restart of the hub. One that is too old changes nothing, and is answered with the
+//! counter above which to go on: its sender may be a gateway that was put back from a backup. Other frames of before may
+//! be played again, and do nothing: an upload is idempotent, questions and echoes change nothing. Telemetry is taken on a
+//! greeted connection only, and has a window of its own that begins with the hello: with QoS 0 it may overtake an upload,
+//! which must not look old for that.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +43,14 @@ pub enum FrameError {
     /// The body is not the message that the topic names.
     #[error(transparent)]
     Body(#[from] CodecError),
+    /// A hello that was heard before, or of a gateway that counts from where an old backup stood.
+    #[error("a hello with counter {found}, the last accepted is {last}")]
+    Behind {
+        /// Its counter.
+        found: u64,
+        /// The highest that was accepted of this gateway.
+        last: u64,
+    },
     /// A value that no gateway can honestly have.
     #[error("the gateway claims to have seen counter {0} of this hub")]
     DownCounter(u64),
@@ -139,7 +149,10 @@ impl Link {
                 if hello.epoch > self.epoch {
                     (self.window, self.reports) = (Window::default(), Window::default());
                 }
-                self.window.check(counter)?;
+                if self.window.check(counter).is_err() {
+                    let (found, last) = (counter, self.window.last);
+                    return Err(FrameError::Behind { found, last });
+                }
                 if hello.down_counter > DOWN_COUNTER_MAX {
                     return Err(FrameError::DownCounter(hello.down_counter));
                 }

@@ -17,7 +17,10 @@ use process_support::{GATEWAYS, Gateway, SEED, Seen, Site, secret_of, site_name}
 use proto::{
     book::Book,
     id::{IdToken, Kind, Name, SessionId, TokenHash, TokenKey, TokenKind},
-    link::{Answer, Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, Mode, ModeSince, RecordKind, Telemetry, Verdict},
+    link::{
+        Answer, Ask, CounterSeen, Echo, LINK_FRAME_BYTES_MAX, LinkHello, Mode, ModeSince, RecordKind, Telemetry,
+        Verdict,
+    },
     message::ClockQuality,
     money::Money,
     seal::{Direction, PairSecret},
@@ -539,6 +542,9 @@ fn no_hello_is_played_again_across_a_restart_and_a_new_epoch_starts_over() {
         (site.status().gateways[0].epoch, site.status().gateways[0].frames_bad),
         (1, 1)
     );
+    // It may as well come from a gateway that was put back from a backup: that is told where to go on.
+    let seen: CounterSeen = carrier.hear(LinkDown::Counter);
+    assert_eq!(seen.last, (5 << 32) + 1);
     // A restored gateway counts from where its backup stood, in a higher epoch, and remembers more of our counters.
     let down_counter = 9 << 32;
     let welcome = carrier.hello(&LinkHello {

@@ -6,8 +6,8 @@ use proto::{
     book::Book,
     codec,
     link::{
-        Answer, ArtifactPart, Ask, Echo, LedgerReceipt, LedgerRecord, LinkHello, RecordKind, Telemetry, Trouble,
-        Upload, Welcome,
+        Answer, ArtifactPart, Ask, CounterSeen, Echo, LedgerReceipt, LedgerRecord, LinkHello, RecordKind, Telemetry,
+        Trouble, Upload, Welcome,
     },
 };
 use proto_fuzz::same_again;
@@ -19,6 +19,7 @@ fuzz_target!(|body: &[u8]| {
     same_again::<Answer>(body);
     same_again::<LedgerReceipt>(body);
     same_again::<Echo>(body);
+    same_again::<CounterSeen>(body);
     same_again::<ArtifactPart>(body);
     same_again::<Trouble>(body);
     same_again::<Telemetry>(body);

@@ -281,6 +281,14 @@ impl Link {
                 }
             }
             Ok(Heard::Part(part)) => self.part(assembly, part).await?,
+            // The hello is said again anyway until it is answered.
+            Ok(Heard::Counter(seen)) => {
+                tracing::warn!(
+                    counter = seen.last,
+                    "the hub remembers more of this link than this journal"
+                );
+                hcp.raise_above(seen.last);
+            }
             Ok(Heard::Echo(echo)) => self.tell(Input::Echo { nonce: echo.nonce }).await?,
             Ok(Heard::Trouble(trouble)) => {
                 let text: String = trouble.text.chars().take(proto::link::TROUBLE_TEXT_BYTES_MAX).collect();

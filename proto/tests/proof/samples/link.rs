@@ -363,6 +363,20 @@ pub(crate) fn down() -> Vec<Sample> {
             most_part,
         ),
         sample(
+            place(LinkDown::Counter),
+            "counter-seen",
+            "counter-typical",
+            "the gateway was put back to an earlier boot",
+            CounterSeen { last: (12 << 32) + 345 },
+        ),
+        sample(
+            place(LinkDown::Counter),
+            "counter-seen",
+            "counter-extreme",
+            MOST,
+            CounterSeen { last: u64::MAX },
+        ),
+        sample(
             place(LinkDown::Trouble),
             "trouble",
             "trouble-typical",
