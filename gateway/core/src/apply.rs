@@ -30,6 +30,9 @@ impl Gateway {
     /// If the event cannot follow from this state: a damaged journal, or a bug. The shell stops; nothing is granted.
     pub fn apply(&mut self, now: &Now, event: &Event) {
         if let Event::Booted(booted) = event {
+            if booted.epoch != self.time.epoch {
+                self.outbox.begin_epoch();
+            }
             self.time.boot(booted.boot, booted.epoch, now);
         }
         self.time.see(now);

@@ -301,6 +301,9 @@ pub enum Ignored {
         /// Ours.
         cursor: u64,
     },
+    /// A hub that expects another epoch agrees to nothing of this one.
+    #[error("a welcome to epoch {0}")]
+    OtherEpoch(u32),
     /// A receipt for records that do not exist, or of another epoch.
     #[error("receipt up to {upto} of epoch {epoch} for records that this journal does not have")]
     ForeignReceipt {

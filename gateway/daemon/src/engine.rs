@@ -292,7 +292,8 @@ impl Engine {
             }
             Ignored::CommandRepeated(_) | Ignored::CommandStale(_) => tracing::info!(%ignored, "command not run"),
             Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
-            Ignored::NotOpen(_)
+            Ignored::OtherEpoch(_)
+            | Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
             | Ignored::Stale(_)
             | Ignored::Aside { .. }
