@@ -293,7 +293,7 @@ impl Site {
             gateway_config(&plan, cloud, &devices),
         )?;
         write_secret(&gateway_dir.join("secrets.toml"), &gateway_secrets(&plan))?;
-        let gateway = start_gateway(dir)?;
+        let gateway = start_gateway(dir, &[])?;
         let text = devices
             .rsplit_once('"')
             .and_then(|(head, _)| head.rsplit_once('"'))
@@ -318,7 +318,15 @@ impl Site {
     /// If it does not come up.
     pub fn kill_gateway(&mut self) -> anyhow::Result<()> {
         self.gateway.kill()?;
-        self.gateway = start_gateway(&self.dir)?;
+        self.boot_gateway(&[])
+    }
+
+    /// Starts the gateway, which has ended, on what is in its directory, with these arguments behind `run`.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn boot_gateway(&mut self, args: &[&str]) -> anyhow::Result<()> {
+        self.gateway = start_gateway(&self.dir, args)?;
         self.gateway.wait_for("ready")
     }
 
@@ -405,12 +413,13 @@ impl Site {
     }
 }
 
-fn start_gateway(dir: &Path) -> anyhow::Result<Process> {
+fn start_gateway(dir: &Path, args: &[&str]) -> anyhow::Result<Process> {
     let mut command = Command::new(binary("holdfast")?);
     command
         .arg("--config")
         .arg(dir.join("gateway/holdfast.toml"))
-        .args(["run", "--log", "json"]);
+        .args(["run", "--log", "json"])
+        .args(args);
     Process::start("the gateway", command, &dir.join("gateway.log"))
 }
 

@@ -123,6 +123,8 @@ pub struct Look<'a> {
     pub rejected: u64,
     /// Whether the link stands.
     pub link: bool,
+    /// The epoch that the hub expects, if it takes nothing of ours; 0: none.
+    pub epoch_expected: u32,
     /// The way to the devices.
     pub port: &'a Port,
     /// The store.
@@ -222,6 +224,7 @@ fn status(look: &Look<'_>) -> Value {
         status.extend(rest);
     }
     // The macro takes no more fields than that.
+    status["epoch_expected"] = json!(look.epoch_expected);
     status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
     status
 }

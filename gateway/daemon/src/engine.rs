@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -102,6 +102,8 @@ pub struct Shell {
     pub link: Option<mpsc::Sender<LinkJob>>,
     /// Whether the link stands. A verdict does not wait for a link that is known to be down.
     pub link_up: Arc<AtomicBool>,
+    /// The epoch that the hub expects, if it takes nothing of ours; 0: none.
+    pub epoch_expected: Arc<AtomicU32>,
     /// For the link.
     pub position: watch::Sender<Position>,
     /// For counters.
@@ -236,6 +238,7 @@ impl Engine {
             dropped: self.shell.opener.dropped() + self.replayed,
             rejected: self.shell.rejected.load(Ordering::Relaxed),
             link: self.shell.link_up.load(Ordering::Relaxed),
+            epoch_expected: self.shell.epoch_expected.load(Ordering::Relaxed),
             port: &self.shell.port,
             store: &self.store,
         }
@@ -389,6 +392,8 @@ fn outcome(decision: &Decision) -> String {
 fn raise(alarm: &Alarm) {
     match alarm {
         Alarm::Mode { mode, .. } if mode.asks() => tracing::info!(%alarm, "ALARM over"),
+        // Every welcome says so; the link tells it once a connection, with what to do.
+        Alarm::Epoch { .. } => tracing::debug!(%alarm, "fenced"),
         Alarm::DeviceFault { .. } | Alarm::Clock { .. } | Alarm::TokenDenied { .. } | Alarm::Mode { .. } => {
             tracing::warn!(%alarm, "ALARM")
         }
@@ -398,7 +403,6 @@ fn raise(alarm: &Alarm) {
         | Alarm::PolicySetAside { .. }
         | Alarm::DiskScarce
         | Alarm::HubRegressed { .. }
-        | Alarm::Epoch { .. }
         | Alarm::Redeemed { .. }
         | Alarm::RedeemedRevoked { .. }
         | Alarm::MassDenial

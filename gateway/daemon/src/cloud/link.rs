@@ -30,6 +30,7 @@ use crate::{
     artifacts::{Assembly, Desk, Gone},
     cloud::{
         LinkJob,
+        fence::Fence,
         hcp::{Hcp, Heard},
         lane::Road,
         reconnect::Reconnect,
@@ -82,6 +83,8 @@ pub struct Link {
     pub reader: Reader,
     /// Told to the engine.
     pub up: Arc<AtomicBool>,
+    /// Whether the hub takes anything of this epoch.
+    pub fence: Fence,
     /// When the hub last committed something of ours; before that, when this process began.
     pub receipted: Instant,
 }
@@ -123,6 +126,7 @@ impl Link {
                 return;
             };
             reports.lost();
+            self.fence.lost();
             self.up.store(false, Ordering::Relaxed);
             if since.elapsed().as_secs() >= STABLE_S {
                 reconnect.reset();
@@ -258,8 +262,10 @@ impl Link {
                 if !self.up.swap(true, Ordering::Relaxed) {
                     tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
                 }
-                let (epoch, upto) = (welcome.epoch, welcome.upto);
-                reports.welcomed(&welcome, self.position.borrow().epoch);
+                let (epoch, upto, hash) = (welcome.epoch, welcome.upto, welcome.hash);
+                let own = self.position.borrow().epoch;
+                let is_fenced = welcome.version != 0 && epoch > own;
+                reports.welcomed(&welcome, own);
                 let announced = Artifacts {
                     list: welcome.list_revision,
                     revocations: welcome.revocations_revision,
@@ -268,10 +274,20 @@ impl Link {
                 self.tell(Input::Welcome(welcome)).await?;
                 // On a link that stood already the hub says where we know it to be: what is on its way goes on.
                 let expected = uploads.as_ref().is_some_and(|state| state.ends.contains_key(&upto));
-                if epoch == self.position.borrow().epoch && !expected {
+                if is_fenced {
+                    self.fence.expects(epoch, own);
+                    *uploads = None;
+                } else if epoch == own && !expected {
                     let mut state = self.uploads_from(upto).await?;
-                    state.recover(self, announced);
-                    *uploads = Some(state);
+                    if state.chain == hash {
+                        self.fence.agreed();
+                        state.recover(self, announced);
+                        *uploads = Some(state);
+                    } else {
+                        // It has other records of this epoch than we: nothing may follow on them.
+                        self.fence.expects(own.saturating_add(1), own);
+                        *uploads = None;
+                    }
                 }
             }
             Ok(Heard::Answer(answer)) => self.tell(Input::Answer(answer)).await?,

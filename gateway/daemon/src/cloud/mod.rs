@@ -1,5 +1,6 @@
 //! The cloud side: one link, one adapter a cloud. HCP, our own protocol, is the first.
 
+pub mod fence;
 pub mod hcp;
 pub mod lane;
 pub mod link;

@@ -193,7 +193,9 @@ pub enum Alarm {
         computed: Option<Money>,
     },
     /// A gateway speaks for an epoch that is over: it runs on a restored copy.
-    #[error("gateway {gateway} speaks in epoch {found}, expected {expected}: a restored copy, fenced")]
+    #[error(
+        "gateway {gateway} speaks in epoch {found}, expected {expected}: a restored copy, fenced; stop it and begin that epoch there: holdfast run --epoch {expected}"
+    )]
     Fenced {
         /// Who.
         gateway: GatewayId,
