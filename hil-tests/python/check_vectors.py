@@ -43,11 +43,13 @@ ROUTES = {
     ("hf", "u", "ask"): "ask",
     ("hf", "u", "records"): "upload",
     ("hf", "u", "echo"): "echo",
+    ("hf", "u", "telemetry"): "telemetry",
     ("hf", "d", "welcome"): "welcome",
     ("hf", "d", "answer"): "answer",
     ("hf", "d", "receipt"): "ledger-receipt",
     ("hf", "d", "echo"): "echo",
     ("hf", "d", "artifact"): "artifact-part",
+    ("hf", "d", "counter"): "counter-seen",
     ("hf", "d", "trouble"): "trouble",
 }
 

@@ -96,6 +96,8 @@ pub struct Plan {
     pub users: Vec<UserPlan>,
     /// Lines for the gateway's `[limits]`.
     pub limits: String,
+    /// Time between two reports of the gateway to the hub, in s.
+    pub telemetry_s: u64,
 }
 
 impl Plan {
@@ -136,6 +138,7 @@ impl Plan {
             devices: devices.collect(),
             users: users.collect(),
             limits: String::new(),
+            telemetry_s: 60,
         }
     }
 
@@ -290,7 +293,7 @@ impl Site {
             gateway_config(&plan, cloud, &devices),
         )?;
         write_secret(&gateway_dir.join("secrets.toml"), &gateway_secrets(&plan))?;
-        let gateway = start_gateway(dir)?;
+        let gateway = start_gateway(dir, &[])?;
         let text = devices
             .rsplit_once('"')
             .and_then(|(head, _)| head.rsplit_once('"'))
@@ -315,7 +318,15 @@ impl Site {
     /// If it does not come up.
     pub fn kill_gateway(&mut self) -> anyhow::Result<()> {
         self.gateway.kill()?;
-        self.gateway = start_gateway(&self.dir)?;
+        self.boot_gateway(&[])
+    }
+
+    /// Starts the gateway, which has ended, on what is in its directory, with these arguments behind `run`.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn boot_gateway(&mut self, args: &[&str]) -> anyhow::Result<()> {
+        self.gateway = start_gateway(&self.dir, args)?;
         self.gateway.wait_for("ready")
     }
 
@@ -402,12 +413,13 @@ impl Site {
     }
 }
 
-fn start_gateway(dir: &Path) -> anyhow::Result<Process> {
+fn start_gateway(dir: &Path, args: &[&str]) -> anyhow::Result<Process> {
     let mut command = Command::new(binary("holdfast")?);
     command
         .arg("--config")
         .arg(dir.join("gateway/holdfast.toml"))
-        .args(["run", "--log", "json"]);
+        .args(["run", "--log", "json"])
+        .args(args);
     Process::start("the gateway", command, &dir.join("gateway.log"))
 }
 
@@ -415,8 +427,9 @@ fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
     let issuer = Issuer::from_seed(&key(plan.seed, "issuer"));
     let mut text = format!(
         "[site]\nname = \"campus\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
-         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 10\n\n\
-         [trust]\nissuer_keys = [\"{}\"]\n\n{}\n",
+         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 10\n\
+         telemetry_s = {}\n\n[trust]\nissuer_keys = [\"{}\"]\n\n{}\n",
+        plan.telemetry_s,
         hex(issuer.key().as_bytes()),
         plan.limits,
     );

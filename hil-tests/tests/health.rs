@@ -26,11 +26,26 @@ fn wait_for(site: &Site, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
+/// As the hub shows it.
+fn wait_for_report(site: &Site, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let row = site.ask_hub("gateways").unwrap().remove(0);
+        if is(&row["report"]) {
+            return row["report"].clone();
+        }
+        assert!(Instant::now() < end, "no report that is {what}: {row:#}");
+        // As above.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn the_backend_is_heard_missed_and_heard_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut plan = Plan::new(7, 3, 30);
     plan.limits = "[health]\nrecover_ms = 600\nprobe_ms = 200\nprobe_max_ms = 500\necho_ms = 300\necho_wait_ms = 400\nhello_ms = 400\n".to_owned();
+    plan.telemetry_s = 1;
     let (hub, hub_address) = Site::start_hub(&plan, dir.path()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -50,6 +65,9 @@ fn the_backend_is_heard_missed_and_heard_again() {
             .starts_with("the operator's backend returned an echo"),
         "{heard:#}"
     );
+    let reported = wait_for_report(&site, "healthy", |report| report["control"] == "ONLINE");
+    assert_eq!(reported["list_revision"], heard["list_revision"]);
+    assert_eq!(reported["devices_connected"], 0);
     // Everything is acknowledged on the MQTT level, and nobody is behind it.
     cloud.set(Mode::Lying);
     let missed = wait_for(&site, "LOCAL", |status| {
@@ -60,6 +78,9 @@ fn the_backend_is_heard_missed_and_heard_again() {
     cloud.set(Mode::Honest);
     wait_for(&site, "recovery", |status| {
         status["healthy"] == true && status["control"] == "ONLINE"
+    });
+    wait_for_report(&site, "newer", |report| {
+        report["up_s"].as_u64() > reported["up_s"].as_u64()
     });
     drop(site);
 }

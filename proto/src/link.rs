@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     artifact::Lease,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
-    message::{Stamp, StopReason},
+    message::{ClockQuality, Stamp, StopReason},
     money::{Money, Units},
     tariff::Bill,
     trust::ArtifactKind,
@@ -299,6 +299,14 @@ pub struct Echo {
     pub nonce: u64,
 }
 
+/// Hub to gateway: that hello's counter is an old one, go on above this. A gateway that was put back from a backup does
+/// not know how far it had counted. The hub answers so whoever plays an old hello again, and does nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterSeen {
+    /// The highest counter of the gateway's that the hub accepted.
+    pub last: u64,
+}
+
 /// Hub to gateway: one part of a signed artifact, retained by the broker or sent after a hello.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactPart {
@@ -327,6 +335,71 @@ pub struct Trouble {
 
 /// Longest text of a [`Trouble`] that is kept, in bytes.
 pub const TROUBLE_TEXT_BYTES_MAX: usize = 160;
+
+wire_enum! {
+    /// Mode of a capability of the cloud, with the numbers of [`Evidence::mode`].
+    Mode {
+        /// The cloud is asked.
+        Online = 0,
+        /// The cloud is asked; it failed once.
+        Suspect = 1,
+        /// Nobody waits for the cloud; probes ask.
+        Local = 2,
+        /// As LOCAL; the probes are good again.
+        Recovering = 3,
+        /// A mode of a newer version.
+        Other = 255,
+    } else Other
+}
+
+/// A mode, and how long it has lasted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeSince {
+    /// Which.
+    pub mode: Mode,
+    /// For how long, in s.
+    pub since_s: u64,
+}
+
+/// Gateway to hub: how the gateway is. The lane that is shed first: sent once and never again, not journaled, answered by
+/// nothing, and sent only while no record waits to be sent. Nothing about money may rest on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telemetry {
+    /// Capability authorize: the cloud says who may draw.
+    pub authorize: ModeSince,
+    /// Capability commit: the cloud takes ledger records.
+    pub commit: ModeSince,
+    /// Capability control: the cloud sends artifacts and commands.
+    pub control: ModeSince,
+    /// Money at risk: unsecured and not yet settled; minor units.
+    pub exposure: Money,
+    /// How much more may be at risk at this site; minor units, not negative.
+    pub budget_left: Money,
+    /// Sessions without a receipt.
+    pub sessions_open: u32,
+    /// Devices with an open connection; none: they are connected to a broker, which does not say.
+    pub devices_connected: Option<u32>,
+    /// Ledger records without a receipt.
+    pub waiting: u64,
+    /// For how long records have waited with none of them receipted, in s; 0 if none waits.
+    pub waiting_s: u64,
+    /// Whether the disk's reserve is reached: no new unsecured session begins.
+    pub disk_scarce: bool,
+    /// What the gateway's wall clock is worth.
+    pub clock: ClockQuality,
+    /// Revision of the list; 0: none.
+    pub list_revision: u64,
+    /// Revision of the tariffs; 0: none.
+    pub tariffs_revision: u64,
+    /// Revision of the policy; 0: none.
+    pub policy_revision: u64,
+    /// Revision of the revocations; 0: none.
+    pub revocations_revision: u64,
+    /// Since the gateway's boot, in s.
+    pub up_s: u64,
+    /// Reports that fell due since the last one that was sent, and were not.
+    pub shed: u64,
+}
 
 /// The chain over uploaded records: `h(n) = SHA-256(h(n-1) | bytes(n))`, `h(0)` all zero.
 #[must_use]

@@ -87,6 +87,8 @@ words! {
         Records = "records",
         /// `link::Echo`
         Echo = "echo",
+        /// `link::Telemetry`, the only message with QoS 0: it is never said again.
+        Telemetry = "telemetry",
     }
 }
 
@@ -103,6 +105,8 @@ words! {
         Echo = "echo",
         /// `link::ArtifactPart`
         Artifact = "artifact",
+        /// `link::CounterSeen`
+        Counter = "counter",
         /// `link::Trouble`, the only unauthenticated message: whatever stands between hub and gateway may say it.
         Trouble = "trouble",
     }

@@ -30,6 +30,9 @@ impl Gateway {
     /// If the event cannot follow from this state: a damaged journal, or a bug. The shell stops; nothing is granted.
     pub fn apply(&mut self, now: &Now, event: &Event) {
         if let Event::Booted(booted) = event {
+            if booted.epoch != self.time.epoch {
+                self.outbox.begin_epoch();
+            }
             self.time.boot(booted.boot, booted.epoch, now);
         }
         self.time.see(now);
@@ -143,6 +146,7 @@ impl Gateway {
                     self.risk.spent.set_aside(fresh);
                 }
             }
+            Event::Adopted(e) if e.kind == ArtifactKind::Policy => self.apply_policy_adopted_aside(),
             Event::Adopted(e) => {
                 self.trust.adopt_aside(e.kind);
                 self.list_changed();
@@ -178,6 +182,8 @@ impl Gateway {
             Event::InstrumentAccepted(e) => self.spent.accept(e, self.time.wall_high_s),
             Event::GuessFailed(e) => self.spent.failed(&e.device, e.account, at),
             Event::PolicyAdopted(e) => self.apply_policy(&e.policy),
+            Event::PolicySetAside(e) => self.policies.aside = Some(e.policy.clone()),
+            Event::PolicyRolledBack(_) => self.apply_policy_rolled_back(),
             Event::DiskChanged(e) => self.is_disk_scarce = e.is_scarce,
             Event::AskedAgain(e) => self.ask = e.ask,
             Event::Limited(e) => self.apply_limited(e),

@@ -261,12 +261,16 @@ impl Gateway {
             return refuse(Rule::Device, RefusalReason::NoTariff);
         }
         match word {
+            // The token of a one-time code is in no list; its account is known only now.
+            Word::Proven(proof) if proof.account != 0 && self.trust.is_account_revoked(proof.account) => {
+                return refuse(Rule::Revoked, RefusalReason::Revoked);
+            }
             Word::Proven(proof) => return self.grant_instrument(request, limits, &proof),
             Word::Unproven(reason) => return refuse(Rule::Instrument, reason),
             Word::NotAsked | Word::None | Word::Accept { .. } | Word::Deny => {}
         }
         match self.basis(now, request, word, limits) {
-            // An account that only the cloud, a lease or an instrument named.
+            // An account that only the cloud or a lease named.
             Ok(basis) if self.trust.is_account_revoked(basis.account) => refuse(Rule::Revoked, RefusalReason::Revoked),
             Ok(basis) => self.grant(request, limits, &basis),
             Err(outcome) => outcome,

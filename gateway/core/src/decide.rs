@@ -22,6 +22,7 @@ use proto::{
     },
     money::{Money, Units},
     tariff::Bill,
+    trust::ArtifactKind,
 };
 
 use self::told::{grant_of, receipt_of, refusal_of};
@@ -95,8 +96,13 @@ impl Gateway {
             Input::Revocations(set) => draft.adopt(self.trust.decide_revocations(set).map_err(Ignored::Stale)),
             Input::Tariffs(table) => draft.adopt(self.trust.decide_tariffs(table)),
             Input::Keys(keys) => draft.adopt(self.trust.decide_keys(keys).map_err(Ignored::Stale)),
+            Input::Adopt {
+                kind: ArtifactKind::Policy,
+                revision,
+            } => draft.adopt(self.decide_adopt_policy(*revision)),
             Input::Adopt { kind, revision } => draft.adopt(self.trust.decide_adopt(*kind, *revision)),
-            Input::RollBack => draft.adopt(self.trust.decide_roll_back()),
+            Input::RollBack(ArtifactKind::Policy) => draft.adopt(self.decide_roll_back_policy()),
+            Input::RollBack(kind) => draft.adopt(self.trust.decide_roll_back(*kind)),
             Input::Policy(policy) => draft.policy(policy),
             Input::Disk { is_scarce } => draft.disk(*is_scarce),
             Input::Leases(leases) => draft.leases(leases),

@@ -371,6 +371,8 @@ pub enum Event {
     EchoAsked(EchoAsked),
     HelloAsked(HelloAsked),
     PolicyAdopted(PolicyAdopted),
+    PolicySetAside(PolicySetAside),
+    PolicyRolledBack(PolicyRolledBack),
     DiskChanged(DiskChanged),
     AskedAgain(AskedAgain),
     Limited(Limited),
@@ -424,6 +426,8 @@ impl Event {
             | Self::EchoAsked(_)
             | Self::HelloAsked(_)
             | Self::PolicyAdopted(_)
+            | Self::PolicySetAside(_)
+            | Self::PolicyRolledBack(_)
             | Self::DiskChanged(_)
             | Self::AskedAgain(_)
             | Self::Limited(_)

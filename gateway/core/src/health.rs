@@ -182,6 +182,12 @@ impl Health {
         health
     }
 
+    /// For how long records have waited with none of them acknowledged, in ms; 0 if none waits.
+    #[must_use]
+    pub fn unreceipted_ms(&self, at: Instant) -> u64 {
+        self.unreceipted.map_or(0, |since| at.since_ms(since))
+    }
+
     /// Whether records wait too long for their receipt.
     pub(crate) fn is_receipt_overdue(&self, at: Instant, limits: &Limits) -> bool {
         limits.receipt_ms > 0

@@ -120,8 +120,8 @@ pub enum Input {
         /// Its revision; 0: whichever it is.
         revision: u64,
     },
-    /// An operator goes back to the list before the active one.
-    RollBack,
+    /// An operator goes back to the list, or the policy, before the active one.
+    RollBack(ArtifactKind),
     /// Signed leases for this gateway.
     Leases(proto::artifact::Leases),
     /// Signed limits.
@@ -290,9 +290,9 @@ pub enum Ignored {
     /// Nothing of this kind, or not this revision, is set aside.
     #[error("no such {} is set aside", .0.word())]
     NothingAside(ArtifactKind),
-    /// There is no list before the active one.
-    #[error("there is no list to go back to")]
-    NothingBefore,
+    /// There is none before the active one.
+    #[error("there is no {} to go back to", .0.word())]
+    NothingBefore(ArtifactKind),
     /// A receipt that changes nothing: it repeats an earlier one.
     #[error("receipt up to {upto}, the cursor is at {cursor}")]
     OldReceipt {
@@ -301,6 +301,9 @@ pub enum Ignored {
         /// Ours.
         cursor: u64,
     },
+    /// A hub that expects another epoch agrees to nothing of this one.
+    #[error("a welcome to epoch {0}")]
+    OtherEpoch(u32),
     /// A receipt for records that do not exist, or of another epoch.
     #[error("receipt up to {upto} of epoch {epoch} for records that this journal does not have")]
     ForeignReceipt {

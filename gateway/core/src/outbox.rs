@@ -67,6 +67,11 @@ impl Outbox {
         }
     }
 
+    /// Receipts count within an epoch: in a new one every record is told again.
+    pub(crate) const fn begin_epoch(&mut self) {
+        (self.cursor, self.quarantined) = (0, 0);
+    }
+
     /// Records without a receipt.
     #[must_use]
     pub const fn waiting(&self) -> u64 {

@@ -37,6 +37,8 @@ pub struct Pace {
     not_before_ms: u64,
     /// Token bucket, as the time at which it was empty.
     empty_ms: u64,
+    /// Until then the cloud is spared all that can wait, because it asked us to slow down.
+    spared_ms: u64,
 }
 
 impl Pace {
@@ -49,6 +51,7 @@ impl Pace {
             every_ms: least_ms,
             not_before_ms: now_ms,
             empty_ms: now_ms.saturating_sub(least_ms * BURST),
+            spared_ms: 0,
         }
     }
 
@@ -75,6 +78,7 @@ impl Pace {
             every_ms: base_ms,
             not_before_ms: now_ms.saturating_add(draw % spread_ms),
             empty_ms: now_ms,
+            spared_ms: 0,
         }
     }
 
@@ -88,6 +92,13 @@ impl Pace {
             self.not_before_ms
         };
         at_ms.saturating_sub(now_ms)
+    }
+
+    /// Whether nothing holds uploads back: no pause, no backlog at a rate, and no throttling for as long as the slowest
+    /// rate waits. What is shed first is sent only then.
+    #[must_use]
+    pub const fn is_free(&self, now_ms: u64) -> bool {
+        self.base_ms == self.least_ms && self.wait_ms(now_ms) == 0 && now_ms >= self.spared_ms
     }
 
     /// An upload went out.
@@ -117,6 +128,7 @@ impl Pace {
             self.not_before_ms = until_ms;
         }
         self.empty_ms = now_ms;
+        self.spared_ms = now_ms.saturating_add(THROTTLED_MS_MAX);
     }
 
     /// A receipt came: an eighth of the way back to the rate before the throttling.

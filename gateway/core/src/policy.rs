@@ -1,7 +1,8 @@
 //! The signed policy: looked at, adopted in one event, and put above the limits of the configuration.
 //!
 //! A policy that is genuine and looks wrong is set aside and the active one stays: a zeroed limit refuses as many people
-//! as a truncated list does, and a limit with two zeros too many gives away what the budget is there to protect.
+//! as a truncated list does, and a limit with two zeros too many gives away what the budget is there to protect. It is
+//! kept until an operator adopts it or a newer one is adopted; the policy before the active one is kept to go back to.
 
 use alloc::vec::Vec;
 
@@ -11,7 +12,7 @@ use proto::trust::ArtifactKind;
 use crate::{
     Alarm, Effect, Gateway, Ignored,
     config::{KindLimits, Limits, UnsignedDisable},
-    event::{Event, PolicyAdopted},
+    event::{Adopted, Event, PolicyAdopted, PolicyRolledBack, PolicySetAside},
     trust::Stale,
 };
 
@@ -26,9 +27,13 @@ pub(crate) struct Policies {
     /// What the operator's file says.
     pub(crate) configured: Limits,
     pub(crate) active: Option<Policy>,
+    /// The one before.
+    pub(crate) previous: Option<Policy>,
+    /// A genuine one that looks wrong, newer than both.
+    pub(crate) aside: Option<Policy>,
 }
 
-/// Which limit of a new policy looks wrong.
+/// A limit of a new policy that is another than the active one, or that looks wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// Of which class; `None`: of the site.
@@ -55,12 +60,24 @@ impl Policies {
     pub(crate) fn new(configured: Limits) -> Self {
         Self {
             configured,
-            active: None,
+            ..Self::default()
         }
     }
 
     pub(crate) fn revision(&self) -> u64 {
         self.active.as_ref().map_or(0, |policy| policy.revision)
+    }
+
+    /// Highest revision that was ever adopted: of two policies that an operator goes to and fro between, one has it.
+    fn newest(&self) -> u64 {
+        let previous = self.previous.as_ref().map_or(0, |policy| policy.revision);
+        self.revision().max(previous)
+    }
+
+    fn activate(&mut self, policy: Policy) {
+        let newer = |aside: &Policy| aside.revision > policy.revision;
+        self.aside = self.aside.take().filter(newer);
+        self.previous = self.active.replace(policy);
     }
 
     /// The free-vend window of a class that is open now; none without a clock that is synchronised.
@@ -113,8 +130,28 @@ fn put(own: &mut KindLimits, column: &ClassLimits) {
     own.invalidation_units = column.invalidation_units;
 }
 
+/// Of which class, `None` for the site; its name and its value.
+type Row = (Option<Class>, &'static str, u64);
+
+/// The other limits, which may be what the operator likes.
+fn beside(limits: &Limits) -> Vec<Row> {
+    let mut rows = alloc::vec![
+        (None, "confirmation_s", limits.confirmation_s),
+        (None, "device_change_ms", limits.device_change_ms),
+    ];
+    for class in Class::SERVED {
+        let own = limits.of(class).expect("the served classes have limits");
+        rows.extend([
+            (Some(class), "outage_count_lower", u64::from(own.outage_count_lower)),
+            (Some(class), "emergency_units", own.emergency_units.0),
+            (Some(class), "invalidation_units", own.invalidation_units.0),
+        ]);
+    }
+    rows
+}
+
 /// The limits whose loss refuses people, or whose excess costs money.
-fn watched(limits: &Limits) -> Vec<(Option<Class>, &'static str, u64)> {
+fn watched(limits: &Limits) -> Vec<Row> {
     let money = |amount: proto::money::Money| amount.0.max(0) as u64;
     let mut rows = alloc::vec![
         (None, "site_budget", money(limits.site_budget)),
@@ -149,13 +186,55 @@ impl Gateway {
         self.policies.revision()
     }
 
-    pub(crate) fn decide_policy(&self, policy: &Policy) -> Result<Result<Event, Effect>, Ignored> {
-        if policy.revision <= self.policies.revision() {
+    /// What is set aside; `None`: nothing is.
+    #[must_use]
+    pub const fn policy_aside(&self) -> Option<&Policy> {
+        self.policies.aside.as_ref()
+    }
+
+    /// The limits that would change if that which is set aside were adopted.
+    #[must_use]
+    pub fn policy_changes(&self) -> Vec<Suspect> {
+        let Some(aside) = self.policy_aside() else {
+            return Vec::new();
+        };
+        let site = |policy: Option<&Policy>| {
+            let disable = |policy: &Policy| u64::from(policy.unsigned_disable.code());
+            [
+                (None, "unsigned_disable", policy.map_or(0, disable)),
+                (None, "master_group", policy.map_or(0, |policy| policy.master_group)),
+                (
+                    None,
+                    "free_vend",
+                    policy.map_or(0, |policy| policy.free_vend.len() as u64),
+                ),
+            ]
+        };
+        let all = |limits: &Limits, policy| [watched(limits), beside(limits), site(policy).to_vec()].concat();
+        let before = all(&self.config.limits, self.policy());
+        let after = all(&self.policies.limits(aside), Some(aside));
+        let pairs = before.into_iter().zip(after);
+        let changed = pairs.filter(|((_, _, active), (_, _, found))| active != found);
+        let row = |((class, limit, active), (_, _, found))| Suspect {
+            class,
+            limit,
+            active,
+            found,
+        };
+        changed.map(row).collect()
+    }
+
+    pub(crate) fn decide_policy(&self, policy: &Policy) -> Result<(Event, Option<Effect>), Ignored> {
+        let (kind, revision) = (ArtifactKind::Policy, policy.revision);
+        if revision <= self.policies.newest() {
             return Err(Ignored::Stale(Stale {
-                kind: ArtifactKind::Policy,
-                found: policy.revision,
-                active: self.policies.revision(),
+                kind,
+                found: revision,
+                active: self.policies.newest(),
             }));
+        }
+        if self.policies.aside.as_ref() == Some(policy) {
+            return Err(Ignored::Aside { kind, revision });
         }
         let found = watched(&self.policies.limits(policy));
         let wrong = watched(&self.config.limits)
@@ -167,21 +246,59 @@ impl Gateway {
                 shrinks || grows
             });
         Ok(match wrong {
-            None => Ok(Event::PolicyAdopted(PolicyAdopted { policy: policy.clone() })),
-            Some(((class, limit, active), (_, _, found))) => Err(Effect::Alarm(Alarm::PolicySetAside {
-                revision: policy.revision,
-                suspect: Suspect {
+            None => (Event::PolicyAdopted(PolicyAdopted { policy: policy.clone() }), None),
+            Some(((class, limit, active), (_, _, found))) => {
+                let suspect = Suspect {
                     class,
                     limit,
                     active,
                     found,
-                },
-            })),
+                };
+                let alarm = Alarm::PolicySetAside { revision, suspect };
+                let policy = policy.clone();
+                (
+                    Event::PolicySetAside(PolicySetAside { policy }),
+                    Some(Effect::Alarm(alarm)),
+                )
+            }
         })
+    }
+
+    /// An operator takes the policy that was set aside. `revision` 0: whichever it is.
+    pub(crate) fn decide_adopt_policy(&self, revision: u64) -> Result<Vec<Event>, Ignored> {
+        let kind = ArtifactKind::Policy;
+        let aside = self.policies.aside.as_ref().map(|aside| aside.revision);
+        match aside.filter(|aside| revision == 0 || revision == *aside) {
+            Some(revision) => Ok(alloc::vec![Event::Adopted(Adopted { kind, revision })]),
+            None => Err(Ignored::NothingAside(kind)),
+        }
+    }
+
+    /// An operator goes back to the policy before the active one.
+    pub(crate) fn decide_roll_back_policy(&self) -> Result<Vec<Event>, Ignored> {
+        let previous = self.policies.previous.as_ref();
+        let previous = previous.ok_or(Ignored::NothingBefore(ArtifactKind::Policy))?;
+        Ok(alloc::vec![Event::PolicyRolledBack(PolicyRolledBack {
+            revision: previous.revision,
+            from: self.policies.revision(),
+        })])
     }
 
     pub(crate) fn apply_policy(&mut self, policy: &Policy) {
         self.config.limits = self.policies.limits(policy);
-        self.policies.active = Some(policy.clone());
+        self.policies.activate(policy.clone());
+    }
+
+    pub(crate) fn apply_policy_adopted_aside(&mut self) {
+        if let Some(policy) = self.policies.aside.take() {
+            self.apply_policy(&policy);
+        }
+    }
+
+    /// The one that was left is kept as the one before, so that going back can be taken back, too.
+    pub(crate) fn apply_policy_rolled_back(&mut self) {
+        if let Some(previous) = self.policies.previous.take() {
+            self.apply_policy(&previous);
+        }
     }
 }

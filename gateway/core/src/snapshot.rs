@@ -13,7 +13,7 @@ use crate::{
     event::{
         DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial,
         KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptSpent, KeptTally,
-        KeptTariffs, KeptTrust, KeysAdopted, PolicyAdopted, TariffsAdopted,
+        KeptTariffs, KeptTrust, KeysAdopted, PolicyAdopted, PolicySetAside, TariffsAdopted,
     },
 };
 
@@ -116,8 +116,15 @@ impl Gateway {
     }
 
     fn snapshot_policy(&self, events: &mut Vec<Event>) {
-        let policy = self.policies.active.clone();
-        events.extend(policy.map(|policy| Event::PolicyAdopted(PolicyAdopted { policy })));
+        // The one before was adopted first, whichever is newer.
+        let adopted = [&self.policies.previous, &self.policies.active].into_iter().flatten();
+        events.extend(
+            adopted
+                .cloned()
+                .map(|policy| Event::PolicyAdopted(PolicyAdopted { policy })),
+        );
+        let aside = self.policies.aside.clone();
+        events.extend(aside.map(|policy| Event::PolicySetAside(PolicySetAside { policy })));
         if self.is_disk_scarce {
             events.push(Event::DiskChanged(DiskChanged { is_scarce: true }));
         }

@@ -13,7 +13,7 @@ use proto::{
     id::TokenHash,
     message::ClockQuality,
     money::Money,
-    trust::Issuer,
+    trust::{ArtifactKind, Issuer},
 };
 
 /// Lookups measured.
@@ -123,7 +123,7 @@ fn main() -> anyhow::Result<()> {
         "| look up a token | {:.3} us | of {LOOKUPS}, {found} found |",
         each_ns as f64 / 1_000.0
     );
-    let (events, took) = timed(|| put(&mut gateway, &Input::RollBack));
+    let (events, took) = timed(|| put(&mut gateway, &Input::RollBack(ArtifactKind::List)));
     row("roll back", took, &format!("{events} event"));
     let (snapshot, took) = timed(|| gateway.snapshot());
     let bytes: usize = snapshot.iter().map(|event| record::encode(&NOW, event).len()).sum();

@@ -165,6 +165,16 @@ struct LinkSection {
     batches_a_second_max: u32,
     #[serde(default = "backoff_default")]
     reconnect_s_max: u64,
+    #[serde(default = "telemetry_default")]
+    telemetry_s: u64,
+}
+
+/// Rarest telemetry, in s: what is a day old tells nobody how the gateway is.
+const TELEMETRY_S_MAX: u64 = 86_400;
+
+/// Five hundred gateways then make fewer than ten small messages a second.
+fn telemetry_default() -> u64 {
+    60
 }
 
 fn keep_alive_default() -> u16 {
@@ -255,6 +265,8 @@ pub struct LinkConfig {
     pub batches_a_second_max: u32,
     /// Longest wait between two attempts to connect, in s.
     pub reconnect_s_max: u64,
+    /// Time between two reports of telemetry, in s, at most a day; 0: none.
+    pub telemetry_s: u64,
 }
 
 /// Everything `holdfast run` needs, checked.
@@ -489,12 +501,19 @@ fn link(
     if section.batches_a_second_max == 0 {
         return check.fail("link.batches_a_second_max", "at least 1");
     }
+    if section.telemetry_s > TELEMETRY_S_MAX {
+        return check.fail(
+            "link.telemetry_s",
+            format_args!("at most {TELEMETRY_S_MAX} s, a day; 0: none is sent"),
+        );
+    }
     Ok(Some(LinkConfig {
         broker: section.broker,
         secret: check_secrets.secret("link", secret)?,
         keep_alive_s: section.keep_alive_s.max(5),
         batches_a_second_max: section.batches_a_second_max,
         reconnect_s_max: section.reconnect_s_max.max(1),
+        telemetry_s: section.telemetry_s,
     }))
 }
 

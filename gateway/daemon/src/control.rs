@@ -10,7 +10,7 @@ use gateway_core::{Gateway, Input, Instant, Now, health::Track, report::Span, wh
 use journal::Reader;
 use proto::{
     book::{Book, Transfer},
-    link::Mark,
+    link::{Mark, Telemetry},
     message::Closing,
     trust::ArtifactKind,
 };
@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     artifacts::Desk,
+    devices::Port,
     engine::{DONE, Job},
     look::{self, LookError},
     record,
@@ -62,18 +63,22 @@ pub enum Query {
     Lists,
     /// What would change if that which is set aside were adopted.
     Diff {
-        /// Lists or prices.
+        /// Lists, prices or limits.
         what: Gated,
     },
     /// Adopt what is set aside.
     Adopt {
-        /// Lists or prices.
+        /// Lists, prices or limits.
         what: Gated,
         /// Its revision; 0: whichever it is.
         revision: u64,
     },
-    /// Go back to the list before.
-    RollBack,
+    /// Go back to the one before.
+    RollBack {
+        /// Lists or limits; of prices none is kept.
+        #[serde(default)]
+        what: Gated,
+    },
     /// Take in a file of signed artifacts.
     Import {
         /// Where it is.
@@ -90,6 +95,8 @@ pub enum Gated {
     List,
     /// The prices.
     Tariffs,
+    /// The limits.
+    Policy,
 }
 
 impl Gated {
@@ -99,6 +106,7 @@ impl Gated {
         match self {
             Self::List => ArtifactKind::List,
             Self::Tariffs => ArtifactKind::Tariffs,
+            Self::Policy => ArtifactKind::Policy,
         }
     }
 }
@@ -115,6 +123,10 @@ pub struct Look<'a> {
     pub rejected: u64,
     /// Whether the link stands.
     pub link: bool,
+    /// The epoch that the hub expects, if it takes nothing of ours; 0: none.
+    pub epoch_expected: u32,
+    /// The way to the devices.
+    pub port: &'a Port,
     /// The store.
     pub store: &'a Store,
 }
@@ -132,7 +144,7 @@ impl Look<'_> {
             | Query::Why { .. }
             | Query::Report { .. }
             | Query::Adopt { .. }
-            | Query::RollBack
+            | Query::RollBack { .. }
             | Query::Import { .. } => {
                 json!({"error": "this is not answered by looking at the engine"})
             }
@@ -175,22 +187,17 @@ fn status(look: &Look<'_>) -> Value {
     let trust = gateway.trust();
     let health = gateway.health();
     let outbox = gateway.outbox();
-    let (list, revocations, tariffs) = gateway.trust().revisions();
     let time = gateway.timeline();
     let at = time.at(&now);
-    json!({
+    let mut status = told(&look.telemetry());
+    let rest = json!({
         "boot": time.boot,
         "epoch": time.epoch,
-        "up_s": now.mono_ms / 1000,
-        "clock": format!("{:?}", now.quality).to_lowercase(),
         "authorize": health.authorize.mode.word(),
-        "authorize_since_s": at.since_ms(health.authorize.since) / 1000,
         "authorize_evidence": seen(&health.authorize, at),
         "commit": health.commit.mode.word(),
-        "commit_since_s": at.since_ms(health.commit.since) / 1000,
         "commit_evidence": seen(&health.commit, at),
         "control": health.control.mode.word(),
-        "control_since_s": at.since_ms(health.control.since) / 1000,
         "control_evidence": seen(&health.control, at),
         "healthy": health.is_healthy(at, &gateway.config().limits),
         "mass_denial_s": health.breaker.latched.map(|since| at.since_ms(since) / 1000),
@@ -198,20 +205,12 @@ fn status(look: &Look<'_>) -> Value {
         "link": look.link,
         "devices": gateway.config().devices.len(),
         "tokens": gateway.trust().tokens(),
-        "list_revision": list,
-        "revocations_revision": revocations,
-        "tariffs_revision": tariffs,
-        "policy_revision": gateway.policy_revision(),
-        "disk_scarce": gateway.is_disk_scarce(),
         "leases": gateway.leases().rows().filter(|(_, _, row)| row.left().0 > 0).count(),
         "leased": gateway.leases().rows().map(|(_, _, row)| row.left().0).sum::<i64>(),
-        "sessions_open": gateway.sessions().open().count(),
-        "exposure": gateway.risk().exposure().0,
         "held": gateway.book().holds().map(|(_, _, amount)| amount.0).sum::<i64>(),
         "balanced": gateway.book().is_balanced(),
         "records": outbox.head(),
         "receipted": outbox.cursor(),
-        "waiting": outbox.waiting(),
         "quarantined": outbox.quarantined(),
         "remarks": remarks(gateway),
         "journal": look.store.head(),
@@ -220,6 +219,35 @@ fn status(look: &Look<'_>) -> Value {
         "list_aside": trust.aside().map_or(0, |aside| aside.list.head().revision),
         "tariffs_aside": trust.tariffs_aside().map_or(0, |table| table.revision),
         "keys_epoch": trust.keys_epoch(),
+    });
+    if let (Value::Object(status), Value::Object(rest)) = (&mut status, rest) {
+        status.extend(rest);
+    }
+    // The macro takes no more fields than that.
+    status["epoch_expected"] = json!(look.epoch_expected);
+    status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
+    status
+}
+
+/// What the hub is told, too.
+fn told(told: &Telemetry) -> Value {
+    json!({
+        "up_s": told.up_s,
+        "clock": format!("{:?}", told.clock).to_lowercase(),
+        "authorize_since_s": told.authorize.since_s,
+        "commit_since_s": told.commit.since_s,
+        "control_since_s": told.control.since_s,
+        "devices_connected": told.devices_connected,
+        "list_revision": told.list_revision,
+        "revocations_revision": told.revocations_revision,
+        "tariffs_revision": told.tariffs_revision,
+        "policy_revision": told.policy_revision,
+        "disk_scarce": told.disk_scarce,
+        "sessions_open": told.sessions_open,
+        "exposure": told.exposure.0,
+        "budget_left": told.budget_left.0,
+        "waiting": told.waiting,
+        "waiting_s": told.waiting_s,
     })
 }
 
@@ -387,7 +415,7 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>,
             let kind = what.kind();
             order(&desk, Input::Adopt { kind, revision }).await
         }
-        Ok(Query::RollBack) => order(&desk, Input::RollBack).await,
+        Ok(Query::RollBack { what }) => order(&desk, Input::RollBack(what.kind())).await,
         Ok(Query::Import { file }) => match desk.import(&file).await {
             Ok(rows) => json!(rows),
             Err(error) => json!({ "error": error }),

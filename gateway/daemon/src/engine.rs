@@ -5,13 +5,14 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said};
 use proto::{
     id::DeviceId,
+    link::Telemetry,
     trust::{ArtifactKind, IssuerKey},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -68,6 +69,8 @@ pub enum Job {
     Order(Box<Input>, oneshot::Sender<String>),
     /// Somebody looks.
     Query(Query, oneshot::Sender<serde_json::Value>),
+    /// The link has room for telemetry.
+    Telemetry(oneshot::Sender<Telemetry>),
     /// Finish what has begun and stop.
     Shutdown,
 }
@@ -99,6 +102,8 @@ pub struct Shell {
     pub link: Option<mpsc::Sender<LinkJob>>,
     /// Whether the link stands. A verdict does not wait for a link that is known to be down.
     pub link_up: Arc<AtomicBool>,
+    /// The epoch that the hub expects, if it takes nothing of ours; 0: none.
+    pub epoch_expected: Arc<AtomicU32>,
     /// For the link.
     pub position: watch::Sender<Position>,
     /// For counters.
@@ -219,24 +224,24 @@ impl Engine {
             }
             // Who asks may have gone away; then nobody is there to be told.
             Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
-            Job::Query(query, reply) => {
-                let dropped = self.shell.opener.dropped() + self.replayed;
-                let link = self.shell.link_up.load(Ordering::Relaxed);
-                let rejected = self.shell.rejected.load(Ordering::Relaxed);
-                let look = control::Look {
-                    gateway: &self.gateway,
-                    now: self.clock.now(),
-                    dropped,
-                    rejected,
-                    link,
-                    store: &self.store,
-                };
-                let answer = look.answer(&query);
-                drop(reply.send(answer));
-            }
+            Job::Query(query, reply) => drop(reply.send(self.look().answer(&query))),
+            Job::Telemetry(reply) => drop(reply.send(self.look().telemetry())),
             Job::Shutdown => return true,
         }
         false
+    }
+
+    fn look(&self) -> control::Look<'_> {
+        control::Look {
+            gateway: &self.gateway,
+            now: self.clock.now(),
+            dropped: self.shell.opener.dropped() + self.replayed,
+            rejected: self.shell.rejected.load(Ordering::Relaxed),
+            link: self.shell.link_up.load(Ordering::Relaxed),
+            epoch_expected: self.shell.epoch_expected.load(Ordering::Relaxed),
+            port: &self.shell.port,
+            store: &self.store,
+        }
     }
 
     fn tick(&mut self) {
@@ -290,12 +295,13 @@ impl Engine {
             }
             Ignored::CommandRepeated(_) | Ignored::CommandStale(_) => tracing::info!(%ignored, "command not run"),
             Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
-            Ignored::NotOpen(_)
+            Ignored::OtherEpoch(_)
+            | Ignored::NotOpen(_)
             | Ignored::NotAsked(_)
             | Ignored::Stale(_)
             | Ignored::Aside { .. }
             | Ignored::NothingAside(_)
-            | Ignored::NothingBefore
+            | Ignored::NothingBefore(_)
             | Ignored::OldReceipt { .. }
             | Ignored::NotDue => tracing::debug!(%ignored, "nothing to do"),
         }
@@ -386,6 +392,8 @@ fn outcome(decision: &Decision) -> String {
 fn raise(alarm: &Alarm) {
     match alarm {
         Alarm::Mode { mode, .. } if mode.asks() => tracing::info!(%alarm, "ALARM over"),
+        // Every welcome says so; the link tells it once a connection, with what to do.
+        Alarm::Epoch { .. } => tracing::debug!(%alarm, "fenced"),
         Alarm::DeviceFault { .. } | Alarm::Clock { .. } | Alarm::TokenDenied { .. } | Alarm::Mode { .. } => {
             tracing::warn!(%alarm, "ALARM")
         }
@@ -395,7 +403,6 @@ fn raise(alarm: &Alarm) {
         | Alarm::PolicySetAside { .. }
         | Alarm::DiskScarce
         | Alarm::HubRegressed { .. }
-        | Alarm::Epoch { .. }
         | Alarm::Redeemed { .. }
         | Alarm::RedeemedRevoked { .. }
         | Alarm::MassDenial
@@ -449,6 +456,13 @@ fn report(event: &Event) {
             tracing::info!(account = e.account, lease = e.epoch, amount = %e.amount, "lease given back");
         }
         Event::PolicyAdopted(e) => tracing::info!(revision = e.policy.revision, "policy adopted"),
+        Event::PolicyRolledBack(e) => {
+            tracing::warn!(
+                revision = e.revision,
+                from = e.from,
+                "an operator went back to the policy before"
+            );
+        }
         Event::DiskChanged(e) => tracing::warn!(is_scarce = e.is_scarce, "the disk's reserve"),
         Event::Limited(e) => {
             tracing::info!(session = %e.session, units = e.units.0, "the device is told to end earlier")
@@ -481,6 +495,7 @@ fn report(event: &Event) {
         | Event::EchoAsked(_)
         | Event::HelloAsked(_)
         | Event::Noted(_)
+        | Event::PolicySetAside(_)
         | Event::Kept(_) => tracing::trace!(?event, "applied"),
     }
 }

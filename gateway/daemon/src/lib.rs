@@ -18,6 +18,7 @@ pub mod mqtt;
 pub mod record;
 pub mod run;
 pub mod store;
+mod telemetry;
 pub mod trust;
 
 /// Exit codes, as in sysexits.h where it has one.

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use gateway::{
+    cloud::fence::remedy,
     config::{self, Config},
     control::{self, Gated, Query},
     exit,
@@ -47,6 +48,10 @@ enum Command {
         /// How to write the log
         #[arg(long, value_enum, default_value_t = LogFormat::Text)]
         log: LogFormat,
+        /// After a restore from a backup: begin epoch N of the books, the number that the hub names. A number that is
+        /// not above the journal's own changes nothing
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(run::EPOCH_MAX)))]
+        epoch: Option<u32>,
     },
     /// Read the configuration, say what is wrong with it, and do nothing else
     CheckConfig,
@@ -134,8 +139,12 @@ enum ListCommand {
         #[arg(long, default_value_t = 0)]
         revision: u64,
     },
-    /// Go back to the list before the active one
-    Rollback,
+    /// Go back to the list, or the policy, before the active one
+    Rollback {
+        /// What is meant; of prices none is kept
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+    },
 }
 
 #[derive(Subcommand)]
@@ -191,9 +200,9 @@ fn main() -> ExitCode {
         Err(error) => return fail(exit::CONFIG, &error),
     };
     match cli.command {
-        Command::Run { log } => {
+        Command::Run { log, epoch } => {
             start_log(log);
-            match run::run(&config) {
+            match run::run(&config, epoch) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::error!(%error, "stopped");
@@ -211,7 +220,7 @@ fn main() -> ExitCode {
             );
             ExitCode::SUCCESS
         }
-        Command::Status { json } => ask(&config, &Query::Status, json),
+        Command::Status { json } => status(&config, json),
         Command::Sessions { json } => ask(&config, &Query::Sessions, json),
         Command::Why(why) => why.run(Some(&config)),
         Command::Report(ReportCommand::Outage(outage)) => outage.run(Some(&config)),
@@ -221,7 +230,7 @@ fn main() -> ExitCode {
             ListCommand::Show { json } => ask(&config, &Query::Lists, json),
             ListCommand::Diff { what, json } => ask(&config, &Query::Diff { what }, json),
             ListCommand::Adopt { what, revision } => ask(&config, &Query::Adopt { what, revision }, false),
-            ListCommand::Rollback => ask(&config, &Query::RollBack, false),
+            ListCommand::Rollback { what } => ask(&config, &Query::RollBack { what }, false),
         },
         Command::Trust(TrustCommand::Import { file, json }) => match std::path::absolute(&file) {
             Ok(file) => import(&config, file, json),
@@ -260,6 +269,22 @@ fn ask(config: &Config, query: &Query, json: bool) -> ExitCode {
         Ok(answer) => print_answer(&answer, json),
         Err(error) => fail(exit::UNAVAILABLE, &no_daemon(&config.dir, &error)),
     }
+}
+
+/// The state, and for people what to do about it.
+fn status(config: &Config, json: bool) -> ExitCode {
+    let answer = match block_on(control::ask(&config.dir, &Query::Status)) {
+        Ok(answer) => answer,
+        Err(error) => return fail(exit::UNAVAILABLE, &no_daemon(&config.dir, &error)),
+    };
+    let code = print_answer(&answer, json);
+    let expected = answer["epoch_expected"]
+        .as_u64()
+        .and_then(|epoch| epoch.try_into().ok());
+    if let Some(expected) = expected.filter(|expected| *expected > 0 && !json) {
+        println!("\n{}", remedy(expected));
+    }
+    code
 }
 
 /// Prints what became of each artifact; one that is not believed makes the whole command fail.

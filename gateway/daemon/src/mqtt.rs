@@ -105,6 +105,16 @@ impl Sender {
             .try_publish(topic, QoS::AtLeastOnce, false, payload)
             .map_err(|error| error.to_string())
     }
+
+    /// Queues a publish with QoS 0: it arrives once or not at all, and takes nothing from the window.
+    ///
+    /// # Errors
+    /// If the queue is full or the connection is gone; then nothing was queued.
+    pub fn publish_once(&self, topic: &str, payload: Vec<u8>) -> Result<(), String> {
+        self.0
+            .try_publish(topic, QoS::AtMostOnce, false, payload)
+            .map_err(|error| error.to_string())
+    }
 }
 
 /// One connection, from attempt to end.

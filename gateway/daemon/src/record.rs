@@ -114,6 +114,8 @@ kinds! {
         48 = AskedAgain,
         49 = Limited,
         50 = ClockChanged,
+        51 = PolicySetAside,
+        52 = PolicyRolledBack,
         62 = Noted,
         54 = LeaseTaken,
         55 = LeaseReturned,
@@ -159,8 +161,8 @@ pub fn is_beside(bytes: &[u8], names_it: impl FnOnce() -> bool) -> bool {
     let [0x83, kind, ..] = bytes else { return false };
     match kind {
         2 | 3 | 5 | 17 | 18 | 20 | 21 | 22 => true, // Heard, Greeted, Probed, lists, tariffs, Quarantined, Evidence.
-        // In two bytes: PolicyAdopted, DiskChanged.
-        0x18 => matches!(bytes.get(2), Some(46 | 47)),
+        // In two bytes: PolicyAdopted, DiskChanged, PolicySetAside, PolicyRolledBack.
+        0x18 => matches!(bytes.get(2), Some(46 | 47 | 51 | 52)),
         4 | 6 | 7 | 8 | 10 | 11 | 12 | 13 => !names_it(), // Asked, Refused, Granted, Confirmed and what follows.
         _ => false,
     }

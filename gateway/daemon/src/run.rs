@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64},
+    atomic::{AtomicBool, AtomicU32, AtomicU64},
 };
 
 use mqtt_endpoint::{Endpoint, Limits};
@@ -16,7 +16,10 @@ use tokio::{
 use crate::{
     artifacts::Desk,
     clock::Clock,
-    cloud::link::{LINK_JOBS_MAX, Link},
+    cloud::{
+        fence::Fence,
+        link::{LINK_JOBS_MAX, Link},
+    },
     config::{Config, DeviceSide},
     control,
     devices::{
@@ -37,6 +40,9 @@ const DEVICE_PACKET_BYTES_MAX: u32 = FRAME_BYTES_MAX as u32 + 512;
 const INBOUND_MAX: usize = 1_024;
 /// Epoch of a journal that was never restored from a backup.
 const FIRST_EPOCH: u32 = 1;
+/// Highest epoch that an operator may begin: more restores than a gateway lives to see, and far from where a slip of
+/// the finger would use all epochs up.
+pub const EPOCH_MAX: u32 = 1_000_000;
 
 /// Why the gateway stopped.
 #[derive(Debug, thiserror::Error)]
@@ -77,11 +83,11 @@ impl RunError {
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. `epoch`: to begin, if the journal is not there yet.
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(config: &Config) -> Result<(), RunError> {
+pub fn run(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -90,10 +96,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             what: "the network",
             error,
         })?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, epoch))
 }
 
-async fn serve(config: &Config) -> Result<(), RunError> {
+async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     std::fs::create_dir_all(&config.dir).map_err(|error| RunError::Io {
         what: "the store's directory",
         error,
@@ -101,7 +107,15 @@ async fn serve(config: &Config) -> Result<(), RunError> {
     let clock = Clock::start();
     let (store, gateway) = Store::open(&config.dir, config.core.clone(), config.snapshot_every)?;
     let boot = gateway.timeline().boot + 1;
-    let epoch = gateway.timeline().epoch.max(FIRST_EPOCH);
+    let epoch_before = gateway.timeline().epoch;
+    let epoch = epoch_before.max(epoch.unwrap_or(FIRST_EPOCH)).max(FIRST_EPOCH);
+    if boot > 1 && epoch > epoch_before {
+        tracing::warn!(
+            from = epoch_before,
+            epoch,
+            "a new epoch begins: every record is told again"
+        );
+    }
     tracing::info!(
         boot,
         epoch,
@@ -115,6 +129,7 @@ async fn serve(config: &Config) -> Result<(), RunError> {
     let (position, watched) = watch::channel(crate::engine::Position::default());
     let opener = Arc::new(Opener::new(&config.device_secrets, config.token_key.clone()));
     let link_up = Arc::new(AtomicBool::new(false));
+    let epoch_expected = Arc::new(AtomicU32::new(0));
     let (port, endpoint) = device_port(config, &opener, &jobs).await?;
     let reader = store.reader();
     let rejected = Arc::new(AtomicU64::new(0));
@@ -122,6 +137,7 @@ async fn serve(config: &Config) -> Result<(), RunError> {
         port,
         link: config.link.is_some().then_some(link_jobs),
         link_up: link_up.clone(),
+        epoch_expected: epoch_expected.clone(),
         position,
         opener,
         issuer_keys: config.issuer_keys.clone(),
@@ -163,6 +179,7 @@ async fn serve(config: &Config) -> Result<(), RunError> {
             position: watched,
             reader,
             up: link_up,
+            fence: Fence::new(epoch_expected),
             receipted: tokio::time::Instant::now(),
         };
         tokio::spawn(link.run());

@@ -1,7 +1,7 @@
 //! What the gateway trusts, for people: which lists there are, and how two of them differ.
 
 use gateway_core::{Findings, Gateway, List, Now};
-use proto::{artifact::list_changes, trust::ArtifactKind};
+use proto::{artifact::list_changes, policy::Class, trust::ArtifactKind};
 use serde_json::{Value, json};
 
 /// Most tokens that a comparison names.
@@ -46,10 +46,10 @@ fn why(findings: &Findings) -> String {
 pub fn diff(gateway: &Gateway, kind: ArtifactKind) -> Value {
     match kind {
         ArtifactKind::Tariffs => diff_tariffs(gateway),
+        ArtifactKind::Policy => diff_policy(gateway),
         ArtifactKind::Other
         | ArtifactKind::List
         | ArtifactKind::Revocations
-        | ArtifactKind::Policy
         | ArtifactKind::Lease
         | ArtifactKind::Voucher
         | ArtifactKind::Firmware
@@ -105,6 +105,22 @@ fn diff_tariffs(gateway: &Gateway) -> Value {
             "revision": aside.revision,
             "before": before.map(price),
             "after": price(&entry.tariff),
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+fn diff_policy(gateway: &Gateway) -> Value {
+    let Some(aside) = gateway.policy_aside() else {
+        return json!({"error": "no policy is set aside"});
+    };
+    let rows = gateway.policy_changes().into_iter().map(|change| {
+        json!({
+            "class": change.class.map_or("site", Class::word),
+            "limit": change.limit,
+            "revision": aside.revision,
+            "before": change.active,
+            "after": change.found,
         })
     });
     Value::Array(rows.collect())

@@ -1,159 +1,29 @@
 //! Looking into a real journal: by part of an id, of a running and of a stopped gateway, and how large records get.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
 
-use std::{collections::BTreeMap, path::Path};
+#[path = "support/site.rs"]
+mod support;
 
 use gateway::{
     control, exit,
     look::{self, LookError},
     record,
-    store::Store,
 };
 use gateway_core::{
-    Caps, CloudWord, Config, Event, Gateway, Grounds, Input, Listed, Mode, Now, Request, Rule, Said, Tally, Terms,
-    config::DeviceConfig,
+    Caps, CloudWord, Event, Grounds, Input, Listed, Mode, Now, Request, Rule, Tally, Terms,
     event::{Asked, Granted, Refused},
     report::{Report, Span},
     why::Wanted,
 };
 use proto::{
-    artifact::{self, ListEntry, TariffOf, TariffTable, Whitelist},
+    artifact::Whitelist,
     id::{DeviceId, Hash, Kind, SessionId, TokenHash},
     link::{Evidence, Gift, LedgerReceipt, LedgerRecord, RecordKind},
-    message::{ClockQuality, RefusalReason, STOP_TOKENS_MAX, Stamp, StartProof, Started, Stop, StopReason},
+    message::{ClockQuality, RefusalReason, STOP_TOKENS_MAX, Stamp, StopReason},
     money::{Money, Units},
     tariff::{Bill, Dimension, ELEMENTS_MAX, PriceElement, Tariff},
-    trust::Issuer,
 };
-
-const WALL_S: u64 = 1_768_464_000;
-
-/// A gateway with a real journal and a dispenser, without a network.
-struct Site {
-    store: Store,
-    gateway: Gateway,
-    now: Now,
-    counter: u64,
-    sessions: u32,
-}
-
-impl Site {
-    fn new(dir: &Path) -> Self {
-        let devices = BTreeMap::from([(
-            device(),
-            DeviceConfig {
-                kind: Kind::Dispenser,
-                outlets: 1,
-                car: false,
-            },
-        )]);
-        let config = Config {
-            devices,
-            ..Config::default()
-        };
-        let (store, gateway) = Store::open(dir, config, u64::MAX).unwrap();
-        let now = Now {
-            mono_ms: 0,
-            wall_s: WALL_S,
-            quality: ClockQuality::Synchronised,
-        };
-        let mut site = Self {
-            store,
-            gateway,
-            now,
-            counter: 0,
-            sessions: 0,
-        };
-        site.put(&Input::Boot { boot: 1, epoch: 1 });
-        let entries = vec![TariffOf {
-            kind: Kind::Dispenser,
-            tariff: Tariff::flat(1, &[(Dimension::Volume, 20_000)]),
-        }];
-        site.put(&Input::Tariffs(TariffTable { revision: 1, entries }));
-        site.list(1);
-        site.store.commit().unwrap();
-        site
-    }
-
-    fn list(&mut self, revision: u64) {
-        let issuer = Issuer::from_seed(&[7; 32]);
-        let (envelope, chunks) = artifact::sign_list(&issuer, revision, WALL_S, vec![entry()]).unwrap();
-        let list = artifact::verify_list(&envelope, &chunks, &[issuer.key()]).unwrap();
-        self.put(&Input::List(list));
-    }
-
-    fn put(&mut self, input: &Input) {
-        for event in self.gateway.decide(&self.now, input).events {
-            self.store.stage(&mut self.gateway, &self.now, &event);
-        }
-    }
-
-    fn say(&mut self, said: Said) {
-        self.counter += 1;
-        let (device, counter) = (device(), self.counter);
-        self.put(&Input::Device { device, counter, said });
-    }
-
-    fn pass(&mut self, ms: u64) {
-        self.now.mono_ms += ms;
-        self.now.wall_s = WALL_S + self.now.mono_ms / 1000;
-    }
-
-    /// Half a litre in twenty seconds.
-    fn draw(&mut self) -> SessionId {
-        self.sessions += 1;
-        let session = SessionId::mint(&device(), 1, self.sessions);
-        let register = Units(u64::from(self.sessions) * 500);
-        self.say(Said::Authorize {
-            session,
-            outlet: 0,
-            token: entry().token,
-            units_wished: Units::ZERO,
-            register,
-            presented: gateway_core::Presented::Token,
-        });
-        let at = Stamp::relative(self.now.mono_ms);
-        self.say(Said::Started(Started {
-            session,
-            outlet: 0,
-            register_start: register,
-            proof: StartProof::Flow,
-            at,
-        }));
-        self.pass(20_000);
-        self.say(Said::Stop(Stop {
-            session,
-            outlet: 0,
-            reason: StopReason::User,
-            started: true,
-            register_start: register,
-            register_end: Units(register.0 + 500),
-            elapsed_s: 20,
-            idle_s: 0,
-            shown: Money(10),
-            at,
-        }));
-        session
-    }
-}
-
-fn device() -> DeviceId {
-    DeviceId::new("d1").unwrap()
-}
-
-fn entry() -> ListEntry {
-    ListEntry {
-        token: TokenHash([7; 16]),
-        account: 7,
-        group: 0,
-        valid: true,
-        whitelist: Whitelist::Always,
-        credential_revision: 1,
-        balance: Money(i64::MAX),
-        not_after_s: 0,
-        lease_only: false,
-    }
-}
+use support::{Site, WALL_S, device};
 
 fn wanted(text: &str) -> Wanted {
     Wanted::Session(text.to_owned())

@@ -118,6 +118,7 @@ impl Site {
             port: Port::External(Outward::default()),
             link: None,
             link_up: Arc::new(AtomicBool::new(false)),
+            epoch_expected: Arc::default(),
             position: watch::channel(Position::default()).0,
             opener: Arc::new(Opener::new(&nobody, TokenKey([0; 32]))),
             issuer_keys: vec![issuer(1).key()],
@@ -259,9 +260,9 @@ fn an_operator_looks_adopts_and_goes_back() {
     // All of it lives in the journal.
     let site = Site::start(site.stop());
     assert_eq!((site.status("list_revision"), site.status("tokens")), (2, 60));
-    assert_eq!(site.ask(Query::RollBack)["result"], "done");
+    assert_eq!(site.ask(Query::RollBack { what: Gated::List })["result"], "done");
     assert_eq!(
-        site.ask(Query::RollBack)["error"],
+        site.ask(Query::RollBack { what: Gated::List })["error"],
         "ignored: there is no list to go back to"
     );
     let site = Site::start(site.stop());
@@ -296,7 +297,7 @@ fn a_hundred_thousand_tokens_and_the_way_back() {
         );
     }
     let begun = Instant::now();
-    assert_eq!(site.ask(Query::RollBack)["result"], "done");
+    assert_eq!(site.ask(Query::RollBack { what: Gated::List })["result"], "done");
     let took = begun.elapsed();
     println!("rolled back and durable in {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");

@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Reload(Where),
     /// A running hub at a glance.
     Status(Where),
+    /// Every gateway: when it was heard, and what it last said of itself.
+    Gateways(Where),
     /// The ledger.
     #[command(subcommand)]
     Ledger(Ledger),
@@ -123,6 +125,19 @@ pub(crate) enum Command {
         session: String,
         #[command(flatten)]
         entry: Entry,
+    },
+    /// Free the leases that a gateway had before it was put back from a backup: nobody knows what it had spent of them
+    /// since. What open sessions hold of them follows when they are closed. Needs a running hub.
+    Release {
+        #[command(flatten)]
+        place: Where,
+        /// Which.
+        #[arg(long)]
+        gateway: Name,
+        /// It never comes back with what it knew (destroyed, lost, stolen): free its present leases, too. What it had
+        /// spent and not reported is lost; if it does come back, it has to start a new epoch.
+        #[arg(long)]
+        gone: bool,
     },
 }
 

@@ -1,9 +1,10 @@
 //! The operator's door to a running hub: a Unix socket in the data directory, for the owner of the process only.
 //!
 //! One request a line, as `{"request":"ledger","gateway":"gw-1"}`; the answer is one JSON object a line and, last,
-//! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `ledger` (of one `gateway`
-//! or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
-//! `reload` (the seed file of the configuration), `import` (a `file`), `artifacts` (everything published, signed, to a
+//! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `gateways`, `ledger` (of one
+//! `gateway` or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
+//! `release` (leases of a `gateway`, all of them if it is `gone`), `reload` (the seed file of the configuration), `import`
+//! (a `file`), `artifacts` (everything published, signed, to a
 //! `file`).
 
 use std::{
@@ -29,7 +30,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    core::{ImportSummary, Order, conflict::account_of},
+    core::{ImportSummary, Order, Released, conflict::account_of},
     engine::{Query, Work},
     export, seed,
 };
@@ -51,9 +52,12 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
 pub struct Request {
     /// The word.
     pub request: String,
-    /// `ledger`: only this gateway's lines.
+    /// `ledger`: only this gateway's lines; `release`: whose leases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// `release`: the gateway never comes back with what it knew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
     /// `import` from this file, `artifacts` to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
@@ -118,6 +122,53 @@ impl OrderRequest {
 pub struct OrderRow {
     /// Number among the hub's own entries.
     pub adjustment: u64,
+}
+
+/// What was released, as a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRow {
+    /// Whose leases.
+    pub gateway: String,
+    /// How many.
+    pub leases: usize,
+    /// What of them is the accounts' again, in minor units; what open sessions hold is not in it.
+    pub amount: i64,
+}
+
+impl ReleaseRow {
+    /// In plain words; `gone` as it was asked.
+    #[must_use]
+    pub fn words(&self, gone: bool) -> String {
+        let Self {
+            gateway,
+            leases,
+            amount,
+        } = self;
+        let done = match (leases, gone) {
+            (0, true) => format!("gateway {gateway} had no lease."),
+            (0, false) => format!(
+                "gateway {gateway} has no lease of a former epoch; those of its present one are released with --gone, if it never comes back."
+            ),
+            (_, _) => format!(
+                "gateway {gateway}: {leases} released, {} is free again; what open sessions hold follows when they are closed.",
+                Money(*amount)
+            ),
+        };
+        match gone {
+            true => format!("{done} If the gateway does come back, it has to start a new epoch."),
+            false => done,
+        }
+    }
+}
+
+impl From<Released> for ReleaseRow {
+    fn from(released: Released) -> Self {
+        Self {
+            gateway: released.gateway.to_string(),
+            leases: released.leases,
+            amount: released.amount.0,
+        }
+    }
 }
 
 impl Request {
@@ -205,6 +256,13 @@ impl Door {
         let done = answer.await.map_err(|_| ENGINE_GONE.to_owned())?;
         let adjustment = done.map_err(|refusal| refusal.to_string())?;
         Ok(OrderRow { adjustment })
+    }
+
+    async fn release(&self, gateway: GatewayId, gone: bool) -> Result<ReleaseRow, String> {
+        let (reply, answer) = oneshot::channel();
+        self.ask_engine(Work::Release { gateway, gone, reply }).await?;
+        let done = answer.await.map_err(|_| ENGINE_GONE.to_owned())?;
+        done.map(ReleaseRow::from).map_err(|refusal| refusal.to_string())
     }
 
     async fn ask_engine(&self, work: Work) -> Result<(), String> {
@@ -309,6 +367,7 @@ impl Out {
 async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), String> {
     match request.request.as_str() {
         "status" => out.rows(&[door.query(Query::Status).await?]).await,
+        "gateways" => out.rows(&door.query(Query::Gateways).await?).await,
         "balances" => out.rows(&door.query(Query::Balances).await?).await,
         "holds" => out.rows(&door.query(Query::Holds).await?).await,
         "quarantine" => out.rows(&door.query(Query::Quarantine).await?).await,
@@ -322,6 +381,10 @@ async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), Str
                 .as_ref()
                 .ok_or_else(|| "adjust needs an order".to_owned())?;
             out.rows(&[door.adjust(order).await?]).await
+        }
+        "release" => {
+            let gateway = gateway_of(request)?.ok_or_else(|| "release needs a gateway".to_owned())?;
+            out.rows(&[door.release(gateway, request.gone).await?]).await
         }
         "ledger" => ledger(request, door, out).await,
         "artifacts" => {
@@ -348,9 +411,13 @@ async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), Str
     }
 }
 
-async fn ledger(request: &Request, door: &Door, out: &mut Out) -> Result<(), String> {
+fn gateway_of(request: &Request) -> Result<Option<GatewayId>, String> {
     let gateway = request.gateway.as_deref().map(Name::from_str).transpose();
-    let gateway: Option<GatewayId> = gateway.map_err(|error| format!("gateway: {error}"))?;
+    gateway.map_err(|error| format!("gateway: {error}"))
+}
+
+async fn ledger(request: &Request, door: &Door, out: &mut Out) -> Result<(), String> {
+    let gateway = gateway_of(request)?;
     let (sender, mut lines) = mpsc::channel(LINES_WAITING_MAX);
     let reader = door.reader.clone();
     let reading = tokio::task::spawn_blocking(move || {

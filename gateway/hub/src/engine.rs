@@ -4,12 +4,12 @@
 //! answers out and acknowledges frames. If the store fails, nothing of the batch was said to anybody and the process
 //! ends; memory ahead of the disk is thrown away with it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proto::{
     id::GatewayId,
-    link::ArtifactPart,
+    link::{ArtifactPart, CounterSeen},
     topic::{LinkDown, Topic},
     trust::ArtifactKind,
 };
@@ -21,12 +21,13 @@ use crate::{
     artifacts::Press,
     config::Config,
     core::{
-        Alarm, Catalogue, Decision, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Order, OrderRefusal,
-        Settings,
+        Alarm, Catalogue, Decision, Effect, Event, GatewayRow, Hub, ImportRefusal, ImportSummary, Input, Now, Order,
+        OrderRefusal, ReleaseRefusal, Released, Settings,
     },
     export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
     judgements::{self, CaseRow, LossRow, SessionRow},
-    links::Links,
+    links::{FrameError, Link, Links, Taken},
+    reports::GatewayReport,
     store::{Store, StoreError},
 };
 
@@ -57,6 +58,15 @@ pub enum Work {
     Import(Catalogue, oneshot::Sender<Result<ImportSummary, ImportRefusal>>),
     /// The operator corrects the books; answered with the number of the entry.
     Order(Order, oneshot::Sender<Result<u64, OrderRefusal>>),
+    /// The operator frees leases of a gateway.
+    Release {
+        /// Whose.
+        gateway: GatewayId,
+        /// Whether it is gone for good, with its present epoch.
+        gone: bool,
+        /// What was freed.
+        reply: oneshot::Sender<Result<Released, ReleaseRefusal>>,
+    },
     /// A question of the operator.
     Query(Query),
     /// Time passed.
@@ -70,6 +80,8 @@ pub enum Work {
 pub enum Query {
     /// The whole hub.
     Status(oneshot::Sender<Status>),
+    /// Every gateway, and what it said of itself.
+    Gateways(oneshot::Sender<Vec<GatewayReport>>),
     /// Every account.
     Balances(oneshot::Sender<Vec<BalanceRow>>),
     /// Every open hold.
@@ -126,6 +138,7 @@ struct Batch {
     acks: Vec<(Ack, bool)>,
     imports: Vec<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
     orders: Vec<oneshot::Sender<Result<u64, OrderRefusal>>>,
+    releases: Vec<oneshot::Sender<Result<Released, ReleaseRefusal>>>,
     queries: Vec<Query>,
     stop: bool,
 }
@@ -216,10 +229,27 @@ impl Engine {
                 batch.orders.push(reply);
                 self.decide(&Input::Order(order), batch);
             }
+            Work::Release { gateway, gone, reply } => self.release(gateway, gone, reply, batch),
             Work::Query(query) => batch.queries.push(query),
             Work::Tick => self.decide(&Input::Tick, batch),
             Work::Stop => batch.stop = true,
         }
+    }
+
+    fn release(
+        &mut self,
+        gateway: GatewayId,
+        gone: bool,
+        reply: oneshot::Sender<Result<Released, ReleaseRefusal>>,
+        batch: &mut Batch,
+    ) {
+        if gone && self.links.0.get(&gateway).is_some_and(|link| link.connected) {
+            // Whoever asked may be gone by now.
+            let _ = reply.send(Err(ReleaseRefusal::Connected(gateway)));
+            return;
+        }
+        batch.releases.push(reply);
+        self.decide(&Input::ReleaseLeases { gateway, gone }, batch);
     }
 
     fn connection(&mut self, gateway: GatewayId, connected: bool) {
@@ -233,12 +263,15 @@ impl Engine {
 
     fn frame(&mut self, client: GatewayId, topic: &str, frame: &[u8], batch: &mut Batch) -> bool {
         match self.links.open(client, topic, frame) {
-            Ok(input) => {
+            Ok(taken) => {
                 trace!(%client, topic, "frame taken");
-                self.decide(&input, batch);
+                self.taken(client, taken, batch);
                 true
             }
             Err(reason) => {
+                if let FrameError::Behind { last, .. } = reason {
+                    self.say(&client, LinkDown::Counter, &CounterSeen { last });
+                }
                 if let Some(link) = self.links.0.get_mut(&client)
                     && !link.complained
                 {
@@ -247,6 +280,15 @@ impl Engine {
                 }
                 false
             }
+        }
+    }
+
+    fn taken(&mut self, client: GatewayId, taken: Taken, batch: &mut Batch) {
+        let link = self.links.0.get_mut(&client).expect("a frame is opened by its link");
+        link.heard.seen(Instant::now());
+        match taken {
+            Taken::Input(input) => self.decide(&input, batch),
+            Taken::Telemetry(telemetry) => link.heard.reported(Instant::now(), telemetry),
         }
     }
 
@@ -263,6 +305,7 @@ impl Engine {
         let mut replies = Replies {
             imports: batch.imports.into_iter(),
             orders: batch.orders.into_iter(),
+            releases: batch.releases.into_iter(),
         };
         for effect in batch.effects {
             self.effect(effect, &mut replies);
@@ -330,6 +373,16 @@ impl Engine {
                 reply(replies.orders.next(), Ok(number));
             }
             Effect::OrderRefused(refusal) => reply(replies.orders.next(), Err(refusal)),
+            Effect::Released(released) => {
+                let Released {
+                    gateway,
+                    leases,
+                    amount,
+                } = released;
+                warn!(%gateway, leases, %amount, "the operator released leases");
+                reply(replies.releases.next(), Ok(released));
+            }
+            Effect::ReleaseRefused(refusal) => reply(replies.releases.next(), Err(refusal)),
             Effect::Alarm(alarm) => report(&alarm),
         }
     }
@@ -380,6 +433,7 @@ impl Engine {
         // Whoever asked may be gone by now.
         match query {
             Query::Status(reply) => drop(reply.send(self.status())),
+            Query::Gateways(reply) => drop(reply.send(self.gateways())),
             Query::Balances(reply) => drop(reply.send(export::balances(&self.hub))),
             Query::Holds(reply) => drop(reply.send(export::holds(&self.hub))),
             Query::Quarantine(reply) => drop(reply.send(export::quarantine(&self.hub))),
@@ -416,6 +470,16 @@ impl Engine {
         }
     }
 
+    fn gateways(&self) -> Vec<GatewayReport> {
+        let now = Instant::now();
+        let unknown = GatewayRow::default();
+        let row = |(gateway, link): (&GatewayId, &Link)| {
+            let row = self.hub.gateways().get(gateway).unwrap_or(&unknown);
+            GatewayReport::new(gateway, row, link.connected && link.greeted, &link.heard, now)
+        };
+        self.links.0.iter().map(row).collect()
+    }
+
     fn gateway_status(&self, gateway: &GatewayId) -> GatewayStatus {
         let row = self.hub.gateways().get(gateway).cloned().unwrap_or_default();
         let link = self.links.0.get(gateway);
@@ -442,6 +506,7 @@ impl Engine {
 struct Replies {
     imports: std::vec::IntoIter<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
     orders: std::vec::IntoIter<oneshot::Sender<Result<u64, OrderRefusal>>>,
+    releases: std::vec::IntoIter<oneshot::Sender<Result<Released, ReleaseRefusal>>>,
 }
 
 fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) {

@@ -16,6 +16,7 @@ pub mod judgements;
 pub mod keys;
 pub mod links;
 pub mod record;
+pub mod reports;
 pub mod run;
 pub mod seed;
 mod seed_policy;

@@ -1,15 +1,18 @@
 //! Each gateway's side of the wire: its keys, what it may have said before, whether it is there.
 //!
 //! The window of counters lives in memory. It begins at the counter of the last hello that the store holds, so that no
-//! hello can be played again after a restart of the hub; other frames of before may be, and do nothing: an upload is
-//! idempotent, questions and echoes change nothing.
+//! hello can be played again after a restart of the hub. One that is too old changes nothing, and is answered with the
+//! counter above which to go on: its sender may be a gateway that was put back from a backup. Other frames of before may
+//! be played again, and do nothing: an upload is idempotent, questions and echoes change nothing. Telemetry is taken on a
+//! greeted connection only, and has a window of its own that begins with the hello: with QoS 0 it may overtake an upload,
+//! which must not look old for that.
 
 use std::collections::BTreeMap;
 
 use proto::{
     codec::{self, CodecError},
     id::{GatewayId, Name},
-    link::{Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, Upload},
+    link::{Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, Telemetry, Upload},
     seal::{Counter, Direction, SealError, SealKey, Window},
     topic::{self, LinkDown, LinkUp, Topic},
 };
@@ -18,6 +21,7 @@ use serde::Serialize;
 use crate::{
     config::GatewayConfig,
     core::{GatewayRow, Input},
+    reports::Heard,
 };
 
 /// Highest counter of ours that a gateway is believed to have seen. A boot number of 2^30 is beyond any hub's life;
@@ -39,9 +43,29 @@ pub enum FrameError {
     /// The body is not the message that the topic names.
     #[error(transparent)]
     Body(#[from] CodecError),
+    /// A hello that was heard before, or of a gateway that counts from where an old backup stood.
+    #[error("a hello with counter {found}, the last accepted is {last}")]
+    Behind {
+        /// Its counter.
+        found: u64,
+        /// The highest that was accepted of this gateway.
+        last: u64,
+    },
     /// A value that no gateway can honestly have.
     #[error("the gateway claims to have seen counter {0} of this hub")]
     DownCounter(u64),
+    /// Telemetry of a gateway that was not greeted on this connection.
+    #[error("a report without a hello")]
+    NotGreeted,
+}
+
+/// What a good frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Something for the core.
+    Input(Input),
+    /// How the gateway is.
+    Telemetry(Telemetry),
 }
 
 /// What was counted of one gateway since the start of the process.
@@ -65,6 +89,8 @@ pub struct Link {
     down: SealKey,
     epoch: u32,
     window: Window,
+    /// Of telemetry.
+    reports: Window,
     counter: Counter,
     /// Whether a connection is open.
     pub connected: bool,
@@ -74,6 +100,8 @@ pub struct Link {
     pub complained: bool,
     /// What was counted.
     pub counts: LinkCounts,
+    /// What was heard of it.
+    pub heard: Heard,
 }
 
 impl Link {
@@ -84,11 +112,13 @@ impl Link {
             down: config.secret.key(Direction::Down),
             epoch: row.counter_epoch,
             window: Window { last: row.counter },
+            reports: Window { last: row.counter },
             counter: Counter::of_boot(boot),
             connected: false,
             greeted: false,
             complained: false,
             counts: LinkCounts::default(),
+            heard: Heard::default(),
         }
     }
 
@@ -106,7 +136,7 @@ impl Link {
         word: LinkUp,
         topic: &str,
         frame: &[u8],
-    ) -> Result<Input, FrameError> {
+    ) -> Result<Taken, FrameError> {
         if site != self.site {
             return Err(FrameError::Topic);
         }
@@ -117,14 +147,18 @@ impl Link {
                 let hello: LinkHello = codec::decode(opened.body)?;
                 // A restored gateway counts from where its backup stood, but its epoch has grown.
                 if hello.epoch > self.epoch {
-                    self.window = Window::default();
+                    (self.window, self.reports) = (Window::default(), Window::default());
                 }
-                self.window.check(counter)?;
+                if self.window.check(counter).is_err() {
+                    let (found, last) = (counter, self.window.last);
+                    return Err(FrameError::Behind { found, last });
+                }
                 if hello.down_counter > DOWN_COUNTER_MAX {
                     return Err(FrameError::DownCounter(hello.down_counter));
                 }
                 self.counter.raise_above(hello.down_counter);
                 self.epoch = self.epoch.max(hello.epoch);
+                self.reports.last = self.reports.last.max(counter);
                 Input::Hello {
                     gateway,
                     counter,
@@ -143,10 +177,19 @@ impl Link {
                 let echo: Echo = codec::decode(opened.body)?;
                 Input::Echo { gateway, echo }
             }
+            LinkUp::Telemetry => {
+                let telemetry: Telemetry = codec::decode(opened.body)?;
+                if !self.greeted {
+                    return Err(FrameError::NotGreeted);
+                }
+                self.reports.check(counter)?;
+                self.reports.last = counter;
+                return Ok(Taken::Telemetry(telemetry));
+            }
         };
         self.window.check(counter)?;
         self.window.last = counter;
-        Ok(input)
+        Ok(Taken::Input(input))
     }
 }
 
@@ -175,7 +218,7 @@ impl Links {
     ///
     /// # Errors
     /// [`FrameError`]; it is counted.
-    pub fn open(&mut self, client: GatewayId, topic: &str, frame: &[u8]) -> Result<Input, FrameError> {
+    pub fn open(&mut self, client: GatewayId, topic: &str, frame: &[u8]) -> Result<Taken, FrameError> {
         let link = self.0.get_mut(&client).ok_or(FrameError::Unknown(client))?;
         let opened = match topic::parse_link_up(topic) {
             Some((site, gateway, word)) if gateway == client => link.open(client, site, word, topic, frame),

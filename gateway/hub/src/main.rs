@@ -14,13 +14,14 @@ use clap::Parser as _;
 use hub::{
     artifacts::Press,
     config::{self, Config, ConfigError, LogFormat},
-    control::{self, CallError, ImportRow, OrderRequest, OrderRow, Request},
+    control::{self, CallError, ImportRow, OrderRequest, OrderRow, ReleaseRow, Request},
     core::{Effect, Hub, Input, Now},
     export::{self, ArtifactsRow, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
     init::{self, InitError},
     issue::{self, IssueError, VoucherOrder},
     judgements::{self, CaseRow, LossRow, SessionRow},
     keys::{self, RotateError},
+    reports::GatewayReport,
     run::{self, RunError},
     seed::{self, SeedError},
     store::{Store, StoreError},
@@ -140,6 +141,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Reload(place) => ask::<ImportRow>(&place.resolve()?, &Request::new("reload"), |_| None),
         Command::Status(place) => ask::<Status>(&place.resolve()?, &Request::new("status"), |_| None),
+        Command::Gateways(place) => gateways(&place.resolve()?),
         Command::Ledger(Ledger::Export { place, gateway }) => ledger(&place.resolve()?, gateway.as_ref()),
         Command::Balances(place) => ask::<BalanceRow>(&place.resolve()?, &Request::new("balances"), |hub| {
             Some(export::balances(hub))
@@ -178,6 +180,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             session,
         } => adjust(place, Some((from, format!("customer:{account}"))), entry, session),
         Command::Close { place, session, entry } => adjust(place, None, entry, Some(session)),
+        Command::Release { place, gateway, gone } => release(&place.resolve()?, &gateway, gone),
     }
 }
 
@@ -194,6 +197,19 @@ fn adjust(place: Where, pair: Option<(String, String)>, entry: Entry, session: O
         ..Request::new("adjust")
     };
     ask::<OrderRow>(&place.resolve()?, &request, |_| None)
+}
+
+fn release(place: &Place, gateway: &Name, gone: bool) -> Result<(), Failure> {
+    let request = Request {
+        gateway: Some(gateway.to_string()),
+        gone,
+        ..Request::new("release")
+    };
+    let print_release = |row: ReleaseRow| match place.json {
+        true => print_row(&row, true),
+        false => print(&row.words(gone)),
+    };
+    Ok(control::call(&place.socket, &request, print_release)?)
 }
 
 fn issue_one(order: Issue) -> Result<(), Failure> {
@@ -413,6 +429,20 @@ fn ledger(place: &Place, gateway: Option<&Name>) -> Result<(), Failure> {
         }
         (answered, _) => Ok(answered?),
     }
+}
+
+/// Only a running hub has heard anybody.
+fn gateways(place: &Place) -> Result<(), Failure> {
+    let print_report = |report: &GatewayReport| {
+        if place.json {
+            print_row(report, true);
+        } else {
+            print(&report.to_string());
+        }
+    };
+    let request = Request::new("gateways");
+    let answered = control::call(&place.socket, &request, |report: GatewayReport| print_report(&report));
+    Ok(answered?)
 }
 
 fn print_line(line: &LedgerLine, json: bool) {

@@ -13,7 +13,7 @@ use hub::{
     export, judgements,
 };
 use proto::{
-    artifact::{Reason, Whitelist},
+    artifact::{Reason, Subject, Whitelist},
     book::Book,
     codec,
     id::{Hash, Kind, Name, SessionId, TokenHash},
@@ -190,6 +190,14 @@ fn catalogue_of(operator: &Value, tariffs: &BTreeMap<String, Tariff>) -> hub::co
             reason,
         };
         wanted.revocations.insert(token, spec);
+    }
+    let scopes = |word: &str| operator.get("scopes").and_then(|scopes| scopes.get(word)?.as_array());
+    for account in scopes("accounts").into_iter().flatten() {
+        wanted.scopes.insert(Subject::Account(number(account)), Reason::Fraud);
+    }
+    for device in scopes("devices").into_iter().flatten() {
+        let device = Name::new(text(device)).unwrap();
+        wanted.scopes.insert(Subject::Device(device), Reason::Stolen);
     }
     if let Some(tariff) = operator.get("tariffs") {
         let tariff = tariffs[&tariff["charger"].to_string()].clone();
@@ -407,6 +415,31 @@ fn every_conflict_has_its_one_outcome() {
     }
     for class in Class::ALL.iter().filter(|class| **class != Class::Operator) {
         assert!(seen.contains(&class.code()), "no vector for {}", class.word());
+    }
+}
+
+#[test]
+fn a_case_of_a_breach_names_what_was_revoked() {
+    let table = [
+        (
+            "01-revoked-and-known",
+            "gateway gw-1 granted to a token, revoked by revision 1; it knew revision 1",
+        ),
+        (
+            "01-account-revoked-and-known",
+            "gateway gw-1 granted on account 7, revoked by revision 1; it knew revision 1",
+        ),
+    ];
+    for (wanted, words) in table {
+        let (_, vector) = vectors().into_iter().find(|(name, _)| name == wanted).unwrap();
+        let tariffs = tariffs(&vector);
+        let mut played = Played::default();
+        let facts = vector["facts"].as_array().unwrap().iter();
+        facts
+            .filter(|fact| fact.get("expect").is_none())
+            .for_each(|fact| played.step(fact, &tariffs));
+        let cases: Vec<String> = judgements::cases(&played.hub).into_iter().map(|row| row.what).collect();
+        assert_eq!(cases, [words], "{wanted}");
     }
 }
 

@@ -14,13 +14,15 @@ use hub::{
     export, judgements,
 };
 use proto::{
+    artifact::Subject,
     book::{Account, Loss},
     codec,
-    id::{GatewayId, Kind, Name, SessionId},
+    id::{GatewayId, Kind, Name, SessionId, TokenHash},
     link::{LedgerRecord, RecordKind, Upload},
     message::{ClockQuality, Stamp, StopReason},
     money::{Money, Units},
     tariff::{Bill, Dimension, Tariff},
+    trust::{KEY_ID_BYTES, KeyId},
 };
 use serde_bytes::ByteBuf;
 use support::*;
@@ -33,6 +35,9 @@ const ORDERS: u64 = 6;
 const END: Now = Now {
     wall_s: NOW.wall_s + 1_000_000,
 };
+
+/// One at each gateway, and one that stands now here, now there.
+const DEVICES: [&str; 4] = ["charger-a", "charger-b", "charger-c", "charger-shared"];
 
 /// SplitMix64: small, well spread, the same everywhere.
 struct Dice(u64);
@@ -79,7 +84,7 @@ fn world(dice: &mut Dice) -> World {
 
 fn operator(dice: &mut Dice) -> Vec<(Now, Input)> {
     let mut deposits: BTreeMap<u64, Money> = (1..=3)
-        .map(|account| (account, Money(dice.below(2_000) as i64)))
+        .map(|account| (account, Money(dice.below(600) as i64)))
         .collect();
     let tokens = (1..=5).map(|n| {
         let account = u64::from(n) % 3 + 1;
@@ -92,12 +97,12 @@ fn operator(dice: &mut Dice) -> Vec<(Now, Input)> {
         ..Catalogue::default()
     };
     let mut said = vec![(NOW, Input::Import(first))];
-    for i in 1..=dice.below(8) {
+    for i in 1..=dice.below(12) {
         let now = Now {
             wall_s: NOW.wall_s + i * 10_000,
         };
         let mut wanted = Catalogue::default();
-        match dice.below(6) {
+        match dice.below(9) {
             0 => {
                 let account = 1 + dice.below(3);
                 let deposit = deposits.get_mut(&account).unwrap();
@@ -115,7 +120,11 @@ fn operator(dice: &mut Dice) -> Vec<(Now, Input)> {
                     },
                 );
             }
-            4 => {
+            4 | 5 => {
+                let (subject, reason) = (scope(dice), proto::artifact::Reason::Fraud);
+                wanted.scopes.insert(subject, reason);
+            }
+            6 => {
                 wanted.tariffs.insert(Kind::Charger, price(1 + dice.below(3) as u32));
             }
             _ => {
@@ -135,6 +144,16 @@ fn operator(dice: &mut Dice) -> Vec<(Now, Input)> {
     said
 }
 
+/// An account or a device, and now and then a key, which concerns no session.
+fn scope(dice: &mut Dice) -> Subject {
+    let device = DEVICES[dice.below(4) as usize];
+    match dice.below(5) {
+        0 | 1 => Subject::Account(1 + dice.below(3)),
+        2 | 3 => Subject::Device(Name::new(device).unwrap()),
+        _ => Subject::Key(KeyId([7; KEY_ID_BYTES])),
+    }
+}
+
 /// What one gateway wrote: sessions, some of which are open, silent, doubled, contested or wrong.
 fn journal(dice: &mut Dice, gateway: u64) -> Vec<Vec<u8>> {
     let mut records: Vec<LedgerRecord> = Vec::new();
@@ -147,7 +166,6 @@ fn journal(dice: &mut Dice, gateway: u64) -> Vec<Vec<u8>> {
         } else {
             1_000 * (gateway + 1) + i
         };
-        let device = if dice.one_in(4) { 9 } else { gateway };
         let wh = dice.below(4) * 500;
         let start = if dice.one_in(4) {
             register.saturating_sub(dice.below(1_500))
@@ -167,10 +185,8 @@ fn journal(dice: &mut Dice, gateway: u64) -> Vec<Vec<u8>> {
             ClockQuality::Relative,
         ][dice.below(3) as usize];
         let mut base = record(0, RecordKind::Hold, id, hold);
-        base.device = Name::new(["charger-a", "charger-b", "charger-c"][device as usize % 3]).unwrap();
-        if device == 9 {
-            base.device = Name::new("charger-shared").unwrap();
-        }
+        let device = if dice.one_in(4) { 3 } else { gateway };
+        base.device = Name::new(DEVICES[device as usize]).unwrap();
         base.token = token(who);
         base.account = u64::from(who) % 3 + 1;
         base.register_start = Units(start);
@@ -273,6 +289,24 @@ fn outcome(hub: &Hub) -> Outcome {
     }
 }
 
+/// Whose revocation brought losses, if it was not the token's.
+fn scopes_of_losses(world: &World, hub: &Hub) -> Vec<&'static str> {
+    let is_revoked = |token: &TokenHash| {
+        let mut said = world.operator.iter();
+        said.any(|(_, input)| matches!(input, Input::Import(wanted) if wanted.revocations.contains_key(token)))
+    };
+    let scopes = hub.revoked_scopes();
+    let sessions = hub.conflicts().sessions().iter();
+    let lost = sessions.filter(|(session, facts)| hub.is_loss_of_revoked(session) && !is_revoked(&facts.token));
+    lost.map(
+        |(_, facts)| match scopes.contains_key(&Subject::Account(facts.account)) {
+            true => "account_revoked",
+            false => "device_revoked",
+        },
+    )
+    .collect()
+}
+
 /// Tells a world to a hub, in an order of its own.
 fn tell(world: &World, dice: &mut Dice) -> Hub {
     let mut kept = Kept::default();
@@ -353,6 +387,9 @@ fn any_interleaving_of_the_same_facts_gives_the_same_balances() {
         }
         let arrears = expected.available.iter().any(|(_, _, owed)| *owed > Money::ZERO);
         *marks.entry("arrears").or_default() += u64::from(arrears);
+        for scope in scopes_of_losses(&world, &first) {
+            *marks.entry(scope).or_default() += 1;
+        }
         *marks.entry("claims").or_default() += u64::from(expected.asides.iter().any(|aside| !aside.3));
         *marks.entry("exists").or_default() += u64::from(expected.asides.iter().any(|aside| aside.3));
         *marks.entry("amount").or_default() += u64::from(expected.disputes.iter().any(|row| row.about == "amount"));
@@ -366,6 +403,8 @@ fn any_interleaving_of_the_same_facts_gives_the_same_balances() {
         "device_lost",
         "emergency",
         "arrears",
+        "account_revoked",
+        "device_revoked",
         "claims",
         "exists",
         "amount",
@@ -409,7 +448,7 @@ fn what_a_crash_cut_off_is_done_at_the_next_start() {
         for (now, input) in &told {
             let before = kept.events.clone();
             let decision = kept.hub.step(*now, &SETTINGS, input);
-            if !matches!(input, Input::Upload { .. }) {
+            if !matches!(input, Input::Upload { .. } | Input::Import(_)) {
                 kept.events.extend(decision.events);
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Two gateways and a hub, real cores all three, for 72 virtual hours: partitions, lost messages, crashes, random
-//! spending at both, and one gateway that is put back from an old backup. Whatever happens, what is delivered on an
-//! account that is never served on credit is at most what was paid in.
+//! spending at both, one gateway that is put back from an old backup, and one that the operator believes gone: its
+//! leases are released, and it comes back after all, in a new epoch. Whatever happens, what is delivered on an account
+//! that is never served on credit is at most what was paid in.
 //!
 //! `HOLDFAST_LEASE_SEEDS=N` runs N seeds, `HOLDFAST_LEASE_FIRST=K` begins at seed K. A failing seed is printed.
 #![allow(clippy::unwrap_used)]
@@ -101,6 +102,8 @@ struct Place {
     epoch: u32,
     booted_s: u64,
     is_linked: bool,
+    /// It has no power; its taps go on with what was granted.
+    is_gone: bool,
     taps: Vec<Tap>,
     granted: Vec<Told>,
     asks: Vec<Ask>,
@@ -130,7 +133,10 @@ struct Seen {
     returns: u64,
     recalls: u64,
     restores: u64,
+    gone: u64,
     spent_behind_backup: u64,
+    released: u64,
+    held_at_release: u64,
     crashes: u64,
     quarantined: u64,
     lost_answers: u64,
@@ -167,6 +173,7 @@ impl Place {
             epoch: 1,
             booted_s: 0,
             is_linked: false,
+            is_gone: false,
             taps: vec![Tap::default(), Tap::default()],
             granted: Vec::new(),
             asks: Vec::new(),
@@ -463,6 +470,9 @@ impl World {
 
     fn tick(&mut self, at: usize) {
         let seconds = self.seconds;
+        if self.places[at].is_gone {
+            return;
+        }
         while self.places[at]
             .gateway
             .next_deadline()
@@ -503,6 +513,9 @@ impl World {
 
     fn tell(&mut self, at: usize, tap: usize) {
         let seconds = self.seconds;
+        if self.places[at].is_gone {
+            return;
+        }
         for stop in self.places[at].taps[tap].stops.clone() {
             self.places[at].granted.clear();
             self.places[at].say(seconds, tap, Said::Stop(stop.clone()), &mut self.seen);
@@ -535,6 +548,34 @@ impl World {
         place.boot(seconds, &mut self.seen);
     }
 
+    /// The hub has all that a gateway wrote, and hears no more of it: the operator takes it for gone for good.
+    fn give_up(&mut self, at: usize) {
+        let place = &mut self.places[at];
+        (place.is_linked, place.is_gone) = (false, true);
+        let (gateway, gone) = (place.id, true);
+        let held = |world: &Self| world.hub.book().holds().count() as u64;
+        self.seen.held_at_release += held(self);
+        let effects = self.hub(&HubInput::ReleaseLeases { gateway, gone });
+        let released = effects.iter().find_map(|effect| match effect {
+            HubEffect::Released(released) => Some(released.leases as u64),
+            _ => None,
+        });
+        self.seen.released += released.expect("a gateway that said hello");
+        self.seen.gone += 1;
+        assert!(self.hub.leases().values().all(|row| row.gateway != gateway));
+    }
+
+    /// It is found again, with its disk. It has to begin a new epoch, and knows nothing of the release.
+    fn come_back(&mut self, at: usize) {
+        let place = &mut self.places[at];
+        place.is_gone = false;
+        place.epoch += 1;
+        let seconds = self.seconds;
+        place.boot(seconds, &mut self.seen);
+        self.tell(at, 0);
+        self.tell(at, 1);
+    }
+
     fn step(&mut self) {
         self.seconds += self.rng.u64(30..1_800);
         let at = self.rng.usize(0..2);
@@ -543,6 +584,9 @@ impl World {
             self.tick(at);
         }
         match self.rng.u32(0..100) {
+            35..60 if self.places[at].is_gone => self.draw(at, tap),
+            60..65 if self.places[at].is_gone => self.come_back(at),
+            _ if self.places[at].is_gone => {}
             0..35 => {
                 let account = self.rng.u64(1..=ACCOUNTS);
                 self.come(at, tap, account);
@@ -573,6 +617,7 @@ impl World {
             // What is leased and what is not add up to the balance.
             let rows = self.hub.leases().range((*account, 0)..=(*account, u64::MAX));
             let leased: i64 = rows.map(|(_, row)| row.left().0 + row.held.0).sum();
+            let leased = leased + self.held_of_released(*account);
             let available = self.hub.available(*account).0;
             assert!(available >= 0, "account {account} has {available} left");
             assert_eq!(
@@ -593,9 +638,31 @@ impl World {
         }
     }
 
+    /// What the book has of leases that nobody has any more: it is held by open sessions.
+    fn held_of_released(&self, account: u64) -> i64 {
+        let book = self.hub.book().balances();
+        book.filter_map(|(of, sums)| match of {
+            Account::Lease(of, epoch) if *of == account && !self.hub.leases().contains_key(&(account, *epoch)) => {
+                let rest = sums.credits_posted.0 - sums.debits_posted.0;
+                assert_eq!(
+                    rest, sums.debits_pending.0,
+                    "lease {epoch} of account {account} is over"
+                );
+                Some(rest)
+            }
+            _ => None,
+        })
+        .sum()
+    }
+
     /// Everything heals: every tap is heard, every record arrives. Without a restore both books agree.
     fn settle(&mut self) {
         self.rng = fastrand::Rng::with_seed(0);
+        for at in 0..2 {
+            if self.places[at].is_gone {
+                self.come_back(at);
+            }
+        }
         for _ in 0..200 {
             self.seconds += 600;
             for at in 0..2 {
@@ -617,7 +684,8 @@ impl World {
         }
         assert!(self.is_at_rest(), "every record has its receipt, and every tap its own");
         if self.seen.restores == 0 {
-            for place in &self.places {
+            let both_say = if self.seen.gone == 0 { &self.places[..] } else { &[] };
+            for place in both_say {
                 for (&account, sums) in place.gateway.book().balances() {
                     if let Account::Lease(..) = account {
                         assert_eq!(*sums, self.hub.book().balance(&account), "{account}");
@@ -641,14 +709,21 @@ impl World {
 
 fn run(seed: u64) -> Seen {
     let mut world = World::new(seed);
-    let restored = world.rng.usize(0..4);
-    let restore_s = world.rng.u64(HOURS * 900..HOURS * 3_600);
-    let mut done = restored > 1;
+    let chosen = world.rng.usize(0..6);
+    let (at, is_put_back) = (chosen % 2, chosen < 2);
+    let chosen_s = world.rng.u64(HOURS * 900..HOURS * 3_600);
+    let mut done = chosen > 3;
     while world.seconds < HOURS * 3_600 {
         world.step();
-        if !done && world.seconds >= restore_s {
+        if done || world.seconds < chosen_s {
+            continue;
+        }
+        if is_put_back {
             done = true;
-            world.put_back(restored);
+            world.put_back(at);
+        } else if world.places[at].gateway.outbox().waiting() == 0 {
+            done = true;
+            world.give_up(at);
         }
     }
     world.settle();
@@ -664,7 +739,10 @@ impl Seen {
         self.returns += other.returns;
         self.recalls += other.recalls;
         self.restores += other.restores;
+        self.gone += other.gone;
         self.spent_behind_backup += other.spent_behind_backup;
+        self.released += other.released;
+        self.held_at_release += other.held_at_release;
         self.crashes += other.crashes;
         self.quarantined += other.quarantined;
         self.lost_answers += other.lost_answers;
@@ -720,6 +798,8 @@ fn leased_accounts_are_never_overspent() {
             all.recalls,
             all.restores,
             all.spent_behind_backup,
+            all.released,
+            all.held_at_release,
             all.crashes,
             all.quarantined,
             all.lost_answers,

@@ -11,12 +11,17 @@ use hub::{
     control::Request,
     core::RecordKey,
     export::{BalanceRow, LedgerLine, QuarantineRow},
+    reports::GatewayReport,
 };
 use process_support::{GATEWAYS, Gateway, SEED, Seen, Site, secret_of, site_name};
 use proto::{
     book::Book,
     id::{IdToken, Kind, Name, SessionId, TokenHash, TokenKey, TokenKind},
-    link::{Answer, Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, RecordKind, Verdict},
+    link::{
+        Answer, Ask, CounterSeen, Echo, LINK_FRAME_BYTES_MAX, LinkHello, Mode, ModeSince, RecordKind, Telemetry,
+        Verdict,
+    },
+    message::ClockQuality,
     money::Money,
     seal::{Direction, PairSecret},
     topic::{self, LinkDown, LinkUp},
@@ -95,6 +100,66 @@ fn hello_ask_upload_echo_and_reload() {
     let balances: Vec<BalanceRow> = site.call(&Request::new("balances")).unwrap();
     assert_eq!(balances[0].available, 20_000 - 60);
     assert_eq!(hub.stop(), Some(0), "a clean end");
+}
+
+/// A gateway burns down with money of a customer in its hands.
+#[test]
+fn leases_of_a_gateway_that_is_gone_are_released_by_command() {
+    let site = Site::new();
+    site.write(
+        "seed.toml",
+        &SEED.replace("deposit = 10000", "deposit = 10000, lease_only = true"),
+    );
+    let hub = site.start();
+    let release = |more: &[&str]| {
+        let output = site.command(&[&["release", "--data", "data", "--gateway", "gw-1"], more].concat());
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8(text).unwrap().trim_end().to_owned(),
+        )
+    };
+    let unknown = "holdfast-hub: gateway gw-1 is unknown here: it never said hello";
+    assert_eq!(release(&[]), (Some(65), unknown.to_owned()));
+
+    let mut gateway = Gateway::connect(&hub, "gw-1", 1);
+    gateway.hello(&hello(1, 0));
+    gateway.say(LinkUp::Ask, &ask_of(1, token(1)));
+    let lease = gateway.hear::<Answer>(LinkDown::Answer).lease;
+    let mut taken = record(1, RecordKind::LeaseTaken, 0, lease.amount.0);
+    taken.session = SessionId::ZERO;
+    taken.evidence.lease = lease.epoch;
+    gateway.upload(1, 1, &[bytes(&taken)]);
+    assert_eq!(gateway.receipt().upto, 1);
+    let available = || site.call::<BalanceRow>(&Request::new("balances")).unwrap()[0].available;
+    assert_eq!(available(), 10_000 - lease.amount.0);
+
+    let present = "gateway gw-1 has no lease of a former epoch; those of its present one are released with --gone, if it never comes back.";
+    assert_eq!(release(&[]), (Some(0), present.to_owned()));
+    let connected = "holdfast-hub: gateway gw-1 is connected, so it is not gone; stop it first";
+    assert_eq!(release(&["--gone"]), (Some(65), connected.to_owned()));
+    gateway.client.disconnect().unwrap();
+    while site.status().gateways[0].connected {}
+
+    let row = format!("{{\"gateway\":\"gw-1\",\"leases\":1,\"amount\":{}}}", lease.amount.0);
+    assert_eq!(release(&["--gone", "--json"]), (Some(0), row));
+    assert_eq!(available(), 10_000);
+    let again = "gateway gw-1 had no lease. If the gateway does come back, it has to start a new epoch.";
+    assert_eq!(release(&["--gone"]), (Some(0), again.to_owned()));
+    let ledger: Vec<LedgerLine> = site.call(&Request::new("ledger")).unwrap();
+    let last = ledger.last().unwrap();
+    assert_eq!(
+        (last.gateway.as_str(), last.credit.as_str(), last.amount),
+        (":hub", "customer:7", lease.amount.0)
+    );
+
+    // It was only unplugged.
+    let mut gateway = Gateway::connect(&hub, "gw-1", 2);
+    assert_eq!(gateway.hello(&hello(1, 1)).epoch, 2, "what it knew is over");
+    assert_eq!(gateway.hello(&hello(2, 1)).epoch, 2);
+    drop(hub);
+    let absent = release(&[]);
+    assert_eq!(absent.0, Some(69), "{absent:?}");
 }
 
 #[test]
@@ -285,6 +350,86 @@ fn bad_frames_are_counted_and_change_nothing() {
     assert_eq!(status.gateways[0].records, 1);
 }
 
+fn told(up_s: u64) -> Telemetry {
+    let since = |mode, since_s| ModeSince { mode, since_s };
+    Telemetry {
+        authorize: since(Mode::Online, 60),
+        commit: since(Mode::Online, 60),
+        control: since(Mode::Local, 45),
+        exposure: Money(1_200),
+        budget_left: Money(198_800),
+        sessions_open: 1,
+        devices_connected: Some(3),
+        waiting: 0,
+        waiting_s: 0,
+        disk_scarce: false,
+        clock: ClockQuality::Synchronised,
+        list_revision: 1,
+        tariffs_revision: 1,
+        policy_revision: 0,
+        revocations_revision: 0,
+        up_s,
+        shed: 0,
+    }
+}
+
+#[test]
+fn telemetry_is_shown_and_an_old_one_never() {
+    let site = Site::new();
+    let hub = site.start();
+    let rows = || -> Vec<GatewayReport> { site.call(&Request::new("gateways")).unwrap() };
+    let up_s = || rows()[0].report.as_ref().map(|report| report.up_s);
+    let [one, two]: [GatewayReport; 2] = rows().try_into().unwrap();
+    assert_eq!((one.seen_s, one.report_s, one.connected), (None, None, false));
+    assert_eq!(two.gateway, "gw-2");
+
+    let mut gateway = Gateway::connect(&hub, "gw-1", 1);
+    // Said before the hello, it is nobody's word on this connection.
+    gateway.say(LinkUp::Telemetry, &told(1));
+    gateway.acknowledged(1);
+    assert_eq!((up_s(), rows()[0].seen_s), (None, None));
+    let before_hello = gateway.frame(LinkUp::Telemetry, &told(2));
+    gateway.hello(&hello(1, 0));
+    let topic = gateway.topic(LinkUp::Telemetry);
+    gateway.publish(&topic, before_hello);
+    let overtaken = gateway.frame(LinkUp::Echo, &Echo { nonce: 6 });
+    let older = gateway.frame(LinkUp::Telemetry, &told(3));
+    let newer = gateway.frame(LinkUp::Telemetry, &told(4));
+    for frame in [newer.clone(), older, newer] {
+        gateway
+            .client
+            .publish(topic.as_str(), QoS::AtMostOnce, false, frame)
+            .unwrap();
+    }
+    // What it overtook is heard all the same: money must not wait for a report.
+    gateway.publish(&gateway.topic(LinkUp::Echo), overtaken);
+    assert_eq!(gateway.hear::<Echo>(LinkDown::Echo).nonce, 6);
+    let [one, two]: [GatewayReport; 2] = rows().try_into().unwrap();
+    let report = one.report.unwrap();
+    assert_eq!((report.up_s, report.control.as_str()), (4, "LOCAL"), "the newest, once");
+    assert!(one.connected && one.seen_s.is_some() && one.report_s.is_some());
+    assert_eq!(two.report, None);
+    assert_eq!(site.status().gateways[0].frames_bad, 4);
+
+    let printed = site.command(&["gateways", "--data", "data"]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("gw-1: connected, epoch 1"), "{printed}");
+    assert!(printed.contains("control LOCAL for 45 s"), "{printed}");
+    assert!(
+        printed.contains("gw-2: not connected, epoch 0, committed up to record 0, not heard since the hub started"),
+        "{printed}"
+    );
+    let json = site.command(&["gateways", "--data", "data", "--json"]);
+    let rows: Vec<GatewayReport> = String::from_utf8(json.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(hub.stop(), Some(0));
+    assert_eq!(site.command(&["gateways", "--data", "data"]).status.code(), Some(69));
+}
+
 #[test]
 fn poison_in_an_upload_is_quarantined_over_the_wire() {
     let site = Site::new();
@@ -397,6 +542,9 @@ fn no_hello_is_played_again_across_a_restart_and_a_new_epoch_starts_over() {
         (site.status().gateways[0].epoch, site.status().gateways[0].frames_bad),
         (1, 1)
     );
+    // It may as well come from a gateway that was put back from a backup: that is told where to go on.
+    let seen: CounterSeen = carrier.hear(LinkDown::Counter);
+    assert_eq!(seen.last, (5 << 32) + 1);
     // A restored gateway counts from where its backup stood, in a higher epoch, and remembers more of our counters.
     let down_counter = 9 << 32;
     let welcome = carrier.hello(&LinkHello {

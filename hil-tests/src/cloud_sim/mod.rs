@@ -255,7 +255,7 @@ impl Conversation {
         };
         let ask = match word {
             LinkUp::Ask => asked(publish).map_or(0, |ask| ask.ask),
-            LinkUp::Hello | LinkUp::Records | LinkUp::Echo => 0,
+            LinkUp::Hello | LinkUp::Records | LinkUp::Echo | LinkUp::Telemetry => 0,
         };
         let trouble = Trouble {
             ask,
@@ -274,7 +274,7 @@ fn asked(publish: &Publish<'_>) -> Option<Ask> {
     let (_, _, word) = topic::parse_link_up(publish.topic)?;
     match word {
         LinkUp::Ask => codec::decode(body(publish.payload)?).ok(),
-        LinkUp::Hello | LinkUp::Records | LinkUp::Echo => None,
+        LinkUp::Hello | LinkUp::Records | LinkUp::Echo | LinkUp::Telemetry => None,
     }
 }
 

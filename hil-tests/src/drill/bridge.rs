@@ -196,6 +196,8 @@ pub(super) fn gateway_input(effect: hub::core::Effect) -> Option<Input> {
         | hub::core::Effect::ImportRefused(_)
         | hub::core::Effect::Ordered(_)
         | hub::core::Effect::OrderRefused(_)
+        | hub::core::Effect::Released(_)
+        | hub::core::Effect::ReleaseRefused(_)
         | hub::core::Effect::Alarm(_) => None,
     }
 }

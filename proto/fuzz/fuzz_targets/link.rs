@@ -6,7 +6,8 @@ use proto::{
     book::Book,
     codec,
     link::{
-        Answer, ArtifactPart, Ask, Echo, LedgerReceipt, LedgerRecord, LinkHello, RecordKind, Trouble, Upload, Welcome,
+        Answer, ArtifactPart, Ask, CounterSeen, Echo, LedgerReceipt, LedgerRecord, LinkHello, RecordKind, Telemetry,
+        Trouble, Upload, Welcome,
     },
 };
 use proto_fuzz::same_again;
@@ -18,8 +19,10 @@ fuzz_target!(|body: &[u8]| {
     same_again::<Answer>(body);
     same_again::<LedgerReceipt>(body);
     same_again::<Echo>(body);
+    same_again::<CounterSeen>(body);
     same_again::<ArtifactPart>(body);
     same_again::<Trouble>(body);
+    same_again::<Telemetry>(body);
     let mut records: Vec<LedgerRecord> = same_again::<LedgerRecord>(body).into_iter().collect();
     if let Some(upload) = same_again::<Upload>(body) {
         records.extend(upload.records.iter().filter_map(|bytes| codec::decode(bytes).ok()));

@@ -342,6 +342,7 @@ fn the_enums_have_the_words_and_numbers_of_the_schema() {
         "reason" => artifact::Reason: Other,
         "scope" => artifact::Scope: Other,
         "gift" => link::Gift: Other,
+        "mode" => link::Mode: Other,
         "class" => policy::Class: Unknown,
         "unsigned-disable" => policy::UnsignedDisable: Alert,
     }
@@ -396,6 +397,7 @@ fn every_struct_of_the_schema_has_a_vector() {
         "lease",
         "note",
         "enrolment",
+        "mode-since",
     ];
     for rule in schema.fields.keys().map(String::as_str) {
         let covered = rules.contains(&rule) || enveloped.contains(&rule) || inside.contains(&rule);

@@ -270,10 +270,7 @@ impl Draft<'_> {
                 expected: welcome.epoch,
                 found: epoch,
             });
-            return Err(Ignored::ForeignReceipt {
-                upto: welcome.upto,
-                epoch: welcome.epoch,
-            });
+            return Err(Ignored::OtherEpoch(welcome.epoch));
         }
         if welcome.upto < cursor {
             self.alarm(Alarm::HubRegressed {

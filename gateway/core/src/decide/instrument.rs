@@ -188,7 +188,9 @@ impl Draft<'_> {
             self.redeemed_alarm(&request.device, redeemed.number, fault);
         }
         let trust = &self.gateway.trust;
-        if trust.is_revoked(&request.token) || trust.is_device_revoked(&request.device) {
+        let of_revoked = proof.account != 0 && trust.is_account_revoked(proof.account);
+        let revoked = of_revoked || trust.is_revoked(&request.token);
+        if revoked || trust.is_device_revoked(&request.device) {
             self.alarm(Alarm::RedeemedRevoked {
                 device: request.device,
                 number: redeemed.number,

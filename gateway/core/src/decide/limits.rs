@@ -22,10 +22,9 @@ impl Draft<'_> {
     }
 
     pub(super) fn policy(&mut self, policy: &Policy) -> Result<(), Ignored> {
-        match self.gateway.decide_policy(policy)? {
-            Ok(adopted) => self.event(adopted),
-            Err(alarm) => self.out.effects.push(alarm),
-        }
+        let (event, alarm) = self.gateway.decide_policy(policy)?;
+        self.event(event);
+        self.out.effects.extend(alarm);
         Ok(())
     }
 

@@ -21,6 +21,18 @@ payload! {
         /// All of them.
         policy: Policy,
     }
+    /// A genuine policy looks wrong: it is kept for a person to look at.
+    PolicySetAside {
+        /// All of it.
+        policy: Policy,
+    }
+    /// An operator went back to the policy before the active one.
+    PolicyRolledBack {
+        /// The policy that is active again.
+        revision: u64,
+        /// The policy that was.
+        from: u64,
+    }
     /// The disk has no room for new unsecured sessions, or has room again.
     DiskChanged {
         /// Whether it has none.

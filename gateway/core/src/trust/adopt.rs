@@ -141,8 +141,9 @@ impl Trust {
     }
 
     /// An operator goes back to the list before the active one.
-    pub(crate) fn decide_roll_back(&self) -> Result<Vec<Event>, Ignored> {
-        let previous = self.previous.as_ref().ok_or(Ignored::NothingBefore)?;
+    pub(crate) fn decide_roll_back(&self, kind: ArtifactKind) -> Result<Vec<Event>, Ignored> {
+        let previous = self.previous.as_ref().filter(|_| kind == ArtifactKind::List);
+        let previous = previous.ok_or(Ignored::NothingBefore(kind))?;
         Ok(alloc::vec![Event::RolledBack(RolledBack {
             revision: previous.head.revision,
             from: self.list.head.revision,

@@ -279,6 +279,8 @@ impl Story {
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::PolicyAdopted(_)
+            | Event::PolicySetAside(_)
+            | Event::PolicyRolledBack(_)
             | Event::DiskChanged(_)
             | Event::AskedAgain(_)
             | Event::Limited(_)

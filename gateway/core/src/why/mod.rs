@@ -184,6 +184,8 @@ impl Search {
             | Event::LeaseTaken(_)
             | Event::LeaseReturned(_)
             | Event::PolicyAdopted(_)
+            | Event::PolicySetAside(_)
+            | Event::PolicyRolledBack(_)
             | Event::DiskChanged(_)
             | Event::AskedAgain(_)
             | Event::Limited(_)

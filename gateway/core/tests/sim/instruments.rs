@@ -1,4 +1,4 @@
-//! Vouchers and keypad tokens in the world: who sells them, who believes them, and the people who present them, again and
+//! Vouchers and keypad tokens in the world (one-time codes: `codes.rs`): who sells them, who believes them, and the people who present them, again and
 //! elsewhere too.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use device::Input;
 use gateway_core::Instruments;
 use proto::{
     codec,
-    id::{DeviceId, IdToken, Name, OutletId, TokenKind},
+    id::{AccountId, DeviceId, IdToken, Name, OutletId, TokenKind},
     instrument::{AmountClass, KeypadToken, Scope, Voucher, keypad_number},
     message::Redeemed,
     money::Units,
@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     auditor::Sold,
+    codes::{self, Typed},
     shell::TOKEN_KEY,
     world::{DAY_MS, World},
 };
@@ -31,6 +32,10 @@ pub(crate) enum Paper {
     Voucher(Vec<u8>),
     /// Twelve digits.
     Digits(IdToken),
+    /// Twelve digits that nobody sold.
+    Guess(IdToken),
+    /// An account, and what is typed as its code.
+    Code(AccountId, Typed),
 }
 
 /// Who sells instruments, and all that was sold.
@@ -54,6 +59,10 @@ impl Shop {
         }
     }
 
+    pub(crate) fn is_guess(&self, sold: usize) -> bool {
+        matches!(self.sold[sold], Paper::Guess(_) | Paper::Code(_, Typed::Guess))
+    }
+
     pub(crate) fn believed_by_device(&self) -> device::Instruments {
         let mut issuers = heapless::Vec::new();
         issuers.push(self.issuer.key()).expect("room for one key");
@@ -61,7 +70,7 @@ impl Shop {
             site: Name::new(SITE).ok(),
             currency: CURRENCY,
             issuers,
-            enrolments: heapless::Vec::new(),
+            enrolments: codes::enrolments().collect(),
             keypad: true,
         }
     }
@@ -75,7 +84,7 @@ impl Shop {
                 .iter()
                 .map(|config| (config.id, config.secret.keypad_key()))
                 .collect(),
-            enrolments: BTreeMap::new(),
+            enrolments: codes::enrolments().map(|each| (each.account, each)).collect(),
         }
     }
 }
@@ -105,7 +114,11 @@ impl World {
             20..22 => {
                 let digits = format!("{:012}", self.random.below(1_000_000_000_000));
                 let token = IdToken::new(TokenKind::Keypad, digits.as_bytes()).expect("12 digits");
-                self.shop.sold.push(Paper::Digits(token));
+                self.shop.sold.push(Paper::Guess(token));
+            }
+            22..28 => {
+                let (account, typed) = self.think_of_code();
+                self.shop.sold.push(Paper::Code(account, typed));
             }
             _ => return None,
         }
@@ -168,7 +181,7 @@ impl World {
 
     pub(crate) fn present_instrument(&mut self, at: usize, outlet: OutletId, sold: usize, units_wished: Units) {
         match self.shop.sold[sold].clone() {
-            Paper::Digits(token) => {
+            Paper::Digits(token) | Paper::Guess(token) => {
                 let input = Input::Token {
                     outlet,
                     token,
@@ -176,6 +189,7 @@ impl World {
                 };
                 self.drive(at, input);
             }
+            Paper::Code(account, typed) => self.present_code(at, outlet, (account, typed), units_wished),
             Paper::Voucher(envelope) => {
                 let input = Input::Voucher {
                     outlet,

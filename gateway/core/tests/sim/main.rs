@@ -9,6 +9,7 @@
 mod auditor;
 mod bill;
 mod cloud;
+mod codes;
 mod devices;
 mod gateway;
 mod hub;

@@ -19,6 +19,10 @@ marks! {
     // Instruments.
     GrantByVoucher, GrantByKeypad, RemainderDrawn, RedeemedAlone, RedeemedTold, RedeemedSpentAlready, RedeemedRevoked,
     RefusedForged, RefusedElsewhere, RefusedReplay, RefusedLockedOut, RefusedClock,
+    // One-time codes.
+    GrantByCode, CodeOfStepBefore, CodeOfStepAfter, RedeemedCodeAlone, RedeemedCodeTold, CodeBeyondDeviceClock,
+    RefusedCodeForged, RefusedCodeElsewhere, RefusedCodeReplay, RefusedCodeLockedOut, RefusedCodeClock,
+    RefusedCodeOfRevoked,
     // Refusals, by reason.
     RefusedDeviceState, RefusedRevoked, RefusedRate, RefusedOutageCount, RefusedConcurrent, RefusedOnlineRequired,
     RefusedUnknown, RefusedDenied, RefusedInvalid, RefusedNoCredit, RefusedListExpired, RefusedNoTariff,

@@ -153,7 +153,8 @@ impl World {
             }
             Screen::Delivering { .. } => self.delivering(at, outlet, &visit),
             Screen::Refused { retry_after_s, .. } => {
-                if retry_after_s > 0 && visit.attempts < 4 && self.random.chance(5_000) {
+                let guesses = self.is_guesser(visit.instrument) && visit.attempts < 9;
+                if guesses || (retry_after_s > 0 && visit.attempts < 4 && self.random.chance(5_000)) {
                     if let Some(visit) = &mut self.twins[at].places[outlet].visit {
                         visit.attempts += 1;
                     }

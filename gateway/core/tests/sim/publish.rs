@@ -138,7 +138,7 @@ impl World {
         };
         match kind.filter(|_| self.random.chance(5_000)) {
             Some(kind) => self.put(&Input::Adopt { kind, revision: 0 }),
-            None if self.random.chance(1_000) => self.put(&Input::RollBack),
+            None if self.random.chance(1_000) => self.put(&Input::RollBack(ArtifactKind::List)),
             None => {}
         }
     }

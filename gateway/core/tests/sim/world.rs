@@ -17,6 +17,7 @@ use proto::{
 
 use crate::{
     auditor::Auditor,
+    codes::{self, Apps},
     hub::{Hub, Mood, Token},
     instruments::Shop,
     issuer::Signed,
@@ -176,6 +177,7 @@ pub(crate) struct World {
     pub(crate) twins: Vec<Twin>,
     pub(crate) cards: Vec<IdToken>,
     pub(crate) shop: Shop,
+    pub(crate) apps: Apps,
     pub(crate) hub: Hub,
     pub(crate) mood: Mood,
     pub(crate) cloud_link: bool,
@@ -232,13 +234,15 @@ impl World {
         };
         let (cards, tokens) = tokens(&mut random);
         let hub = Hub::new(tokens, &mut random);
+        let mut auditor = Auditor::new(&config);
+        auditor.enrol(codes::enrolled());
         Self {
             t_ms: 0,
             queue: BinaryHeap::new(),
             order: 0,
             climate,
             calm: false,
-            auditor: Auditor::new(&config),
+            auditor,
             shell: Shell::new(config, &configs),
             gateway_generation: 0,
             gateway_wakes_ms: u64::MAX,
@@ -246,6 +250,7 @@ impl World {
             twins,
             cards,
             shop,
+            apps: Apps::default(),
             hub,
             mood: Mood::Healthy,
             cloud_link: false,
@@ -294,11 +299,16 @@ impl World {
         Some(scheduled.next)
     }
 
+    /// What time it is, in s since 1970 UTC.
+    pub(crate) const fn true_wall_s(&self) -> u64 {
+        BEGIN_WALL_S + self.t_ms / 1000
+    }
+
     /// What the gateway's clocks say.
     pub(crate) fn now(&self) -> Now {
         let drift_s = (self.t_ms / 1000) as i64 * self.wall_drift_ppm / 1_000_000;
         let skew_s = self.wall_skew_s.saturating_add(drift_s);
-        let wall_s = (BEGIN_WALL_S + self.t_ms / 1000).saturating_add_signed(skew_s);
+        let wall_s = self.true_wall_s().saturating_add_signed(skew_s);
         let known = self.quality != ClockQuality::Unknown;
         Now {
             mono_ms: self.t_ms - self.shell.booted_ms,

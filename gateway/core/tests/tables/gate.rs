@@ -191,7 +191,7 @@ fn the_first_list_is_compared_with_nothing() {
         "and there is no way back from it"
     );
     assert_eq!(
-        words(&site.put(&Input::RollBack)),
+        words(&site.put(&Input::RollBack(ArtifactKind::List))),
         "ignored: there is no list to go back to"
     );
 }
@@ -325,7 +325,7 @@ fn an_operator_may_go_back() {
     let (before, after) = (tokens(100), changed(|e| e[50].valid = false));
     site.put(&list(8, after.clone()));
     site.pass(HOUR_MS);
-    let rolled = site.put(&Input::RollBack);
+    let rolled = site.put(&Input::RollBack(ArtifactKind::List));
     assert_eq!(
         (words(&rolled), rolled.events.len()),
         (String::new(), 1),
@@ -341,7 +341,7 @@ fn an_operator_may_go_back() {
     let (revision, base, active) = (9, 8, 7);
     assert_eq!(onto.ignored, Some(Ignored::Base { revision, base, active }));
     assert_eq!(
-        words(&site.put(&Input::RollBack)),
+        words(&site.put(&Input::RollBack(ArtifactKind::List))),
         "ignored: there is no list to go back to"
     );
     site.reboot(1_000);
@@ -351,7 +351,7 @@ fn an_operator_may_go_back() {
         revision: 0,
     });
     assert_eq!(site.gateway.trust().list().entries(), after);
-    site.put(&Input::RollBack);
+    site.put(&Input::RollBack(ArtifactKind::List));
     // And the next list is the next list.
     site.put(&list(9, after.clone()));
     assert_eq!(site.gateway.trust().revisions().0, 9);
@@ -366,7 +366,7 @@ fn an_old_list_is_as_old_as_it_is() {
     site.pass(2 * DAY_MS);
     site.put(&list(8, tokens(100)));
     site.pass(2 * DAY_MS);
-    site.put(&Input::RollBack);
+    site.put(&Input::RollBack(ArtifactKind::List));
     assert_eq!(grant(&mut site), "grant list 150 1500", "four days old, half caps");
     // One that lay aside for a week is a week old.
     let mut site = site_with_users(0);
@@ -409,7 +409,7 @@ fn neither_going_back_nor_adopting_late_brings_spent_money_back() {
     spend(&mut site);
     site.put(&list(9, tokens(50)));
     spend(&mut site);
-    site.put(&Input::RollBack);
+    site.put(&Input::RollBack(ArtifactKind::List));
     assert_eq!(spent(&site), Money(180), "the old ones do not");
     site.reboot(1_000);
     site.put(&list(10, tokens(50)));
@@ -419,7 +419,7 @@ fn neither_going_back_nor_adopting_late_brings_spent_money_back() {
         revision: 10,
     });
     assert_eq!(spent(&site), Money(60), "since it was set aside");
-    site.put(&Input::RollBack);
+    site.put(&Input::RollBack(ArtifactKind::List));
     assert_eq!(spent(&site), Money(240));
     site.check();
 }
@@ -441,7 +441,7 @@ fn a_denial_outlives_going_back() {
     site.go_local();
     let session = site.open("c1", 3);
     site.say("c1", Said::Stop(stop(session, 0, 0, 0)));
-    site.put(&Input::RollBack);
+    site.put(&Input::RollBack(ArtifactKind::List));
     assert_eq!(
         words(&site.ask("c1", 3).1),
         "refuse denied 0",

@@ -1,8 +1,9 @@
 //! Step 4 of the decision order: what proves by itself that it may draw, where, until when, and once.
 
 use crate::site::*;
-use gateway_core::{Config, Decision, Instruments, Presented, Said};
+use gateway_core::{Config, Decision, Input, Instruments, Presented, Said};
 use proto::{
+    artifact::{Reason, Revocations, RevokedScope, Subject},
     book::Account,
     id::{Kind, Name, SessionId},
     instrument::{AmountClass, Enrolment, KeypadKey, KeypadToken, STEP_S, Scope, TotpKey, Voucher},
@@ -287,7 +288,20 @@ fn what_comes_before_step_four_still_decides() {
     assert_eq!(verdict(&mut site, "c1", paper(&voucher())), "refuse revoked 0");
     let mut bare = Site::empty(with_instruments());
     assert_eq!(verdict(&mut bare, "c1", paper(&voucher())), "refuse no_tariff 300");
-    // An account that is revoked does not draw by code either; the cloud has no say in any of it.
+    // An account that is revoked does not draw by code either, though its token is in no list.
+    let mut closed = Site::with(with_instruments());
+    let now_s = closed.now.wall_s;
+    closed.put(&Input::Revocations(Revocations {
+        revision: 1,
+        entries: Vec::new(),
+        scopes: vec![RevokedScope::new(Subject::Account(2), Reason::Fraud)],
+    }));
+    assert_eq!(verdict(&mut closed, "c1", code(now_s)), "refuse revoked 0");
+    assert_eq!(
+        verdict(&mut closed, "c1", paper(&voucher())),
+        "grant instrument 600 10000"
+    );
+    // The cloud has no say in any of it.
     let mut dark = Site::with(with_instruments());
     dark.go_local();
     assert_eq!(

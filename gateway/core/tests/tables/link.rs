@@ -144,11 +144,43 @@ fn a_hub_that_was_put_back_gets_everything_again() {
     );
     say(&receipt(5), "", 5);
     let copy = "alarm: the hub expects epoch 2, this journal has 1: it is a copy, or the hub is another one, \
-                ignored: receipt up to 5 of epoch 2 for records that this journal does not have";
+                ignored: a welcome to epoch 2";
     say(&welcome(2, 5), copy, 5);
     let old = "alarm: the hub's books differ from ours at record 9, \
                ignored: receipt up to 9 of epoch 1 for records that this journal does not have";
     say(&welcome(1, 9), old, 5);
+    site.check();
+}
+
+#[test]
+fn receipts_count_within_an_epoch() {
+    let mut site = busy_site();
+    let hash = Hash::ZERO;
+    let receipt = LedgerReceipt {
+        epoch: 1,
+        upto: 4,
+        hash,
+        ..LedgerReceipt::default()
+    };
+    site.put(&Input::Receipt {
+        receipt,
+        own_hash: hash,
+    });
+    let mut boot = |boot, epoch, cursor| {
+        site.put(&Input::Boot { boot, epoch });
+        assert_eq!(site.gateway.outbox().cursor(), cursor);
+    };
+    boot(2, 1, 4);
+    boot(3, 2, 0);
+    // The hub has nothing of this epoch: it lost nothing.
+    let welcome = Welcome {
+        version: 1,
+        epoch: 2,
+        wall_s: WALL_S,
+        ..Welcome::default()
+    };
+    assert_eq!(words(&site.put(&Input::Welcome(welcome))), "");
+    assert_eq!(site.gateway.outbox().waiting(), 5);
     site.check();
 }
 

@@ -15,6 +15,7 @@ use proto::{
     message::{ClockQuality, CommandAnswer, CommandOutcome},
     money::{Money, Units},
     policy::{Class, ClassLimits, FreeVend, Policy, UnsignedDisable},
+    trust::ArtifactKind,
 };
 
 const STRANGER: u8 = 9;
@@ -206,6 +207,66 @@ fn a_policy_that_looks_wrong_is_set_aside() {
             );
         }
     }
+}
+
+/// The caps of a charger, after a restart from a snapshot as well.
+fn caps(site: &Site) -> (u64, i64) {
+    let mut restored = Gateway::new(config());
+    for event in site.gateway.snapshot() {
+        restored.apply(&site.now, &event);
+    }
+    assert_eq!(restored.policy(), site.gateway.policy());
+    assert_eq!(restored.policy_aside(), site.gateway.policy_aside());
+    assert_eq!(restored.config(), site.gateway.config());
+    let own = &site.gateway.config().limits.charger;
+    (site.gateway.policy_revision(), own.money_max.0)
+}
+
+#[test]
+fn an_operator_adopts_a_policy_that_was_set_aside_and_goes_back() {
+    let mut site = Site::new();
+    let kind = ArtifactKind::Policy;
+    let adopt = |revision| Input::Adopt { kind, revision };
+    let money = |revision, amount| changed(revision, |p| p.classes[0].money_max = Money(amount));
+    let nothing = "ignored: no such policy is set aside";
+    let first = "ignored: there is no policy to go back to";
+    assert_eq!(words(&site.put(&adopt(0))), nothing);
+    site.put(&money(1, 200));
+    assert_eq!(words(&site.put(&Input::RollBack(kind))), first);
+    assert!(words(&site.put(&money(2, 2_001))).starts_with("alarm: policy revision 2 is set aside"));
+    assert_eq!(
+        words(&site.put(&money(2, 2_001))),
+        "ignored: policy revision 2 is set aside already",
+        "one alarm is enough"
+    );
+    assert_eq!(caps(&site), (1, 200));
+    let changes = site.gateway.policy_changes();
+    let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["money_max of charger is 2001 instead of 200"]);
+    assert_eq!(words(&site.put(&adopt(7))), nothing);
+    site.put(&adopt(2));
+    assert_eq!((caps(&site), site.gateway.policy_aside()), ((2, 2_001), None));
+    assert_eq!(words(&site.put(&adopt(0))), nothing);
+
+    // To and fro; neither comes back by itself.
+    for (revision, amount) in [(1, 200), (2, 2_001), (1, 200)] {
+        site.put(&Input::RollBack(kind));
+        assert_eq!(caps(&site), (revision, amount));
+        for known in [money(1, 200), money(2, 2_001)] {
+            let decision = site.put(&known);
+            assert!(words(&decision).starts_with("ignored"), "{}", words(&decision));
+        }
+    }
+    // What is aside goes when a newer one is adopted, and only then.
+    site.put(&money(3, 5_000));
+    site.put(&Input::RollBack(kind));
+    assert_eq!(caps(&site), (2, 2_001));
+    assert_eq!(site.gateway.policy_aside().map(|policy| policy.revision), Some(3));
+    site.put(&money(4, 3_000));
+    assert_eq!((caps(&site), site.gateway.policy_aside()), ((4, 3_000), None));
+    site.put(&Input::RollBack(kind));
+    assert_eq!(caps(&site), (2, 2_001));
+    site.check();
 }
 
 #[test]

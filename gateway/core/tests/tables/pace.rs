@@ -186,6 +186,36 @@ fn a_throttle_halves_the_rate_and_receipts_bring_it_back() {
 }
 
 #[test]
+fn what_is_shed_first_goes_only_where_nothing_holds_uploads_back() {
+    let steady = Pace::steady(LEAST_MS, 0);
+    let mut sent = steady;
+    (0..3).for_each(|_| sent.sent(0));
+    let mut throttled = steady;
+    throttled.throttled(1_000, 0);
+    let mut recovering = Pace::recovering(LEAST_MS, 0, 10_000, 3_600_000, 0);
+    let check = |what: &str, pace: &Pace, now_ms: u64, expected: bool| {
+        assert_eq!(pace.is_free(now_ms), expected, "{what} at {now_ms}");
+    };
+    check("up to date", &steady, LEAST_MS, true);
+    check("the bucket is empty", &sent, 0, false);
+    check("the bucket has filled", &sent, 10_000, true);
+    check("throttled", &throttled, 1_001, false);
+    check(
+        "the pause is over, the cloud is still spared",
+        &throttled,
+        300_999,
+        false,
+    );
+    check("throttled long ago", &throttled, 301_000, true);
+    check("a backlog goes at its rate", &recovering, 10_000_000, false);
+    recovering.caught_up();
+    check("the backlog is gone", &recovering, 10_000_000, true);
+    let one_upload = Pace::recovering(LEAST_MS, 0, 3, 3_600_000, 7_000);
+    check("its place in the window has not come", &one_upload, 6_999, false);
+    check("it has come", &one_upload, 7_000, true);
+}
+
+#[test]
 fn full_jitter_begins_anywhere_in_the_window() {
     let wait = |draw| Pace::recovering(LEAST_MS, 0, 1, 3_600_000, draw).wait_ms(0);
     assert_eq!(wait(SPREAD_MS), LEAST_MS, "a single record needs no rate");

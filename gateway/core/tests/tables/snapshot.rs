@@ -147,7 +147,7 @@ impl Walk {
                 self.operator[0] += adopted.events.len();
             }
             9 => {
-                let rolled_back = self.site.put(&Input::RollBack);
+                let rolled_back = self.site.put(&Input::RollBack(ArtifactKind::List));
                 self.operator[1] += rolled_back.events.len();
             }
             10 => {

@@ -4,7 +4,10 @@ use proto::{
     VERSION,
     codec::{self, CodecError},
     id::{GatewayId, Name},
-    link::{Answer, ArtifactPart, Ask, Echo, LINK_FRAME_BYTES_MAX, LedgerReceipt, LinkHello, Trouble, Upload, Welcome},
+    link::{
+        Answer, ArtifactPart, Ask, CounterSeen, Echo, LINK_FRAME_BYTES_MAX, LedgerReceipt, LinkHello, Telemetry,
+        Trouble, Upload, Welcome,
+    },
     seal::{Counter, Direction, PairSecret, SealError, SealKey, Window},
     topic::{self, LinkDown, LinkUp, Topic},
 };
@@ -24,6 +27,8 @@ pub enum Heard {
     Echo(Echo),
     /// Part of an artifact.
     Part(ArtifactPart),
+    /// Our hello was not taken; the next one goes on above this.
+    Counter(CounterSeen),
     /// An error, unauthenticated.
     Trouble(Trouble),
 }
@@ -124,6 +129,16 @@ impl Hcp {
         self.seal(LinkUp::Records, upload)
     }
 
+    /// How the gateway is.
+    pub fn telemetry(&mut self, telemetry: &Telemetry) -> (Topic, Vec<u8>) {
+        self.seal(LinkUp::Telemetry, telemetry)
+    }
+
+    /// Goes on above a counter that the hub remembers and we do not.
+    pub const fn raise_above(&mut self, last: u64) {
+        self.counter.raise_above(last);
+    }
+
     /// Takes a message apart.
     ///
     /// # Errors
@@ -153,6 +168,7 @@ impl Hcp {
             LinkDown::Receipt => codec::decode(opened.body).map(Heard::Receipt),
             LinkDown::Echo => codec::decode(opened.body).map(Heard::Echo),
             LinkDown::Artifact => codec::decode(opened.body).map(Heard::Part),
+            LinkDown::Counter => codec::decode(opened.body).map(Heard::Counter),
             LinkDown::Trouble => unreachable!("handled above: trouble is not sealed"),
         }
         .map_err(body)

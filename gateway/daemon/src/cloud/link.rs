@@ -30,8 +30,11 @@ use crate::{
     artifacts::{Assembly, Desk, Gone},
     cloud::{
         LinkJob,
+        fence::Fence,
         hcp::{Hcp, Heard},
+        lane::Road,
         reconnect::Reconnect,
+        reports::Reports,
     },
     config::LinkConfig,
     engine::{Job, Position},
@@ -80,6 +83,8 @@ pub struct Link {
     pub reader: Reader,
     /// Told to the engine.
     pub up: Arc<AtomicBool>,
+    /// Whether the hub takes anything of this epoch.
+    pub fence: Fence,
     /// When the hub last committed something of ours; before that, when this process began.
     pub receipted: Instant,
 }
@@ -114,11 +119,14 @@ impl Link {
         let mut hcp = Hcp::new(self.site, self.gateway, &self.config.secret, boot);
         let mut reconnect = Reconnect::new(self.config.reconnect_s_max);
         reconnect.first(Instant::now());
+        let mut reports = Reports::new(self.config.telemetry_s);
         loop {
             let since = Instant::now();
-            let Ok(why) = self.connection(&mut hcp).await else {
+            let Ok(why) = self.connection(&mut hcp, &mut reports).await else {
                 return;
             };
+            reports.lost();
+            self.fence.lost();
             self.up.store(false, Ordering::Relaxed);
             if since.elapsed().as_secs() >= STABLE_S {
                 reconnect.reset();
@@ -132,7 +140,7 @@ impl Link {
         }
     }
 
-    async fn connection(&mut self, hcp: &mut Hcp) -> Result<String, Gone> {
+    async fn connection(&mut self, hcp: &mut Hcp, reports: &mut Reports) -> Result<String, Gone> {
         let options = Options {
             broker: self.config.broker.clone(),
             client_id: self.gateway.to_string(),
@@ -162,7 +170,9 @@ impl Link {
             tokio::select! {
                 event = connection.next() => match event {
                     Event::Up => hello = Some((Instant::now(), HELLO_WAIT)),
-                    Event::Message(message) => self.heard(hcp, &mut assembly, &mut uploads, message).await?,
+                    Event::Message(message) => {
+                        self.heard(hcp, &mut assembly, &mut uploads, reports, message).await?;
+                    }
                     Event::Down(why) => return Ok(why),
                 },
                 job = self.jobs.recv() => match job {
@@ -187,6 +197,10 @@ impl Link {
                     }
                     None => return Err(Gone),
                 },
+                report = reports.made() => {
+                    let road = self.road(uploads.as_ref(), reports);
+                    reports.send(hcp, &sender, road, report);
+                }
                 changed = self.position.changed() => changed.map_err(|_| Gone)?,
                 () = tokio::time::sleep_until(look_at) => {}
             }
@@ -215,6 +229,17 @@ impl Link {
             {
                 return Ok(why);
             }
+            reports.ask_when_due(&self.engine, self.road(uploads.as_ref(), reports));
+        }
+    }
+
+    /// The way to the hub, as what is shed first sees it.
+    fn road(&self, uploads: Option<&Uploads>, reports: &Reports) -> Road {
+        let position = *self.position.borrow();
+        Road {
+            is_agreed: reports.is_agreed() && uploads.is_some(),
+            has_records: uploads.is_none_or(|state| state.refused || state.sent < position.head),
+            is_free: uploads.is_some_and(|state| state.may_tell(&position) && state.pace.is_free(state.now_ms())),
         }
     }
 
@@ -227,6 +252,7 @@ impl Link {
         hcp: &mut Hcp,
         assembly: &mut Assembly,
         uploads: &mut Option<Uploads>,
+        reports: &mut Reports,
         message: Message,
     ) -> Result<(), Gone> {
         let heard = hcp.open(&message.topic, &message.payload);
@@ -236,7 +262,10 @@ impl Link {
                 if !self.up.swap(true, Ordering::Relaxed) {
                     tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
                 }
-                let (epoch, upto) = (welcome.epoch, welcome.upto);
+                let (epoch, upto, hash) = (welcome.epoch, welcome.upto, welcome.hash);
+                let own = self.position.borrow().epoch;
+                let is_fenced = welcome.version != 0 && epoch > own;
+                reports.welcomed(&welcome, own);
                 let announced = Artifacts {
                     list: welcome.list_revision,
                     revocations: welcome.revocations_revision,
@@ -245,10 +274,20 @@ impl Link {
                 self.tell(Input::Welcome(welcome)).await?;
                 // On a link that stood already the hub says where we know it to be: what is on its way goes on.
                 let expected = uploads.as_ref().is_some_and(|state| state.ends.contains_key(&upto));
-                if epoch == self.position.borrow().epoch && !expected {
+                if is_fenced {
+                    self.fence.expects(epoch, own);
+                    *uploads = None;
+                } else if epoch == own && !expected {
                     let mut state = self.uploads_from(upto).await?;
-                    state.recover(self, announced);
-                    *uploads = Some(state);
+                    if state.chain == hash {
+                        self.fence.agreed();
+                        state.recover(self, announced);
+                        *uploads = Some(state);
+                    } else {
+                        // It has other records of this epoch than we: nothing may follow on them.
+                        self.fence.expects(own.saturating_add(1), own);
+                        *uploads = None;
+                    }
                 }
             }
             Ok(Heard::Answer(answer)) => self.tell(Input::Answer(answer)).await?,
@@ -258,6 +297,14 @@ impl Link {
                 }
             }
             Ok(Heard::Part(part)) => self.part(assembly, part).await?,
+            // The hello is said again anyway until it is answered.
+            Ok(Heard::Counter(seen)) => {
+                tracing::warn!(
+                    counter = seen.last,
+                    "the hub remembers more of this link than this journal"
+                );
+                hcp.raise_above(seen.last);
+            }
             Ok(Heard::Echo(echo)) => self.tell(Input::Echo { nonce: echo.nonce }).await?,
             Ok(Heard::Trouble(trouble)) => {
                 let text: String = trouble.text.chars().take(proto::link::TROUBLE_TEXT_BYTES_MAX).collect();
@@ -395,13 +442,7 @@ impl Link {
         if in_flight == 0 {
             state.last_progress = now;
         }
-        let (list, revocations, tariffs) = position.revisions;
-        let adopted = Artifacts {
-            list,
-            revocations,
-            tariffs,
-        };
-        if !may_tell(&state.announced, &adopted, state.now_ms()) || state.pace.wait_ms(state.now_ms()) > 0 {
+        if !state.may_tell(position) || state.pace.wait_ms(state.now_ms()) > 0 {
             return Ok(());
         }
         if !state.has_work(position) {
@@ -438,6 +479,17 @@ impl Uploads {
         if backlog > 0 {
             self.pace = Pace::recovering(link.least_ms(), 0, backlog, outage_ms, fastrand::u64(..));
         }
+    }
+
+    /// Whether what the hub announced is here, or has had its time.
+    fn may_tell(&self, position: &Position) -> bool {
+        let (list, revocations, tariffs) = position.revisions;
+        let adopted = Artifacts {
+            list,
+            revocations,
+            tariffs,
+        };
+        may_tell(&self.announced, &adopted, self.now_ms())
     }
 
     fn in_flight(&self, position: &Position) -> usize {

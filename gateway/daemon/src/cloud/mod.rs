@@ -1,8 +1,11 @@
 //! The cloud side: one link, one adapter a cloud. HCP, our own protocol, is the first.
 
+pub mod fence;
 pub mod hcp;
+pub mod lane;
 pub mod link;
 pub mod reconnect;
+mod reports;
 
 use proto::link::{Ask, Echo};
 

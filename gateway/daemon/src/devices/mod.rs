@@ -197,6 +197,18 @@ pub enum Port {
 }
 
 impl Port {
+    /// How many of these devices have an open connection; `None`: a broker has them, which does not say.
+    #[must_use]
+    pub fn connected<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) -> Option<u32> {
+        match self {
+            Self::Embedded(handle) => {
+                let connected = devices.filter(|device| handle.is_connected(device.as_str())).count();
+                Some(u32::try_from(connected).unwrap_or(u32::MAX))
+            }
+            Self::External(_) => None,
+        }
+    }
+
     /// Sends one frame.
     pub fn send(&self, topic: &str, frame: Vec<u8>) {
         let result = match self {

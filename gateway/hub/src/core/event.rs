@@ -114,15 +114,15 @@ pub enum Event {
         /// Counter of the hello: no older frame of this epoch is accepted again, across restarts of the hub.
         counter: u64,
     },
-    /// A gateway forgot records that are committed here: it has to start a new epoch.
+    /// A gateway forgot records that are committed here, or is gone for good: it has to start a new epoch.
     GatewayFenced {
         /// Who.
         gateway: GatewayId,
-        /// The epoch that is over.
+        /// The epoch in which it spoke last.
         epoch_from: u32,
         /// The epoch expected from now on.
         epoch: u32,
-        /// Counter of the hello that showed it.
+        /// Counter of its last hello.
         counter: u64,
     },
     /// A record is committed and booked.
@@ -186,7 +186,7 @@ pub enum Event {
         /// Revision of its gateway's leases with this.
         revision: u64,
     },
-    /// The operator freed a lease of an epoch that is over.
+    /// The operator freed a lease of an epoch that is over. What is left of it is moved by an entry of the hub's own.
     LeaseReleased {
         /// Whose.
         account: AccountId,

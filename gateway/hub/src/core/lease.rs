@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use proto::{
     artifact::{LEASES_MAX, Lease, Leases},
-    book::{Account, Phase, Transfer},
+    book::Account,
     id::{AccountId, GatewayId, SessionId},
     link::{Ask, LedgerRecord, RecordKind, Verdict},
     money::Money,
@@ -283,19 +283,6 @@ impl Hub {
         }
     }
 
-    /// The operator has looked: what gateways could spend in epochs that are over is the accounts' again.
-    pub(super) fn decide_release(&self, gateway: GatewayId) -> Decision {
-        let epoch = self.gateways.get(&gateway).map_or(0, |row| row.epoch);
-        let fenced = self.leases.iter();
-        let fenced = fenced.filter(|(_, row)| row.gateway == gateway && row.journal_epoch < epoch);
-        Decision {
-            events: fenced
-                .map(|(&(account, epoch), _)| Event::LeaseReleased { account, epoch })
-                .collect(),
-            effects: Vec::new(),
-        }
-    }
-
     /// Revision of a gateway's newest leases; 0: none.
     #[must_use]
     pub fn lease_revision(&self, gateway: GatewayId) -> u64 {
@@ -327,22 +314,6 @@ impl Hub {
             row.revision = revision;
             self.lease_revisions.insert(row.gateway, revision);
         }
-    }
-
-    pub(super) fn apply_lease_released(&mut self, key: LeaseKey) {
-        let Some(row) = self.leases.remove(&key) else { return };
-        if row.is_taken {
-            let line = Transfer {
-                sequence: 0,
-                session: SessionId::ZERO,
-                phase: Phase::Direct,
-                debit: Account::Lease(key.0, key.1),
-                credit: Account::Customer(key.0),
-                amount: row.left(),
-            };
-            self.book.transfer(&line).expect("what was leased was booked before");
-        }
-        self.list_stale = true;
     }
 
     pub(super) fn follow_leases(

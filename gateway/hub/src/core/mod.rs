@@ -12,6 +12,7 @@ mod hello;
 mod lease;
 mod policy;
 mod publish;
+mod release;
 mod revocation;
 mod state;
 mod upload;
@@ -31,6 +32,7 @@ pub use conflict::{About, Adjustment, Case, Class, Conflicts, Order, OrderRefusa
 pub use event::{Event, RecordKey};
 pub use lease::{LeaseKey, LeaseRow};
 pub use publish::{LIST_LEAST_S, PublishedList};
+pub use release::{ReleaseRefusal, Released};
 pub use revocation::LogEntry;
 pub use state::{
     Dispute, GatewayRow, Hub, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow, TokenRow,
@@ -103,7 +105,12 @@ pub enum Input {
     /// The operator corrects the books, or closes a session.
     Order(Order),
     /// The operator has looked at a gateway that was put back: what it could have spent in former epochs is free again.
-    ReleaseLeases(GatewayId),
+    ReleaseLeases {
+        /// Which.
+        gateway: GatewayId,
+        /// It never comes back with what it knew: its present epoch is over, too.
+        gone: bool,
+    },
     /// Time passed.
     Tick,
 }
@@ -156,6 +163,10 @@ pub enum Effect {
     Ordered(u64),
     /// The operator's wish changes nothing.
     OrderRefused(OrderRefusal),
+    /// Leases were released.
+    Released(Released),
+    /// Nothing is released.
+    ReleaseRefused(ReleaseRefusal),
     /// Tell the operator.
     Alarm(Alarm),
 }
@@ -182,7 +193,9 @@ pub enum Alarm {
         computed: Option<Money>,
     },
     /// A gateway speaks for an epoch that is over: it runs on a restored copy.
-    #[error("gateway {gateway} speaks in epoch {found}, expected {expected}: a restored copy, fenced")]
+    #[error(
+        "gateway {gateway} speaks in epoch {found}, expected {expected}: a restored copy, fenced; stop it and begin that epoch there: holdfast run --epoch {expected}"
+    )]
     Fenced {
         /// Who.
         gateway: GatewayId,
@@ -205,7 +218,9 @@ pub enum Alarm {
         version_max: u8,
     },
     /// A gateway was put back from a backup: nobody knows what it had spent of its leases.
-    #[error("gateway {gateway} was put back: {amount} of its leases stay withheld until you release them")]
+    #[error(
+        "gateway {gateway} was put back: {amount} of its leases stay withheld until you release them: holdfast-hub release --gateway {gateway}"
+    )]
     Withheld {
         /// Who.
         gateway: GatewayId,
@@ -293,7 +308,7 @@ impl Hub {
             } => self.decide_hello(now, *gateway, *counter, hello),
             Input::Ask { gateway, ask } => self.decide_ask(now, settings, *gateway, ask),
             Input::Upload { gateway, upload } => self.decide_upload(now, settings, *gateway, upload),
-            Input::ReleaseLeases(gateway) => self.decide_release(*gateway),
+            Input::ReleaseLeases { gateway, gone } => self.decide_release(*gateway, *gone),
             Input::Echo { gateway, echo } => Decision {
                 events: Vec::new(),
                 effects: vec![Effect::Echo(*gateway, echo.clone())],

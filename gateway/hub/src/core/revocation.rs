@@ -2,6 +2,8 @@
 
 use proto::artifact::{Revoked, RevokedScope};
 
+use super::Hub;
+
 /// One revocation, in the order in which they came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogEntry {
@@ -11,12 +13,16 @@ pub enum LogEntry {
     Scope(RevokedScope),
 }
 
-impl LogEntry {
-    /// The token, if it is about one.
-    pub(super) const fn token(&self) -> Option<&Revoked> {
-        match self {
-            Self::Token(revoked) => Some(revoked),
-            Self::Scope(_) => None,
-        }
+impl Hub {
+    /// The revocations that a published revision is the first to name.
+    pub(super) fn revocations_first_in(&self, revision: u64) -> &[LogEntry] {
+        let Ok(at) = self
+            .revocation_ends
+            .binary_search_by_key(&revision, |(revision, _)| *revision)
+        else {
+            return &[];
+        };
+        let from = at.checked_sub(1).map_or(0, |before| self.revocation_ends[before].1);
+        &self.revocation_log[from..self.revocation_ends[at].1]
     }
 }

@@ -319,8 +319,7 @@ impl Hub {
             Event::RevocationsPublished { revision } => {
                 let from = self.revocations_published();
                 let end = self.revocation_log.len().min(from + REVOCATION_WINDOW);
-                let entries = self.revocation_log[from..end].iter();
-                self.conflicts.revoked(*revision, entries.filter_map(LogEntry::token));
+                self.conflicts.revoked(*revision, &self.revocation_log[from..end]);
                 self.revocation_ends.push((*revision, end));
             }
             Event::TariffsPublished { revision } => {

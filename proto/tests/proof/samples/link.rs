@@ -4,7 +4,7 @@ use proto::{
     codec,
     id::*,
     link::*,
-    message::StopReason,
+    message::{ClockQuality, StopReason},
     money::{Money, Units},
     tariff::Bill,
     topic::{LinkDown, LinkUp},
@@ -131,7 +131,86 @@ pub(crate) fn up() -> Vec<Sample> {
                 nonce: 0x0123_4567_89ab_cdef,
             },
         ),
+        sample(
+            place(LinkUp::Telemetry),
+            "telemetry",
+            "telemetry-typical",
+            "an evening; the control plane hangs",
+            telemetry(),
+        ),
+        sample(
+            place(LinkUp::Telemetry),
+            "telemetry",
+            "telemetry-extreme",
+            MOST,
+            most_telemetry(),
+        ),
+        sample(
+            place(LinkUp::Telemetry),
+            "telemetry",
+            "telemetry-broker",
+            "nobody counts the devices behind a broker",
+            Telemetry {
+                devices_connected: None,
+                ..telemetry()
+            },
+        ),
     ]
+}
+
+fn telemetry() -> Telemetry {
+    let online = ModeSince {
+        mode: Mode::Online,
+        since_s: 86_400,
+    };
+    Telemetry {
+        authorize: online,
+        commit: online,
+        control: ModeSince {
+            mode: Mode::Local,
+            since_s: 45,
+        },
+        exposure: Money(12_300),
+        budget_left: Money(187_700),
+        sessions_open: 17,
+        devices_connected: Some(41),
+        waiting: 3,
+        waiting_s: 1,
+        disk_scarce: false,
+        clock: ClockQuality::Synchronised,
+        list_revision: 31,
+        tariffs_revision: 4,
+        policy_revision: 12,
+        revocations_revision: 6,
+        up_s: 90_000,
+        shed: 2,
+    }
+}
+
+fn most_telemetry() -> Telemetry {
+    let most = ModeSince {
+        mode: Mode::Other,
+        since_s: u64::MAX,
+    };
+    Telemetry {
+        authorize: most,
+        commit: most,
+        control: most,
+        exposure: Money(i64::MAX),
+        budget_left: Money(i64::MIN),
+        sessions_open: u32::MAX,
+        devices_connected: Some(u32::MAX),
+        waiting: u64::MAX,
+        waiting_s: u64::MAX,
+        disk_scarce: true,
+        clock: ClockQuality::Relative,
+        list_revision: u64::MAX,
+        tariffs_revision: u64::MAX,
+        policy_revision: u64::MAX,
+        revocations_revision: u64::MAX,
+        up_s: u64::MAX,
+        shed: u64::MAX,
+    }
 }
 
 /// What a gateway hears.
@@ -282,6 +361,20 @@ pub(crate) fn down() -> Vec<Sample> {
             "artifact-extreme",
             "numbers at their ends",
             most_part,
+        ),
+        sample(
+            place(LinkDown::Counter),
+            "counter-seen",
+            "counter-typical",
+            "the gateway was put back to an earlier boot",
+            CounterSeen { last: (12 << 32) + 345 },
+        ),
+        sample(
+            place(LinkDown::Counter),
+            "counter-seen",
+            "counter-extreme",
+            MOST,
+            CounterSeen { last: u64::MAX },
         ),
         sample(
             place(LinkDown::Trouble),

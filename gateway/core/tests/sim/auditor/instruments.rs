@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_core::{
     Now,
-    event::{Granted, InstrumentAccepted, Refused},
+    event::{Granted, GuessFailed, InstrumentAccepted, Refused},
 };
 use proto::{
     id::{DeviceId, Kind, SessionId, TokenHash},
@@ -103,6 +103,9 @@ impl Auditor {
         if known.is_some() {
             return;
         }
+        if redeemed.number == 0 {
+            return self.redeemed_code(at, redeemed, marks);
+        }
         marks.hit(Mark::RedeemedAlone);
         let sold = self.instruments.sold.get(&redeemed.number);
         let sold = sold.unwrap_or_else(|| panic!("nobody sold what was redeemed: {redeemed:?}"));
@@ -118,7 +121,11 @@ impl Auditor {
         self.instruments.alone.contains_key(session)
     }
 
-    pub(super) fn accepted(&mut self, e: &InstrumentAccepted) {
+    pub(super) fn accepted(&mut self, e: &InstrumentAccepted, marks: &mut Marks) {
+        if e.number == 0 {
+            let now = self.instruments.clock.expect("an event has its time");
+            return self.accepted_code(e, &now, marks);
+        }
         self.instruments.accepted.insert(e.number);
         if e.number >= KEYPAD {
             let high = self.instruments.high.entry(e.device).or_default();
@@ -126,12 +133,18 @@ impl Auditor {
         }
     }
 
-    pub(super) fn guess_failed(&mut self, device: &DeviceId) {
-        *self.instruments.failures.entry(*device).or_default() += 1;
+    pub(super) fn guess_failed(&mut self, e: &GuessFailed) {
+        match e.account {
+            0 => *self.instruments.failures.entry(e.device).or_default() += 1,
+            account => self.code_guessed(account),
+        }
     }
 
     pub(super) fn granted_instrument(&mut self, e: &Granted, marks: &mut Marks) {
         let number = e.terms.evidence.instrument;
+        if number == 0 {
+            return self.granted_code(e, marks);
+        }
         let sold = self.instruments.sold.get(&number);
         let sold = sold.unwrap_or_else(|| panic!("granted on what nobody sold: {e:?}"));
         assert_eq!(sold.token, e.request.token, "the token is the instrument's");
@@ -169,12 +182,19 @@ impl Auditor {
 
     /// What is left of the instrument that a token stands for.
     pub(super) fn left_of(&self, token: &TokenHash) -> i64 {
+        if let Some(limit) = self.code_limit(token) {
+            return limit;
+        }
         let number = self.instruments.numbers.get(token).expect("what was sold");
         self.instruments.left(*number)
     }
 
     /// Whether what was presented does not draw, for the reason that was given.
     pub(super) fn is_no_instrument(&self, e: &Refused, marks: &mut Marks) -> bool {
+        let now = self.instruments.clock.expect("an event has its time");
+        if let Some(is_true) = self.is_no_code(e, &now, marks) {
+            return is_true;
+        }
         let device = e.request.device;
         let sold = self
             .instruments
@@ -187,7 +207,6 @@ impl Auditor {
             let counter = sold.number as u32;
             sold.number >= KEYPAD && (counter > high.saturating_add(WINDOW) || counter + WINDOW <= high)
         };
-        let now = self.instruments.clock.expect("an event has its time");
         match e.reason {
             RefusalReason::Forged => {
                 marks.hit(Mark::RefusedForged);

@@ -1,6 +1,7 @@
 //! What must be true, computed a second time: from the journal's durable events, the messages that left, and the physics.
 //! It shares no code with the core: no book, no tally, no tariff engine, no decision order.
 
+mod codes;
 mod good_user;
 mod grounds;
 mod instruments;
@@ -31,6 +32,7 @@ use self::modes::Modes;
 use crate::marks::{Mark, Marks};
 use law::Law;
 
+pub(crate) use codes::Enrolled;
 pub(crate) use instruments::Sold;
 
 /// A hold and what became of it.
@@ -130,6 +132,7 @@ pub(crate) struct Auditor {
     cut: BTreeSet<SessionId>,
     stops: BTreeMap<SessionId, Stop>,
     instruments: instruments::Instruments,
+    codes: codes::Codes,
 }
 
 impl Auditor {
@@ -182,6 +185,7 @@ impl Auditor {
             cut: BTreeSet::new(),
             stops: BTreeMap::new(),
             instruments: instruments::Instruments::default(),
+            codes: codes::Codes::default(),
         }
     }
 
@@ -198,6 +202,7 @@ impl Auditor {
     /// The gateway was told something; what the cloud said is kept.
     /// `settled`: all that the gateway decided is durable, so that the auditor has seen it.
     pub(crate) fn heard(&mut self, input: &Input, decision: &Decision, trust: &Trust, settled: bool) {
+        self.heard_code(input);
         if let Input::Answer(answer) = input
             && decision.ignored.is_none()
         {
@@ -394,9 +399,11 @@ impl Auditor {
                     self.unsecured_charged -= if unsecured { amount } else { 0 };
                 }
             }
-            Event::InstrumentAccepted(e) => self.accepted(e),
-            Event::GuessFailed(e) => self.guess_failed(&e.device),
+            Event::InstrumentAccepted(e) => self.accepted(e, marks),
+            Event::GuessFailed(e) => self.guess_failed(e),
             Event::PolicyAdopted(e) => self.policy_adopted(&e.policy, marks),
+            Event::PolicySetAside(_) => {}
+            Event::PolicyRolledBack(_) => unreachable!("nobody goes back here"),
             Event::DiskChanged(e) => {
                 marks.hit(Mark::DiskScarce);
                 self.law.is_disk_scarce = e.is_scarce;

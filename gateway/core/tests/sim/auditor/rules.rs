@@ -237,7 +237,11 @@ impl Auditor {
             }
             RefusalReason::Revoked => {
                 marks.hit(Mark::RefusedRevoked);
-                self.is_revoked(token) || self.is_device_revoked(&request.device)
+                let code = self.is_code_of_revoked(&session);
+                if code {
+                    marks.hit(Mark::RefusedCodeOfRevoked);
+                }
+                code || self.is_revoked(token) || self.is_device_revoked(&request.device)
             }
             RefusalReason::Concurrent => {
                 marks.hit(Mark::RefusedConcurrent);

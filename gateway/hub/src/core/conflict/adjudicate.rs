@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use proto::{
     book::{Account, Phase},
-    id::{AccountId, SessionId, TokenHash},
+    id::{AccountId, SessionId},
     link::LedgerRecord,
     message::ClockQuality,
     money::Money,
 };
 
 use super::{About, Act, Adjustment, AdjustmentLine, Case, Class, Correction, Facts, target::Target};
-use crate::core::{Alarm, Decision, Effect, Event, Hub, Now, RecordKey};
+use crate::core::{Alarm, Decision, Effect, Event, Hub, Now, RecordKey, lease::LeaseKey, release::lease_of};
 
 /// A clock that is off by more than this, in s, alarms.
 pub(crate) const CLOCK_SKEW_S_MAX: i64 = 300;
@@ -32,6 +32,7 @@ const SESSION_CLASSES: [Class; 5] = [
 pub(in crate::core) struct Touched {
     sessions: BTreeSet<SessionId>,
     accounts: BTreeSet<AccountId>,
+    leases: BTreeSet<LeaseKey>,
 }
 
 impl Hub {
@@ -42,10 +43,19 @@ impl Hub {
         let mut decision = Decision::default();
         let mut touched = self.touched(touched, events, &mut decision);
         for session in &touched.sessions {
-            if let Some(Account::Customer(account)) = self.conflicts.facts.get(session).map(|facts| facts.payer) {
+            let payer = self.conflicts.facts.get(session).map(|facts| facts.payer);
+            if let Some(Account::Customer(account)) = payer {
                 touched.accounts.insert(account);
             }
+            touched.leases.extend(payer.as_ref().and_then(lease_of));
             self.judge_session(now, session, &mut decision);
+        }
+        for lease in &touched.leases {
+            if let Some((entry, alarm)) = self.lease_settlement(now, *lease) {
+                touched.accounts.insert(lease.0);
+                decision.effects.push(alarm);
+                self.take_event(Event::Adjusted(entry), &mut decision);
+            }
         }
         for account in &touched.accounts {
             self.judge_account(now, *account, &mut decision);
@@ -93,27 +103,31 @@ impl Hub {
                 Event::Booted { .. } => {
                     touched.sessions.extend(self.conflicts.facts.keys());
                     touched.accounts.extend(self.accounts.keys());
+                    touched.leases.extend(self.leases_over());
                 }
                 Event::Booked { at, record, .. } => self.touched_by_record(at, record, &mut touched),
                 Event::Adjusted(adjustment) => {
                     touched.sessions.insert(adjustment.about.session);
                     touched.accounts.extend(customers(adjustment));
+                    touched
+                        .leases
+                        .extend(accounts_of(adjustment).filter_map(|account| lease_of(&account)));
                 }
                 Event::AccountSet { account, .. } => {
                     touched.accounts.insert(*account);
                 }
-                Event::Revoked { token, .. } => self.touched_by_revocation(token, &mut touched),
+                Event::RevocationsPublished { revision } => self.touched_by_revocations(*revision, &mut touched),
                 Event::TariffSet { kind, tariff } => {
                     let of_kind = self.conflicts.facts.iter().filter(|(_, facts)| facts.kind == *kind);
                     touched.sessions.extend(of_kind.map(|(session, _)| *session));
                     self.judge_disputes(&tariff.hash(), decision);
                 }
                 Event::TokenSet { .. }
+                | Event::Revoked { .. }
                 | Event::ScopeRevoked { .. }
                 | Event::KeysPublished { .. }
                 | Event::PolicyPublished { .. }
                 | Event::ListPublished { .. }
-                | Event::RevocationsPublished { .. }
                 | Event::TariffsPublished { .. }
                 | Event::GatewaySeen { .. }
                 | Event::GatewayFenced { .. }
@@ -128,8 +142,9 @@ impl Hub {
                 | Event::LeaseOnlySet { .. }
                 | Event::LeaseGiven { .. }
                 | Event::LeaseRecalled { .. } => {}
-                Event::LeaseReleased { account, .. } => {
+                Event::LeaseReleased { account, epoch } => {
                     touched.accounts.insert(*account);
+                    touched.leases.insert((*account, *epoch));
                 }
             }
         }
@@ -148,9 +163,9 @@ impl Hub {
         self.touch_beside(facts, touched);
     }
 
-    fn touched_by_revocation(&self, token: &TokenHash, touched: &mut Touched) {
-        let drawn = self.conflicts.facts.iter().filter(|(_, facts)| facts.token == *token);
-        for (session, facts) in drawn {
+    /// What is revoked has an outcome from its publication on.
+    fn touched_by_revocations(&self, revision: u64, touched: &mut Touched) {
+        for (session, facts) in self.conflicts.hit_by(self.revocations_first_in(revision)) {
             touched.sessions.insert(*session);
             touched.accounts.insert(facts.account);
         }
@@ -207,11 +222,7 @@ impl Hub {
         else {
             return;
         };
-        if let Some(Err(revoked)) = self.conflicts.revocation_of(&facts) {
-            let what = format!(
-                "gateway {} granted a token that revision {} had revoked; it knew revision {}",
-                facts.gateway, revoked.revision, facts.evidence.revocations_revision
-            );
+        if let Some(what) = self.conflicts.breach_of(&facts) {
             self.open_case(Class::Revoked, about, what, decision);
         }
         if self.conflicts.corrections.contains_key(&(Class::TwoSites, about)) {
@@ -339,9 +350,12 @@ fn lines_between(booked: Option<Correction>, wanted: Option<&Target>) -> Vec<Adj
     }
 }
 
+fn accounts_of(adjustment: &Adjustment) -> impl Iterator<Item = Account> + '_ {
+    adjustment.lines.iter().flat_map(|line| [line.debit, line.credit])
+}
+
 fn customers(adjustment: &Adjustment) -> impl Iterator<Item = AccountId> + '_ {
-    let accounts = adjustment.lines.iter().flat_map(|line| [line.debit, line.credit]);
-    accounts.filter_map(|account| match account {
+    accounts_of(adjustment).filter_map(|account| match account {
         Account::Customer(account) => Some(account),
         Account::Clearing
         | Account::Revenue(_)

@@ -1,6 +1,7 @@
 //! How conflicts lie in the store: rows of snapshots and payloads of events.
 
 use proto::{
+    artifact::{Reason, RevokedScope},
     book::{Account, Phase},
     codec::{self, CodecError},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
@@ -9,7 +10,8 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    About, Act, Adjustment, AdjustmentLine, Aside, Case, Class, Conflicts, Correction, Facts, RecordKey, RevokedFact,
+    About, Act, Adjustment, AdjustmentLine, Aside, Case, Class, Conflicts, Correction, Facts, RecordKey,
+    revoked::{RevokedFact, Since},
 };
 
 /// An account as its three numbers.
@@ -187,6 +189,13 @@ struct Revoked1 {
     fact: RevokedFact,
 }
 
+/// The reason stands with the revocation itself; here it is not used.
+#[derive(Serialize, Deserialize)]
+struct ScopeRevoked1 {
+    scope: RevokedScope,
+    since: Since,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Price1 {
     kind: Kind,
@@ -245,6 +254,7 @@ const CASE: u16 = 70;
 const BARRED: u16 = 71;
 const REVOKED_BEFORE: u16 = 72;
 const CLOCK: u16 = 73;
+const SCOPE_REVOKED: u16 = 74;
 
 /// Calls `push` with every row.
 pub(crate) fn write(conflicts: &Conflicts, mut push: impl FnMut(u16, Vec<u8>)) {
@@ -254,10 +264,14 @@ pub(crate) fn write(conflicts: &Conflicts, mut push: impl FnMut(u16, Vec<u8>)) {
         let facts = facts.clone();
         push(FACTS, codec::to_vec(&Facts1 { session, facts }));
     }
-    for (&token, facts) in &conflicts.revocations {
+    for (&token, facts) in &conflicts.revocations.tokens {
         for &fact in facts {
             push(REVOKED, codec::to_vec(&Revoked1 { token, fact }));
         }
+    }
+    for (&subject, &since) in &conflicts.revocations.scopes {
+        let scope = RevokedScope::new(subject, Reason::Other);
+        push(SCOPE_REVOKED, codec::to_vec(&ScopeRevoked1 { scope, since }));
     }
     for (&kind, prices) in &conflicts.prices {
         for &(from_s, hash) in prices {
@@ -325,7 +339,15 @@ pub(crate) fn restore(conflicts: &mut Conflicts, kind: u16, payload: &[u8]) -> R
         }
         REVOKED => {
             let row: Revoked1 = codec::decode(payload)?;
-            conflicts.revocations.entry(row.token).or_default().push(row.fact);
+            let facts = conflicts.revocations.tokens.entry(row.token).or_default();
+            facts.push(row.fact);
+        }
+        SCOPE_REVOKED => {
+            let row: ScopeRevoked1 = codec::decode(payload)?;
+            let Some(subject) = row.scope.read() else {
+                return Ok(false);
+            };
+            conflicts.revocations.scopes.insert(subject, row.since);
         }
         PRICE => {
             let row: Price1 = codec::decode(payload)?;

@@ -13,26 +13,27 @@ mod facts;
 pub(crate) mod keep;
 mod note;
 mod operator;
+pub(crate) mod revoked;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
-    artifact::Revoked,
     book::{Account, Phase, Transfer},
-    id::{AccountId, DeviceId, GatewayId, Hash, Kind, OutletId, SessionId, TokenHash},
+    id::{AccountId, DeviceId, GatewayId, Hash, Kind, OutletId, SessionId},
     link::LedgerRecord,
     message::ClockQuality,
     money::Money,
 };
-use serde::{Deserialize, Serialize};
 
 pub(crate) use adjudicate::{clock_offset_s, clock_skew};
 pub(crate) use claim::{Claimed, claimed};
 pub use facts::{Facts, Standing};
 pub use operator::{Order, OrderRefusal, REASON_BYTES_MAX, account_of};
 
-use super::RecordKey;
+use revoked::{Revocations, Since};
+
+use super::{LogEntry, RecordKey};
 
 /// What a correction or a case is about: the row of semantics, section 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -241,17 +242,6 @@ pub struct Aside {
     pub exists: bool,
 }
 
-/// A revocation, as outcomes need it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RevokedFact {
-    /// This credential revision and all before it.
-    pub(crate) credential_revision: u64,
-    /// First revision of the published revocations that names it.
-    pub(crate) revision: u64,
-    /// When, in seconds since 1970 UTC by the hub's clock; 0: not known.
-    pub(crate) at_s: u64,
-}
-
 /// What outcomes depend on, and what was decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conflicts {
@@ -260,7 +250,7 @@ pub struct Conflicts {
     /// Number of the last adjustment.
     pub(crate) number: u64,
     pub(crate) facts: BTreeMap<SessionId, Facts>,
-    pub(crate) revocations: BTreeMap<TokenHash, Vec<RevokedFact>>,
+    pub(crate) revocations: Revocations,
     /// Since when which price of a kind is in force.
     pub(crate) prices: BTreeMap<Kind, Vec<(u64, Hash)>>,
     pub(crate) corrections: BTreeMap<(Class, About), Correction>,
@@ -268,7 +258,7 @@ pub struct Conflicts {
     pub(crate) cases: BTreeMap<(Class, About), Case>,
     /// Accounts that draw nothing unsecured until then.
     pub(crate) barred: BTreeMap<AccountId, u64>,
-    /// Charges of revoked tokens in sessions that are no longer remembered.
+    /// Charges of class 1 in sessions that are no longer remembered.
     pub(crate) revoked_before: BTreeMap<AccountId, Money>,
     /// Boot, and wall clock less monotonic clock in s, of the last record with a usable clock.
     pub(crate) clocks: BTreeMap<GatewayId, (u32, i64)>,
@@ -350,14 +340,9 @@ impl Conflicts {
     }
 
     /// Revocations are published under this revision.
-    pub(crate) fn revoked<'a>(&mut self, revision: u64, entries: impl Iterator<Item = &'a Revoked>) {
-        for entry in entries {
-            self.revocations.entry(entry.token).or_default().push(RevokedFact {
-                credential_revision: entry.credential_revision,
-                revision,
-                at_s: self.wall_s,
-            });
-        }
+    pub(crate) fn revoked(&mut self, revision: u64, entries: &[LogEntry]) {
+        let at_s = self.wall_s;
+        self.revocations.publish(Since { revision, at_s }, entries);
     }
 
     pub(crate) fn see_clock(&mut self, at: &RecordKey, record: &LedgerRecord) {

@@ -2,12 +2,12 @@
 
 use proto::{
     book::{Account, Loss, Phase},
-    id::{AccountId, Kind, SessionId},
+    id::{AccountId, GatewayId, Kind, SessionId},
     money::Money,
 };
 
 use super::{About, Act, Adjustment, AdjustmentLine, Class};
-use crate::core::{Decision, Effect, Event, Hub, Now, RECORD_AMOUNT_MAX};
+use crate::core::{Decision, Effect, Event, Hub, Now, RECORD_AMOUNT_MAX, release::lease_of};
 
 /// Longest reason, in bytes: a line or two, and an entry fits a record of the store with a wide margin.
 pub const REASON_BYTES_MAX: usize = 256;
@@ -54,9 +54,11 @@ pub enum OrderRefusal {
     /// Nothing known of the session, or nothing held for it.
     #[error("session {0} holds no money")]
     NotHeld(SessionId),
-    /// What a lease pays its gateway alone may end: the lease would be spent twice.
-    #[error("session {0} is paid by a lease; release the leases of its gateway instead")]
-    Leased(SessionId),
+    /// What a lease pays its gateway alone may end, until the lease is released: it would be spent twice.
+    #[error(
+        "session {0} is paid by a lease of gateway {1}; release it first: holdfast-hub release --gateway {1}, with --gone if the gateway never comes back"
+    )]
+    Leased(SessionId, GatewayId),
     /// More than is held.
     #[error("{amount} is more than the {hold} that is held")]
     AboveHold {
@@ -160,8 +162,8 @@ impl Hub {
             Order::Close { session, amount, .. } => {
                 let facts = self.conflicts.facts.get(&session).filter(|facts| facts.is_open());
                 let facts = facts.ok_or(OrderRefusal::NotHeld(session))?;
-                if let Account::Lease(..) = facts.payer {
-                    return Err(OrderRefusal::Leased(session));
+                if lease_of(&facts.payer).is_some_and(|lease| self.leases.contains_key(&lease)) {
+                    return Err(OrderRefusal::Leased(session, facts.gateway));
                 }
                 if amount < Money::ZERO {
                     return Err(OrderRefusal::Amount(amount));

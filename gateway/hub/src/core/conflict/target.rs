@@ -7,7 +7,7 @@ use proto::{
     tariff::{Bill, Dimension, Tariff},
 };
 
-use super::{Class, Conflicts, Facts, RevokedFact, Standing};
+use super::{Class, Conflicts, Facts, Standing};
 use crate::core::Hub;
 
 /// What a correction should amount to.
@@ -31,27 +31,7 @@ const fn register_dimension(kind: Kind) -> Dimension {
 }
 
 impl Conflicts {
-    /// The revocation that hits a session, if one does: `Err` if the gateway knew it and granted all the same.
-    pub(super) fn revocation_of(&self, facts: &Facts) -> Option<Result<RevokedFact, RevokedFact>> {
-        let hits = |fact: &&RevokedFact| fact.credential_revision >= facts.evidence.credential_revision;
-        let revoked = self.revocations.get(&facts.token)?.iter().filter(hits);
-        let revoked = revoked.min_by_key(|fact| fact.revision)?;
-        if facts.evidence.revocations_revision >= revoked.revision {
-            return Some(Err(*revoked));
-        }
-        // A synchronised clock proves that the grant came first. Any other clock leaves the doubt to the operator's cost.
-        let before = facts.synchronised && facts.held_s < revoked.at_s;
-        (!before && !facts.online).then_some(Ok(*revoked))
-    }
-
-    /// What a revoked token drew on its account; `None`: it is none of class 1.
-    pub(crate) fn revoked_charge(&self, session: &SessionId, facts: &Facts) -> Option<Money> {
-        let own =
-            facts.is_captured() && facts.payer == Account::Customer(facts.account) && facts.rule != EMERGENCY_RULE;
-        (own && self.revocation_of(facts).is_some()).then(|| facts.charged.saturating_sub(self.refund(session)))
-    }
-
-    fn refund(&self, session: &SessionId) -> Money {
+    pub(super) fn refund(&self, session: &SessionId) -> Money {
         let about = super::About::session(*session);
         self.corrections
             .get(&(Class::Duplicate, about))
@@ -99,7 +79,7 @@ impl Conflicts {
 }
 
 /// Step 10 of the decision order: emergency credit and free vend.
-const EMERGENCY_RULE: u8 = 10;
+pub(super) const EMERGENCY_RULE: u8 = 10;
 
 impl Hub {
     /// What every correction of a session should amount to; those not named: nothing.
@@ -158,7 +138,7 @@ impl Hub {
         targets
     }
 
-    /// What an account that cannot pay for its revoked tokens leaves unpaid. Its other sessions are paid first, so
+    /// What an account that cannot pay for its sessions of class 1 leaves unpaid. Its other sessions are paid first, so
     /// whatever is paid in later repays arrears before this loss.
     pub(super) fn revoked_target(&self, account: AccountId) -> Target {
         let (class, credit) = (Class::Revoked, Account::Customer(account));
@@ -180,7 +160,7 @@ impl Hub {
             debit: Account::Loss(Loss::Revoked),
             credit,
             amount,
-            reason: "drawn with a revoked token that its gateway could not know, and not paid".to_owned(),
+            reason: "drawn after a revocation that its gateway could not know, and not paid".to_owned(),
         }
     }
 

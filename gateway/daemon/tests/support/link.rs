@@ -1,0 +1,239 @@
+//! A hub made of an endpoint, and an engine with a link to it.
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, missing_docs)]
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64},
+    },
+    time::Duration,
+};
+
+use gateway::{
+    artifacts::Desk,
+    clock::Clock,
+    cloud::{
+        fence::Fence,
+        link::{LINK_JOBS_MAX, Link},
+    },
+    config::LinkConfig,
+    devices::{Opener, Port, Sealer, external::Outward},
+    engine::{Engine, JOBS_MAX, Job, Position, Shell},
+    store::Store,
+};
+use mqtt_endpoint::{Access, ConnectDenied, ConnectRequest, DisconnectReason, Endpoint, Inbound, Limits, Qos};
+use proto::{
+    codec,
+    id::{GatewayId, Hash, Name, TokenKey},
+    link::{LINK_FRAME_BYTES_MAX, LedgerReceipt, Telemetry, Upload, Welcome, chain},
+    seal::{Counter, Direction, PairSecret, Window},
+    topic::{self, LinkDown, LinkUp},
+    trust::Issuer,
+};
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+
+use super::support::WALL_S;
+
+/// How long the hub waits for what must come. Only a failing test waits that long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+fn secret() -> PairSecret {
+    PairSecret([5; 32])
+}
+
+fn names() -> (Name, GatewayId) {
+    (Name::new("campus").unwrap(), Name::new("gw-1").unwrap())
+}
+
+/// Everybody may say everything; the seals say who is who.
+struct Everybody;
+
+impl Access for Everybody {
+    fn connect(&self, _: &ConnectRequest<'_>) -> Result<(), ConnectDenied> {
+        Ok(())
+    }
+
+    fn may_publish(&self, _: &str, _: &str) -> bool {
+        true
+    }
+
+    fn may_subscribe(&self, _: &str, _: &str) -> bool {
+        true
+    }
+
+    fn intercepts(&self, topic: &str) -> bool {
+        topic::parse_link_up(topic).is_some()
+    }
+}
+
+/// A hub that books nothing, commits everything and remembers what it heard in which order.
+pub struct FakeHub {
+    pub endpoint: Endpoint,
+    pub inbound: mpsc::Receiver<Inbound>,
+    counter: Counter,
+    window: Window,
+    pub upto: u64,
+    pub hash: Hash,
+}
+
+impl FakeHub {
+    pub async fn start() -> Self {
+        let (sender, inbound) = mpsc::channel(64);
+        let limits = Limits {
+            packet_bytes_max: LINK_FRAME_BYTES_MAX as u32 + 1024,
+            ..Limits::default()
+        };
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let endpoint = Endpoint::bind(anywhere, limits, Arc::new(Everybody), sender)
+            .await
+            .unwrap();
+        Self {
+            endpoint,
+            inbound,
+            counter: Counter::of_boot(1),
+            window: Window::default(),
+            upto: 0,
+            hash: Hash::ZERO,
+        }
+    }
+
+    pub fn say<T: Serialize>(&mut self, word: LinkDown, message: &T) {
+        let (site, gateway) = names();
+        let topic = topic::link_down(&site, &gateway, word);
+        let frame = secret()
+            .key(Direction::Down)
+            .seal_vec(&topic, self.counter.next(), message);
+        self.endpoint
+            .handle()
+            .publish(&topic, &frame, Qos::AtLeastOnce, false)
+            .unwrap();
+    }
+
+    /// Closes the gateway's connection.
+    pub fn disconnect(&self) {
+        let (_, gateway) = names();
+        let handle = self.endpoint.handle();
+        assert!(handle.disconnect(gateway.as_str(), DisconnectReason::Administrative));
+    }
+
+    /// The next message: which, its counter and its body.
+    pub async fn hear(&mut self) -> (LinkUp, u64, Vec<u8>, Qos) {
+        loop {
+            let event = tokio::time::timeout(PATIENCE, self.inbound.recv()).await;
+            let Inbound::Publish {
+                topic,
+                payload,
+                ack,
+                qos,
+                ..
+            } = event.unwrap().unwrap()
+            else {
+                continue;
+            };
+            let opened = secret()
+                .key(Direction::Up)
+                .open(&topic, &payload, LINK_FRAME_BYTES_MAX)
+                .unwrap();
+            self.window.check(opened.counter).unwrap();
+            self.window.last = opened.counter;
+            ack.accept();
+            let (_, _, word) = topic::parse_link_up(&topic).unwrap();
+            return (word, opened.counter, opened.body.to_vec(), qos);
+        }
+    }
+
+    /// The next report, and with which quality of service it came; whatever comes before it is answered.
+    pub async fn report(&mut self) -> (Telemetry, Qos) {
+        loop {
+            let (word, _, body, qos) = self.hear().await;
+            match word {
+                LinkUp::Hello => self.say(LinkDown::Welcome, &self.welcome()),
+                LinkUp::Records => {
+                    let upload: Upload = codec::decode(&body).unwrap();
+                    assert_eq!(upload.first, self.upto + 1, "in order, nothing twice");
+                    self.upto += upload.records.len() as u64;
+                    self.hash = upload
+                        .records
+                        .iter()
+                        .fold(self.hash, |hash, record| chain(&hash, record));
+                    let receipt = LedgerReceipt {
+                        epoch: 1,
+                        upto: self.upto,
+                        hash: self.hash,
+                        ..LedgerReceipt::default()
+                    };
+                    self.say(LinkDown::Receipt, &receipt);
+                }
+                LinkUp::Echo => self.say(LinkDown::Echo, &codec::decode::<proto::link::Echo>(&body).unwrap()),
+                LinkUp::Ask => {}
+                LinkUp::Telemetry => return (codec::decode(&body).unwrap(), qos),
+            }
+        }
+    }
+
+    pub fn welcome(&self) -> Welcome {
+        Welcome {
+            version: 1,
+            epoch: 1,
+            upto: self.upto,
+            hash: self.hash,
+            wall_s: WALL_S,
+            ..Welcome::default()
+        }
+    }
+}
+
+/// An engine on the journal of `dir`, and its link to `broker`.
+pub fn start(dir: &std::path::Path, broker: String) -> mpsc::Sender<Job> {
+    let (store, gateway) = Store::open(dir, super::support::config(), 50_000).unwrap();
+    let boot = gateway.timeline().boot + 1;
+    let (jobs, inbox) = mpsc::channel(JOBS_MAX);
+    let (link_jobs, link_inbox) = mpsc::channel(LINK_JOBS_MAX);
+    let (position, watched) = watch::channel(Position::default());
+    let up = Arc::new(AtomicBool::new(false));
+    let epoch_expected = Arc::<AtomicU32>::default();
+    let rejected = Arc::new(AtomicU64::new(0));
+    let nobody = BTreeMap::new();
+    let shell = Shell {
+        port: Port::External(Outward::default()),
+        link: Some(link_jobs),
+        link_up: up.clone(),
+        epoch_expected: epoch_expected.clone(),
+        position,
+        opener: Arc::new(Opener::new(&nobody, TokenKey([0; 32]))),
+        issuer_keys: vec![Issuer::from_seed(&[7; 32]).key()],
+        rejected: rejected.clone(),
+    };
+    let reader = store.reader();
+    let sealer = Sealer::new(&nobody, boot);
+    let engine = Engine::start(gateway, store, sealer, Clock::start(), shell, boot, 1).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(engine.run(inbox)).unwrap();
+    });
+    let (site, gateway) = names();
+    let link = Link {
+        site,
+        gateway,
+        config: LinkConfig {
+            broker,
+            secret: secret(),
+            keep_alive_s: 30,
+            batches_a_second_max: 20,
+            reconnect_s_max: 1,
+            telemetry_s: 1,
+        },
+        desk: Desk::new(jobs.clone(), rejected),
+        engine: jobs.clone(),
+        jobs: link_inbox,
+        position: watched,
+        reader,
+        up,
+        fence: Fence::new(epoch_expected),
+        receipted: tokio::time::Instant::now(),
+    };
+    tokio::spawn(link.run());
+    jobs
+}
