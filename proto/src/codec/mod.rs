@@ -1,5 +1,5 @@
 //! CBOR. The only file that names `serde_cbor`; the wire itself is defined by `schema/v1.cddl` and the frozen vectors,
-//! so that another implementation could stand here. serde_cbor writes; what reads is [`read`], for the room of a
+//! so that another implementation could stand here. serde_cbor writes; what reads is `read.rs`, for the room of a
 //! microcontroller.
 //!
 //! Structs travel packed: maps keyed by field position. Decoding accepts unknown keys (a newer writer), refuses
