@@ -30,15 +30,21 @@ const STORE_TRIES: u32 = 3;
 pub trait Machine {
     /// Switches an output.
     fn switch(&mut self, outlet: OutletId, on: bool);
-    /// One look at everything that surrounds an outlet; `register` counts from this boot. `None`: whoever counts does not
-    /// answer, and the device switches off in time.
+    /// One look at everything that surrounds an outlet, but its temperature; `register` counts from this boot. `None`:
+    /// whoever counts does not answer, and the device switches off in time.
     fn sense(&mut self, outlet: OutletId) -> Option<Sense>;
+}
+
+/// What a board has beside the machine.
+pub trait Panel {
     /// Shows something to the user.
     fn show(&mut self, outlet: OutletId, screen: &Screen);
     /// The gateway is there, or gone.
     fn linked(&mut self, is_linked: bool);
     /// The device is alive: feeds the watchdog. Called at least every second.
     fn alive(&mut self);
+    /// The hottest sensor of an outlet, in degrees Celsius; one that is broken is as hot as can be.
+    fn temperature_c(&mut self, outlet: OutletId) -> i16;
 }
 
 /// Why a device cannot go on; whoever called [`run`] restarts it.
@@ -112,19 +118,21 @@ impl<const OUTLETS: usize> Booted<OUTLETS> {
 }
 
 /// The device and what it works on.
-struct Control<'a, const OUTLETS: usize, M: Machine, F: NorFlash> {
+struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     device: &'a mut Device<OUTLETS>,
     registers: &'a mut [Register; OUTLETS],
     machine: M,
+    panel: P,
     store: Store<F>,
     wires: &'a Wires,
     is_linked: bool,
 }
 
 /// Runs the device until it cannot go on.
-pub async fn run<const OUTLETS: usize, M: Machine, F: NorFlash>(
+pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
     booted: &mut Booted<OUTLETS>,
     machine: M,
+    panel: P,
     store: Store<F>,
     desk: &Desk,
     wires: &Wires,
@@ -135,6 +143,7 @@ pub async fn run<const OUTLETS: usize, M: Machine, F: NorFlash>(
         device: &mut booted.device,
         registers: &mut booted.registers,
         machine,
+        panel,
         store,
         wires,
         is_linked: false,
@@ -152,7 +161,7 @@ fn now() -> Now {
     }
 }
 
-impl<const OUTLETS: usize, M: Machine, F: NorFlash> Control<'_, OUTLETS, M, F> {
+impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLETS, M, P, F> {
     async fn serve(&mut self, outlets: u8, kind: Kind, desk: &Desk) -> Stopped {
         let mut sense_ms = now().mono_ms;
         // What the boot wants done: outputs off, its number stored.
@@ -160,10 +169,10 @@ impl<const OUTLETS: usize, M: Machine, F: NorFlash> Control<'_, OUTLETS, M, F> {
             return Stopped::Unwritable;
         }
         loop {
-            self.machine.alive();
+            self.panel.alive();
             if self.device.is_linked() != self.is_linked {
                 self.is_linked = !self.is_linked;
-                self.machine.linked(self.is_linked);
+                self.panel.linked(self.is_linked);
             }
             if now().mono_ms >= sense_ms {
                 for outlet in 0..outlets {
@@ -211,6 +220,7 @@ impl<const OUTLETS: usize, M: Machine, F: NorFlash> Control<'_, OUTLETS, M, F> {
         };
         register.now = register.base.saturating_add(sense.register.0);
         sense.register = Units(register.now);
+        sense.temperature_c = self.panel.temperature_c(outlet);
         if register.now - register.saved >= save_every(kind) {
             register.saved = register.now;
             let reading = sense.register;
@@ -272,7 +282,7 @@ impl<const OUTLETS: usize, M: Machine, F: NorFlash> Control<'_, OUTLETS, M, F> {
                 }
                 // A full channel is a link that does not move: the device says everything again.
                 Effect::Publish { topic, frame } => drop(self.wires.up.try_send((topic, frame))),
-                Effect::Show { outlet, screen } => self.machine.show(outlet, &screen),
+                Effect::Show { outlet, screen } => self.panel.show(outlet, &screen),
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What people do at a device, whatever they do it with: a card, a code on a screen or on paper, keys, a button.
 
-use drivers::reader::Cards;
+use drivers::reader::{Cards, Uid};
 use embassy_sync::{blocking_mutex::raw::CriticalSectionRawMutex, channel::Channel};
 use embassy_time::Timer;
 use embedded_io_async::Read;
@@ -12,8 +12,6 @@ use proto::{
 
 /// Digits of a keypad credit token.
 const KEYPAD_DIGITS: usize = 12;
-/// Lengths of a card's UID (ISO 14443-3); no voucher is that short.
-const UID_BYTES: [usize; 3] = [4, 7, 10];
 /// Longest line of a scanner or keypad, in bytes: a voucher in hexadecimal digits.
 pub const LINE_BYTES_MAX: usize = 2 * INSTRUMENT_BYTES_MAX;
 
@@ -102,7 +100,8 @@ pub fn of_line(outlet: OutletId, line: &str) -> Option<Gesture> {
         let (high, low) = (digit(pair[0])?, digit(pair[1])?);
         envelope.push(high << 4 | low).ok()?;
     }
-    if UID_BYTES.contains(&envelope.len()) {
+    // No voucher is as short as a card's number.
+    if Uid::new(&envelope).is_some() {
         return Some(Gesture::Token(outlet, IdToken::new(TokenKind::Card, &envelope).ok()?));
     }
     Some(Gesture::Voucher(outlet, envelope))

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-use device::{Screen, Sense};
+use device::Sense;
 use drivers::{
     coin::Coin,
     debounce::{Contact, Edge},
@@ -25,18 +25,6 @@ const METER_IDLE_MS: u64 = 1_000;
 /// A reading older than this is none, in ms.
 const METER_SILENT_MS: u64 = 3_000;
 const UWH_PER_WH: u64 = 1_000_000;
-
-/// What a board has beside the machine.
-pub trait Panel {
-    /// Shows something to the user.
-    fn show(&mut self, screen: &Screen);
-    /// The gateway is there, or gone.
-    fn linked(&mut self, is_linked: bool);
-    /// Feeds the watchdog.
-    fn alive(&mut self);
-    /// The hottest sensor, in degrees Celsius; a sensor that is broken is as hot as can be.
-    fn temperature_c(&mut self) -> i16;
-}
 
 fn now_ms() -> u64 {
     Instant::now().as_millis()
@@ -116,7 +104,7 @@ pub async fn read_meter<U: Read + ReadReady + Write>(mut meter: Bl0942<U>, cell:
 
 /// A contactor with a sense contact, a meter, and a socket that knows whether a plug is in it.
 #[derive(Debug)]
-pub struct Charger<'a, O, I, P> {
+pub struct Charger<'a, O, I> {
     /// Closes the contactor.
     pub contactor: O,
     /// The contactor is closed.
@@ -127,11 +115,9 @@ pub struct Charger<'a, O, I, P> {
     pub leaking: Contact<I>,
     /// The meter.
     pub meter: &'a MeterCell,
-    /// The rest of the board.
-    pub panel: P,
 }
 
-impl<O: OutputPin, I: InputPin, P: Panel> Machine for Charger<'_, O, I, P> {
+impl<O: OutputPin, I: InputPin> Machine for Charger<'_, O, I> {
     fn switch(&mut self, _outlet: OutletId, on: bool) {
         drop(self.contactor.set_state(on.into()));
         self.meter.change(|metered| metered.busy = on);
@@ -146,7 +132,6 @@ impl<O: OutputPin, I: InputPin, P: Panel> Machine for Charger<'_, O, I, P> {
             register: Units(metered.energy_uwh / UWH_PER_WH),
             power_w: metered.reading.power_mw / 1_000,
             current_ma: metered.reading.current_ma,
-            temperature_c: self.panel.temperature_c(),
             relay_closed: is_on(&mut self.closed),
             plugged: is_on(&mut self.plugged),
             leaking: is_on(&mut self.leaking),
@@ -154,23 +139,11 @@ impl<O: OutputPin, I: InputPin, P: Panel> Machine for Charger<'_, O, I, P> {
             ..Sense::default()
         })
     }
-
-    fn show(&mut self, _outlet: OutletId, screen: &Screen) {
-        self.panel.show(screen);
-    }
-
-    fn linked(&mut self, is_linked: bool) {
-        self.panel.linked(is_linked);
-    }
-
-    fn alive(&mut self) {
-        self.panel.alive();
-    }
 }
 
 /// A washing machine that takes coins, or a start permit, and tells when it runs and when its door is locked.
 #[derive(Debug)]
-pub struct Washer<O: OutputPin, I, P> {
+pub struct Washer<O: OutputPin, I> {
     /// The start permit.
     pub permit: O,
     /// The coin line.
@@ -187,11 +160,9 @@ pub struct Washer<O: OutputPin, I, P> {
     pub cycles: u64,
     /// Whether the permit is given.
     pub permitted: bool,
-    /// The rest of the board.
-    pub panel: P,
 }
 
-impl<O: OutputPin, I: InputPin, P: Panel> Machine for Washer<O, I, P> {
+impl<O: OutputPin, I: InputPin> Machine for Washer<O, I> {
     fn switch(&mut self, _outlet: OutletId, on: bool) {
         drop(self.permit.set_state(on.into()));
         if on && !self.permitted && !self.running.is_on() {
@@ -212,7 +183,6 @@ impl<O: OutputPin, I: InputPin, P: Panel> Machine for Washer<O, I, P> {
         }
         Some(Sense {
             register: Units(self.cycles),
-            temperature_c: self.panel.temperature_c(),
             door_locked: is_on(&mut self.door_locked),
             running: self.running.is_on(),
             leaking: is_on(&mut self.leaking),
@@ -220,23 +190,11 @@ impl<O: OutputPin, I: InputPin, P: Panel> Machine for Washer<O, I, P> {
             ..Sense::default()
         })
     }
-
-    fn show(&mut self, _outlet: OutletId, screen: &Screen) {
-        self.panel.show(screen);
-    }
-
-    fn linked(&mut self, is_linked: bool) {
-        self.panel.linked(is_linked);
-    }
-
-    fn alive(&mut self) {
-        self.panel.alive();
-    }
 }
 
 /// A valve, a flow meter, a lock on hot water, and what looks whether the floor is wet.
 #[derive(Debug)]
-pub struct Dispenser<'a, O, I, P> {
+pub struct Dispenser<'a, O, I> {
     /// Opens the valve.
     pub valve: O,
     /// Unlocks hot water: only while water may flow.
@@ -249,11 +207,9 @@ pub struct Dispenser<'a, O, I, P> {
     pub flow: Flow,
     /// Water since this boot, in ml.
     pub volume_ml: u64,
-    /// The rest of the board.
-    pub panel: P,
 }
 
-impl<O: OutputPin, I: InputPin, P: Panel> Machine for Dispenser<'_, O, I, P> {
+impl<O: OutputPin, I: InputPin> Machine for Dispenser<'_, O, I> {
     fn switch(&mut self, _outlet: OutletId, on: bool) {
         drop(self.valve.set_state(on.into()));
         drop(self.hot_unlock.set_state(on.into()));
@@ -268,24 +224,11 @@ impl<O: OutputPin, I: InputPin, P: Panel> Machine for Dispenser<'_, O, I, P> {
         }
         Some(Sense {
             register: Units(self.volume_ml),
-            temperature_c: self.panel.temperature_c(),
             flowing: flowed.flowing,
             leaking: is_on(&mut self.leaking),
             door_locked: true,
             plugged: true,
             ..Sense::default()
         })
-    }
-
-    fn show(&mut self, _outlet: OutletId, screen: &Screen) {
-        self.panel.show(screen);
-    }
-
-    fn linked(&mut self, is_linked: bool) {
-        self.panel.linked(is_linked);
-    }
-
-    fn alive(&mut self) {
-        self.panel.alive();
     }
 }

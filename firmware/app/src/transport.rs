@@ -1,7 +1,7 @@
 //! Byte streams to the gateway.
 
 use embassy_time::{Duration, Timer, with_timeout};
-use embedded_io_async::{Read, Write};
+use embedded_io_async::{ErrorType, Read, ReadReady, Write};
 
 /// How long the module takes to close a connection whose peer it has offended, in ms.
 const CLOSE_MS: u64 = 400;
@@ -18,41 +18,70 @@ pub trait Transport: Read + Write {
     fn renew(&mut self) -> impl Future<Output = Result<(), ()>>;
 }
 
-/// A UART with a transparent serial-to-TCP module behind it. The module connects by itself, and nobody tells this side
-/// when the connection ends; so a fresh one is forced by making the broker close the old.
+/// A UART whose ring for sending holds so many bytes. Such a ring takes a write whole or, if it has no room, forgets to say
+/// when it has; so it is written to only when it is empty, and never more than it holds.
 #[derive(Debug)]
-pub struct Module<U> {
+pub struct Ring<U> {
     uart: U,
-    ring_bytes: usize,
+    bytes: usize,
 }
 
-impl<U> Module<U> {
-    /// `ring_bytes`: what fits into the UART's ring for sending. A ring takes a write whole or, if it has no room, forgets
-    /// to say when it has; so it is written to only when it is empty, and never more than it holds.
-    pub const fn new(uart: U, ring_bytes: usize) -> Self {
-        Self { uart, ring_bytes }
+impl<U> Ring<U> {
+    /// `bytes`: what fits into the ring.
+    pub const fn new(uart: U, bytes: usize) -> Self {
+        Self { uart, bytes }
     }
 }
 
-impl<U: embedded_io_async::ErrorType> embedded_io_async::ErrorType for Module<U> {
+impl<U: ErrorType> ErrorType for Ring<U> {
     type Error = U::Error;
 }
 
-impl<U: Read> Read for Module<U> {
+impl<U: Read> Read for Ring<U> {
     async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
         self.uart.read(bytes).await
     }
 }
 
-impl<U: Write> Write for Module<U> {
+impl<U: ReadReady> ReadReady for Ring<U> {
+    fn read_ready(&mut self) -> Result<bool, Self::Error> {
+        self.uart.read_ready()
+    }
+}
+
+impl<U: Write> Write for Ring<U> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
         self.uart.flush().await?;
-        let some = bytes.get(..self.ring_bytes).unwrap_or(bytes);
-        self.uart.write(some).await
+        self.uart.write(bytes.get(..self.bytes).unwrap_or(bytes)).await
     }
 
     async fn flush(&mut self) -> Result<(), Self::Error> {
         self.uart.flush().await
+    }
+}
+
+/// A UART with a transparent serial-to-TCP module behind it. The module connects by itself, and nobody tells this side
+/// when the connection ends; so a fresh one is forced by making the broker close the old.
+#[derive(Debug)]
+pub struct Module<U>(pub U);
+
+impl<U: ErrorType> ErrorType for Module<U> {
+    type Error = U::Error;
+}
+
+impl<U: Read> Read for Module<U> {
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
+        self.0.read(bytes).await
+    }
+}
+
+impl<U: Write> Write for Module<U> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+        self.0.write(bytes).await
+    }
+
+    async fn flush(&mut self) -> Result<(), Self::Error> {
+        self.0.flush().await
     }
 }
 
@@ -84,24 +113,24 @@ mod tests {
 
     /// A ring as some HALs have it: what does not fit is refused, or never taken.
     #[derive(Debug, Default)]
-    struct Ring {
+    struct Uart {
         waiting: usize,
         sent: Vec<u8>,
     }
 
     const RING_BYTES: usize = 16;
 
-    impl embedded_io_async::ErrorType for Ring {
+    impl ErrorType for Uart {
         type Error = embedded_io_async::ErrorKind;
     }
 
-    impl Read for Ring {
+    impl Read for Uart {
         async fn read(&mut self, _: &mut [u8]) -> Result<usize, Self::Error> {
             Ok(0)
         }
     }
 
-    impl Write for Ring {
+    impl Write for Uart {
         async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
             if bytes.len() > RING_BYTES {
                 return Err(embedded_io_async::ErrorKind::OutOfMemory);
@@ -120,15 +149,15 @@ mod tests {
 
     #[test]
     fn a_ring_is_never_given_more_than_it_takes() {
-        let mut module = Module::new(Ring::default(), RING_BYTES);
+        let mut ring = Ring::new(Uart::default(), RING_BYTES);
         let message: Vec<u8> = (0..=255).collect();
         for end in [1, 15, 16, 17, 40, 256] {
-            block_on(module.write_all(&message[..end])).unwrap();
+            block_on(ring.write_all(&message[..end])).unwrap();
         }
         let wanted: Vec<u8> = [1, 15, 16, 17, 40, 256]
             .iter()
             .flat_map(|end| message[..*end].to_vec())
             .collect();
-        assert_eq!(module.uart.sent, wanted);
+        assert_eq!(ring.uart.sent, wanted);
     }
 }

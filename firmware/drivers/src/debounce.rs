@@ -82,12 +82,24 @@ pub struct Contact<P> {
 }
 
 impl<P: InputPin> Contact<P> {
-    /// See [`Debounce::new`].
-    pub const fn new(pin: P, polarity: Polarity, on: bool, hold_ms: u32) -> Self {
-        Self {
+    /// A contact that is as its pin says now: a plug that was in before the power failed is in. See [`Debounce::new`].
+    ///
+    /// # Errors
+    /// What the pin says.
+    pub fn new(pin: P, polarity: Polarity, hold_ms: u32) -> Result<Self, P::Error> {
+        let mut contact = Self {
             pin,
             polarity,
-            debounce: Debounce::new(on, hold_ms),
+            debounce: Debounce::new(false, hold_ms),
+        };
+        contact.debounce = Debounce::new(contact.is_pulled()?, hold_ms);
+        Ok(contact)
+    }
+
+    fn is_pulled(&mut self) -> Result<bool, P::Error> {
+        match self.polarity {
+            Polarity::High => self.pin.is_high(),
+            Polarity::Low => self.pin.is_low(),
         }
     }
 
@@ -96,10 +108,7 @@ impl<P: InputPin> Contact<P> {
     /// # Errors
     /// What the pin says; the state stays.
     pub fn look(&mut self, now_ms: u64) -> Result<Option<Edge>, P::Error> {
-        let on = match self.polarity {
-            Polarity::High => self.pin.is_high()?,
-            Polarity::Low => self.pin.is_low()?,
-        };
+        let on = self.is_pulled()?;
         Ok(self.debounce.look(now_ms, on))
     }
 
@@ -201,13 +210,19 @@ mod tests {
         for (polarity, on_level) in [(Polarity::High, true), (Polarity::Low, false)] {
             let level = Rc::new(Cell::new(!on_level));
             let pin = level.clone();
-            let mut contact = Contact::new(Asked(move || pin.get()), polarity, false, 10);
+            let mut contact = Contact::new(Asked(move || pin.get()), polarity, 10).unwrap();
+            assert!(!contact.is_on());
             assert_eq!(contact.look(0), Ok(None));
             level.set(on_level);
             assert_eq!(contact.look(1), Ok(None));
             assert_eq!(contact.deadline_ms(), Some(11));
             assert_eq!(contact.look(11), Ok(Some(Edge::On)));
             assert!(contact.is_on());
+            // One that is on when it is first looked at is on, and that is no edge.
+            let pin = level.clone();
+            let mut contact = Contact::new(Asked(move || pin.get()), polarity, 10).unwrap();
+            assert!(contact.is_on());
+            assert_eq!(contact.look(100), Ok(None));
         }
     }
 

@@ -1,12 +1,12 @@
 //! From pins to traits.
 
 use app::{
-    control::{self, Booted, Stopped},
+    control::{self, Booted, Panel, Stopped},
     gesture::{self, Desk},
     link::{self, Wires},
-    machine::{self, Charger, Dispenser, MeterCell, Panel, Washer},
+    machine::{self, Charger, Dispenser, MeterCell, Washer},
     store::Store,
-    transport::Module,
+    transport::{Module, Ring},
 };
 use device::{Checked, Config, Screen};
 use drivers::{
@@ -50,8 +50,10 @@ const WATCHDOG_US: u32 = 8_000_000;
 const RECORDS: core::ops::Range<u32> = 0x8_0000..0x9_0000;
 /// Flash of the identity, as an address.
 const IDENTITY: *const [u8; 2048] = core::ptr::without_provenance(0x080f_f800);
-/// Ring of the link's UART, for sending.
+/// Rings for sending of the UARTs.
 const LINK_TX_BYTES: usize = 256;
+const CARDS_TX_BYTES: usize = 32;
+const METER_TX_BYTES: usize = 4;
 /// This board has one.
 const OUTLET: OutletId = 0;
 /// Contacts are looked at every 100 ms; what is shorter than this is a bounce, in ms.
@@ -99,13 +101,12 @@ impl Handler<interrupt::typelevel::EXTI0> for CountPulses {
     }
 }
 
+type Uart = Ring<BufferedUart<'static>>;
 type RecordFlash = BlockingAsync<Flash<'static, Blocking>>;
 
 /// The board, up and running; what a machine does not need it leaves alone.
 struct Board {
-    booted: &'static mut Booted<1>,
-    store: Store<RecordFlash>,
-    panel: Lights,
+    device: Device,
     output: Output<'static>,
     coin: Output<'static>,
     hot_unlock: Output<'static>,
@@ -120,6 +121,13 @@ struct Board {
     ),
 }
 
+/// What every machine's control task owns.
+struct Device {
+    booted: &'static mut Booted<1>,
+    store: Store<RecordFlash>,
+    panel: Lights,
+}
+
 /// Lamps, watchdog and thermometer.
 struct Lights {
     busy: Output<'static>,
@@ -129,7 +137,7 @@ struct Lights {
 }
 
 impl Panel for Lights {
-    fn show(&mut self, screen: &Screen) {
+    fn show(&mut self, _outlet: OutletId, screen: &Screen) {
         let busy = matches!(
             screen,
             Screen::Asking | Screen::Begin { .. } | Screen::Delivering { .. }
@@ -165,7 +173,7 @@ impl Panel for Lights {
         self.watchdog.pet();
     }
 
-    fn temperature_c(&mut self) -> i16 {
+    fn temperature_c(&mut self, _outlet: OutletId) -> i16 {
         let count = self.adc.blocking_read(&mut self.ntc, SampleTime::CYCLES47_5);
         Ntc::USUAL.celsius(count).unwrap_or(i16::MAX)
     }
@@ -176,20 +184,19 @@ pub fn charger() -> ! {
     crate::executor::run(|spawner| {
         let board = init(spawner, Kind::Charger);
         let (uart, tx_pin, rx_pin) = board.meter;
-        static TX: StaticCell<[u8; 4]> = StaticCell::new();
+        static TX: StaticCell<[u8; METER_TX_BYTES]> = StaticCell::new();
         static RX: StaticCell<[u8; 64]> = StaticCell::new();
-        let (tx, rx) = (TX.init([0; 4]), RX.init([0; 64]));
+        let (tx, rx) = (TX.init([0; METER_TX_BYTES]), RX.init([0; 64]));
         let uart = BufferedUart::new(uart, rx_pin, tx_pin, tx, rx, Irqs, serial(9_600)).expect("pins of USART3");
-        spawner.spawn(read_meter(uart).expect("once"));
+        spawner.spawn(read_meter(Ring::new(uart, METER_TX_BYTES)).expect("once"));
         let machine = Charger {
             contactor: board.output,
             closed: board.closed_or_running,
             plugged: board.plug_or_door,
             leaking: board.leaking,
             meter: &METER,
-            panel: board.panel,
         };
-        spawner.spawn(control_charger(board.booted, machine, board.store).expect("once"));
+        spawner.spawn(control_charger(board.device, machine).expect("once"));
     })
 }
 
@@ -206,9 +213,8 @@ pub fn washer() -> ! {
             leaking: board.leaking,
             cycles: 0,
             permitted: false,
-            panel: board.panel,
         };
-        spawner.spawn(control_washer(board.booted, machine, board.store).expect("once"));
+        spawner.spawn(control_washer(board.device, machine).expect("once"));
     })
 }
 
@@ -231,44 +237,43 @@ pub fn dispenser() -> ! {
             flow: Flow::new(FLOW_SENSOR, &PULSES, 0),
             pulses: &PULSES,
             volume_ml: 0,
-            panel: board.panel,
         };
-        spawner.spawn(control_dispenser(board.booted, machine, board.store).expect("once"));
+        spawner.spawn(control_dispenser(board.device, machine).expect("once"));
     })
 }
 
-type ThisCharger = Charger<'static, Output<'static>, Input<'static>, Lights>;
-type ThisWasher = Washer<Output<'static>, Input<'static>, Lights>;
-type ThisDispenser = Dispenser<'static, Output<'static>, Input<'static>, Lights>;
+type ThisCharger = Charger<'static, Output<'static>, Input<'static>>;
+type ThisWasher = Washer<Output<'static>, Input<'static>>;
+type ThisDispenser = Dispenser<'static, Output<'static>, Input<'static>>;
 
 #[embassy_executor::task]
-async fn control_charger(booted: &'static mut Booted<1>, machine: ThisCharger, store: Store<RecordFlash>) {
-    restart(control::run(booted, machine, store, &DESK, &WIRES).await);
+async fn control_charger(device: Device, machine: ThisCharger) {
+    restart(control::run(device.booted, machine, device.panel, device.store, &DESK, &WIRES).await);
 }
 
 #[embassy_executor::task]
-async fn control_washer(booted: &'static mut Booted<1>, machine: ThisWasher, store: Store<RecordFlash>) {
-    restart(control::run(booted, machine, store, &DESK, &WIRES).await);
+async fn control_washer(device: Device, machine: ThisWasher) {
+    restart(control::run(device.booted, machine, device.panel, device.store, &DESK, &WIRES).await);
 }
 
 #[embassy_executor::task]
-async fn control_dispenser(booted: &'static mut Booted<1>, machine: ThisDispenser, store: Store<RecordFlash>) {
-    restart(control::run(booted, machine, store, &DESK, &WIRES).await);
+async fn control_dispenser(device: Device, machine: ThisDispenser) {
+    restart(control::run(device.booted, machine, device.panel, device.store, &DESK, &WIRES).await);
 }
 
 #[embassy_executor::task]
-async fn run_link(id: DeviceId, secret: PairSecret, uart: BufferedUart<'static>) {
-    link::run(&id, &secret, Module::new(uart, LINK_TX_BYTES), &WIRES).await;
+async fn run_link(id: DeviceId, secret: PairSecret, uart: Uart) {
+    link::run(&id, &secret, Module(uart), &WIRES).await;
 }
 
 #[embassy_executor::task]
-async fn read_meter(uart: BufferedUart<'static>) {
+async fn read_meter(uart: Uart) {
     let meter = Meter::new(METER_PARTS, REFERENCE_MV, LEAP_PULSES_MAX);
     machine::read_meter(Bl0942::new(uart, Address::A0, meter), &METER).await;
 }
 
 #[embassy_executor::task]
-async fn read_cards(uart: BufferedUart<'static>) {
+async fn read_cards(uart: Uart) {
     gesture::read_cards(Pn532::new(uart, Delay), OUTLET, &DESK).await;
 }
 
@@ -303,13 +308,13 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     static LINK_RX: StaticCell<[u8; 1024]> = StaticCell::new();
     let (tx, rx) = (LINK_TX.init([0; LINK_TX_BYTES]), LINK_RX.init([0; 1024]));
     let uart = BufferedUart::new(p.UART4, p.PA1, p.PA0, tx, rx, Irqs, serial(115_200)).expect("pins of UART4");
-    spawner.spawn(run_link(id, secret, uart).expect("once"));
+    spawner.spawn(run_link(id, secret, Ring::new(uart, LINK_TX_BYTES)).expect("once"));
 
-    static CARDS_TX: StaticCell<[u8; 32]> = StaticCell::new();
+    static CARDS_TX: StaticCell<[u8; CARDS_TX_BYTES]> = StaticCell::new();
     static CARDS_RX: StaticCell<[u8; 64]> = StaticCell::new();
-    let (tx, rx) = (CARDS_TX.init([0; 32]), CARDS_RX.init([0; 64]));
+    let (tx, rx) = (CARDS_TX.init([0; CARDS_TX_BYTES]), CARDS_RX.init([0; 64]));
     let uart = BufferedUart::new(p.USART2, p.PA3, p.PA2, tx, rx, Irqs, serial(115_200)).expect("pins of USART2");
-    spawner.spawn(read_cards(uart).expect("once"));
+    spawner.spawn(read_cards(Ring::new(uart, CARDS_TX_BYTES)).expect("once"));
 
     static CODES_TX: StaticCell<[u8; 1]> = StaticCell::new();
     static CODES_RX: StaticCell<[u8; 64]> = StaticCell::new();
@@ -327,15 +332,14 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     }
     let mut watchdog = IndependentWatchdog::new(p.IWDG, WATCHDOG_US);
     watchdog.unleash();
+    let panel = Lights {
+        busy: Output::new(p.PB14, Level::Low, Speed::Low),
+        watchdog,
+        adc: Adc::new(p.ADC1),
+        ntc: p.PC3,
+    };
     Board {
-        booted,
-        store,
-        panel: Lights {
-            busy: Output::new(p.PB14, Level::Low, Speed::Low),
-            watchdog,
-            adc: Adc::new(p.ADC1),
-            ntc: p.PC3,
-        },
+        device: Device { booted, store, panel },
         output: Output::new(p.PA5, Level::Low, Speed::Low),
         coin: Output::new(p.PA7, Level::Low, Speed::Low),
         hot_unlock: Output::new(p.PA6, Level::Low, Speed::Low),
@@ -347,10 +351,9 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     }
 }
 
-/// A contact to ground, as it is now: a plug that was in before the power failed is in.
+/// A contact to ground.
 fn contact(pin: Input<'static>) -> Contact<Input<'static>> {
-    let on = pin.is_low();
-    Contact::new(pin, Polarity::Low, on, BOUNCE_MS)
+    Contact::new(pin, Polarity::Low, BOUNCE_MS).unwrap_or_else(|never| match never {})
 }
 
 /// Makes the device where it lives.
