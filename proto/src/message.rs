@@ -36,6 +36,19 @@ wire_enum! {
     } else Unknown
 }
 
+impl ClockQuality {
+    /// The word for people and exports.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Informative => "informative",
+            Self::Synchronised => "synchronised",
+            Self::Relative => "relative",
+        }
+    }
+}
+
 /// When something happened, on the sender's clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {

@@ -233,7 +233,7 @@ fn status(look: &Look<'_>) -> Value {
 fn told(told: &Telemetry) -> Value {
     json!({
         "up_s": told.up_s,
-        "clock": format!("{:?}", told.clock).to_lowercase(),
+        "clock": told.clock.word(),
         "authorize_since_s": told.authorize.since_s,
         "commit_since_s": told.commit.since_s,
         "control_since_s": told.control.since_s,

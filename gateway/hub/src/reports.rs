@@ -9,7 +9,6 @@ use std::{
 use proto::{
     id::GatewayId,
     link::{Mode, ModeSince, Telemetry},
-    message::ClockQuality,
     money::Money,
 };
 use serde::{Deserialize, Serialize};
@@ -133,7 +132,7 @@ impl From<&Telemetry> for Report {
             waiting: told.waiting,
             waiting_s: told.waiting_s,
             disk_scarce: told.disk_scarce,
-            clock: clock_word(told.clock).to_owned(),
+            clock: told.clock.word().to_owned(),
             list_revision: told.list_revision,
             tariffs_revision: told.tariffs_revision,
             policy_revision: told.policy_revision,
@@ -151,15 +150,6 @@ const fn word(mode: Mode) -> &'static str {
         Mode::Local => "LOCAL",
         Mode::Recovering => "RECOVERING",
         Mode::Other => "unknown",
-    }
-}
-
-const fn clock_word(quality: ClockQuality) -> &'static str {
-    match quality {
-        ClockQuality::Unknown => "unknown",
-        ClockQuality::Informative => "informative",
-        ClockQuality::Synchronised => "synchronised",
-        ClockQuality::Relative => "relative",
     }
 }
 
@@ -241,6 +231,8 @@ impl fmt::Display for Span {
 
 #[cfg(test)]
 mod tests {
+    use proto::message::ClockQuality;
+
     use super::*;
 
     fn told() -> Telemetry {
