@@ -23,7 +23,7 @@ enum Probe {
     Emulator,
 }
 
-/// The emulator and the board that it has to know: QEMU 9.0 or newer.
+/// The emulator and the board that it has to know. Tried with QEMU 10.0.2; 8.2 does not know the board.
 const EMULATOR: &str = "qemu-system-arm";
 const EMULATED_BOARD: &str = "b-l475e-iot01a";
 
@@ -164,7 +164,7 @@ fn what_to_type(missing: &[&str]) -> String {
         format!("missing: {list}\ntype:    sudo apt-get update && sudo apt-get install --no-install-recommends {list}");
     if missing.contains(&EMULATOR) {
         text.push_str(
-            "\n         (on Debian 12 qemu-system-arm comes from bookworm-backports: it has to be 9.0 or newer)",
+            "\n         (on Debian 12 qemu-system-arm comes from bookworm-backports: the release's own does not know the board)",
         );
     }
     if missing.contains(&"mosquitto") {
