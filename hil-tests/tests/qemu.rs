@@ -11,8 +11,8 @@ use hil_tests::{
     cloud_sim::{CloudSim, Mode},
     rig::{
         image::Image,
+        pins,
         qemu::{self, Board},
-        qtest::Port,
     },
     site::{BrokerKind, Plan, Site, binary},
 };
@@ -205,6 +205,8 @@ fn every_kind_in_every_weather() {
     bench.site.kill_gateway().unwrap();
     for (board, at) in bench.boards.iter_mut().zip(grants) {
         finish(board, at);
+        let washes = if board.kind() == Kind::Washer { 3 } else { 0 };
+        assert_eq!(board.world().coins(), washes, "one coin for each wash");
     }
     bench.cloud.set(Mode::Honest);
     bench.close_books();
@@ -309,23 +311,29 @@ fn a_voucher_without_a_gateway() {
 fn what_stops_a_charge() {
     let mut bench = Bench::new(9, &[Kind::Charger]);
     let cards: Vec<[u8; 7]> = (0..6).map(|i| bench.card("good", "always", i)).collect();
-    let adc = image(Kind::Charger).address_of("ADC_COUNTS").unwrap();
+    let thermistor = image(Kind::Charger).address_of("ADC_COUNTS").unwrap() + 4 * pins::THERMISTOR_CHANNEL;
     let board = &mut bench.boards[0];
-    let mut ends = |how: &str, card: &[u8; 7], stop: &mut dyn FnMut(&mut Board), clear: &mut dyn FnMut(&mut Board)| {
-        let at = begin(board, card);
-        stop(board);
-        let off = board.wait("off", PATIENCE, |board| !board.is_on().unwrap());
-        off.unwrap_or_else(|error| panic!("{how}: {error}"));
-        clear(board);
-        board.world().take_away();
-        board.wait_for_log(at, "free", PATIENCE).unwrap();
-        println!("{how}:");
-        board.log().lines().skip(at).for_each(|line| println!("    {line}"));
-    };
+    let mut ends =
+        |how: &str, told: &str, card: &[u8; 7], stop: &mut dyn FnMut(&mut Board), clear: &mut dyn FnMut(&mut Board)| {
+            let at = begin(board, card);
+            stop(board);
+            let off = board.wait("off", PATIENCE, |board| !board.is_on().unwrap());
+            off.unwrap_or_else(|error| panic!("{how}: {error}"));
+            clear(board);
+            board.world().take_away();
+            board.wait_for_log(at, "free", PATIENCE).unwrap();
+            let log: Vec<String> = board.log().lines().skip(at).map(str::to_owned).collect();
+            println!("{how}: {log:#?}");
+            assert!(
+                log.iter().any(|line| line.contains(told)),
+                "{how} is not told as {told}"
+            );
+        };
     // A card is read again and again while it rests; the second gesture comes later.
     let card = cards[0];
     ends(
         "the same card",
+        "ended, reason 1:",
         &card,
         &mut |board| {
             let at = board.logged();
@@ -344,27 +352,49 @@ fn what_stops_a_charge() {
     );
     ends(
         "the button",
+        "ended, reason 1:",
         &cards[1],
         &mut |board| board.press_stop().unwrap(),
         &mut |_| {},
     );
-    let leak = |board: &mut Board, wet: bool| board.pins().unwrap().set_pin(Port::B, 1, !wet).unwrap();
+    let leak = |board: &mut Board, wet: bool| board.pins().unwrap().set_pin(pins::LEAK, !wet).unwrap();
     ends(
         "residual current",
+        "fault 4",
         &cards[2],
         &mut |board| leak(board, true),
         &mut |board| {
-            board.pins().unwrap().set_pin(Port::B, 1, true).unwrap();
+            leak(board, false);
         },
     );
-    let heat = |board: &mut Board, count| board.pins().unwrap().write(adc + 4 * 4, count).unwrap();
-    // Channel 4 of the ADC; 300 of 4095 counts of an NTC to ground are far above 85 degrees.
-    ends("heat", &cards[3], &mut |board| heat(board, 300), &mut |board| {
-        board.pins().unwrap().write(adc + 4 * 4, 2048).unwrap();
-    });
+    let heat = |board: &mut Board, count| board.pins().unwrap().write(thermistor, count).unwrap();
+    // 300 of 4095 counts of an NTC to ground are far above 85 degrees.
+    ends(
+        "heat",
+        "fault 3",
+        &cards[3],
+        &mut |board| heat(board, 300),
+        &mut |board| {
+            board.pins().unwrap().write(thermistor, 2048).unwrap();
+        },
+    );
+    // It is off, and what the contactor's contacts say is that it is not.
+    ends(
+        "a welded contactor",
+        "fault 5",
+        &cards[5],
+        &mut |board| {
+            board.world().weld(true);
+            board.press_stop().unwrap();
+            let at = board.logged();
+            board.wait_for_log(at, "fault", PATIENCE).unwrap();
+        },
+        &mut |board| board.world().weld(false),
+    );
     let broken = |board: &mut Board, broken| board.wire().lock().unwrap().broken = broken;
     ends(
         "a silent meter",
+        "fault 10",
         &cards[4],
         &mut |board| broken(board, true),
         &mut |board| {

@@ -4,6 +4,7 @@ pub mod chips;
 pub mod image;
 pub mod line;
 pub mod module;
+pub mod pins;
 pub mod qemu;
 pub mod qtest;
 pub mod world;

@@ -25,12 +25,13 @@ pub struct Module {
 
 #[derive(Debug)]
 struct Shared {
-    gateway: Mutex<SocketAddr>,
+    gateway: SocketAddr,
     unplugged: AtomicBool,
     ended: AtomicBool,
     /// Connections that the module has made.
     connections: AtomicU64,
-    open: Mutex<Vec<(TcpStream, TcpStream)>>,
+    /// The one connection: board and gateway.
+    open: Mutex<Option<(TcpStream, TcpStream)>>,
 }
 
 impl Module {
@@ -42,11 +43,11 @@ impl Module {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            gateway: Mutex::new(gateway),
+            gateway,
             unplugged: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             connections: AtomicU64::new(0),
-            open: Mutex::new(Vec::new()),
+            open: Mutex::new(None),
         });
         let serving = shared.clone();
         thread::spawn(move || {
@@ -92,7 +93,7 @@ impl Drop for Module {
 
 impl Shared {
     fn cut(&self) {
-        for (board, gateway) in self.open.lock().expect("nothing panics under this lock").drain(..) {
+        if let Some((board, gateway)) = self.open.lock().expect("nothing panics under this lock").take() {
             // Either may be closed already.
             drop(board.shutdown(std::net::Shutdown::Both));
             drop(gateway.shutdown(std::net::Shutdown::Both));
@@ -100,11 +101,10 @@ impl Shared {
     }
 
     fn join(&self, board: TcpStream) {
-        let gateway = *self.gateway.lock().expect("nothing panics under this lock");
         if self.unplugged.load(Ordering::Relaxed) {
             return;
         }
-        let Ok(gateway) = TcpStream::connect_timeout(&gateway, Duration::from_secs(1)) else {
+        let Ok(gateway) = TcpStream::connect_timeout(&self.gateway, Duration::from_secs(1)) else {
             return;
         };
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -118,7 +118,9 @@ impl Shared {
             ))
         };
         let Ok((handles, up, down)) = pair() else { return };
-        self.open.lock().expect("nothing panics under this lock").push(handles);
+        // A line has one other end.
+        self.cut();
+        *self.open.lock().expect("nothing panics under this lock") = Some(handles);
         thread::spawn(move || pump(up.0, up.1));
         thread::spawn(move || pump(down.0, down.1));
     }

@@ -23,7 +23,8 @@ use crate::rig::{
     image::Image,
     line::{Deaf, Line, listen},
     module::Module,
-    qtest::{Port, Qtest},
+    pins,
+    qtest::Qtest,
     world::World,
 };
 
@@ -305,9 +306,10 @@ impl Board {
     /// # Errors
     /// If the board has no power.
     pub fn press_stop(&mut self) -> anyhow::Result<()> {
-        self.pins()?.set_pin(Port::C, 13, true)?;
-        self.pins()?.set_pin(Port::C, 13, false)?;
-        self.pins()?.set_pin(Port::C, 13, true)
+        for released in [true, false, true] {
+            self.pins()?.set_pin(pins::STOP, released)?;
+        }
+        Ok(())
     }
 
     /// Types or scans a line.
@@ -337,7 +339,7 @@ impl Board {
     /// If the machine is gone.
     pub fn is_on(&mut self) -> anyhow::Result<bool> {
         match &mut self.power {
-            Some(power) => power.pins.pin(Port::A, 5),
+            Some(power) => power.pins.pin(pins::OUTPUT),
             None => Ok(false),
         }
     }

@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use super::pins::Pin;
+
 /// A channel to one machine.
 #[derive(Debug)]
 pub struct Qtest {
@@ -74,7 +76,7 @@ impl Qtest {
     ///
     /// # Errors
     /// If the machine is gone.
-    pub fn set_pin(&mut self, port: Port, pin: u8, high: bool) -> anyhow::Result<()> {
+    pub fn set_pin(&mut self, (port, pin): Pin, high: bool) -> anyhow::Result<()> {
         let (port, level) = (port.name(), u8::from(high));
         self.ask(&format!("set_irq_in /machine/soc/{port} unnamed-gpio-in {pin} {level}"))?;
         Ok(())
@@ -84,7 +86,7 @@ impl Qtest {
     ///
     /// # Errors
     /// If the machine is gone.
-    pub fn pin(&mut self, port: Port, pin: u8) -> anyhow::Result<bool> {
+    pub fn pin(&mut self, (port, pin): Pin) -> anyhow::Result<bool> {
         Ok(self.read(port.output_register().into())? >> pin & 1 == 1)
     }
 

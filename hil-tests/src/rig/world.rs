@@ -7,10 +7,7 @@ use drivers::meter::sim::Load;
 use proto::id::Kind;
 
 use crate::{
-    rig::{
-        chips::Wire,
-        qtest::{Port, Qtest},
-    },
+    rig::{chips::Wire, pins, qtest::Qtest},
     twin::{Battery, drum::Drum, socket::Socket, tap::Tap},
 };
 
@@ -31,7 +28,7 @@ pub struct World {
     coins: u32,
     /// Water that is no whole pulse yet, in ul.
     begun_ul: u64,
-    /// The contactor's contacts are welded, or its coil is broken.
+    /// The contactor's contacts are welded.
     welded: bool,
     /// All that was delivered: mWh, thousandths of a cycle, ul.
     delivered_milli: u64,
@@ -110,9 +107,9 @@ impl World {
         }
     }
 
-    /// The contactor stays closed whatever its coil says.
-    pub const fn weld(&mut self) {
-        self.welded = true;
+    /// Welds the contactor's contacts, which then stay closed whatever its coil says, or breaks them apart.
+    pub const fn weld(&mut self, welded: bool) {
+        self.welded = welded;
     }
 
     pub(crate) fn power_lost(&mut self) {
@@ -130,8 +127,8 @@ impl World {
         self.coin = false;
     }
 
-    pub(crate) fn step(&mut self, pins: &mut Qtest, wire: &Mutex<Wire>) -> anyhow::Result<()> {
-        let on = pins.pin(Port::A, 5)? || self.welded;
+    pub(crate) fn step(&mut self, io: &mut Qtest, wire: &Mutex<Wire>) -> anyhow::Result<()> {
+        let on = io.pin(pins::OUTPUT)? || self.welded;
         let now = Instant::now();
         let passed = self
             .since
@@ -149,7 +146,7 @@ impl World {
                 (sense.relay_closed, sense.plugged)
             }
             Machine::Drum(drum) => {
-                let coin = pins.pin(Port::A, 7)?;
+                let coin = io.pin(pins::COINS)?;
                 if coin && !self.coin {
                     self.coins += 1;
                     drum.press_start();
@@ -166,16 +163,17 @@ impl World {
                 // One at a time: a turbine's pulses have a pace.
                 if self.begun_ul >= PULSE_UL {
                     self.begun_ul -= PULSE_UL;
-                    pins.set_pin(Port::B, 0, true)?;
-                    pins.set_pin(Port::B, 0, false)?;
+                    io.set_pin(pins::FLOW, true)?;
+                    io.set_pin(pins::FLOW, false)?;
                 }
                 (false, false)
             }
         };
-        for (i, (port, pin, active)) in [(Port::A, 15, first), (Port::B, 4, second)].into_iter().enumerate() {
+        let contacts = [(pins::CLOSED_OR_RUNNING, first), (pins::PLUG_OR_DOOR, second)];
+        for (i, (pin, active)) in contacts.into_iter().enumerate() {
             if self.set[i] != Some(active) {
                 // Contacts pull to ground.
-                pins.set_pin(port, pin, !active)?;
+                io.set_pin(pin, !active)?;
                 self.set[i] = Some(active);
             }
         }
