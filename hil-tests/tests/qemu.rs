@@ -16,7 +16,7 @@ use hil_tests::{
     },
     site::{BrokerKind, Plan, Site, binary},
 };
-use proto::{id::Kind, identity::Identity, trust::IssuerKey};
+use proto::id::Kind;
 
 /// How long anything may take: boards share the processors with everything else.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -51,17 +51,19 @@ impl Bench {
             .unwrap();
         let cloud = runtime.block_on(CloudSim::start(hub_address)).unwrap();
         let site = Site::start(plan, dir.path(), hub, cloud.address(), BrokerKind::Embedded).unwrap();
-        let issuer = IssuerKey::from_bytes(&issuer_key(&site)).unwrap();
         let of_kinds = site.plan.devices.iter().filter(|device| kinds.contains(&device.kind));
         let boards = of_kinds.map(|device| {
-            let identity = Identity {
-                site: Some("campus".parse().unwrap()),
-                currency: 156,
-                issuers: [issuer].into_iter().collect(),
-                keypad: true,
-                ..Identity::new(device.id, device.kind, 1, device.secret.clone())
-            };
-            Board::new(dir.path(), &image(device.kind), &identity, site.device_address).unwrap()
+            let page = dir.path().join(format!("{}.bin", device.id));
+            let provisioned = Command::new(binary("holdfast").unwrap())
+                .arg("--config")
+                .arg(site.dir.join("gateway/holdfast.toml"))
+                .args(["device", "provision", device.id.as_str(), "--out"])
+                .arg(&page)
+                .output()
+                .unwrap();
+            assert!(provisioned.status.success(), "{provisioned:?}");
+            let page = std::fs::read(page).unwrap();
+            Board::new(dir.path(), &image(device.kind), &page, site.device_address).unwrap()
         });
         let mut bench = Self {
             boards: boards.collect(),
@@ -124,14 +126,6 @@ impl Drop for Bench {
             println!("the gateway's log:\n{log}");
         }
     }
-}
-
-/// The issuer's public key, as the gateway's configuration pins it.
-fn issuer_key(site: &Site) -> [u8; 32] {
-    let text = std::fs::read_to_string(site.dir.join("gateway/holdfast.toml")).unwrap();
-    let (_, rest) = text.split_once("issuer_keys = [\"").unwrap();
-    let hash: proto::id::Hash = rest[..64].parse().unwrap();
-    hash.0
 }
 
 /// Presents a card, and waits until something is delivered; the number of the log line behind the grant.

@@ -15,6 +15,7 @@ mod disk;
 pub mod engine;
 pub mod look;
 pub mod mqtt;
+pub mod provision;
 pub mod record;
 pub mod run;
 pub mod store;

@@ -15,6 +15,7 @@ use gateway::{
     control::{self, Gated, Query},
     exit,
     look::command,
+    provision::{self, Trusted},
     run, store,
 };
 
@@ -85,6 +86,29 @@ enum Command {
     /// Keypad credit tokens
     #[command(subcommand)]
     Keypad(KeypadCommand),
+    /// Devices of the site
+    #[command(subcommand)]
+    Device(DeviceCommand),
+}
+
+#[derive(Subcommand)]
+enum DeviceCommand {
+    /// Write the identity of a device of the configuration, for the flasher: one page, which no image contains
+    Provision {
+        /// Which device
+        device: proto::id::DeviceId,
+        /// Where to; a file that is there already is not written over
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// With the site's key of id tokens: other tokens of a group stop a session without the gateway. A thief who
+        /// opens the device can try card numbers with it
+        #[arg(long)]
+        groups: bool,
+        /// With the secrets of one-time codes: they are taken without the gateway. A thief who opens the device can make
+        /// codes with them
+        #[arg(long)]
+        codes: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -192,6 +216,7 @@ fn main() -> ExitCode {
         | Command::Sessions { .. }
         | Command::Ledger(_)
         | Command::Keypad(_)
+        | Command::Device(_)
         | Command::List(_)
         | Command::Trust(_) => {}
     }
@@ -226,6 +251,12 @@ fn main() -> ExitCode {
         Command::Report(ReportCommand::Outage(outage)) => outage.run(Some(&config)),
         Command::Ledger(LedgerCommand::Export { json }) => export(&config, json),
         Command::Keypad(KeypadCommand::Key { device }) => keypad_key(&config, &device),
+        Command::Device(DeviceCommand::Provision {
+            device,
+            out,
+            groups,
+            codes,
+        }) => provision_device(&config, &device, &out, Trusted { groups, codes }),
         Command::List(command) => match command {
             ListCommand::Show { json } => ask(&config, &Query::Lists, json),
             ListCommand::Diff { what, json } => ask(&config, &Query::Diff { what }, json),
@@ -360,6 +391,26 @@ fn keypad_key(config: &Config, device: &proto::id::DeviceId) -> ExitCode {
         }
         None => fail(exit::USAGE, &format_args!("{device} is not a device of this site")),
     }
+}
+
+fn provision_device(config: &Config, device: &proto::id::DeviceId, out: &Path, trusted: Trusted) -> ExitCode {
+    let identity = match provision::identity(config, device, trusted) {
+        Ok(identity) => identity,
+        Err(error) => return fail(exit::CONFIG, &error),
+    };
+    if let Err(error) = provision::write(&identity, out) {
+        return fail(exit::UNAVAILABLE, &error);
+    }
+    println!(
+        "{}: {} {}, {} bytes for the identity's page; on a B-L475E-IOT01A:\n  probe-rs download --chip STM32L475VG \
+         --binary-format bin --base-address 0x080ff800 {}\nIt contains the device's secret: delete it afterwards.",
+        out.display(),
+        identity.kind.word(),
+        identity.id,
+        provision::PAGE_BYTES,
+        out.display()
+    );
+    ExitCode::SUCCESS
 }
 
 fn export(config: &Config, json: bool) -> ExitCode {

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, ensure};
 use object::{Object, ObjectSymbol};
-use proto::identity::Identity;
 
 /// Where the flash begins.
 const FLASH: u64 = 0x0800_0000;
@@ -60,13 +59,14 @@ impl Image {
         Ok(Self { flash, symbols, elf })
     }
 
-    /// The whole flash of a board that was flashed and provisioned.
+    /// The whole flash of a board that was flashed and provisioned with a page.
     ///
     /// # Errors
-    /// If the identity does not fit its page.
-    pub fn provisioned(&self, identity: &Identity) -> anyhow::Result<Vec<u8>> {
+    /// If the page is longer than the flash has room for.
+    pub fn provisioned(&self, page: &[u8]) -> anyhow::Result<Vec<u8>> {
         let mut flash = self.flash.clone();
-        identity.write(&mut flash[IDENTITY_AT..])?;
+        let place = flash.get_mut(IDENTITY_AT..IDENTITY_AT + page.len());
+        place.context("an identity of more than a page")?.copy_from_slice(page);
         Ok(flash)
     }
 

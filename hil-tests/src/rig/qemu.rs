@@ -88,14 +88,15 @@ struct Logs {
 }
 
 impl Board {
-    /// A board that was flashed and provisioned, without power; its module connects to `gateway`.
+    /// A board that was flashed and provisioned with a page, without power; its module connects to `gateway`.
     ///
     /// # Errors
-    /// If a file or socket cannot be made.
-    pub fn new(dir: &Path, image: &Image, identity: &Identity, gateway: SocketAddr) -> anyhow::Result<Self> {
+    /// If the page is no identity, or a file or socket cannot be made.
+    pub fn new(dir: &Path, image: &Image, page: &[u8], gateway: SocketAddr) -> anyhow::Result<Self> {
+        let identity = Identity::read(page)?;
         let dir = dir.join(identity.id.as_str());
         fs::create_dir_all(&dir)?;
-        fs::write(dir.join("flash.img"), image.provisioned(identity)?)?;
+        fs::write(dir.join("flash.img"), image.provisioned(page)?)?;
         let table = Table::parse(image.elf())?.context("the firmware has no log table")?;
         let (reader, card) = Reader::new();
         let (meter, wire) = MeterChip::new(SPEED);
