@@ -117,7 +117,8 @@ impl<const OUTLETS: usize> Booted<OUTLETS> {
     }
 }
 
-/// The device and what it works on.
+/// The device and what it works on. Everything but waiting for something to happen is done without a pause: the flash of
+/// a microcontroller blocks anyway, and what is held across a pause would take its place in RAM for good.
 struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     device: &'a mut Device<OUTLETS>,
     registers: &'a mut [Register; OUTLETS],
@@ -165,7 +166,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
     async fn serve(&mut self, outlets: u8, kind: Kind, desk: &Desk) -> Stopped {
         let mut sense_ms = now().mono_ms;
         // What the boot wants done: outputs off, its number stored.
-        if self.carry_out(None).await.is_err() {
+        if self.carry_out(None).is_err() {
             return Stopped::Unwritable;
         }
         loop {
@@ -176,7 +177,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             }
             if now().mono_ms >= sense_ms {
                 for outlet in 0..outlets {
-                    if self.look(outlet, kind).await.is_err() {
+                    if self.look(outlet, kind).is_err() {
                         return Stopped::Unwritable;
                     }
                 }
@@ -185,14 +186,14 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             let due_ms = self.device.next_deadline().unwrap_or(u64::MAX).min(sense_ms);
             let due = Timer::at(Instant::from_millis(due_ms));
             let done = match select3(self.wires.down.receive(), desk.receive(), due).await {
-                Either3::First(Event::Up) => self.carry_out(Some(Input::LinkUp)).await,
-                Either3::First(Event::Down) => self.carry_out(Some(Input::LinkDown)).await,
+                Either3::First(Event::Up) => self.carry_out(Some(Input::LinkUp)),
+                Either3::First(Event::Down) => self.carry_out(Some(Input::LinkDown)),
                 Either3::First(Event::Message(message)) => {
                     let (topic, frame) = (message.topic.as_str(), message.frame.as_slice());
-                    self.carry_out(Some(Input::Message { topic, frame })).await
+                    self.carry_out(Some(Input::Message { topic, frame }))
                 }
-                Either3::Second(gesture) => self.gesture(&gesture).await,
-                Either3::Third(()) => self.carry_out(Some(Input::Tick)).await,
+                Either3::Second(gesture) => self.gesture(&gesture),
+                Either3::Third(()) => self.carry_out(Some(Input::Tick)),
             };
             if done.is_err() {
                 return Stopped::Unwritable;
@@ -211,7 +212,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         }
     }
 
-    async fn look(&mut self, outlet: OutletId, kind: Kind) -> Result<(), ()> {
+    fn look(&mut self, outlet: OutletId, kind: Kind) -> Result<(), ()> {
         let Some(mut sense) = self.machine.sense(outlet) else {
             return Ok(());
         };
@@ -225,12 +226,12 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             register.saved = register.now;
             let reading = sense.register;
             // A reading that cannot be saved is saved with the next one; sessions have records of their own.
-            drop(self.store.save_register(outlet, reading).await);
+            drop(block_on(self.store.save_register(outlet, reading)));
         }
-        self.carry_out(Some(Input::Sense { outlet, sense })).await
+        self.carry_out(Some(Input::Sense { outlet, sense }))
     }
 
-    async fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {
+    fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {
         let units_wished = Units::ZERO;
         let outlet = match gesture {
             Gesture::Token(outlet, _)
@@ -240,7 +241,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         };
         let kind = self.device.config().kind;
         // What is presented is judged by how things stand now, not a second ago.
-        self.look(outlet, kind).await?;
+        self.look(outlet, kind)?;
         let input = match gesture {
             Gesture::Token(_, token) => Input::Token {
                 outlet,
@@ -260,10 +261,10 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             },
             Gesture::Button(_) => Input::Button { outlet },
         };
-        self.carry_out(Some(input)).await
+        self.carry_out(Some(input))
     }
 
-    async fn carry_out(&mut self, input: Option<Input<'_>>) -> Result<(), ()> {
+    fn carry_out(&mut self, input: Option<Input<'_>>) -> Result<(), ()> {
         let effects = match input {
             Some(input) => self.device.handle(now(), input),
             None => self.device.effects(),
@@ -273,7 +274,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
                 Effect::Switch { outlet, on } => self.machine.switch(outlet, on),
                 Effect::Store(record) => {
                     let mut tries = 1;
-                    while self.store.save(&record).await.is_err() {
+                    while block_on(self.store.save(&record)).is_err() {
                         if tries == STORE_TRIES {
                             return Err(());
                         }
