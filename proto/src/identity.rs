@@ -22,6 +22,7 @@ use crate::{
     money::Money,
     seal::PairSecret,
     trust::IssuerKey,
+    update::SIGNERS_MAX,
     wire::byte_id,
 };
 
@@ -65,6 +66,8 @@ pub struct Identity {
     pub enrolments: Vec<Enrolment, ENROLMENTS_MAX>,
     /// Whether keypad tokens are taken.
     pub keypad: bool,
+    /// Keys that may sign firmware; none: no update is taken over the link.
+    pub signers: Vec<IssuerKey, SIGNERS_MAX>,
 }
 
 /// Why a page is no identity; a device without one must not run.
@@ -88,6 +91,9 @@ pub enum IdentityError {
     /// A key of an issuer that is no point of the curve, or a weak one.
     #[error("key {0} of the issuers is no key")]
     Issuer(usize),
+    /// A key of a signer of firmware that is none.
+    #[error("key {0} of the signers of firmware is no key")]
+    Signer(usize),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +108,8 @@ struct Body {
     issuers: Vec<Bytes32, ISSUERS_MAX>,
     enrolments: Vec<EnrolmentRow, ENROLMENTS_MAX>,
     keypad: bool,
+    #[serde(default)]
+    signers: Vec<Bytes32, SIGNERS_MAX>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -126,6 +134,7 @@ impl Identity {
             issuers: Vec::new(),
             enrolments: Vec::new(),
             keypad: false,
+            signers: Vec::new(),
         }
     }
 
@@ -147,6 +156,7 @@ impl Identity {
             issuers: self.issuers.iter().map(|key| Bytes32(*key.as_bytes())).collect(),
             enrolments: self.enrolments.iter().map(EnrolmentRow::from).collect(),
             keypad: self.keypad,
+            signers: self.signers.iter().map(|key| Bytes32(*key.as_bytes())).collect(),
         };
         let end = room.checked_sub(CHECK_BYTES).ok_or(overflow)?;
         let place = page.get_mut(HEAD_BYTES..end).ok_or(overflow)?;
@@ -182,11 +192,8 @@ impl Identity {
             return Err(IdentityError::Damaged);
         }
         let body: Body = codec::decode(&page[HEAD_BYTES..end]).map_err(IdentityError::Body)?;
-        let mut issuers = Vec::new();
-        for (i, key) in body.issuers.iter().enumerate() {
-            let key = IssuerKey::from_bytes(&key.0).map_err(|_| IdentityError::Issuer(i))?;
-            issuers.push(key).map_err(|_| IdentityError::Issuer(i))?;
-        }
+        let issuers = keys(&body.issuers).map_err(IdentityError::Issuer)?;
+        let signers = keys(&body.signers).map_err(IdentityError::Signer)?;
         Ok(Self {
             id: body.id,
             kind: body.kind,
@@ -198,6 +205,7 @@ impl Identity {
             issuers,
             enrolments: body.enrolments.into_iter().map(Enrolment::from).collect(),
             keypad: body.keypad,
+            signers,
         })
     }
 }
@@ -220,6 +228,16 @@ impl From<EnrolmentRow> for Enrolment {
             limit: row.limit,
         }
     }
+}
+
+/// Keys from their bytes; the place of the first that is none.
+fn keys<const N: usize>(rows: &Vec<Bytes32, N>) -> Result<Vec<IssuerKey, N>, usize> {
+    let mut keys = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let key = IssuerKey::from_bytes(&row.0).map_err(|_| i)?;
+        keys.push(key).map_err(|_| i)?;
+    }
+    Ok(keys)
 }
 
 fn check_of(bytes: &[u8]) -> [u8; CHECK_BYTES] {
@@ -250,6 +268,7 @@ mod tests {
             issuers: (1..=ISSUERS_MAX as u8).map(key).collect(),
             enrolments: (0..ENROLMENTS_MAX as u64).map(|i| enrolment(u64::MAX - i)).collect(),
             keypad: true,
+            signers: (8..8 + SIGNERS_MAX as u8).map(key).collect(),
             ..Identity::new(
                 Name::new("charger-0123456789ab").unwrap(),
                 Kind::Dispenser,
@@ -280,6 +299,7 @@ mod tests {
             assert_eq!(read.kind, identity.kind);
             assert_eq!(read.secret, identity.secret);
             assert_eq!(read.enrolments, identity.enrolments);
+            assert_eq!(read.signers, identity.signers);
         }
     }
 

@@ -20,6 +20,7 @@ pub mod seal;
 pub mod tariff;
 pub mod topic;
 pub mod trust;
+pub mod update;
 
 #[cfg(feature = "host")]
 pub mod artifact;

@@ -1,6 +1,6 @@
 //! The task that owns the device: it alone reads the machine, switches, stores and shows.
 
-use device::{Checked, Device, Effect, Input, Now, Screen, Sense};
+use device::{Checked, Device, Effect, Input, Now, Screen, Sense, update::Told};
 use embassy_futures::{
     block_on,
     select::{Either3, select3},
@@ -11,12 +11,14 @@ use proto::{
     id::{Kind, OutletId},
     message::OutletState,
     money::Units,
+    update::Update,
 };
 
 use crate::{
     gesture::{Desk, Gesture},
     link::{Event, Wires},
     store::Store,
+    update::{Next, Scene, Updater},
 };
 
 /// How often an outlet in use is looked at, in ms: limits are enforced on readings, and water runs fast.
@@ -45,6 +47,8 @@ pub trait Panel {
     fn alive(&mut self);
     /// The hottest sensor of an outlet, in degrees Celsius; one that is broken is as hot as can be.
     fn temperature_c(&mut self, outlet: OutletId) -> i16;
+    /// The gateway was told how the firmware's update stands.
+    fn update(&mut self, _update: &Update) {}
 }
 
 /// Why a device cannot go on; whoever called [`run`] restarts it.
@@ -54,6 +58,8 @@ pub enum Stopped {
     Unreadable,
     /// A record could not be written.
     Unwritable,
+    /// Nothing is wrong: the bootloader has a new image to swap in, or one on trial to swap back.
+    Update,
 }
 
 /// A counter that begins anew at each boot, carried on over power cuts. What was counted since the last saving is lost
@@ -126,6 +132,9 @@ struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     store: Store<F>,
     wires: &'a Wires,
     is_linked: bool,
+    updater: Updater<F>,
+    /// Outlets that gave a reading of everything since boot, as bits.
+    read: u32,
 }
 
 /// Runs the device until it cannot go on.
@@ -134,6 +143,7 @@ pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
     machine: M,
     panel: P,
     store: Store<F>,
+    updater: Updater<F>,
     desk: &Desk,
     wires: &Wires,
 ) -> Stopped {
@@ -147,6 +157,8 @@ pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
         store,
         wires,
         is_linked: false,
+        updater,
+        read: 0,
     };
     let stopped = control.serve(outlets, kind, desk).await;
     for outlet in 0..outlets {
@@ -164,6 +176,9 @@ fn now() -> Now {
 impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLETS, M, P, F> {
     async fn serve(&mut self, outlets: u8, kind: Kind, desk: &Desk) -> Stopped {
         let mut sense_ms = now().mono_ms;
+        if self.updater.boot(&mut self.store, sense_ms).await.is_err() {
+            return Stopped::Unreadable;
+        }
         // What the boot wants done: outputs off, its number stored.
         if self.carry_out(None).await.is_err() {
             return Stopped::Unwritable;
@@ -173,6 +188,9 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             if self.device.is_linked() != self.is_linked {
                 self.is_linked = !self.is_linked;
                 self.panel.linked(self.is_linked);
+                if self.is_linked {
+                    self.updater.linked();
+                }
             }
             if now().mono_ms >= sense_ms {
                 for outlet in 0..outlets {
@@ -182,6 +200,11 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
                 }
                 sense_ms = now().mono_ms + self.pace();
             }
+            match self.tend_firmware().await {
+                Ok(Next::Stay) => {}
+                Ok(Next::Restart) => return Stopped::Update,
+                Err(()) => return Stopped::Unwritable,
+            }
             let due_ms = self.device.next_deadline().unwrap_or(u64::MAX).min(sense_ms);
             let due = Timer::at(Instant::from_millis(due_ms));
             let done = match select3(self.wires.down.receive(), desk.receive(), due).await {
@@ -189,6 +212,10 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
                 Either3::First(Event::Down) => self.carry_out(Some(Input::LinkDown)).await,
                 Either3::First(Event::Message(message)) => {
                     let (topic, frame) = (message.topic.as_str(), message.frame.as_slice());
+                    if Device::<OUTLETS>::is_update(topic) {
+                        self.hear_update(topic, frame).await;
+                        continue;
+                    }
                     self.carry_out(Some(Input::Message { topic, frame })).await
                 }
                 Either3::Second(gesture) => self.gesture(&gesture).await,
@@ -221,6 +248,9 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         register.now = register.base.saturating_add(sense.register.0);
         sense.register = Units(register.now);
         sense.temperature_c = self.panel.temperature_c(outlet);
+        if sense.temperature_c < i16::MAX {
+            self.read |= 1 << outlet;
+        }
         if register.now - register.saved >= save_every(kind) {
             register.saved = register.now;
             let reading = sense.register;
@@ -228,6 +258,34 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             drop(self.store.save_register(outlet, reading).await);
         }
         self.carry_out(Some(Input::Sense { outlet, sense })).await
+    }
+
+    async fn hear_update(&mut self, topic: &str, frame: &[u8]) {
+        match self.device.hear_update(topic, frame) {
+            Some(Told::Offer(offer)) => self.updater.offer(&offer),
+            Some(Told::Piece(piece)) => self.updater.piece(&piece, now().mono_ms).await,
+            None => {}
+        }
+    }
+
+    /// What is due for the firmware, and what the gateway has to know of it.
+    async fn tend_firmware(&mut self) -> Result<Next, ()> {
+        let now_ms = now().mono_ms;
+        if let Some(update) = self.updater.unsaid()
+            && let Some(up) = self.device.tell_update(update.clone())
+            && self.wires.up.try_send(up).is_ok()
+        {
+            self.updater.said(now_ms);
+            self.panel.update(&update);
+        }
+        let outlets = self.device.config().outlets;
+        let scene = Scene {
+            now_ms,
+            is_idle: self.device.is_idle(),
+            is_linked: self.device.is_linked(),
+            is_sane: self.read.count_ones() == u32::from(outlets),
+        };
+        self.updater.tend(&mut self.store, &scene).await.map_err(|_| ())
     }
 
     async fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {

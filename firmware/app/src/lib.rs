@@ -18,3 +18,4 @@ pub mod link;
 pub mod machine;
 pub mod store;
 pub mod transport;
+pub mod update;

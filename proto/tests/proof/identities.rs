@@ -7,6 +7,7 @@ use proto::{
     money::Money,
     seal::PairSecret,
     trust::Issuer,
+    update::SIGNERS_MAX,
 };
 
 use crate::vector::Vector;
@@ -21,6 +22,7 @@ fn typical() -> Identity {
         currency: 156,
         issuers: [Issuer::from_seed(&[0x15; 32]).key()].into_iter().collect(),
         keypad: true,
+        signers: [Issuer::from_seed(&[0x16; 32]).key()].into_iter().collect(),
         ..Identity::new(name("charger-07"), Kind::Charger, 2, PairSecret([0xd1; 32]))
     }
 }
@@ -39,6 +41,7 @@ fn extreme() -> Identity {
         issuers: (1..=ISSUERS_MAX as u8).map(key).collect(),
         enrolments: (0..ENROLMENTS_MAX).map(enrolment).collect(),
         keypad: true,
+        signers: (8..8 + SIGNERS_MAX as u8).map(key).collect(),
         ..Identity::new(
             name("dispenser-0123456789"),
             Kind::Dispenser,
