@@ -296,6 +296,12 @@ impl Label {
         Self(bytes)
     }
 
+    /// As it stands in the image.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; LABEL_BYTES] {
+        &self.0
+    }
+
     /// The version that was stamped into it; 0: none. It is read where it lies, as signing left it, and not as it was built.
     #[must_use]
     #[inline(never)]

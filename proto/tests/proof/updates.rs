@@ -17,9 +17,11 @@ fn issuer() -> Issuer {
     Issuer::from_seed(&[7; 32])
 }
 
+/// As the documentation says, byte by byte.
 fn label_bytes() -> Vec<u8> {
     let mut bytes = b"holdfast image 1b-l475e-iot01a".to_vec();
     bytes.resize(LABEL_BYTES, 0);
+    assert_eq!(bytes, LABEL.bytes());
     bytes
 }
 
