@@ -128,15 +128,15 @@ struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     is_linked: bool,
 }
 
-/// Runs the device until it cannot go on.
-pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
-    booted: &mut Booted<OUTLETS>,
+/// Runs the device until it cannot go on. Not `async`: such a function keeps what it is given twice, in scarce memory.
+pub fn run<'a, const OUTLETS: usize, M: Machine + 'a, P: Panel + 'a, F: NorFlash + 'a>(
+    booted: &'a mut Booted<OUTLETS>,
     machine: M,
     panel: P,
     store: Store<F>,
-    desk: &Desk,
-    wires: &Wires,
-) -> Stopped {
+    desk: &'a Desk,
+    wires: &'a Wires,
+) -> impl Future<Output = Stopped> {
     let config = booted.device.config();
     let (outlets, kind) = (config.outlets, config.kind);
     let mut control = Control {
@@ -148,11 +148,13 @@ pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
         wires,
         is_linked: false,
     };
-    let stopped = control.serve(outlets, kind, desk).await;
-    for outlet in 0..outlets {
-        control.machine.switch(outlet, false);
+    async move {
+        let stopped = control.serve(outlets, kind, desk).await;
+        for outlet in 0..outlets {
+            control.machine.switch(outlet, false);
+        }
+        stopped
     }
-    stopped
 }
 
 fn now() -> Now {
