@@ -24,6 +24,16 @@ const SILENT_S: u64 = 10;
 /// How often a silent peer is asked whether it is there, in s.
 const KEEP_ALIVE_S: u64 = 4;
 
+/// A MAC address of the local kind, from what tells this chip from all others: 40 bits of FNV-1a.
+#[must_use]
+pub fn mac_of(uid: &[u8; 12]) -> [u8; 6] {
+    const LOCAL: u8 = 0x02;
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = uid.iter().fold(0xcbf2_9ce4_8422_2325, mix);
+    let [a, b, c, d, e, ..] = (hash ^ hash >> 40).to_le_bytes();
+    [LOCAL, a, b, c, d, e]
+}
+
 /// A socket, and where it leads.
 pub struct Tcp<'a> {
     stack: Stack<'a>,

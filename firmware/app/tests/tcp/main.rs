@@ -11,7 +11,7 @@ use std::{
 
 use app::{
     link::{self, Event, Wires},
-    tcp::{BUFFER_BYTES, SOCKETS, Tcp},
+    tcp::{BUFFER_BYTES, SOCKETS, Tcp, mac_of},
     transport::Transport,
 };
 use cable::{Cable, State};
@@ -239,4 +239,23 @@ fn the_link_stands_again_after_each_end_of_a_connection() {
         };
         select(scenario, link::run(&id, &secret, tcp, &wires)).await;
     });
+}
+
+#[test]
+fn chips_that_differ_in_one_bit_have_different_addresses() {
+    let uid = *b"\x21\x00\x3a\x00\x0e\x51 483730";
+    let mut seen: Vec<[u8; 6]> = (0..96)
+        .map(|bit| {
+            let mut uid = uid;
+            uid[bit / 8] ^= 1 << (bit % 8);
+            mac_of(&uid)
+        })
+        .collect();
+    seen.push(mac_of(&uid));
+    for mac in &seen {
+        assert_eq!(mac[0] & 3, 2, "local, and of one interface: {mac:02x?}");
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 97);
 }

@@ -120,7 +120,8 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     let p = clocks();
     let core = cortex_m::Peripherals::take().expect("taken once");
     crate::systick::start(core.SYST, CORE_HZ);
-    let config = board::identity(board::flash_page(IDENTITY), kind);
+    // The module connects by itself.
+    let (config, _) = board::identity(board::flash_page(IDENTITY), kind);
     let (id, secret) = config.link();
 
     static LINK_TX: StaticCell<[u8; LINK_TX_BYTES]> = StaticCell::new();

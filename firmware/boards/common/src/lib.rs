@@ -23,6 +23,7 @@ use device::{Checked, Config};
 use embassy_stm32::usart;
 use embedded_storage_async::nor_flash::NorFlash;
 use proto::{
+    address::Address,
     id::{Kind, OutletId},
     identity::Identity,
 };
@@ -85,22 +86,23 @@ fn make(config: Checked<1>) -> &'static mut Booted<1> {
     BOOTED.init_with(|| Booted::new(config))
 }
 
-/// Who this is, of the page at an address of the flash. Without an identity, or with one of another kind, nothing is ever
-/// switched on.
+/// Who this is, of a page of the flash, and where its gateway listens. Without an identity, or with one of another kind,
+/// nothing is ever switched on.
 #[inline(never)]
 #[must_use]
-pub fn identity(page: &[u8; IDENTITY_BYTES], kind: Kind) -> Checked<1> {
+pub fn identity(page: &[u8; IDENTITY_BYTES], kind: Kind) -> (Checked<1>, Option<Address>) {
     match Identity::read(page) {
-        Ok(identity) if identity.kind == kind => match Config::provisioned(identity).check() {
-            Ok(config) => {
-                defmt::info!("{=str} boots", config.link().0.as_str());
-                config
+        Ok(mut identity) if identity.kind == kind => {
+            defmt::info!("{=str} boots", identity.id.as_str());
+            let gateway = identity.gateway.take();
+            match Config::provisioned(identity).check() {
+                Ok(config) => (config, gateway),
+                Err(error) => {
+                    defmt::error!("{}", defmt::Display2Format(&error));
+                    halt::halt()
+                }
             }
-            Err(error) => {
-                defmt::error!("{}", defmt::Display2Format(&error));
-                halt::halt()
-            }
-        },
+        }
         Ok(identity) => {
             let found = identity.kind.code();
             defmt::error!(
