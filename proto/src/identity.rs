@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    address::Address,
     codec::{self, CodecError},
     id::{DeviceId, Kind, Name, TokenKey},
     instrument::{Enrolment, TotpKey},
@@ -66,6 +67,8 @@ pub struct Identity {
     pub enrolments: Vec<Enrolment, ENROLMENTS_MAX>,
     /// Whether keypad tokens are taken.
     pub keypad: bool,
+    /// Where the gateway listens; none: at the default router, and boards behind a module of their own never look.
+    pub gateway: Option<Address>,
     /// Keys that may sign firmware; none: no update is taken over the link.
     pub signers: Vec<IssuerKey, SIGNERS_MAX>,
 }
@@ -108,6 +111,7 @@ struct Body {
     issuers: Vec<Bytes32, ISSUERS_MAX>,
     enrolments: Vec<EnrolmentRow, ENROLMENTS_MAX>,
     keypad: bool,
+    gateway: Option<Address>,
     #[serde(default)]
     signers: Vec<Bytes32, SIGNERS_MAX>,
 }
@@ -134,6 +138,7 @@ impl Identity {
             issuers: Vec::new(),
             enrolments: Vec::new(),
             keypad: false,
+            gateway: None,
             signers: Vec::new(),
         }
     }
@@ -156,6 +161,7 @@ impl Identity {
             issuers: self.issuers.iter().map(|key| Bytes32(*key.as_bytes())).collect(),
             enrolments: self.enrolments.iter().map(EnrolmentRow::from).collect(),
             keypad: self.keypad,
+            gateway: self.gateway.clone(),
             signers: self.signers.iter().map(|key| Bytes32(*key.as_bytes())).collect(),
         };
         let end = room.checked_sub(CHECK_BYTES).ok_or(overflow)?;
@@ -205,6 +211,7 @@ impl Identity {
             issuers,
             enrolments: body.enrolments.into_iter().map(Enrolment::from).collect(),
             keypad: body.keypad,
+            gateway: body.gateway,
             signers,
         })
     }
@@ -268,6 +275,7 @@ mod tests {
             issuers: (1..=ISSUERS_MAX as u8).map(key).collect(),
             enrolments: (0..ENROLMENTS_MAX as u64).map(|i| enrolment(u64::MAX - i)).collect(),
             keypad: true,
+            gateway: Some(std::format!("{}:65535", "g".repeat(63)).parse().unwrap()),
             signers: (8..8 + SIGNERS_MAX as u8).map(key).collect(),
             ..Identity::new(
                 Name::new("charger-0123456789ab").unwrap(),
@@ -299,6 +307,7 @@ mod tests {
             assert_eq!(read.kind, identity.kind);
             assert_eq!(read.secret, identity.secret);
             assert_eq!(read.enrolments, identity.enrolments);
+            assert_eq!(read.gateway, identity.gateway);
             assert_eq!(read.signers, identity.signers);
         }
     }

@@ -10,6 +10,7 @@
 #[cfg(feature = "host")]
 extern crate alloc;
 
+pub mod address;
 pub mod codec;
 pub mod id;
 pub mod identity;

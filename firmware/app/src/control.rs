@@ -132,21 +132,22 @@ struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     store: Store<F>,
     wires: &'a Wires,
     is_linked: bool,
-    updater: Updater<F>,
+    /// None: the board takes no updates.
+    updater: Option<Updater<F>>,
     /// Outlets that gave a reading of everything since boot, as bits.
     read: u32,
 }
 
-/// Runs the device until it cannot go on.
-pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
-    booted: &mut Booted<OUTLETS>,
+/// Runs the device until it cannot go on. Not `async`: such a function keeps what it is given twice, in scarce memory.
+pub fn run<'a, const OUTLETS: usize, M: Machine + 'a, P: Panel + 'a, F: NorFlash + 'a>(
+    booted: &'a mut Booted<OUTLETS>,
     machine: M,
     panel: P,
     store: Store<F>,
-    updater: Updater<F>,
-    desk: &Desk,
-    wires: &Wires,
-) -> Stopped {
+    updater: Option<Updater<F>>,
+    desk: &'a Desk,
+    wires: &'a Wires,
+) -> impl Future<Output = Stopped> {
     let config = booted.device.config();
     let (outlets, kind) = (config.outlets, config.kind);
     let mut control = Control {
@@ -160,11 +161,13 @@ pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
         updater,
         read: 0,
     };
-    let stopped = control.serve(outlets, kind, desk).await;
-    for outlet in 0..outlets {
-        control.machine.switch(outlet, false);
+    async move {
+        let stopped = control.serve(outlets, kind, desk).await;
+        for outlet in 0..outlets {
+            control.machine.switch(outlet, false);
+        }
+        stopped
     }
-    stopped
 }
 
 fn now() -> Now {
@@ -176,7 +179,9 @@ fn now() -> Now {
 impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLETS, M, P, F> {
     async fn serve(&mut self, outlets: u8, kind: Kind, desk: &Desk) -> Stopped {
         let mut sense_ms = now().mono_ms;
-        if self.updater.boot(&mut self.store, sense_ms).await.is_err() {
+        if let Some(updater) = &mut self.updater
+            && updater.boot(&mut self.store, sense_ms).await.is_err()
+        {
             return Stopped::Unreadable;
         }
         // What the boot wants done: outputs off, its number stored.
@@ -188,8 +193,8 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             if self.device.is_linked() != self.is_linked {
                 self.is_linked = !self.is_linked;
                 self.panel.linked(self.is_linked);
-                if self.is_linked {
-                    self.updater.linked();
+                if let Some(updater) = self.updater.as_mut().filter(|_| self.is_linked) {
+                    updater.linked();
                 }
             }
             if now().mono_ms >= sense_ms {
@@ -261,21 +266,25 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
     }
 
     async fn hear_update(&mut self, topic: &str, frame: &[u8]) {
-        match self.device.hear_update(topic, frame) {
-            Some(Told::Offer(offer)) => self.updater.offer(&offer),
-            Some(Told::Piece(piece)) => self.updater.piece(&piece, now().mono_ms).await,
-            None => {}
+        let told = self.device.hear_update(topic, frame);
+        match (told, &mut self.updater) {
+            (Some(Told::Offer(offer)), Some(updater)) => updater.offer(&offer),
+            (Some(Told::Piece(piece)), Some(updater)) => updater.piece(&piece, now().mono_ms).await,
+            (None, _) | (_, None) => {}
         }
     }
 
     /// What is due for the firmware, and what the gateway has to know of it.
     async fn tend_firmware(&mut self) -> Result<Next, ()> {
         let now_ms = now().mono_ms;
-        if let Some(update) = self.updater.unsaid()
+        let Some(updater) = &mut self.updater else {
+            return Ok(Next::Stay);
+        };
+        if let Some(update) = updater.unsaid()
             && let Some(up) = self.device.tell_update(update.clone())
             && self.wires.up.try_send(up).is_ok()
         {
-            self.updater.said(now_ms);
+            updater.said(now_ms);
             self.panel.update(&update);
         }
         let outlets = self.device.config().outlets;
@@ -285,7 +294,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             is_linked: self.device.is_linked(),
             is_sane: self.read.count_ones() == u32::from(outlets),
         };
-        self.updater.tend(&mut self.store, &scene).await.map_err(|_| ())
+        updater.tend(&mut self.store, &scene).await.map_err(|_| ())
     }
 
     async fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {

@@ -71,7 +71,7 @@ pub enum Job {
     /// Somebody looks.
     Query(Query, oneshot::Sender<serde_json::Value>),
     /// A device is told something about its firmware. Nothing hangs on it that would have to be durable first.
-    Firmware(DeviceId, firmware::Told),
+    Firmware(DeviceId, Box<firmware::Told>),
     /// The link has room for telemetry.
     Telemetry(oneshot::Sender<Telemetry>),
     /// Finish what has begun and stop.

@@ -125,6 +125,10 @@ enum DeviceCommand {
         /// codes with them
         #[arg(long)]
         codes: bool,
+        /// Where the device finds this gateway, for a board with a network of its own; without it: at the default router
+        /// of its network. A board behind a serial-to-TCP module does not look at it
+        #[arg(long, value_name = "HOST:PORT")]
+        gateway: Option<proto::address::Address>,
     },
 }
 
@@ -280,7 +284,8 @@ fn main() -> ExitCode {
             out,
             groups,
             codes,
-        }) => provision_device(&config, &device, &out, Trusted { groups, codes }),
+            gateway,
+        }) => provision_device(&config, &device, &out, Trusted { groups, codes }, gateway),
         Command::List(command) => match command {
             ListCommand::Show { json } => ask(&config, &Query::Lists, json),
             ListCommand::Diff { what, json } => ask(&config, &Query::Diff { what }, json),
@@ -418,23 +423,34 @@ fn keypad_key(config: &Config, device: &proto::id::DeviceId) -> ExitCode {
     }
 }
 
-fn provision_device(config: &Config, device: &proto::id::DeviceId, out: &Path, trusted: Trusted) -> ExitCode {
+fn provision_device(
+    config: &Config,
+    device: &proto::id::DeviceId,
+    out: &Path,
+    trusted: Trusted,
+    gateway: Option<proto::address::Address>,
+) -> ExitCode {
     let identity = match provision::identity(config, device, trusted) {
-        Ok(identity) => identity,
+        Ok(identity) => proto::identity::Identity { gateway, ..identity },
         Err(error) => return fail(exit::CONFIG, &error),
     };
     if let Err(error) = provision::write(&identity, out) {
         return fail(exit::UNAVAILABLE, &error);
     }
     println!(
-        "{}: {} {}, {} bytes for the identity's page; on a B-L475E-IOT01A:\n  probe-rs download --chip STM32L475VG \
-         --binary-format bin --base-address 0x080ff800 {}\nIt contains the device's secret: delete it afterwards.",
+        "{}: {} {}, {} bytes for the identity's page. By board:",
         out.display(),
         identity.kind.word(),
         identity.id,
         provision::PAGE_BYTES,
-        out.display()
     );
+    for (board, chip, address) in provision::BOARDS {
+        println!(
+            "{board}:\n  probe-rs download --chip {chip} --binary-format bin --base-address {address:#010x} {}",
+            out.display()
+        );
+    }
+    println!("It contains the device's secret: delete it afterwards.");
     ExitCode::SUCCESS
 }
 

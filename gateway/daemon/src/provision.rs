@@ -18,6 +18,12 @@ use crate::config::Config;
 /// Length of the file, in bytes: one page of the flash, erased behind the identity.
 pub const PAGE_BYTES: usize = 2048;
 
+/// Where it goes: board, chip and address.
+pub const BOARDS: [(&str, &str, u32); 2] = [
+    ("B-L475E-IOT01A", "STM32L475VG", 0x080f_f800),
+    ("NUCLEO-F429ZI", "STM32F429ZITx", 0x0811_0000),
+];
+
 /// What may go into a device that a thief can open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trusted {

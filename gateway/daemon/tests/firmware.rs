@@ -77,7 +77,7 @@ impl Site {
         match self.jobs.recv().await.unwrap() {
             Job::Firmware(to, told) => {
                 assert_eq!(to, device());
-                told
+                *told
             }
             other => panic!("{other:?}"),
         }

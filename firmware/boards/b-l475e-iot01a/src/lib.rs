@@ -26,30 +26,5 @@
 
 #[cfg(feature = "emulated")]
 mod emulated;
-mod executor;
 mod systick;
 pub mod wiring;
-
-#[cfg(all(feature = "rtt", not(feature = "emulated")))]
-use defmt_rtt as _;
-#[cfg(feature = "emulated")]
-use defmt_semihosting as _;
-
-/// A bug: started again with all outputs off. Its text would cost 40 KiB of flash: the feature `panic-text` brings it.
-/// The bench ends the emulator instead, and says why.
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    #[cfg(feature = "panic-text")]
-    defmt::error!("panic: {}", defmt::Display2Format(info));
-    #[cfg(not(feature = "panic-text"))]
-    {
-        let _ = info;
-        defmt::error!("panic");
-    }
-    #[cfg(feature = "emulated")]
-    semihosting::process::exit(101);
-    #[cfg(not(feature = "emulated"))]
-    cortex_m::peripheral::SCB::sys_reset();
-}
-
-defmt::timestamp!("{=u64:ms}", embassy_time::Instant::now().as_millis());

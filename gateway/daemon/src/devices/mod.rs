@@ -86,7 +86,6 @@ pub enum Bad {
 
 /// What a device said, by who has to know.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "what the core has to know is what passes most")]
 pub enum Heard {
     /// The core.
     Core(Said),

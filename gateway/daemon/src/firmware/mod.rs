@@ -38,6 +38,7 @@ const FILE_BYTES_MAX: u64 = proto::update::IMAGE_BYTES_MAX as u64 + 1024;
 
 /// What a device is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "pieces are what is told most")]
 pub enum Told {
     /// An image is to be had.
     Offer(Offer),
@@ -163,7 +164,8 @@ fn kept(folder: &Path, device: &DeviceId) -> Option<Order> {
 
 impl Keeper {
     async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
-        let mut offers = tokio::time::interval(OFFER_EVERY);
+        let first = tokio::time::Instant::now() + OFFER_EVERY;
+        let mut offers = tokio::time::interval_at(first, OFFER_EVERY);
         loop {
             tokio::select! {
                 asked = asked.recv() => match asked {
@@ -190,7 +192,7 @@ impl Keeper {
 
     /// Engine and devices are told; whoever does not hear it asks again.
     async fn tell(&self, device: DeviceId, told: Told) {
-        let _ = self.engine.send(Job::Firmware(device, told)).await;
+        let _ = self.engine.send(Job::Firmware(device, Box::new(told))).await;
     }
 
     async fn offer_again(&mut self) {

@@ -17,6 +17,7 @@ use super::FILE_BYTES_MAX;
 
 /// What is answered to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "pieces are what is answered most")]
 pub(super) enum Answer {
     Nothing,
     Offer(Offer),
