@@ -38,6 +38,9 @@ const HASHED_BYTES: usize = 256;
 /// network within a few.
 pub const TRIAL_MS: u64 = 600_000;
 
+/// Public keys, as they are provisioned: unpacked they are six times as large, and needed once an update.
+pub type Signers = Vec<[u8; 32], SIGNERS_MAX>;
+
 /// What runs here, and whose images are taken.
 #[derive(Clone, Debug)]
 pub struct Home {
@@ -48,7 +51,7 @@ pub struct Home {
     /// Version of the image that runs: [`proto::update::Label::version`].
     pub version: u32,
     /// Who may sign; nobody: no update is taken.
-    pub signers: Vec<IssuerKey, SIGNERS_MAX>,
+    pub signers: Signers,
     /// How long a trial may take, in ms; usually [`TRIAL_MS`].
     pub trial_ms: u64,
 }
@@ -216,12 +219,14 @@ impl<F: NorFlash> Updater<F> {
     /// Takes an offer, or finds out why not.
     pub fn offer(&mut self, offer: &Offer) {
         self.unsaid = true;
+        let keys = self.home.signers.iter().flat_map(IssuerKey::from_bytes);
+        let signers: Vec<IssuerKey, SIGNERS_MAX> = keys.collect();
         let here = Here {
             board: &self.home.board,
             kind: self.home.kind,
             above: self.home.version.max(self.noted.floor),
             room: (self.spare.capacity() - F::ERASE_SIZE) as u32,
-            signers: &self.home.signers,
+            signers: &signers,
         };
         let under_way = match &self.phase {
             Phase::Idle => None,

@@ -97,7 +97,7 @@ impl World {
             board: board(),
             kind: Kind::Charger,
             version,
-            signers: [issuer().key()].into_iter().collect(),
+            signers: [*issuer().key().as_bytes()].into_iter().collect(),
             trial_ms: TRIAL_S * 1000,
         };
         Updater::new(home, self.flash.part(SPARE), self.flash.part(STATE))
