@@ -1,6 +1,6 @@
 //! The task that owns the device: it alone reads the machine, switches, stores and shows.
 
-use device::{Checked, Device, Effect, Input, Now, Screen, Sense};
+use device::{Checked, Device, Effect, Input, Now, Screen, Sense, update::Told};
 use embassy_futures::{
     block_on,
     select::{Either3, select3},
@@ -11,12 +11,14 @@ use proto::{
     id::{Kind, OutletId},
     message::OutletState,
     money::Units,
+    update::Update,
 };
 
 use crate::{
     gesture::{Desk, Gesture},
     link::{Event, Wires},
     store::Store,
+    update::{Next, Scene, Updater},
 };
 
 /// How often an outlet in use is looked at, in ms: limits are enforced on readings, and water runs fast.
@@ -45,6 +47,8 @@ pub trait Panel {
     fn alive(&mut self);
     /// The hottest sensor of an outlet, in degrees Celsius; one that is broken is as hot as can be.
     fn temperature_c(&mut self, outlet: OutletId) -> i16;
+    /// The gateway was told how the firmware's update stands.
+    fn update(&mut self, _update: &Update) {}
 }
 
 /// Why a device cannot go on; whoever called [`run`] restarts it.
@@ -54,6 +58,8 @@ pub enum Stopped {
     Unreadable,
     /// A record could not be written.
     Unwritable,
+    /// Nothing is wrong: the bootloader has a new image to swap in, or one on trial to swap back.
+    Update,
 }
 
 /// A counter that begins anew at each boot, carried on over power cuts. What was counted since the last saving is lost
@@ -127,17 +133,22 @@ struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     store: Store<F>,
     wires: &'a Wires,
     is_linked: bool,
+    /// None: the board takes no updates.
+    updater: Option<Updater<F>>,
+    /// Outlets that gave a reading of everything since boot, as bits.
+    read: u32,
 }
 
-/// Runs the device until it cannot go on.
-pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
-    booted: &mut Booted<OUTLETS>,
+/// Runs the device until it cannot go on. Not `async`: such a function keeps what it is given twice, in scarce memory.
+pub fn run<'a, const OUTLETS: usize, M: Machine + 'a, P: Panel + 'a, F: NorFlash + 'a>(
+    booted: &'a mut Booted<OUTLETS>,
     machine: M,
     panel: P,
     store: Store<F>,
-    desk: &Desk,
-    wires: &Wires,
-) -> Stopped {
+    updater: Option<Updater<F>>,
+    desk: &'a Desk,
+    wires: &'a Wires,
+) -> impl Future<Output = Stopped> {
     let config = booted.device.config();
     let (outlets, kind) = (config.outlets, config.kind);
     let mut control = Control {
@@ -148,12 +159,16 @@ pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
         store,
         wires,
         is_linked: false,
+        updater,
+        read: 0,
     };
-    let stopped = control.serve(outlets, kind, desk).await;
-    for outlet in 0..outlets {
-        control.machine.switch(outlet, false);
+    async move {
+        let stopped = control.serve(outlets, kind, desk).await;
+        for outlet in 0..outlets {
+            control.machine.switch(outlet, false);
+        }
+        stopped
     }
-    stopped
 }
 
 fn now() -> Now {
@@ -165,6 +180,11 @@ fn now() -> Now {
 impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLETS, M, P, F> {
     async fn serve(&mut self, outlets: u8, kind: Kind, desk: &Desk) -> Stopped {
         let mut sense_ms = now().mono_ms;
+        if let Some(updater) = &mut self.updater
+            && block_on(updater.boot(&mut self.store, sense_ms)).is_err()
+        {
+            return Stopped::Unreadable;
+        }
         // What the boot wants done: outputs off, its number stored.
         if self.carry_out(None).is_err() {
             return Stopped::Unwritable;
@@ -174,6 +194,9 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             if self.device.is_linked() != self.is_linked {
                 self.is_linked = !self.is_linked;
                 self.panel.linked(self.is_linked);
+                if let Some(updater) = self.updater.as_mut().filter(|_| self.is_linked) {
+                    updater.linked();
+                }
             }
             if now().mono_ms >= sense_ms {
                 for outlet in 0..outlets {
@@ -183,6 +206,11 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
                 }
                 sense_ms = now().mono_ms + self.pace();
             }
+            match self.tend_firmware() {
+                Ok(Next::Stay) => {}
+                Ok(Next::Restart) => return Stopped::Update,
+                Err(()) => return Stopped::Unwritable,
+            }
             let due_ms = self.device.next_deadline().unwrap_or(u64::MAX).min(sense_ms);
             let due = Timer::at(Instant::from_millis(due_ms));
             let done = match select3(self.wires.down.receive(), desk.receive(), due).await {
@@ -190,6 +218,10 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
                 Either3::First(Event::Down) => self.carry_out(Some(Input::LinkDown)),
                 Either3::First(Event::Message(message)) => {
                     let (topic, frame) = (message.topic.as_str(), message.frame.as_slice());
+                    if Device::<OUTLETS>::is_update(topic) {
+                        self.hear_update(topic, frame);
+                        continue;
+                    }
                     self.carry_out(Some(Input::Message { topic, frame }))
                 }
                 Either3::Second(gesture) => self.gesture(&gesture),
@@ -222,6 +254,9 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         register.now = register.base.saturating_add(sense.register.0);
         sense.register = Units(register.now);
         sense.temperature_c = self.panel.temperature_c(outlet);
+        if sense.temperature_c < i16::MAX {
+            self.read |= 1 << outlet;
+        }
         if register.now - register.saved >= save_every(kind) {
             register.saved = register.now;
             let reading = sense.register;
@@ -229,6 +264,38 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             drop(block_on(self.store.save_register(outlet, reading)));
         }
         self.carry_out(Some(Input::Sense { outlet, sense }))
+    }
+
+    fn hear_update(&mut self, topic: &str, frame: &[u8]) {
+        let told = self.device.hear_update(topic, frame);
+        match (told, &mut self.updater) {
+            (Some(Told::Offer(offer)), Some(updater)) => updater.offer(&offer),
+            (Some(Told::Piece(piece)), Some(updater)) => block_on(updater.piece(&piece, now().mono_ms)),
+            (None, _) | (_, None) => {}
+        }
+    }
+
+    /// What is due for the firmware, and what the gateway has to know of it.
+    fn tend_firmware(&mut self) -> Result<Next, ()> {
+        let now_ms = now().mono_ms;
+        let Some(updater) = &mut self.updater else {
+            return Ok(Next::Stay);
+        };
+        if let Some(update) = updater.unsaid()
+            && let Some(up) = self.device.tell_update(update.clone())
+            && self.wires.up.try_send(up).is_ok()
+        {
+            updater.said(now_ms);
+            self.panel.update(&update);
+        }
+        let outlets = self.device.config().outlets;
+        let scene = Scene {
+            now_ms,
+            is_idle: self.device.is_idle(),
+            is_linked: self.device.is_linked(),
+            is_sane: self.read.count_ones() == u32::from(outlets),
+        };
+        block_on(updater.tend(&mut self.store, &scene)).map_err(|_| ())
     }
 
     fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {

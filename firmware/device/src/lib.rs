@@ -40,6 +40,7 @@ mod recovery;
 mod rules;
 mod stopping;
 pub mod stored;
+pub mod update;
 mod voice;
 mod washer;
 
@@ -424,6 +425,8 @@ impl<const OUTLETS: usize> Device<OUTLETS> {
                 let Some(command) = self.link.decode(body) else { return };
                 self.command(&command);
             }
+            // The shell's matter: see `hear_update`.
+            Down::Offer | Down::Piece => {}
         }
     }
 

@@ -17,6 +17,7 @@ use proto::{
     seal::{Counter, Direction, FRAME_BYTES_MAX, OVERHEAD_BYTES, PairSecret, SealKey, Window},
     tariff::{Dimension, Tariff},
     topic::{self, Down, Up},
+    update::Update,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -35,6 +36,7 @@ pub enum Said {
     Status(Status),
     Answer(CommandAnswer),
     Redeemed(Redeemed),
+    Update(Update),
 }
 
 pub struct Bench {
@@ -423,5 +425,6 @@ fn open(word: Up, body: &[u8]) -> Said {
         Up::Status => Said::Status(decode(body)),
         Up::CommandAnswer => Said::Answer(decode(body)),
         Up::Redeemed => Said::Redeemed(decode(body)),
+        Up::Update => Said::Update(decode(body)),
     }
 }
