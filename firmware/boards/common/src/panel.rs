@@ -1,4 +1,4 @@
-//! Lamp, log, watchdog and thermometer.
+//! Lamp, log, watchdog, thermometer, and an eye on the stack.
 
 use device::Screen;
 use drivers::ntc::Ntc;
@@ -11,6 +11,8 @@ use embassy_stm32::{
 };
 use proto::id::OutletId;
 
+use crate::stack;
+
 /// What a board has beside the machine.
 pub struct Panel {
     busy: Output<'static>,
@@ -18,6 +20,7 @@ pub struct Panel {
     adc: Adc<'static, ADC1>,
     ntc: AnyAdcChannel<'static, ADC1>,
     sample_time: SampleTime,
+    stack: stack::Watch,
 }
 
 impl Panel {
@@ -38,6 +41,7 @@ impl Panel {
             adc,
             ntc,
             sample_time,
+            stack: stack::Watch::new(),
         }
     }
 }
@@ -77,6 +81,7 @@ impl app::control::Panel for Panel {
 
     fn alive(&mut self) {
         self.watchdog.pet();
+        self.stack.look();
     }
 
     fn temperature_c(&mut self, _outlet: OutletId) -> i16 {
