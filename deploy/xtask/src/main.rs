@@ -6,6 +6,7 @@ mod context;
 mod images;
 mod report;
 mod setup;
+mod stacks;
 mod steps;
 
 use std::{

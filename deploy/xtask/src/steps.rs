@@ -157,7 +157,7 @@ fn fmt(context: &Context) -> Result<Verdict> {
 /// The board of the bench, as QEMU runs it.
 const EMULATED: [&str; 7] = [
     "--package",
-    "b-l475e-iot01a",
+    images::EMULATED_BOARD,
     "--no-default-features",
     "--features",
     "emulated",
@@ -183,11 +183,13 @@ fn lint(context: &Context) -> Result<Verdict> {
         .cargo_firmware()
         .args(["clippy", "--locked", "--all-targets"])
         .args(deny_warnings))?;
-    run(context
-        .cargo_firmware()
-        .args(clippy)
-        .args(["--target", THUMB_TARGET])
-        .args(deny_warnings))?;
+    for board in images::BOARDS {
+        run(context
+            .cargo_firmware()
+            .args(["clippy", "--locked", "--package", board])
+            .args(["--target", THUMB_TARGET])
+            .args(deny_warnings))?;
+    }
     run(context
         .cargo_firmware()
         .args(["clippy", "--locked"])
@@ -283,15 +285,12 @@ fn doc(context: &Context) -> Result<Verdict> {
 }
 
 fn firmware(context: &Context) -> Result<Verdict> {
-    run(context.cargo_firmware().args([
-        "build",
-        "--locked",
-        "--workspace",
-        "--release",
-        "--target",
-        THUMB_TARGET,
-    ]))?;
-    images::check_sizes(context)?;
+    for board in images::BOARDS {
+        let build = ["build", "--locked", "--release", "--package", board];
+        run(context.cargo_firmware().args(build).args(["--target", THUMB_TARGET]))?;
+        // At once: the next board's images have the same names.
+        images::check_sizes(context, board)?;
+    }
     run(context.cargo_firmware().args(["test", "--locked"]))?;
     Ok(Verdict::Passed)
 }
@@ -387,6 +386,10 @@ fn qemu(context: &Context) -> Result<Verdict> {
         .arg("--target-dir")
         .arg(&folder))?;
     run(context.cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
+    let stacks = folder.join("stacks.txt");
+    if stacks.exists() {
+        fs::remove_file(&stacks)?;
+    }
     run(context
         .cargo()
         .args([
@@ -399,7 +402,9 @@ fn qemu(context: &Context) -> Result<Verdict> {
             "--",
             "--nocapture",
         ])
-        .env("HOLDFAST_IMAGES", folder.join(THUMB_TARGET).join("release")))?;
+        .env("HOLDFAST_IMAGES", folder.join(THUMB_TARGET).join("release"))
+        .env("HOLDFAST_STACKS", &stacks))?;
+    images::check_stacks(context, &stacks)?;
     Ok(Verdict::Passed)
 }
 

@@ -1,6 +1,6 @@
 //! The task that owns the device: it alone reads the machine, switches, stores and shows.
 
-use device::{Checked, Device, Effect, Input, Now, Screen, Sense, update::Told};
+use device::{Device, Effect, Input, Now, Screen, Sense, update::Told};
 use embassy_futures::{
     block_on,
     select::{Either3, select3},
@@ -82,44 +82,35 @@ const fn save_every(kind: Kind) -> u64 {
     }
 }
 
-/// A device and its counters. It is large: the board makes it once, where it is to live.
+/// A device that knows what was stored, and its counters.
 #[derive(Debug)]
-pub struct Booted<const OUTLETS: usize> {
-    device: Device<OUTLETS>,
+pub struct Booted<'a, const OUTLETS: usize> {
+    device: &'a mut Device<OUTLETS>,
     registers: [Register; OUTLETS],
 }
 
-impl<const OUTLETS: usize> Booted<OUTLETS> {
-    /// A device that knows nothing yet.
-    #[inline(never)]
-    #[must_use]
-    pub fn new(config: Checked<OUTLETS>) -> Self {
-        Self {
-            device: Device::new(config),
-            registers: [Register::default(); OUTLETS],
-        }
-    }
-
-    /// Reads everything out of the flash and starts the device; blocks meanwhile. Outputs are off: the board has not
-    /// switched anything on, and the device begins by saying so.
+impl<'a, const OUTLETS: usize> Booted<'a, OUTLETS> {
+    /// Reads everything out of the flash into a new device and starts it; blocks meanwhile. Outputs are off: the board has
+    /// not switched anything on, and the device begins by saying so.
     ///
     /// # Errors
     /// [`Stopped::Unreadable`].
     #[inline(never)]
-    pub fn boot<F: NorFlash>(&mut self, store: &mut Store<F>) -> Result<(), Stopped> {
-        block_on(store.load(&mut self.device)).map_err(|_| Stopped::Unreadable)?;
-        for (outlet, register) in (0..self.device.config().outlets).zip(&mut self.registers) {
+    pub fn boot<F: NorFlash>(device: &'a mut Device<OUTLETS>, store: &mut Store<F>) -> Result<Self, Stopped> {
+        block_on(store.load(device)).map_err(|_| Stopped::Unreadable)?;
+        let mut registers = [Register::default(); OUTLETS];
+        for (outlet, register) in (0..device.config().outlets).zip(&mut registers) {
             let saved = block_on(store.register(outlet)).map_err(|_| Stopped::Unreadable)?;
             // A session's record may be newer.
-            let base = saved.max(self.device.register(outlet)).0;
+            let base = saved.max(device.register(outlet)).0;
             *register = Register {
                 base,
                 saved: saved.0,
                 now: base,
             };
         }
-        self.device.start(now());
-        Ok(())
+        device.start(now());
+        Ok(Self { device, registers })
     }
 }
 
@@ -127,7 +118,7 @@ impl<const OUTLETS: usize> Booted<OUTLETS> {
 /// a microcontroller blocks anyway, and what is held across a pause would take its place in RAM for good.
 struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     device: &'a mut Device<OUTLETS>,
-    registers: &'a mut [Register; OUTLETS],
+    registers: [Register; OUTLETS],
     machine: M,
     panel: P,
     store: Store<F>,
@@ -141,7 +132,7 @@ struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
 
 /// Runs the device until it cannot go on. Not `async`: such a function keeps what it is given twice, in scarce memory.
 pub fn run<'a, const OUTLETS: usize, M: Machine + 'a, P: Panel + 'a, F: NorFlash + 'a>(
-    booted: &'a mut Booted<OUTLETS>,
+    booted: Booted<'a, OUTLETS>,
     machine: M,
     panel: P,
     store: Store<F>,
@@ -152,8 +143,8 @@ pub fn run<'a, const OUTLETS: usize, M: Machine + 'a, P: Panel + 'a, F: NorFlash
     let config = booted.device.config();
     let (outlets, kind) = (config.outlets, config.kind);
     let mut control = Control {
-        device: &mut booted.device,
-        registers: &mut booted.registers,
+        device: booted.device,
+        registers: booted.registers,
         machine,
         panel,
         store,
