@@ -21,6 +21,7 @@ pub mod seal;
 pub mod tariff;
 pub mod topic;
 pub mod trust;
+pub mod update;
 
 #[cfg(feature = "host")]
 pub mod artifact;

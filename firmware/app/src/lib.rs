@@ -19,3 +19,4 @@ pub mod machine;
 pub mod store;
 pub mod tcp;
 pub mod transport;
+pub mod update;

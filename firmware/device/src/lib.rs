@@ -41,6 +41,7 @@ mod recovery;
 mod rules;
 mod stopping;
 pub mod stored;
+pub mod update;
 mod voice;
 mod washer;
 
@@ -400,6 +401,8 @@ impl<const OUTLETS: usize> Device<OUTLETS> {
                 let Some(command) = self.link.decode(body) else { return };
                 self.command(&command);
             }
+            // The shell's matter: see `hear_update`.
+            Down::Offer | Down::Piece => {}
         }
     }
 

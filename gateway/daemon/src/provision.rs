@@ -10,6 +10,7 @@ use std::{
 use proto::{
     id::{DeviceId, Kind},
     identity::{ENROLMENTS_MAX, ISSUERS_MAX, Identity},
+    update::SIGNERS_MAX,
 };
 
 use crate::config::Config;
@@ -92,6 +93,13 @@ pub fn identity(config: &Config, device: &DeviceId, trusted: Trusted) -> Result<
             what: "issuer keys",
             found: instruments.issuers.len(),
             most: ISSUERS_MAX,
+        })?;
+    }
+    for key in &config.firmware_keys {
+        identity.signers.push(*key).map_err(|_| ProvisionError::Many {
+            what: "keys that sign firmware",
+            found: config.firmware_keys.len(),
+            most: SIGNERS_MAX,
         })?;
     }
     if trusted.codes {

@@ -8,6 +8,7 @@ use proto::{
     money::Money,
     seal::PairSecret,
     trust::Issuer,
+    update::SIGNERS_MAX,
 };
 
 use crate::vector::Vector;
@@ -27,6 +28,7 @@ fn typical() -> Identity {
         issuers: [Issuer::from_seed(&[0x15; 32]).key()].into_iter().collect(),
         keypad: true,
         gateway: address("192.168.1.10:1883"),
+        signers: [Issuer::from_seed(&[0x16; 32]).key()].into_iter().collect(),
         ..Identity::new(name("charger-07"), Kind::Charger, 2, PairSecret([0xd1; 32]))
     }
 }
@@ -46,6 +48,7 @@ fn extreme() -> Identity {
         enrolments: (0..ENROLMENTS_MAX).map(enrolment).collect(),
         keypad: true,
         gateway: address(&format!("{}:65535", "g".repeat(HOST_BYTES_MAX))),
+        signers: (8..8 + SIGNERS_MAX as u8).map(key).collect(),
         ..Identity::new(
             name("dispenser-0123456789"),
             Kind::Dispenser,

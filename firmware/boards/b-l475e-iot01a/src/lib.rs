@@ -19,12 +19,16 @@
 //!
 //! | flash | what |
 //! |---|---|
-//! | 0x0800_0000, 512 KiB | program |
+//! | 0x0800_0000, 32 KiB | bootloader |
+//! | 0x0800_8000, 4 KiB | what the bootloader is to do |
+//! | 0x0801_0000, 240 KiB | program |
 //! | 0x0808_0000, 64 KiB | records, in the second bank: the program runs on while it is erased |
+//! | 0x0809_0000, 242 KiB | spare slot: the program before, or the one to come |
 //! | 0x080f_f800, 2 KiB | identity |
 #![no_std]
 
 #[cfg(feature = "emulated")]
 mod emulated;
+mod map;
 mod systick;
 pub mod wiring;

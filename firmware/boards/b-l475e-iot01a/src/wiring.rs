@@ -1,11 +1,14 @@
 //! From pins to traits.
 
+use core::ops::Range;
+
 use app::{
     link,
     transport::{Module, Ring},
+    update::Updater,
 };
 use board::{Charger, CountPulses, Device, Dispenser, Outlet, Panel, People, Washer};
-use embassy_embedded_hal::adapter::BlockingAsync;
+use embassy_embedded_hal::{adapter::BlockingAsync, flash::partition::Partition};
 use embassy_executor::Spawner;
 use embassy_stm32::{
     Peri, Peripherals,
@@ -17,18 +20,20 @@ use embassy_stm32::{
     interrupt, peripherals,
     usart::{self, BufferedUart},
 };
+use embassy_sync::{blocking_mutex::raw::NoopRawMutex, mutex::Mutex};
 use proto::{
     id::{DeviceId, Kind},
     seal::PairSecret,
+    update::Label,
 };
 use static_cell::StaticCell;
 
+use crate::map;
+
 /// Clock of core and SysTick, in Hz.
 const CORE_HZ: u32 = 80_000_000;
-/// Flash of the records, as offsets.
-const RECORDS: core::ops::Range<u32> = 0x8_0000..0x9_0000;
-/// Flash of the identity, as an address.
-const IDENTITY: usize = 0x080f_f800;
+/// As images and their manifests name it.
+const BOARD: &str = "b-l475e-iot01a";
 /// Rings for sending of the UARTs.
 const LINK_TX_BYTES: usize = 256;
 const CARDS_TX_BYTES: usize = 32;
@@ -44,7 +49,8 @@ bind_interrupts!(struct Irqs {
 });
 
 type Uart = Ring<BufferedUart<'static>>;
-type RecordFlash = BlockingAsync<Flash<'static, Blocking>>;
+type WholeFlash = BlockingAsync<Flash<'static, Blocking>>;
+type RecordFlash = Partition<'static, NoopRawMutex, WholeFlash>;
 
 /// The board, up and running.
 struct Board {
@@ -60,8 +66,9 @@ struct Board {
 
 /// Runs a charger for good.
 pub fn charger() -> ! {
+    static LABEL: Label = Label::new(BOARD, Kind::Charger);
     board::run(|spawner| {
-        let board = init(spawner, Kind::Charger);
+        let board = init(spawner, Kind::Charger, &LABEL);
         let (uart, tx_pin, rx_pin) = board.meter;
         static TX: StaticCell<[u8; METER_TX_BYTES]> = StaticCell::new();
         static RX: StaticCell<[u8; 64]> = StaticCell::new();
@@ -75,16 +82,18 @@ pub fn charger() -> ! {
 
 /// Runs a washer for good.
 pub fn washer() -> ! {
+    static LABEL: Label = Label::new(BOARD, Kind::Washer);
     board::run(|spawner| {
-        let board = init(spawner, Kind::Washer);
+        let board = init(spawner, Kind::Washer, &LABEL);
         spawner.spawn(control_washer(board.device, board.outlet.washer()).expect("once"));
     })
 }
 
 /// Runs a dispenser for good.
 pub fn dispenser() -> ! {
+    static LABEL: Label = Label::new(BOARD, Kind::Dispenser);
     board::run(|spawner| {
-        let board = init(spawner, Kind::Dispenser);
+        let board = init(spawner, Kind::Dispenser, &LABEL);
         let (pin, line) = board.pulse;
         let pulse = ExtiInput::new_blocking(pin, line, Pull::Up, exti::TriggerEdge::Falling);
         let machine = board.outlet.dispenser(pulse);
@@ -114,14 +123,14 @@ async fn run_link(id: DeviceId, secret: PairSecret, uart: Uart) {
 
 /// Sets everything up; the control task is the caller's. Not inlined: what it needs of the stack is needed only now.
 #[inline(never)]
-fn init(spawner: Spawner, kind: Kind) -> Board {
+fn init(spawner: Spawner, kind: Kind, label: &Label) -> Board {
     #[cfg(feature = "emulated")]
     crate::emulated::install();
     let p = clocks();
     let core = cortex_m::Peripherals::take().expect("taken once");
     crate::systick::start(core.SYST, CORE_HZ);
     // The module connects by itself.
-    let (config, _) = board::identity(board::flash_page(IDENTITY), kind);
+    let (config, _, signers) = board::identity(board::flash_page((map::FLASH + map::IDENTITY) as usize), kind);
     let (id, secret) = config.link();
 
     static LINK_TX: StaticCell<[u8; LINK_TX_BYTES]> = StaticCell::new();
@@ -148,12 +157,18 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     };
     people.listen(spawner);
 
-    let flash = BlockingAsync::new(Flash::new_blocking(p.FLASH));
-    let device = Device::boot(config, flash, RECORDS, || {
+    static FLASH: StaticCell<Mutex<NoopRawMutex, WholeFlash>> = StaticCell::new();
+    let flash = FLASH.init(Mutex::new(BlockingAsync::new(Flash::new_blocking(p.FLASH))));
+    let part = |range: Range<u32>| Partition::new(flash, range.start, range.end - range.start);
+    let home = board::home(BOARD, kind, label, signers);
+    let updater = Updater::new(home, part(map::SPARE), part(map::STATE));
+    let records = 0..map::RECORDS.end - map::RECORDS.start;
+    let device = Device::boot(config, part(map::RECORDS), records, || {
         let busy = Output::new(p.PB14, Level::Low, Speed::Low);
         let ntc = p.PC3.degrade_adc();
         Panel::new(busy, p.IWDG, Adc::new(p.ADC1), ntc, SampleTime::CYCLES47_5)
     });
+    let device = device.with_updates(updater);
     let outlet = Outlet {
         output: Output::new(p.PA5, Level::Low, Speed::Low),
         coin: Output::new(p.PA7, Level::Low, Speed::Low),

@@ -16,6 +16,7 @@ pub(crate) fn halt() -> ! {
 pub fn restart(stopped: &Stopped) -> ! {
     match stopped {
         Stopped::Unreadable => defmt::error!("stopped: a record in flash cannot be read"),
+        Stopped::Update => defmt::info!("restarts for its firmware"),
         Stopped::Unwritable => defmt::error!("stopped: a record cannot be written to flash"),
     }
     cortex_m::peripheral::SCB::sys_reset()

@@ -19,14 +19,16 @@ use app::{
     gesture::Desk,
     link::Wires,
     store::Store,
+    update::{Home, Signers, TRIAL_MS, Updater},
 };
 use device::{Checked, Config};
 use embassy_stm32::usart;
 use embedded_storage_async::nor_flash::NorFlash;
 use proto::{
     address::Address,
-    id::{Kind, OutletId},
+    id::{Kind, Name, OutletId},
     identity::Identity,
+    update::Label,
 };
 use static_cell::StaticCell;
 
@@ -59,6 +61,7 @@ pub struct Device<F: NorFlash> {
     booted: Booted<'static, 1>,
     store: Store<F>,
     panel: Panel,
+    updater: Option<Updater<F>>,
 }
 
 impl<F: NorFlash + 'static> Device<F> {
@@ -71,12 +74,25 @@ impl<F: NorFlash + 'static> Device<F> {
             Err(stopped) => halt::restart(&stopped),
         };
         let panel = panel();
-        Self { booted, store, panel }
+        Self {
+            booted,
+            store,
+            panel,
+            updater: None,
+        }
+    }
+
+    /// On a board with a bootloader.
+    #[must_use]
+    pub fn with_updates(mut self, updater: Updater<F>) -> Self {
+        self.updater = Some(updater);
+        self
     }
 
     /// Runs the device until it cannot go on; it is to be [`restart`]ed then.
     pub fn run<M: Machine + 'static>(self, machine: M) -> impl Future<Output = Stopped> {
-        control::run(self.booted, machine, self.panel, self.store, &DESK, &WIRES)
+        let (store, updater) = (self.store, self.updater);
+        control::run(self.booted, machine, self.panel, store, updater, &DESK, &WIRES)
     }
 }
 
@@ -87,17 +103,37 @@ fn make(config: Checked<1>) -> &'static mut device::Device<1> {
     DEVICE.init_with(|| device::Device::new(config))
 }
 
-/// Who this is, of a page of the flash, and where its gateway listens. Without an identity, or with one of another kind,
+/// What runs here, and whose firmware is taken.
+///
+/// # Panics
+/// If the board's name is none.
+#[must_use]
+pub fn home(board: &str, kind: Kind, label: &Label, signers: Signers) -> Home {
+    // The bench does not wait as long as people do.
+    let trial_ms = if cfg!(feature = "emulated") { 20_000 } else { TRIAL_MS };
+    let version = label.version();
+    defmt::info!("firmware version {=u32}", version);
+    Home {
+        board: Name::new(board).expect("a name"),
+        kind,
+        version,
+        signers,
+        trial_ms,
+    }
+}
+
+/// Who this is, of a page of the flash, where its gateway listens, and who may sign its firmware. Without an identity, or with one of another kind,
 /// nothing is ever switched on.
 #[inline(never)]
 #[must_use]
-pub fn identity(page: &[u8; IDENTITY_BYTES], kind: Kind) -> (Checked<1>, Option<Address>) {
+pub fn identity(page: &[u8; IDENTITY_BYTES], kind: Kind) -> (Checked<1>, Option<Address>, Signers) {
     match Identity::read(page) {
         Ok(mut identity) if identity.kind == kind => {
             defmt::info!("{=str} boots", identity.id.as_str());
             let gateway = identity.gateway.take();
+            let signers = identity.signers.iter().map(|key| *key.as_bytes()).collect();
             match Config::provisioned(identity).check() {
-                Ok(config) => (config, gateway),
+                Ok(config) => (config, gateway, signers),
                 Err(error) => {
                     defmt::error!("{}", defmt::Display2Format(&error));
                     halt::halt()

@@ -9,7 +9,10 @@ use embassy_stm32::{
     peripherals::{ADC1, IWDG},
     wdg::IndependentWatchdog,
 };
-use proto::id::OutletId;
+use proto::{
+    id::OutletId,
+    update::{State, Update},
+};
 
 use crate::stack;
 
@@ -72,6 +75,21 @@ impl app::control::Panel for Panel {
             Screen::Recovering => defmt::info!("recovering"),
             Screen::Unavailable => defmt::info!("unavailable"),
             Screen::Asking | Screen::Delivering { .. } => {}
+        }
+    }
+
+    fn update(&mut self, update: &Update) {
+        let (version, floor) = (update.version, update.floor);
+        let (state, offered, fault) = (update.state.code(), update.offered, update.fault.code());
+        if update.offset == 0 || update.state != State::Fetching {
+            defmt::info!(
+                "firmware {=u32}, floor {=u32}, state {=u8} of {=u32}, fault {=u8}",
+                version,
+                floor,
+                state,
+                offered,
+                fault
+            );
         }
     }
 

@@ -113,7 +113,7 @@ fn init(spawner: Spawner, kind: Kind) -> Board {
     pac::GPIOA
         .pupdr()
         .modify(|pins| pins.set_pupdr(12, pac::gpio::vals::Pupdr::PULL_DOWN));
-    let (config, gateway) = board::identity(board::flash_page(IDENTITY), kind);
+    let (config, gateway, _) = board::identity(board::flash_page(IDENTITY), kind);
     let (id, secret) = config.link();
 
     static CARDS_TX: StaticCell<[u8; CARDS_TX_BYTES]> = StaticCell::new();
