@@ -92,7 +92,7 @@ pub(crate) const STEPS: [Step; 15] = [
     },
     Step {
         name: "qemu",
-        about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety",
+        about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety, updates",
         run: qemu,
     },
     Step {
@@ -137,9 +137,11 @@ fn fmt(context: &Context) -> Result<Verdict> {
 }
 
 /// The board of the bench, as QEMU runs it.
-const EMULATED: [&str; 7] = [
+const EMULATED: [&str; 9] = [
     "--package",
     "b-l475e-iot01a",
+    "--package",
+    "b-l475e-iot01a-boot",
     "--no-default-features",
     "--features",
     "emulated",
@@ -148,7 +150,7 @@ const EMULATED: [&str; 7] = [
 ];
 
 /// Tests that have a step of their own, so that `cargo test` does not run them; `--all-targets` leaves them out too.
-const OWN_STEP_TESTS: [&str; 4] = ["sim", "leases", "kill", "qemu"];
+const OWN_STEP_TESTS: [&str; 5] = ["sim", "leases", "kill", "qemu", "update"];
 
 fn lint(context: &Context) -> Result<Verdict> {
     let clippy = ["clippy", "--locked", "--workspace"];
@@ -378,6 +380,8 @@ fn qemu(context: &Context) -> Result<Verdict> {
             "hil-tests",
             "--test",
             "qemu",
+            "--test",
+            "update",
             "--",
             "--nocapture",
         ])
