@@ -77,7 +77,17 @@ impl Bench {
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         let out = self.dir.path().join(format!("{version}.hff"));
         let version = version.to_string();
-        let how = ["image", "sign", "--board", "b-l475e-iot01a", "--kind", "charger", "--version", &version, "--key"];
+        let how = [
+            "image",
+            "sign",
+            "--board",
+            "b-l475e-iot01a",
+            "--kind",
+            "charger",
+            "--version",
+            &version,
+            "--key",
+        ];
         let signed = holdfast(&self.site, &how, &[&key, &images().join("charger"), &out]);
         assert!(signed.status.success(), "{signed:?}");
         println!("{}", String::from_utf8_lossy(&signed.stdout).trim());
@@ -104,18 +114,20 @@ impl Bench {
         self.site.ask_gateway("devices").unwrap()[0].clone()
     }
 
-    /// Waits until the operator sees the update so.
-    fn wait_for_update(&mut self, words: &str) {
+    /// Waits until the operator sees the version, or the update, so.
+    fn wait_for_row(&mut self, column: &str, words: &str) {
         let end = Instant::now() + PATIENCE;
         loop {
             let row = self.row();
-            if row["update"].as_str().unwrap().contains(words) {
+            if row[column].to_string().contains(words) {
                 println!("{row}");
                 return;
             }
             assert!(Instant::now() < end, "not \"{words}\" but {row}; {}", self.board.log());
             let pause = Instant::now() + Duration::from_millis(200);
-            self.board.wait("a pause", PATIENCE, |_| Instant::now() >= pause).unwrap();
+            self.board
+                .wait("a pause", PATIENCE, |_| Instant::now() >= pause)
+                .unwrap();
         }
     }
 
@@ -169,26 +181,34 @@ fn holdfast(site: &Site, words: &[&str], paths: &[&Path]) -> Output {
 fn an_update_is_tried_and_kept_or_goes_back() {
     let mut bench = Bench::new(23);
     let since = Instant::now();
-    bench.wait_for_update("none");
-    assert_eq!(bench.row()["version"], 0);
+    bench.wait_for_row("version", "0");
 
     // What is not for this device.
     let (good, strange) = (bench.signed(5, bench.mine()), bench.signed(6, [0x66; 32]));
     let message = bench.refused(&strange);
-    assert!(message.contains("not signed by a key of trust.firmware_keys"), "{message}");
+    assert!(
+        message.contains("not signed by a key of trust.firmware_keys"),
+        "{message}"
+    );
     let mut bytes = fs::read(&good).unwrap();
     bytes[10_000] ^= 1;
     let tampered = bench.dir.path().join("tampered.hff");
     fs::write(&tampered, bytes).unwrap();
     let message = bench.refused(&tampered);
-    assert!(message.contains("the image is not the one that was signed"), "{message}");
+    assert!(
+        message.contains("the image is not the one that was signed"),
+        "{message}"
+    );
 
     // Fetched, and the power fails in the middle of the swap.
     let at = bench.board.logged();
     let ordered = bench.order(&good);
     assert!(ordered.status.success(), "{ordered:?}");
-    bench.wait_for_update("fetched 1");
-    let at = bench.board.wait_for_log(at, "restarts for its firmware", PATIENCE).unwrap();
+    bench.wait_for_row("update", "fetched 1");
+    let at = bench
+        .board
+        .wait_for_log(at, "restarts for its firmware", PATIENCE)
+        .unwrap();
     println!("fetched after {} s", since.elapsed().as_secs());
     let dir = bench.dir.path().to_owned();
     let mut cuts = Vec::new();
@@ -209,8 +229,11 @@ fn an_update_is_tried_and_kept_or_goes_back() {
     println!("the power failed after {cuts:?} of {SWAP_STEPS} steps");
     assert!(cuts.iter().all(|done| *done < SWAP_STEPS), "the cuts came too late");
     let at = bench.board.wait_for_log(at, "linked", PATIENCE).unwrap();
-    bench.wait_for_update("confirmed version 5");
-    assert_eq!((&bench.row()["version"], &bench.row()["confirmed"]), (&5.into(), &5.into()));
+    bench.wait_for_row("update", "confirmed version 5");
+    assert_eq!(
+        (&bench.row()["version"], &bench.row()["confirmed"]),
+        (&5.into(), &5.into())
+    );
     assert_eq!(bench.swapped(), None, "nothing would go back");
     println!("confirmed after {} s", since.elapsed().as_secs());
 
@@ -226,21 +249,33 @@ fn an_update_is_tried_and_kept_or_goes_back() {
     let next = bench.signed(7, bench.mine());
     let ordered = bench.order(&next);
     assert!(ordered.status.success(), "{ordered:?}");
-    bench.wait_for_update("waits until nobody has a session");
+    bench.wait_for_row("update", "waits until nobody has a session");
     assert!(bench.board.is_on().unwrap(), "the session goes on");
     bench.board.module().unplug(true);
     let at = bench.board.wait_for_log(at, "unlinked", PATIENCE).unwrap();
     assert!(bench.board.is_on().unwrap(), "the session goes on without the gateway");
     bench.board.world().take_away();
     let at = bench.board.wait_for_log(at, "ended", PATIENCE).unwrap();
-    let at = bench.board.wait_for_log(at, "restarts for its firmware", PATIENCE).unwrap();
+    let at = bench
+        .board
+        .wait_for_log(at, "restarts for its firmware", PATIENCE)
+        .unwrap();
     let at = bench.board.wait_for_log(at, "firmware version 7", PATIENCE).unwrap();
-    let at = bench.board.wait_for_log(at, "restarts for its firmware", PATIENCE).unwrap();
+    let at = bench
+        .board
+        .wait_for_log(at, "restarts for its firmware", PATIENCE)
+        .unwrap();
     let at = bench.board.wait_for_log(at, "firmware version 5", PATIENCE).unwrap();
     bench.board.module().unplug(false);
     bench.board.wait_for_log(at, "receipt", PATIENCE).unwrap();
-    bench.wait_for_update("failed: version 7: on trial the gateway did not answer its hello in time");
-    assert_eq!((&bench.row()["version"], &bench.row()["confirmed"]), (&5.into(), &5.into()));
+    bench.wait_for_row(
+        "update",
+        "failed: version 7: on trial the gateway did not answer its hello in time",
+    );
+    assert_eq!(
+        (&bench.row()["version"], &bench.row()["confirmed"]),
+        (&5.into(), &5.into())
+    );
     println!("gone back after {} s", since.elapsed().as_secs());
     bench.close_books();
 }
