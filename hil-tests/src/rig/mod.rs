@@ -7,4 +7,5 @@ pub mod module;
 pub mod pins;
 pub mod qemu;
 pub mod qtest;
+mod stack;
 pub mod world;

@@ -25,6 +25,7 @@ use crate::rig::{
     module::Module,
     pins,
     qtest::Qtest,
+    stack,
     world::World,
 };
 
@@ -371,6 +372,8 @@ impl Board {
 impl Drop for Board {
     fn drop(&mut self) {
         drop(self.power_off());
+        let lines = self.logs.lines.lock().map(|lines| lines.clone());
+        stack::record(self.kind(), &lines.unwrap_or_default());
     }
 }
 

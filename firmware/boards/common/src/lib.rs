@@ -10,6 +10,7 @@ mod halt;
 mod outlet;
 mod panel;
 mod people;
+mod stack;
 
 use core::ops::Range;
 
@@ -57,7 +58,7 @@ defmt::timestamp!("{=u64:ms}", embassy_time::Instant::now().as_millis());
 
 /// What every machine's control task owns.
 pub struct Device<F: NorFlash> {
-    booted: &'static mut Booted<1>,
+    booted: Booted<'static, 1>,
     store: Store<F>,
     panel: Panel,
     updater: Option<Updater<F>>,
@@ -68,10 +69,10 @@ impl<F: NorFlash + 'static> Device<F> {
     #[inline(never)]
     pub fn boot(config: Checked<1>, flash: F, records: Range<u32>, panel: impl FnOnce() -> Panel) -> Self {
         let mut store = Store::new(flash, records);
-        let booted = make(config);
-        if let Err(stopped) = booted.boot(&mut store) {
-            halt::restart(&stopped);
-        }
+        let booted = match Booted::boot(make(config), &mut store) {
+            Ok(booted) => booted,
+            Err(stopped) => halt::restart(&stopped),
+        };
         let panel = panel();
         Self {
             booted,
@@ -95,11 +96,11 @@ impl<F: NorFlash + 'static> Device<F> {
     }
 }
 
-/// Makes the device where it lives.
+/// Makes the device where it lives: it is large. A function of its own, whose copy of it is gone when it returns.
 #[inline(never)]
-fn make(config: Checked<1>) -> &'static mut Booted<1> {
-    static BOOTED: StaticCell<Booted<1>> = StaticCell::new();
-    BOOTED.init_with(|| Booted::new(config))
+fn make(config: Checked<1>) -> &'static mut device::Device<1> {
+    static DEVICE: StaticCell<device::Device<1>> = StaticCell::new();
+    DEVICE.init_with(|| device::Device::new(config))
 }
 
 /// What runs here, and whose firmware is taken.

@@ -1,4 +1,4 @@
-//! Lamp, log, watchdog and thermometer.
+//! Lamp, log, watchdog, thermometer, and an eye on the stack.
 
 use device::Screen;
 use drivers::ntc::Ntc;
@@ -14,6 +14,8 @@ use proto::{
     update::{State, Update},
 };
 
+use crate::stack;
+
 /// What a board has beside the machine.
 pub struct Panel {
     busy: Output<'static>,
@@ -21,6 +23,7 @@ pub struct Panel {
     adc: Adc<'static, ADC1>,
     ntc: AnyAdcChannel<'static, ADC1>,
     sample_time: SampleTime,
+    stack: stack::Watch,
 }
 
 impl Panel {
@@ -41,6 +44,7 @@ impl Panel {
             adc,
             ntc,
             sample_time,
+            stack: stack::Watch::new(),
         }
     }
 }
@@ -95,6 +99,7 @@ impl app::control::Panel for Panel {
 
     fn alive(&mut self) {
         self.watchdog.pet();
+        self.stack.look();
     }
 
     fn temperature_c(&mut self, _outlet: OutletId) -> i16 {

@@ -56,9 +56,9 @@ async fn read_codes(uart: BufferedUartRx<'static>) {
 #[embassy_executor::task]
 async fn watch_button(mut button: ExtiInput<'static, mode::Async>, pressed: Level) {
     loop {
-        button.wait_for_any_edge().await;
-        if button.get_level() != pressed {
-            continue;
+        match pressed {
+            Level::High => button.wait_for_rising_edge().await,
+            Level::Low => button.wait_for_falling_edge().await,
         }
         DESK.send(Gesture::Button(OUTLET)).await;
         Timer::after_millis(BOUNCE_MS).await;
