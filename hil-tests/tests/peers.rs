@@ -169,3 +169,49 @@ fn mosquitto_tools_listen_and_speak() {
     assert!(status["messages_dropped"].as_u64().unwrap() >= 2, "{status}");
     assert_eq!(site.stop().unwrap(), (0, 0));
 }
+
+/// Behind a broker a device's last will is all that tells its end.
+#[test]
+fn a_broker_tells_who_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = Plan::new(13, 3, 40);
+    let (hub, address) = Site::start_hub(&plan, dir.path()).unwrap();
+    let mut site = Site::start(plan, dir.path(), hub, address, BrokerKind::Mosquitto).unwrap();
+    let device = site.plan.devices[1].clone();
+    let (port, presence) = (
+        site.device_address.port().to_string(),
+        proto::topic::presence(&device.id),
+    );
+    let tool = |program: &str, id: &str| {
+        let mut command = Command::new(program);
+        command.args(["-h", "127.0.0.1", "-p", &port, "-V", "mqttv5", "-i", id]);
+        command.args(["-u", device.id.as_str(), "-P", &device.secret.password()]);
+        command
+    };
+    let connected = |site: &Site, wanted: u64| loop {
+        let status = site.ask_gateway("status").unwrap();
+        if status["devices_connected"] == wanted {
+            break;
+        }
+        // Asking is the synchronisation; whoever runs the tests limits it. This only spares the processor.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    connected(&site, 0);
+    let mut alive = tool("mosquitto_sub", device.id.as_str())
+        .args(["--will-topic", &presence, "--will-retain"])
+        .args(["-t", &proto::topic::down_filter(&device.id)])
+        .spawn()
+        .unwrap();
+    let said = tool("mosquitto_pub", "its-voice")
+        .args(["-r", "-q", "1", "-t", &presence, "-m", "1"])
+        .status();
+    assert!(said.unwrap().success());
+    connected(&site, 1);
+    // The broker tells a gateway that comes back.
+    site.kill_gateway().unwrap();
+    connected(&site, 1);
+    alive.kill().unwrap();
+    alive.wait().unwrap();
+    connected(&site, 0);
+    assert_eq!(site.stop().unwrap(), (0, 0));
+}

@@ -14,6 +14,9 @@ pub type Topic = heapless::String<TOPIC_BYTES_MAX>;
 
 const DEVICE_ROOT: &str = "dev/1";
 const LINK_ROOT: &str = "hf/1";
+const PRESENCE: &str = "presence";
+/// What a connected device says under [`presence`].
+pub const PRESENT: &[u8] = b"1";
 
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -146,6 +149,21 @@ pub fn up_prefix(device: &DeviceId) -> Topic {
 #[must_use]
 pub fn up_filter() -> Topic {
     build(format_args!("{DEVICE_ROOT}/+/up/+"))
+}
+
+/// Where a device says, retained, that it is connected: [`PRESENT`], and nothing from its end on. Its last will says the
+/// latter for it. Not sealed: nobody acts on it, connected devices are counted for people.
+#[must_use]
+pub fn presence(device: &DeviceId) -> Topic {
+    build(format_args!("{DEVICE_ROOT}/{device}/up/{PRESENCE}"))
+}
+
+/// Takes the topic of [`presence`] apart; `None` if it is not one.
+#[must_use]
+pub fn parse_presence(topic: &str) -> Option<DeviceId> {
+    let (device, direction, word) = split(topic, DEVICE_ROOT)?;
+    (direction == "up" && word == PRESENCE).then_some(())?;
+    Name::new(device).ok()
 }
 
 /// Takes the topic of a device's message apart; `None` if it is not one.

@@ -11,7 +11,7 @@ use embassy_futures::select::{Either, select};
 use embassy_sync::{blocking_mutex::raw::CriticalSectionRawMutex, channel::Channel};
 use embassy_time::{Duration, Timer, with_timeout};
 use heapless::{String, Vec};
-use minimq::{Buffers, ConfigBuilder, ConnectEvent, Publication, QoS, Session, SubscriptionOptions, TopicFilter};
+use minimq::{Buffers, ConfigBuilder, ConnectEvent, Publication, QoS, Session, SubscriptionOptions, TopicFilter, Will};
 use proto::{
     id::DeviceId,
     seal::{FRAME_BYTES_MAX, PairSecret},
@@ -101,6 +101,7 @@ pub async fn run<T: Transport>(id: &DeviceId, secret: &PairSecret, mut transport
     let settings = ConfigBuilder::new(Buffers::new(&mut received, &mut sent))
         .client_id(id.as_str())
         .and_then(|settings| settings.auth(id.as_str(), password.as_bytes()))
+        .and_then(|settings| settings.will(Will::new(&topic::presence(id), b"", &[])?.retained()))
         .expect("names and passwords fit")
         .keepalive_interval(KEEP_ALIVE_S)
         .session_expiry_interval(0);
@@ -138,7 +139,9 @@ async fn serve<T: Transport>(session: &mut Session<'_>, transport: &mut T, id: &
             while connection.is_pending(&asked) {
                 connection.poll().await.ok()?;
             }
-            Some(())
+            let presence = topic::presence(id);
+            let present = Publication::bytes(presence.as_str(), topic::PRESENT).retain();
+            connection.publish(present).await.ok().map(|_| ())
         };
         if !matches!(with_timeout(limit, subscribed).await, Ok(Some(()))) {
             return false;

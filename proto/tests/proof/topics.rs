@@ -8,8 +8,12 @@ use crate::samples::name;
 fn every_topic_is_built_and_taken_apart() {
     let longest = name("abcdefghij-123456789");
     for device in [name("a"), name("u"), name("up"), longest] {
+        let topic = presence(&device);
+        assert_eq!((parse_presence(&topic), parse_up(&topic)), (Some(device), None));
+        assert_eq!(parse_presence(&topic.replace("/up/", "/down/")), None);
         for word in Up::ALL {
             let topic = up(&device, *word);
+            assert_eq!(parse_presence(&topic), None);
             assert_eq!(parse_up(&topic), Some((device, *word)));
             assert_eq!(parse_down(&topic), None);
             assert!(topic.starts_with(up_prefix(&device).as_str()));
@@ -41,6 +45,7 @@ fn the_topics_are_those_of_the_table() {
     let rows = [
         (up(&device, Up::CommandAnswer), "dev/1/charger-07/up/answer"),
         (down(&device, Down::Grant), "dev/1/charger-07/down/grant"),
+        (presence(&device), "dev/1/charger-07/up/presence"),
         (down_filter(&device), "dev/1/charger-07/down/+"),
         (up_prefix(&device), "dev/1/charger-07/up/"),
         (up_filter(), "dev/1/+/up/+"),

@@ -71,7 +71,10 @@ impl Access for DeviceAccess {
     }
 
     fn may_publish(&self, client_id: &str, topic: &str) -> bool {
-        topic::parse_up(topic).is_some_and(|(device, _)| device.as_str() == client_id)
+        let spoken = topic::parse_up(topic).map(|(device, _)| device);
+        // Its presence goes to whoever watches; who is connected here is known better.
+        let speaker = spoken.or_else(|| topic::parse_presence(topic));
+        speaker.is_some_and(|device| device.as_str() == client_id)
     }
 
     fn may_subscribe(&self, client_id: &str, filter: &str) -> bool {

@@ -1,8 +1,12 @@
 //! Devices behind an external broker. PUBACK of the broker means only that the broker has the message; ours, to the
 //! broker, is sent after commit, so that it repeats what a crash would have lost.
 
-use std::sync::{Arc, RwLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, RwLock},
+};
 
+use proto::{id::DeviceId, topic};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
@@ -14,7 +18,15 @@ use crate::{
 
 /// The way out, replaced with every connection.
 #[derive(Clone, Debug, Default)]
-pub struct Outward(Arc<RwLock<Option<Sender>>>);
+pub struct Outward(Arc<RwLock<Open>>);
+
+/// What is known while there is a connection.
+#[derive(Debug, Default)]
+struct Open {
+    sender: Option<Sender>,
+    /// Devices that say they are connected, and whose will has not said otherwise.
+    present: BTreeSet<DeviceId>,
+}
 
 impl Outward {
     /// Sends, if there is a connection.
@@ -22,15 +34,33 @@ impl Outward {
     /// # Errors
     /// If there is none, or its window is full.
     pub fn publish(&self, topic: &str, frame: Vec<u8>) -> Result<(), String> {
-        let sender = self.0.read().expect("no panic happens under this lock");
-        sender
+        let open = self.0.read().expect("no panic happens under this lock");
+        open.sender
             .as_ref()
             .ok_or_else(|| "no connection to the broker".to_owned())?
             .publish(topic, frame)
     }
 
+    /// How many of these devices say that they are connected; `None`: the broker cannot be asked.
+    pub(super) fn connected<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) -> Option<usize> {
+        let open = self.0.read().expect("no panic happens under this lock");
+        open.sender.as_ref()?;
+        Some(devices.filter(|device| open.present.contains(device)).count())
+    }
+
+    /// A fresh connection, or none. The broker tells the presence of all devices anew.
     fn replace(&self, sender: Option<Sender>) {
-        *self.0.write().expect("no panic happens under this lock") = sender;
+        let present = BTreeSet::new();
+        *self.0.write().expect("no panic happens under this lock") = Open { sender, present };
+    }
+
+    fn note(&self, device: DeviceId, is_present: bool) {
+        let mut open = self.0.write().expect("no panic happens under this lock");
+        if is_present {
+            open.present.insert(device);
+        } else {
+            open.present.remove(&device);
+        }
     }
 }
 
@@ -53,7 +83,7 @@ pub async fn run(
                     outward.replace(Some(connection.sender()));
                 }
                 Event::Message(message) => {
-                    if receive(&opener, &engine, &firmware, message).await.is_err() {
+                    if receive(&opener, &outward, &engine, &firmware, message).await.is_err() {
                         return;
                     }
                 }
@@ -75,7 +105,18 @@ pub async fn run(
     }
 }
 
-async fn receive(opener: &Opener, engine: &mpsc::Sender<Job>, firmware: &Firmware, message: Message) -> Result<(), ()> {
+async fn receive(
+    opener: &Opener,
+    outward: &Outward,
+    engine: &mpsc::Sender<Job>,
+    firmware: &Firmware,
+    message: Message,
+) -> Result<(), ()> {
+    if let Some(device) = topic::parse_presence(&message.topic).filter(|device| opener.knows(device)) {
+        outward.note(device, &*message.payload == topic::PRESENT);
+        message.ack.accept();
+        return Ok(());
+    }
     match opener.open(None, &message.topic, &message.payload) {
         Ok((device, counter, Heard::Firmware(update))) => {
             firmware.heard(device, counter, update);

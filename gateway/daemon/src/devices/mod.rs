@@ -121,6 +121,11 @@ impl Opener {
         }
     }
 
+    /// Whether this is a device of the site: nobody else takes room in memory.
+    pub(super) fn knows(&self, device: &DeviceId) -> bool {
+        self.keys.contains_key(device)
+    }
+
     /// From topic and frame to what was said. `client`: who published, if the carrier knows.
     ///
     /// # Errors
@@ -237,16 +242,14 @@ pub enum Port {
 }
 
 impl Port {
-    /// How many of these devices have an open connection; `None`: a broker has them, which does not say.
+    /// How many of these devices have an open connection; `None`: a broker has them, and there is no connection to it.
     #[must_use]
     pub fn connected<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) -> Option<u32> {
-        match self {
-            Self::Embedded(handle) => {
-                let connected = devices.filter(|device| handle.is_connected(device.as_str())).count();
-                Some(u32::try_from(connected).unwrap_or(u32::MAX))
-            }
-            Self::External(_) => None,
-        }
+        let connected = match self {
+            Self::Embedded(handle) => devices.filter(|device| handle.is_connected(device.as_str())).count(),
+            Self::External(outward) => outward.connected(devices)?,
+        };
+        Some(u32::try_from(connected).unwrap_or(u32::MAX))
     }
 
     /// Sends one frame.
