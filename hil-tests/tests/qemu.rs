@@ -4,12 +4,9 @@
 //! `HOLDFAST_IMAGES` names the folder of the images; `cargo xtask test --step qemu` builds them and runs this. Words given
 //! choose the scenarios that contain one of them.
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{path::PathBuf, process::ExitCode};
 
-use hil_tests::{
-    rig::emulated::Qemu,
-    scenarios::{self, Report},
-};
+use hil_tests::{rig::emulated::Qemu, scenarios};
 
 /// What this board cannot play. A scenario that is missing here and not run fails; so does one that is here and run.
 const NOT_RUN: &[&str] = &[
@@ -24,19 +21,13 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let qemu = Qemu::new(PathBuf::from(images));
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     let mut chosen = scenarios::all();
     chosen.retain(|told| words.is_empty() || words.iter().any(|word| told.name.contains(word.as_str())));
-    let mut report = Report::default();
-    thread::scope(|scope| {
-        let sittings = scenarios::sittings(chosen).into_iter().zip(1..);
-        let sittings: Vec<_> = sittings
-            .map(|(sitting, seed)| scope.spawn({ let qemu = &qemu; move || scenarios::tell(qemu, seed, &sitting) }))
-            .collect();
-        for sitting in sittings {
-            report.rows.extend(sitting.join().expect("a failure is reported, not a panic").rows);
-        }
-    });
+    let report = scenarios::tell_at_once(&qemu, chosen);
     println!("\n{report}");
     let unknown: Vec<_> = report.not_run().filter(|(name, _)| !NOT_RUN.contains(name)).collect();
     let run: Vec<_> = report.rows.iter().map(|row| row.scenario.as_str()).collect();

@@ -12,6 +12,9 @@ const NOT_RUN: &[(&str, &str)] = &[(
     "a twin has no processor of its own",
 )];
 
+/// Sites at once: mostly they wait.
+const AT_ONCE: usize = 6;
+
 fn main() {
     let all = scenarios::all();
     let not_run: Vec<(String, String)> = all
@@ -27,7 +30,9 @@ fn main() {
             Err(Failed::from(format!("not run: {found:?}; known: {NOT_RUN:?}")))
         }
     }));
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn trial(told: Told, seed: u64) -> Trial {

@@ -94,7 +94,9 @@ fn can_injure(kind: Kind, injury: Injury) -> Result<(), Not> {
         Injury::OpenDoor => kind == Kind::Washer,
         Injury::Drip | Injury::Dry => kind == Kind::Dispenser,
         Injury::StillMeter => {
-            return Err(Not::because("the board takes five minutes to find it; told on the twin"));
+            return Err(Not::because(
+                "the board takes five minutes to find it; told on the twin",
+            ));
         }
     };
     if fits {

@@ -43,11 +43,7 @@ impl Log {
     /// How many lines at or behind `from` contain `text`.
     #[must_use]
     pub fn count(&self, from: usize, text: &str) -> usize {
-        self.lines()
-            .iter()
-            .skip(from)
-            .filter(|line| says(line, text))
-            .count()
+        self.lines().iter().skip(from).filter(|line| says(line, text)).count()
     }
 
     /// Everything from line `from` on.

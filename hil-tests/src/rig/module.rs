@@ -165,7 +165,10 @@ impl Module {
     #[must_use]
     pub fn seen(&self, word: Down) -> Vec<Message> {
         let middle = self.shared.middle();
-        let seen = middle.seen.iter().filter(|message| word_of(&message.topic) == Some(word));
+        let seen = middle
+            .seen
+            .iter()
+            .filter(|message| word_of(&message.topic) == Some(word));
         seen.cloned().collect()
     }
 
@@ -273,7 +276,9 @@ impl Shared {
                 board.try_clone()?,
             ))
         };
-        let Ok((handles, up, down, to_board)) = pair() else { return };
+        let Ok((handles, up, down, to_board)) = pair() else {
+            return;
+        };
         // A line has one other end.
         shared.cut();
         *shared.open.lock().expect("nothing panics under this lock") = Some(handles);

@@ -91,6 +91,8 @@ struct Inner {
     twin: Twin,
     said: Vec<Outgoing>,
     is_linked: bool,
+    /// How often the power went: no connection outlives it.
+    cuts: u32,
     ended: bool,
 }
 
@@ -137,7 +139,9 @@ impl TwinRig {
     fn start(order: &Order<'_>) -> anyhow::Result<Self> {
         let identity = Identity::read(order.page)?;
         let (id, kind, login) = (identity.id, identity.kind, identity.secret.password().to_string());
-        let twin = Twin::new(Config::provisioned(identity), 1, SPEED, 0)?;
+        // Water runs as fast as it does: people stand there.
+        let speed = if kind == Kind::Dispenser { 1 } else { SPEED };
+        let twin = Twin::new(Config::provisioned(identity), 1, speed, 0)?;
         let module = Module::start(order.gateway)?;
         let options = Options {
             broker: module.address().to_string(),
@@ -155,6 +159,7 @@ impl TwinRig {
                 twin,
                 said: Vec::new(),
                 is_linked: false,
+                cuts: 0,
                 ended: false,
             }),
         });
@@ -185,17 +190,20 @@ async fn live(shared: &Shared, options: &Options) {
     let mut backoff = Backoff::new(RECONNECT_S_MAX);
     let mut connection: Option<Connection> = None;
     let mut connect_at = Instant::now();
+    let mut cuts = 0;
     loop {
         shared.act(|twin, now_ms| ((), twin.step(now_ms)));
-        let (ended, powered, said) = {
+        let (ended, powered, cuts_now, said) = {
             let mut inner = shared.inner();
-            (inner.ended, inner.twin.is_powered(), std::mem::take(&mut inner.said))
+            let said = std::mem::take(&mut inner.said);
+            (inner.ended, inner.twin.is_powered(), inner.cuts, said)
         };
         if ended {
             return;
         }
-        if !powered {
+        if !powered || cuts != cuts_now {
             connection = None;
+            cuts = cuts_now;
         } else if connection.is_none() && connect_at <= Instant::now() {
             connection = Some(Connection::open(options));
         }
@@ -278,20 +286,17 @@ impl Rig for TwinRig {
     }
 
     fn press_stop(&mut self) -> anyhow::Result<()> {
-        self.shared
-            .act(|twin, now_ms| ((), twin.press_stop(now_ms, OUTLET)));
+        self.shared.act(|twin, now_ms| ((), twin.press_stop(now_ms, OUTLET)));
         Ok(())
     }
 
     fn bring(&mut self, thing: Thing) -> anyhow::Result<()> {
-        self.shared
-            .act(|twin, now_ms| ((), twin.bring(now_ms, OUTLET, thing)));
+        self.shared.act(|twin, now_ms| ((), twin.bring(now_ms, OUTLET, thing)));
         Ok(())
     }
 
     fn take_away(&mut self) -> anyhow::Result<()> {
-        self.shared
-            .act(|twin, now_ms| ((), twin.take_away(now_ms, OUTLET)));
+        self.shared.act(|twin, now_ms| ((), twin.take_away(now_ms, OUTLET)));
         Ok(())
     }
 
@@ -309,7 +314,9 @@ impl Rig for TwinRig {
         })?;
         if !on {
             // What it had said and was not sent yet is gone with its power.
-            self.shared.inner().said.clear();
+            let mut inner = self.shared.inner();
+            inner.said.clear();
+            inner.cuts += 1;
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ const SOME_MILLI: u64 = 2_000;
 /// One cycle.
 const CYCLE_MILLI: u64 = 1_000;
 /// Limits that a scenario reaches within seconds, and a start that is not waited for long.
-const LIMITS: &str = "[limits.charger]\nunits_max = 600\nstart_within_s = 20\n\n\
+const LIMITS: &str = "[limits.charger]\nunits_max = 600\nstart_within_s = 10\n\n\
                       [limits.washer]\nstart_within_s = 20\n\n\
                       [limits.dispenser]\nunits_max = 1500\nstart_within_s = 20\n";
 /// `units_max` above, in thousandths.
@@ -99,6 +99,13 @@ impl Bench {
         for i in 0..bench.boards.len() {
             bench.wait_log(i, 0, words::LINKED)?;
         }
+        bench.wait("every artifact of the hub at the gateway", |bench| {
+            let status = bench.site.ask_gateway("status")?;
+            let has = |name: &str| status[name].as_u64().is_some_and(|revision| revision > 0);
+            Ok(["list_revision", "revocations_revision", "tariffs_revision"]
+                .into_iter()
+                .all(has))
+        })?;
         Ok(bench)
     }
 
@@ -142,7 +149,10 @@ impl Bench {
     /// # Errors
     /// If everybody was.
     pub fn card(&mut self, standing: &str, whitelist: &str) -> anyhow::Result<[u8; 7]> {
-        let given = self.given.entry((standing.to_owned(), whitelist.to_owned())).or_default();
+        let given = self
+            .given
+            .entry((standing.to_owned(), whitelist.to_owned()))
+            .or_default();
         let users = self.site.plan.users.iter();
         let mut fit = users.filter(|user| user.standing.word() == standing && user.whitelist == whitelist);
         let user = fit.nth(*given).context("nobody is left who was not here before")?;
@@ -230,7 +240,14 @@ impl Bench {
         let at = self.board(i).log().len();
         self.board(i).bring(thing)?;
         self.board(i).tap(card)?;
-        self.wait_log(i, at, words::GRANTED)
+        let mut granted = at;
+        self.wait("granted", |bench| {
+            let log = bench.board(i).log();
+            ensure!(log.find(at, words::REFUSED).is_none(), "a good card is refused");
+            granted = log.find(at, words::GRANTED).unwrap_or(at);
+            Ok(granted > at)
+        })?;
+        Ok(granted)
     }
 
     /// As [`Self::ask`], and waits until something is delivered.
@@ -304,7 +321,14 @@ impl Bench {
         let output = Command::new(binary("holdfast-hub")?)
             .args(["issue", "voucher", "--config"])
             .arg(self.site.dir.join("hub/hub.toml"))
-            .args(["--site", "campus", "--kind", kind.word(), "--amount", &amount.to_string()])
+            .args([
+                "--site",
+                "campus",
+                "--kind",
+                kind.word(),
+                "--amount",
+                &amount.to_string(),
+            ])
             .args(["--until", "4102444800"])
             .output()?;
         let printed = String::from_utf8(output.stdout)?;
@@ -335,7 +359,9 @@ impl Bench {
         let mut status = serde_json::Value::Null;
         let settled = self.wait("settled", |bench| {
             status = bench.site.ask_gateway("status")?;
-            Ok(["waiting", "sessions_open"].iter().all(|name| status[name].as_u64() == Some(0)))
+            Ok(["waiting", "sessions_open"]
+                .iter()
+                .all(|name| status[name].as_u64() == Some(0)))
         });
         settled.with_context(|| format!("{status}"))
     }
@@ -374,7 +400,11 @@ impl Bench {
         }
         let log = fs::read_to_string(self.dir.path().join("gateway.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        let _ = write!(text, "--- the gateway's log ends:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        let _ = write!(
+            text,
+            "--- the gateway's log ends:\n{}",
+            lines[lines.len().saturating_sub(40)..].join("\n")
+        );
         text
     }
 }

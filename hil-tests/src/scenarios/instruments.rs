@@ -9,13 +9,7 @@ use crate::{
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "a voucher without a gateway, once, over a power cut",
     cast: Cast::Each(DISPENSER),
-    needs: &[
-        Skill::Card,
-        Skill::Line,
-        Skill::Things,
-        Skill::Cable,
-        Skill::Power,
-    ],
+    needs: &[Skill::Card, Skill::Line, Skill::Things, Skill::Cable, Skill::Power],
     tell: voucher,
 }];
 

@@ -151,28 +151,40 @@ fn tell_one(supplier: &dyn Supplier, seed: u64, kinds: &[Kind], told: &Told, ope
     }
 }
 
-/// What is told together at one site, so that several sites can be told at once: chargers have the most to tell.
+/// Sites of each kind: told at once, because devices mostly wait. Whoever has the most to tell has the most.
+const SITES: [(Kind, usize); 3] = [(Kind::Charger, 3), (Kind::Washer, 2), (Kind::Dispenser, 2)];
+
+/// What is told at one site after the other, so that several sites can be told at once; what several kinds play together
+/// has one of its own.
 #[must_use]
 pub fn sittings(told: Vec<Told>) -> Vec<Vec<Told>> {
-    let mut sittings: Vec<Vec<Told>> = vec![Vec::new(); SITTINGS];
-    let mut chargers = 0;
-    for told in told {
-        let sitting = match told.kinds.as_slice() {
-            [Kind::Charger] => {
-                chargers += 1;
-                chargers % CHARGER_SITTINGS
-            }
-            [Kind::Washer] => CHARGER_SITTINGS,
-            [Kind::Dispenser] => CHARGER_SITTINGS + 1,
-            _ => CHARGER_SITTINGS + 2,
-        };
-        sittings[sitting].push(told);
+    let mut sittings = Vec::new();
+    let (alone, together): (Vec<Told>, Vec<Told>) = told.into_iter().partition(|told| told.kinds.len() == 1);
+    for (kind, sites) in SITES {
+        let mut of_kind: Vec<Vec<Told>> = vec![Vec::new(); sites];
+        let mine = alone.iter().filter(|told| told.kinds == [kind]);
+        for (i, told) in mine.enumerate() {
+            of_kind[i % sites].push(told.clone());
+        }
+        sittings.extend(of_kind);
     }
+    sittings.push(together);
     sittings.retain(|sitting| !sitting.is_empty());
     sittings
 }
 
-/// Sites at which chargers are told.
-const CHARGER_SITTINGS: usize = 2;
-/// With one for each other kind, and one for all together.
-const SITTINGS: usize = CHARGER_SITTINGS + 3;
+/// Tells sittings at once, each at a site of its own, and reports on all.
+pub fn tell_at_once(supplier: &(dyn Supplier + Sync), told: Vec<Told>) -> Report {
+    let mut report = Report::default();
+    std::thread::scope(|scope| {
+        let sittings = sittings(told).into_iter().zip(1..);
+        let telling: Vec<_> = sittings
+            .map(|(sitting, seed)| scope.spawn(move || tell(supplier, seed, &sitting)))
+            .collect();
+        for sitting in telling {
+            let told = sitting.join().expect("a failure is reported, not a panic");
+            report.rows.extend(told.rows);
+        }
+    });
+    report
+}

@@ -53,10 +53,7 @@ fn wash(bench: &mut Bench) -> anyhow::Result<()> {
     bench.wait_output(ONE, true)?;
     let ended = bench.wait_log(ONE, at, &words::ended(StopReason::Finished))?;
     bench.wait_log(ONE, ended, words::RECEIPT)?;
-    ensure!(
-        bench.board(ONE).delivered_milli()? == before,
-        "a second cycle began"
-    );
+    ensure!(bench.board(ONE).delivered_milli()? == before, "a second cycle began");
     Ok(())
 }
 
@@ -87,9 +84,6 @@ fn asking(bench: &mut Bench) -> anyhow::Result<()> {
         ensure!(!bench.board(ONE).is_on()?, "on after a grant that nobody waits for");
         Ok(())
     })?;
-    ensure!(
-        bench.board(ONE).delivered_milli()? == before,
-        "something was delivered"
-    );
+    ensure!(bench.board(ONE).delivered_milli()? == before, "something was delivered");
     Ok(())
 }

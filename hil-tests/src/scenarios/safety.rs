@@ -27,7 +27,12 @@ macro_rules! trip {
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     trip!("residual current", CHARGER, Injury::Leak, Fault::Leakage),
-    trip!("water on the floor", &[Kind::Washer, Kind::Dispenser], Injury::Leak, Fault::Leak),
+    trip!(
+        "water on the floor",
+        &[Kind::Washer, Kind::Dispenser],
+        Injury::Leak,
+        Fault::Leak
+    ),
     trip!("heat", ALL, Injury::Heat, Fault::OverTemperature),
     trip!("too much current", ALL, Injury::Overload, Fault::OverCurrent),
     trip!(
@@ -36,7 +41,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Injury::SilentMeter,
         Fault::Meter
     ),
-    trip!("the door is unlocked in the cycle", WASHER, Injury::OpenDoor, Fault::Door),
+    trip!(
+        "the door is unlocked in the cycle",
+        WASHER,
+        Injury::OpenDoor,
+        Fault::Door
+    ),
     Scenario {
         name: "a meter stands still under load",
         cast: Cast::Each(CHARGER),
@@ -75,7 +85,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "water passes a closed valve",
         cast: Cast::Each(DISPENSER),
-        needs: &[Skill::BigThings, Skill::Injure(Injury::Drip)],
+        needs: &[Skill::BigThings, Skill::Power, Skill::Injure(Injury::Drip)],
         tell: drips,
     },
 ];
@@ -158,40 +168,52 @@ fn welded(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Granted and switched on, and nothing happens: nobody pays.
-fn not_started(bench: &mut Bench, injury: Injury) -> anyhow::Result<()> {
-    bench.board(ONE).injure(injury, true)?;
+/// Granted and switched on, and nothing happens; the number of the line behind the grant.
+fn in_vain(bench: &mut Bench) -> anyhow::Result<usize> {
     let card = bench.card("good", "always")?;
     let before = bench.board(ONE).delivered_milli()?;
     let at = bench.ask(ONE, &card)?;
-    let at = bench.wait_log(ONE, at, &words::ended(StopReason::NotStarted))?;
-    bench.wait_output(ONE, false)?;
     bench.wait_log(ONE, at, words::RECEIPT)?;
-    bench.board(ONE).injure(injury, false)?;
+    bench.wait_output(ONE, false)?;
     bench.board(ONE).take_away()?;
     let log = bench.logged(ONE, at);
     ensure!(log.contains("receipt: 0 minor units"), "it was charged: {log}");
     ensure!(bench.board(ONE).delivered_milli()? == before, "something was delivered");
-    Ok(())
+    Ok(at)
+}
+
+/// Nobody pays for what does not begin.
+fn not_started(bench: &mut Bench, injury: Injury) -> anyhow::Result<()> {
+    bench.board(ONE).injure(injury, true)?;
+    let at = in_vain(bench)?;
+    bench.wait_log(ONE, at, &words::ended(StopReason::NotStarted))?;
+    bench.board(ONE).injure(injury, false)
 }
 
 fn stuck(bench: &mut Bench) -> anyhow::Result<()> {
+    bench.board(ONE).injure(Injury::Stuck, true)?;
     let at = bench.board(ONE).log().len();
-    for _ in 0..STARTS {
-        not_started(bench, Injury::Stuck)?;
+    for _ in 1..STARTS {
+        let at = in_vain(bench)?;
+        bench.wait_log(ONE, at, &words::ended(StopReason::NotStarted))?;
     }
+    // The last one takes the outlet out of order, which is shown instead of its end and its receipt.
+    let card = bench.card("good", "always")?;
+    bench.ask(ONE, &card)?;
     bench.wait_log(ONE, at, &words::fault(Fault::NoStart))?;
+    bench.wait_output(ONE, false)?;
+    bench.board(ONE).injure(Injury::Stuck, false)?;
+    bench.board(ONE).take_away()?;
     cycle_power(bench)
 }
 
-/// Nobody asked for this water.
+/// Nobody asked for this water. Without a cut of the power the outlet would stay out of order for minutes.
 fn drips(bench: &mut Bench) -> anyhow::Result<()> {
     let at = bench.board(ONE).log().len();
     bench.board(ONE).bring(Thing::Vessel { volume_ml: 5_000 })?;
     bench.board(ONE).injure(Injury::Drip, true)?;
-    let told = bench.wait_log(ONE, at, &words::fault(Fault::Leak))?;
+    bench.wait_log(ONE, at, &words::fault(Fault::Leak))?;
     bench.board(ONE).injure(Injury::Drip, false)?;
     bench.board(ONE).take_away()?;
-    bench.wait_log(ONE, told, words::FREE)?;
-    Ok(())
+    cycle_power(bench)
 }

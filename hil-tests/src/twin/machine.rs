@@ -152,11 +152,7 @@ impl Machine {
 
     /// Lets `real_ms` pass with the output on or off; returns what was delivered, in thousandths of the base unit.
     pub(crate) fn advance(&mut self, real_ms: u64, on: bool) -> u64 {
-        let (stuck, weld, dry) = (
-            self.has(Injury::Stuck),
-            self.has(Injury::Weld),
-            self.has(Injury::Dry),
-        );
+        let (stuck, weld, dry) = (self.has(Injury::Stuck), self.has(Injury::Weld), self.has(Injury::Dry));
         let drip = self.has(Injury::Drip);
         match &mut self.model {
             Model::Socket(socket) => socket.advance(real_ms, (on && !stuck) || weld),
