@@ -37,7 +37,7 @@ impl Qemu {
 }
 
 impl Supplier for Qemu {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "qemu"
     }
 
@@ -90,7 +90,12 @@ fn can_injure(kind: Kind, injury: Injury) -> Result<(), Not> {
         Injury::Leak | Injury::Heat => true,
         Injury::Overload | Injury::Weld => kind == Kind::Charger,
         Injury::Stuck => kind != Kind::Dispenser,
-        Injury::SilentMeter => kind != Kind::Washer,
+        Injury::SilentMeter if kind == Kind::Dispenser => {
+            return Err(Not::because(
+                "the emulator merges pulses that come faster than water; told on the twin",
+            ));
+        }
+        Injury::SilentMeter => kind == Kind::Charger,
         Injury::OpenDoor => kind == Kind::Washer,
         Injury::Drip | Injury::Dry => kind == Kind::Dispenser,
         Injury::StillMeter => {
@@ -180,6 +185,10 @@ impl Rig for Emulated {
 
     fn delivered_milli(&mut self) -> anyhow::Result<u64> {
         Ok(self.board.world().delivered_milli())
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.board.world().is_running()
     }
 
     fn coins(&mut self) -> Option<u32> {

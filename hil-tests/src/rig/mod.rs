@@ -10,6 +10,7 @@ pub mod line;
 pub mod log;
 pub mod module;
 pub mod pins;
+pub mod probe;
 pub mod qemu;
 pub mod qtest;
 pub mod twin;
@@ -140,6 +141,10 @@ pub trait Rig {
     /// If the device is gone.
     fn delivered_milli(&mut self) -> anyhow::Result<u64>;
 
+    /// Whether the machine goes on by itself: a washing machine does for a while when its session is over, and nobody is
+    /// served meanwhile. A rig that cannot see it says no.
+    fn is_running(&mut self) -> bool;
+
     /// Coins that a washer was given; `None`: this rig gives none.
     fn coins(&mut self) -> Option<u32>;
 
@@ -165,8 +170,8 @@ pub struct Order<'a> {
 
 /// Where rigs of one sort come from.
 pub trait Supplier {
-    /// `twin`, `qemu`, `probe`.
-    fn name(&self) -> &'static str;
+    /// `twin`, `qemu`, or the board's name.
+    fn name(&self) -> &str;
 
     /// Whether there can be a device of this kind here.
     ///

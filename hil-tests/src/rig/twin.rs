@@ -43,7 +43,7 @@ const STEP_MS: u64 = 2;
 pub struct Twins;
 
 impl Supplier for Twins {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "twin"
     }
 
@@ -333,6 +333,10 @@ impl Rig for TwinRig {
 
     fn delivered_milli(&mut self) -> anyhow::Result<u64> {
         Ok(self.shared.inner().twin.delivered_milli())
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.shared.inner().twin.is_running(OUTLET)
     }
 
     fn coins(&mut self) -> Option<u32> {

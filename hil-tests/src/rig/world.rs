@@ -13,8 +13,6 @@ use crate::{
 
 /// Pulses of the flow meter, each so much water, in ul.
 const PULSE_UL: u64 = 1_000_000 / 450;
-/// Pulses of one look of a flow meter that has gone mad: far more than water can make.
-const MAD_PULSES: usize = 5;
 /// Mains voltage, in mV.
 const VOLTAGE_MV: u32 = 230_000;
 
@@ -63,6 +61,12 @@ impl World {
     #[must_use]
     pub const fn delivered_milli(&self) -> u64 {
         self.delivered_milli
+    }
+
+    /// Whether the machine goes on by itself: a washing machine, with or without a session.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.machine.is_running()
     }
 
     /// Coins that the washer was given.
@@ -125,7 +129,7 @@ impl World {
         let delivered_milli = self.machine.advance(passed, on);
         self.delivered_milli += delivered_milli;
         let broken = self.machine.has(Injury::SilentMeter);
-        // A mad meter gives no reading; the contacts are as they were.
+        // A silent meter gives no reading; the contacts are as they were.
         let sense = self.machine.sense();
         match self.kind {
             Kind::Charger | Kind::Unknown => {
@@ -139,7 +143,7 @@ impl World {
                     };
                 }
             }
-            Kind::Dispenser => self.pulse(io, delivered_milli, broken)?,
+            Kind::Dispenser => self.pulse(io, delivered_milli)?,
             Kind::Washer => {}
         }
         let Some(sense) = sense else { return Ok(()) };
@@ -166,15 +170,11 @@ impl World {
         Ok(())
     }
 
-    fn pulse(&mut self, io: &mut Qtest, ran_ul: u64, mad: bool) -> anyhow::Result<()> {
+    fn pulse(&mut self, io: &mut Qtest, ran_ul: u64) -> anyhow::Result<()> {
         self.begun_ul += ran_ul;
-        let mut pulses = if mad { MAD_PULSES } else { 0 };
         // One at a time: a turbine's pulses have a pace.
         if self.begun_ul >= PULSE_UL {
             self.begun_ul -= PULSE_UL;
-            pulses += 1;
-        }
-        for _ in 0..pulses {
             io.set_pin(pins::FLOW, true)?;
             io.set_pin(pins::FLOW, false)?;
         }

@@ -373,6 +373,9 @@ impl Bench {
         }
         for i in 0..self.len() {
             self.wait_output(i, false)?;
+            self.wait("a machine at rest", |bench| Ok(!bench.board(i).is_running()))?;
+            // A door that was locked till now.
+            self.board(i).take_away()?;
             let from = self.began[self.cast[i]];
             self.wait("linked", |bench| {
                 let log = bench.board(i).log();

@@ -76,8 +76,6 @@ const OVERRUN_MILLI: u64 = 60_000;
 const GESTURE_MS: u64 = 2_500;
 /// How long a device is watched that must not do anything, in ms.
 const WATCHED_MS: u64 = 3_000;
-/// A little longer than a washing machine goes on without its permit, in ms.
-const RIDE_THROUGH_MS: u64 = 12_000;
 /// How long sleep is measured, and how much of a processor of the host it may take, in percent.
 const ASLEEP_FOR: Duration = Duration::from_secs(10);
 const ASLEEP_PERCENT_MAX: f64 = 10.0;
@@ -152,10 +150,6 @@ fn stopped(bench: &mut Bench, at: usize) -> anyhow::Result<()> {
     let at = bench.wait_log(ONE, at, &words::ended(StopReason::User))?;
     bench.wait_output(ONE, false)?;
     bench.wait_log(ONE, at, words::RECEIPT)?;
-    if bench.board(ONE).kind() == Kind::Washer {
-        // The machine takes a moment without its permit for a reboot, and nobody is served while it runs.
-        bench.pass(RIDE_THROUGH_MS, |_| Ok(()))?;
-    }
     Ok(())
 }
 

@@ -124,7 +124,7 @@ pub fn tell(supplier: &dyn Supplier, seed: u64, scenarios: &[Told]) -> Report {
             Ok(()) => tell_one(supplier, seed, &kinds, told, &mut open),
         };
         let row = Row {
-            rig: supplier.name(),
+            rig: supplier.name().to_owned(),
             scenario: told.name.clone(),
             outcome,
             took: since.elapsed(),

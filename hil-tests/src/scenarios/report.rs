@@ -19,7 +19,7 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The rig, or the board of the bench.
-    pub rig: &'static str,
+    pub rig: String,
     /// The scenario.
     pub scenario: String,
     /// What came of it.
@@ -37,7 +37,7 @@ pub struct Report {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<6} {:<52} ", self.rig, self.scenario)?;
+        write!(f, "{:<8} {:<60} ", self.rig, self.scenario)?;
         match &self.outcome {
             Outcome::Passed => write!(f, "passed  {:>5.1} s", self.took.as_secs_f64()),
             Outcome::NotRun(why) => write!(f, "NOT RUN: {why}"),
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn what_was_not_run_is_never_counted_as_passed() {
         let row = |outcome| Row {
-            rig: "probe",
+            rig: "probe".to_owned(),
             scenario: "a charge".to_owned(),
             outcome,
             took: Duration::from_secs(1),

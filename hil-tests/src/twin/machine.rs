@@ -39,6 +39,20 @@ pub enum Injury {
 }
 
 impl Injury {
+    /// Every one.
+    pub const ALL: [Self; 10] = [
+        Self::Leak,
+        Self::Heat,
+        Self::Overload,
+        Self::Weld,
+        Self::Stuck,
+        Self::SilentMeter,
+        Self::StillMeter,
+        Self::OpenDoor,
+        Self::Drip,
+        Self::Dry,
+    ];
+
     /// For people.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -132,6 +146,14 @@ impl Machine {
             && !stuck
         {
             drum.press_start();
+        }
+    }
+
+    /// Whether it goes on by itself: a washing machine, with or without a session.
+    pub(crate) fn is_running(&self) -> bool {
+        match &self.model {
+            Model::Drum(drum) => drum.sense().running,
+            Model::Socket(_) | Model::Tap(_) => false,
         }
     }
 

@@ -283,6 +283,13 @@ impl Twin {
         self.places.get(usize::from(outlet)).is_some_and(|place| place.on)
     }
 
+    /// Whether the machine of an outlet goes on by itself: a washing machine, with or without a session.
+    #[must_use]
+    pub fn is_running(&self, outlet: OutletId) -> bool {
+        let place = self.places.get(usize::from(outlet));
+        place.is_some_and(|place| place.machine.is_running())
+    }
+
     /// Everything that was ever delivered, in thousandths of the base unit.
     #[must_use]
     pub fn delivered_milli(&self) -> u64 {
