@@ -68,7 +68,7 @@ fn a_complaint_names_file_line_and_field() {
             7,
             "empty command",
         ),
-        ("leak = { on", "leek = { on", 48, "leek"),
+        ("leak = { on", "leek = { on", 47, "leek"),
         ("name = \"desk-2\"", "name = \"desk-1\"", 52, "another board"),
         (
             "0483:374b:066DFF515049657187212124",
