@@ -36,9 +36,9 @@ HEXADECIMAL = {
 TOPIC = re.compile(r"dev/1/[a-z0-9-]{1,20}/(up|down)/[a-z]+|hf/1/[a-z0-9-]{1,20}/[a-z0-9-]{1,20}/[ud]/[a-z]+")
 # Root, way and last level of a topic, and the rule of its body.
 ROUTES = {
-    **{("dev", "up", word): word for word in ("hello", "authorize", "redeemed", "started", "meter", "stop", "status")},
+    **{("dev", "up", word): word for word in ("hello", "authorize", "redeemed", "started", "meter", "stop", "status", "update")},
     ("dev", "up", "answer"): "command-answer",
-    **{("dev", "down", word): word for word in ("clock", "grant", "refusal", "receipt", "command")},
+    **{("dev", "down", word): word for word in ("clock", "grant", "refusal", "receipt", "command", "offer", "piece")},
     ("hf", "u", "hello"): "link-hello",
     ("hf", "u", "ask"): "ask",
     ("hf", "u", "records"): "upload",
@@ -345,7 +345,7 @@ def damaged(vector: Vector) -> list[tuple[str, Vector]]:
         elif key in ("counter", "boot", "number", "total", "kind", "amount", "instrument") and value.isdigit():
             damages.append((key, position, str(int(value) + 1)))
         elif key == "kind":
-            damages.append((key, position, "firmware"))
+            damages.append((key, position, "other"))
         elif key in ("topic", "device"):
             damages.append((key, position, value[:-1] + ("a" if value[-1] != "a" else "b")))
         elif key == "direction":

@@ -49,6 +49,9 @@ STRUCTS: dict[str, tuple] = {
     "refusal": ("session", "reason", "retry_after_s"),
     "receipt": ("session", "closing", "amount", "units"),
     "command": ("id", "verb", "outlet", "session", "not_after_s", ("token", ID_TOKEN), "units"),
+    "update": ("version", "floor", "state", "offered", "fault", "offset", ("at", STAMP)),
+    "offer": ("manifest",),
+    "piece": ("version", "offset", "bytes"),
     "tariff": TARIFF,
 }
 

@@ -423,14 +423,21 @@ fn start_gateway(dir: &Path, args: &[&str]) -> anyhow::Result<Process> {
     Process::start("the gateway", command, &dir.join("gateway.log"))
 }
 
+/// The seed of the key that signs firmware for a site.
+#[must_use]
+pub fn firmware_seed(seed: u64) -> [u8; 32] {
+    key(seed, "firmware")
+}
+
 fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
     let issuer = Issuer::from_seed(&key(plan.seed, "issuer"));
     let mut text = format!(
         "[site]\nname = \"campus\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
          [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 10\n\
-         telemetry_s = {}\n\n[trust]\nissuer_keys = [\"{}\"]\n\n{}\n",
+         telemetry_s = {}\n\n[trust]\nissuer_keys = [\"{}\"]\nfirmware_keys = [\"{}\"]\n\n{}\n",
         plan.telemetry_s,
         hex(issuer.key().as_bytes()),
+        hex(Issuer::from_seed(&firmware_seed(plan.seed)).key().as_bytes()),
         plan.limits,
     );
     for device in &plan.devices {

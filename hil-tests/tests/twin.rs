@@ -90,7 +90,7 @@ impl Gateway {
                 self.meters += 1;
                 None
             }
-            Up::Redeemed | Up::Started | Up::Status | Up::CommandAnswer => None,
+            Up::Redeemed | Up::Started | Up::Status | Up::CommandAnswer | Up::Update => None,
         }
     }
 

@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    address::Address,
     codec::{self, CodecError},
     id::{DeviceId, Kind, Name, TokenKey},
     instrument::{Enrolment, TotpKey},
     money::Money,
     seal::PairSecret,
     trust::IssuerKey,
+    update::SIGNERS_MAX,
     wire::byte_id,
 };
 
@@ -65,6 +67,10 @@ pub struct Identity {
     pub enrolments: Vec<Enrolment, ENROLMENTS_MAX>,
     /// Whether keypad tokens are taken.
     pub keypad: bool,
+    /// Where the gateway listens; none: at the default router, and boards behind a module of their own never look.
+    pub gateway: Option<Address>,
+    /// Keys that may sign firmware; none: no update is taken over the link.
+    pub signers: Vec<IssuerKey, SIGNERS_MAX>,
 }
 
 /// Why a page is no identity; a device without one must not run.
@@ -88,6 +94,9 @@ pub enum IdentityError {
     /// A key of an issuer that is no point of the curve, or a weak one.
     #[error("key {0} of the issuers is no key")]
     Issuer(usize),
+    /// A key of a signer of firmware that is none.
+    #[error("key {0} of the signers of firmware is no key")]
+    Signer(usize),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +111,9 @@ struct Body {
     issuers: Vec<Bytes32, ISSUERS_MAX>,
     enrolments: Vec<EnrolmentRow, ENROLMENTS_MAX>,
     keypad: bool,
+    gateway: Option<Address>,
+    #[serde(default)]
+    signers: Vec<Bytes32, SIGNERS_MAX>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -126,6 +138,8 @@ impl Identity {
             issuers: Vec::new(),
             enrolments: Vec::new(),
             keypad: false,
+            gateway: None,
+            signers: Vec::new(),
         }
     }
 
@@ -147,6 +161,8 @@ impl Identity {
             issuers: self.issuers.iter().map(|key| Bytes32(*key.as_bytes())).collect(),
             enrolments: self.enrolments.iter().map(EnrolmentRow::from).collect(),
             keypad: self.keypad,
+            gateway: self.gateway.clone(),
+            signers: self.signers.iter().map(|key| Bytes32(*key.as_bytes())).collect(),
         };
         let end = room.checked_sub(CHECK_BYTES).ok_or(overflow)?;
         let place = page.get_mut(HEAD_BYTES..end).ok_or(overflow)?;
@@ -182,11 +198,8 @@ impl Identity {
             return Err(IdentityError::Damaged);
         }
         let body: Body = codec::decode(&page[HEAD_BYTES..end]).map_err(IdentityError::Body)?;
-        let mut issuers = Vec::new();
-        for (i, key) in body.issuers.iter().enumerate() {
-            let key = IssuerKey::from_bytes(&key.0).map_err(|_| IdentityError::Issuer(i))?;
-            issuers.push(key).map_err(|_| IdentityError::Issuer(i))?;
-        }
+        let issuers = keys(&body.issuers).map_err(IdentityError::Issuer)?;
+        let signers = keys(&body.signers).map_err(IdentityError::Signer)?;
         Ok(Self {
             id: body.id,
             kind: body.kind,
@@ -198,6 +211,8 @@ impl Identity {
             issuers,
             enrolments: body.enrolments.into_iter().map(Enrolment::from).collect(),
             keypad: body.keypad,
+            gateway: body.gateway,
+            signers,
         })
     }
 }
@@ -220,6 +235,16 @@ impl From<EnrolmentRow> for Enrolment {
             limit: row.limit,
         }
     }
+}
+
+/// Keys from their bytes; the place of the first that is none.
+fn keys<const N: usize>(rows: &Vec<Bytes32, N>) -> Result<Vec<IssuerKey, N>, usize> {
+    let mut keys = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let key = IssuerKey::from_bytes(&row.0).map_err(|_| i)?;
+        keys.push(key).map_err(|_| i)?;
+    }
+    Ok(keys)
 }
 
 fn check_of(bytes: &[u8]) -> [u8; CHECK_BYTES] {
@@ -250,6 +275,8 @@ mod tests {
             issuers: (1..=ISSUERS_MAX as u8).map(key).collect(),
             enrolments: (0..ENROLMENTS_MAX as u64).map(|i| enrolment(u64::MAX - i)).collect(),
             keypad: true,
+            gateway: Some(std::format!("{}:65535", "g".repeat(63)).parse().unwrap()),
+            signers: (8..8 + SIGNERS_MAX as u8).map(key).collect(),
             ..Identity::new(
                 Name::new("charger-0123456789ab").unwrap(),
                 Kind::Dispenser,
@@ -280,6 +307,8 @@ mod tests {
             assert_eq!(read.kind, identity.kind);
             assert_eq!(read.secret, identity.secret);
             assert_eq!(read.enrolments, identity.enrolments);
+            assert_eq!(read.gateway, identity.gateway);
+            assert_eq!(read.signers, identity.signers);
         }
     }
 

@@ -10,6 +10,7 @@
 #[cfg(feature = "host")]
 extern crate alloc;
 
+pub mod address;
 pub mod codec;
 pub mod id;
 pub mod identity;
@@ -20,6 +21,7 @@ pub mod seal;
 pub mod tariff;
 pub mod topic;
 pub mod trust;
+pub mod update;
 
 #[cfg(feature = "host")]
 pub mod artifact;

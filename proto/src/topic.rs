@@ -57,6 +57,8 @@ words! {
         CommandAnswer = "answer",
         /// [`crate::message::Redeemed`]
         Redeemed = "redeemed",
+        /// [`crate::update::Update`]
+        Update = "update",
     }
 }
 
@@ -73,6 +75,10 @@ words! {
         Receipt = "receipt",
         /// [`crate::message::Command`]
         Command = "command",
+        /// [`crate::update::Offer`]
+        Offer = "offer",
+        /// [`crate::update::Piece`]
+        Piece = "piece",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     /// No step may use the network.
     pub(crate) offline: bool,
+    /// Where the programs of a step that runs beside others write to; `None`: to where we do.
+    log: Option<File>,
 }
 
 impl Context {
@@ -35,7 +38,17 @@ impl Context {
             .nth(2)
             .expect("this package lies two folders below the top")
             .to_path_buf();
-        Self { root, offline }
+        let log = None;
+        Self { root, offline, log }
+    }
+
+    /// The same, with the programs' output in a file.
+    pub(crate) fn logging_to(&self, log: File) -> Self {
+        Self {
+            root: self.root.clone(),
+            offline: self.offline,
+            log: Some(log),
+        }
     }
 
     /// The second workspace.
@@ -82,6 +95,10 @@ impl Context {
         }
         if self.offline {
             command.env("CARGO_NET_OFFLINE", "true");
+        }
+        if let Some(log) = &self.log {
+            let handle = || log.try_clone().map_or_else(|_| Stdio::inherit(), Stdio::from);
+            command.stdin(Stdio::null()).stdout(handle()).stderr(handle());
         }
         command
     }

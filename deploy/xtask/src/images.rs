@@ -1,4 +1,4 @@
-//! How large the firmware's images are, and whether they keep to their budget.
+//! How large the firmware's images are, how deep their stacks get, and whether they keep to their budget.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -10,9 +10,12 @@ use object::{
 };
 
 use crate::context::{Context, THUMB_TARGET, say};
+use crate::stacks;
 
-/// Where boards keep their budgets: KiB of flash and of static RAM for each image.
-const BUDGETS: [&str; 1] = ["boards/b-l475e-iot01a/budget.toml"];
+/// The boards. Images of two are never built together: their chips are features of one dependency.
+pub(crate) const BOARDS: [&str; 2] = [EMULATED_BOARD, "nucleo-f429zi"];
+/// The board that QEMU knows.
+pub(crate) const EMULATED_BOARD: &str = "b-l475e-iot01a";
 /// Flash of STM32 begins here, RAM there.
 const FLASH: u32 = 0x0800_0000;
 const RAM: u32 = 0x2000_0000;
@@ -20,43 +23,81 @@ const RAM: u32 = 0x2000_0000;
 struct Size {
     flash: u64,
     ram: u64,
+    /// By the machine code.
+    stack: u64,
 }
 
-/// Prints a table of the images that were built, and refuses one that is above its budget.
-pub(crate) fn check_sizes(context: &Context) -> Result<()> {
+/// KiB of flash, static RAM and stack by image.
+type Budget = BTreeMap<String, [u64; 3]>;
+
+fn budget(context: &Context, board: &str) -> Result<Budget> {
+    let path = context.firmware().join("boards").join(board).join("budget.toml");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    toml::from_str(&text).with_context(|| path.display().to_string())
+}
+
+fn kib(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0
+}
+
+/// Prints a table of the images of a board that were built, and refuses one that is above its budget.
+pub(crate) fn check_sizes(context: &Context, board: &str) -> Result<()> {
     let images = context.firmware().join("target").join(THUMB_TARGET).join("release");
     let mut above = Vec::new();
-    say("image          flash, KiB     static RAM, KiB   (of budget)\n");
-    for budget in BUDGETS {
-        let path = context.firmware().join(budget);
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let rows: BTreeMap<String, [u64; 2]> = toml::from_str(&text).with_context(|| path.display().to_string())?;
-        for (image, [flash_kib, ram_kib]) in rows {
-            let size = size_of(&images.join(&image))?;
-            let kib = |bytes: u64| bytes as f64 / 1024.0;
-            say(&format!(
-                "{image:<12} {:>6.1} of {flash_kib:<4} {:>10.1} of {ram_kib}\n",
-                kib(size.flash),
-                kib(size.ram)
-            ));
-            if size.flash > flash_kib * 1024 || size.ram > ram_kib * 1024 {
-                above.push(image);
-            }
+    say(&format!(
+        "{board:<16} flash, KiB   static RAM, KiB   stack by its code, KiB   (of budget)\n"
+    ));
+    for (image, [flash_kib, ram_kib, stack_kib]) in budget(context, board)? {
+        let size = size_of(&images.join(&image))?;
+        say(&format!(
+            "{image:<12} {:>8.1} of {flash_kib:<4} {:>9.1} of {ram_kib:<4} {:>13.1} of {stack_kib}\n",
+            kib(size.flash),
+            kib(size.ram),
+            kib(size.stack),
+        ));
+        if size.flash > flash_kib * 1024 || size.ram > ram_kib * 1024 || size.stack > stack_kib * 1024 {
+            above.push(image);
         }
     }
-    ensure!(
-        above.is_empty(),
-        "above the budget of their board: {}",
-        above.join(", ")
-    );
+    ensure!(above.is_empty(), "above the budget of {board}: {}", above.join(", "));
+    Ok(())
+}
+
+/// Prints the deepest stack that each emulated image came to, of the lines `image bytes` that the bench wrote into a
+/// file, and refuses one that is above its budget.
+pub(crate) fn check_stacks(context: &Context, measured: &Path) -> Result<()> {
+    let text = fs::read_to_string(measured).with_context(|| measured.display().to_string())?;
+    let mut deepest: BTreeMap<&str, u64> = BTreeMap::new();
+    for line in text.lines() {
+        let (image, bytes) = line.split_once(' ').context("an image and a number")?;
+        let bytes: u64 = bytes.parse().with_context(|| format!("{image}: {bytes:?} bytes"))?;
+        let known = deepest.entry(image).or_default();
+        *known = bytes.max(*known);
+    }
+    let mut above = Vec::new();
+    say("image        stack in the emulator, KiB   (of budget)\n");
+    for (image, [_, _, stack_kib]) in budget(context, EMULATED_BOARD)? {
+        let bytes = *deepest
+            .get(image.as_str())
+            .with_context(|| format!("{image} never said how much stack it used"))?;
+        say(&format!("{image:<12} {:>15.1} of {stack_kib}\n", kib(bytes)));
+        if bytes > stack_kib * 1024 {
+            above.push(image);
+        }
+    }
+    ensure!(above.is_empty(), "stacks above their budget: {}", above.join(", "));
     Ok(())
 }
 
 fn size_of(path: &Path) -> Result<Size> {
-    let elf = fs::read(path).with_context(|| path.display().to_string())?;
-    let elf = ElfFile32::<Endianness>::parse(&*elf).with_context(|| path.display().to_string())?;
+    let file = fs::read(path).with_context(|| path.display().to_string())?;
+    let elf = ElfFile32::<Endianness>::parse(&*file).with_context(|| path.display().to_string())?;
     let endian = elf.endian();
-    let mut size = Size { flash: 0, ram: 0 };
+    let mut size = Size {
+        flash: 0,
+        ram: 0,
+        stack: stacks::depth_of(&file).with_context(|| path.display().to_string())?,
+    };
     for segment in elf.elf_program_headers() {
         if segment.p_type(endian) != PT_LOAD {
             continue;

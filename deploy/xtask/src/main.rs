@@ -6,11 +6,16 @@ mod context;
 mod images;
 mod report;
 mod setup;
+mod stacks;
 mod steps;
 
-use std::process::ExitCode;
+use std::{
+    fs::{self, File},
+    process::ExitCode,
+    thread,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use lexopt::Arg::{Long, Short, Value};
 
 use context::{Context, say};
@@ -28,8 +33,8 @@ Usage: cargo xtask test [--step NAME]... [--offline]
   --offline    use no network: install nothing, fetch nothing, work with what is here
   --help       print this
 
-Every step runs even if an earlier one failed; only a failed setup stops the run. A table of
-results ends it. A step that could not judge, such as advisories without a database, is listed
+Every step runs even if an earlier one failed; only a failed setup stops the run. Steps that
+mostly wait run beside the others. A table of results ends it. A step that could not judge, such as advisories without a database, is listed
 as NOT CHECKED and never counts as passed.
 
 Exit code: 0 no step failed, 1 a step failed, 2 the command line is wrong.
@@ -90,26 +95,107 @@ fn start(task: Task) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the chosen steps in order; only a failed setup keeps the later ones from running, because all of them lean on it.
+/// Runs the chosen steps: first the setup, whose failure keeps the others from running because all of them lean on it;
+/// then those that mostly compute in one row, and beside it those that mostly wait.
 fn run(context: &Context, chosen: &[&'static Step]) -> Report {
-    let mut report = Report::default();
-    let mut setup_failed = false;
-    for step in chosen {
-        if setup_failed {
+    let mut report = Report::new();
+    let (setup, others): (Vec<_>, Vec<_>) = chosen.iter().partition(|step| step.name == steps::SETUP);
+    in_turn(context, &mut report, &setup);
+    if report.failed() > 0 {
+        for step in others {
             report.not_run(step.name, "setup failed");
-            continue;
         }
+        return report;
+    }
+    let (waiting, computing): (Vec<&Step>, Vec<&Step>) = others.iter().partition(|step| step.waits);
+    if computing.is_empty() {
+        in_turn(context, &mut report, &waiting);
+        return report;
+    }
+    let beside = thread::scope(|scope| {
+        let beside = scope.spawn(|| beside(context, &waiting));
+        in_turn(context, &mut report, &computing);
+        beside.join().expect("a step that panics is a bug of this program")
+    });
+    let order: Vec<&str> = chosen.iter().map(|step| step.name).collect();
+    report.merge(beside, &order);
+    report
+}
+
+fn in_turn(context: &Context, report: &mut Report, steps: &[&Step]) {
+    for step in steps {
         say(&format!("\n== {}: {}\n", step.name, step.about));
         let entry = report.time(step.name, || (step.run)(context));
         say(&format!("== {entry}\n"));
-        setup_failed = entry.failed() && step.name == steps::SETUP;
+    }
+}
+
+/// Steps whose output would mix with that of others: it is printed when they end.
+fn beside(context: &Context, steps: &[&Step]) -> Report {
+    let mut report = Report::new();
+    for step in steps {
+        let path = context.root.join("target").join(format!("step-{}.log", step.name));
+        say(&format!(
+            "== {} runs beside, its output comes when it ends\n",
+            step.name
+        ));
+        let entry = report.time(step.name, || {
+            let log = File::create(&path).with_context(|| path.display().to_string())?;
+            (step.run)(&context.logging_to(log))
+        });
+        let log = fs::read(&path).unwrap_or_default();
+        say(&format!(
+            "\n== {}: {}\n{}== {entry}\n",
+            step.name,
+            step.about,
+            String::from_utf8_lossy(&log)
+        ));
     }
     report
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
+    use report::Verdict;
+
+    static MEETING: Barrier = Barrier::new(2);
+
+    fn meet(_: &Context) -> Result<Verdict> {
+        MEETING.wait();
+        Ok(Verdict::Passed)
+    }
+
+    fn fail(_: &Context) -> Result<Verdict> {
+        bail!("as it should")
+    }
+
+    const fn step(name: &'static str, waits: bool, run: fn(&Context) -> Result<Verdict>) -> Step {
+        let about = "a test";
+        Step {
+            name,
+            about,
+            waits,
+            run,
+        }
+    }
+
+    #[test]
+    fn what_waits_runs_beside_what_computes_and_nothing_runs_without_its_setup() {
+        static WAITS: Step = step("waits", true, meet);
+        static COMPUTES: Step = step("computes", false, meet);
+        static SETUP: Step = step(steps::SETUP, false, fail);
+        let context = Context::new(true);
+        let report = run(&context, &[&WAITS, &COMPUTES]);
+        assert_eq!(report.failed(), 0);
+        let table = report.table();
+        assert!(table.find("waits") < table.find("computes"), "{table}");
+        let report = run(&context, &[&SETUP, &WAITS, &COMPUTES]);
+        assert_eq!(report.failed(), 1);
+        assert_eq!(report.table().matches("not run").count(), 2);
+    }
 
     #[test]
     fn command_line() {

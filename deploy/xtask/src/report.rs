@@ -79,12 +79,21 @@ impl fmt::Display for Entry {
 }
 
 /// The steps of one run, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
+    started: Instant,
     entries: Vec<Entry>,
 }
 
 impl Report {
+    /// Of a run that starts now.
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            entries: Vec::new(),
+        }
+    }
+
     /// Runs a step and keeps its result and duration.
     pub(crate) fn time(&mut self, name: &'static str, step: impl FnOnce() -> Result<Verdict>) -> Entry {
         let start = Instant::now();
@@ -110,6 +119,13 @@ impl Report {
         });
     }
 
+    /// Takes what ran beside this in, in the order of these names.
+    pub(crate) fn merge(&mut self, other: Self, order: &[&'static str]) {
+        self.entries.extend(other.entries);
+        self.entries
+            .sort_by_key(|entry| order.iter().position(|name| *name == entry.name));
+    }
+
     pub(crate) fn failed(&self) -> usize {
         self.entries.iter().filter(|entry| entry.failed()).count()
     }
@@ -121,8 +137,8 @@ impl Report {
             let first_line = entry.remark().lines().next().unwrap_or_default();
             text.push_str(&format!("{}\n", entry.line(first_line)));
         }
-        let total: Duration = self.entries.iter().map(|entry| entry.duration).sum();
-        text.push_str(&format!("{:<12} {:<12} {:>9}\n\n", "total", "", show(total)));
+        let total = show(self.started.elapsed());
+        text.push_str(&format!("{:<12} {:<12} {total:>9}\n\n", "total", ""));
         let failed: Vec<&str> = self
             .entries
             .iter()
@@ -157,7 +173,7 @@ mod tests {
 
     #[test]
     fn table_counts_and_names() {
-        let mut report = Report::default();
+        let mut report = Report::new();
         report.time("fmt", || Ok(Verdict::Passed));
         report.time("advisories", || Ok(Verdict::NotChecked("no database".into())));
         let entry = report.time("tests", || Err(anyhow!("inner\nsecond line").context("outer")));
@@ -175,8 +191,20 @@ mod tests {
     }
 
     #[test]
+    fn what_ran_beside_stands_where_it_belongs() {
+        let (mut report, mut beside) = (Report::new(), Report::new());
+        report.time("fmt", || Ok(Verdict::Passed));
+        report.time("drill", || Ok(Verdict::Passed));
+        beside.time("kill", || Err(anyhow!("lost")));
+        report.merge(beside, &["fmt", "kill", "drill"]);
+        let names: Vec<&str> = report.entries.iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["fmt", "kill", "drill"]);
+        assert_eq!(report.failed(), 1);
+    }
+
+    #[test]
     fn nothing_failed_means_no_failure_line() {
-        let mut report = Report::default();
+        let mut report = Report::new();
         report.time("fmt", || Ok(Verdict::PassedWith("with a remark".into())));
         let table = report.table();
         assert!(!table.contains("failed:"), "{table}");

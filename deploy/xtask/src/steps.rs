@@ -2,7 +2,8 @@
 //!
 //! Profiles are chosen so that nothing is built more often than needed: `lint` and `doc` share one set of metadata builds, `tests`
 //! builds once in dev, `simulation` and `leases` share a release build, and `kill`, `demo` and `drill` share the one that `cargo demo`
-//! uses anyway. (Packages that are named together are built with the features of all of them.)
+//! uses anyway. (Packages that are named together are built with the features of all of them.) Steps that mostly wait (`kill`, `qemu`)
+//! run beside the others, which keep the cores busy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     /// One line for `--list` and the log.
     pub(crate) about: &'static str,
+    /// It waits more than it computes: it runs beside the others.
+    pub(crate) waits: bool,
     /// Runs it; an error fails the step.
     pub(crate) run: fn(&Context) -> Result<Verdict>,
 }
@@ -33,76 +36,91 @@ pub(crate) const STEPS: [Step; 15] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
+        waits: false,
         run: setup::set_up,
     },
     Step {
         name: "fmt",
         about: "formatting of both workspaces",
+        waits: false,
         run: fmt,
     },
     Step {
         name: "lint",
         about: "clippy on both workspaces, firmware for the thumb target too; warnings are errors",
+        waits: false,
         run: lint,
     },
     Step {
         name: "deny",
         about: "licences, bans and sources of every dependency (deny.toml)",
+        waits: false,
         run: deny,
     },
     Step {
         name: "advisories",
         about: "known vulnerabilities in dependencies; NOT CHECKED without a database",
+        waits: false,
         run: advisories,
     },
     Step {
         name: "doc",
         about: "documentation of both workspaces builds without a warning",
+        waits: false,
         run: doc,
     },
     Step {
         name: "firmware",
         about: "firmware builds for the thumb target, and its tests on the host",
+        waits: false,
         run: firmware,
     },
     Step {
         name: "tests",
         about: "unit, integration and documentation tests of the host workspace",
+        waits: false,
         run: tests,
     },
     Step {
         name: "vectors",
         about: "CDDL and frozen vectors checked by a second CBOR implementation, in Python",
+        waits: false,
         run: vectors,
     },
     Step {
         name: "simulation",
         about: "seeded whole-system simulation of the core with the real device code, in release",
+        waits: false,
         run: simulation,
     },
     Step {
         name: "leases",
         about: "two gateways and a hub for 72 virtual hours, partitioned, put back: leased accounts are never overspent",
+        waits: false,
         run: leases,
     },
     Step {
         name: "kill",
         about: "the real gateway killed with SIGKILL under load: nothing lost, nothing doubled",
+        waits: true,
         run: kill,
     },
     Step {
         name: "qemu",
         about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety",
+        waits: true,
         run: qemu,
     },
     Step {
         name: "demo",
         about: "`cargo demo`: an evening with a lying, hanging and dark cloud; the books close",
+        waits: false,
         run: demo,
     },
     Step {
         name: "drill",
         about: "`cargo drill run 2023-11-12`: the false whitelist on a campus of 2,000 devices, in virtual time",
+        waits: false,
         run: drill,
     },
 ];
@@ -139,7 +157,7 @@ fn fmt(context: &Context) -> Result<Verdict> {
 /// The board of the bench, as QEMU runs it.
 const EMULATED: [&str; 7] = [
     "--package",
-    "b-l475e-iot01a",
+    images::EMULATED_BOARD,
     "--no-default-features",
     "--features",
     "emulated",
@@ -165,11 +183,13 @@ fn lint(context: &Context) -> Result<Verdict> {
         .cargo_firmware()
         .args(["clippy", "--locked", "--all-targets"])
         .args(deny_warnings))?;
-    run(context
-        .cargo_firmware()
-        .args(clippy)
-        .args(["--target", THUMB_TARGET])
-        .args(deny_warnings))?;
+    for board in images::BOARDS {
+        run(context
+            .cargo_firmware()
+            .args(["clippy", "--locked", "--package", board])
+            .args(["--target", THUMB_TARGET])
+            .args(deny_warnings))?;
+    }
     run(context
         .cargo_firmware()
         .args(["clippy", "--locked"])
@@ -265,15 +285,12 @@ fn doc(context: &Context) -> Result<Verdict> {
 }
 
 fn firmware(context: &Context) -> Result<Verdict> {
-    run(context.cargo_firmware().args([
-        "build",
-        "--locked",
-        "--workspace",
-        "--release",
-        "--target",
-        THUMB_TARGET,
-    ]))?;
-    images::check_sizes(context)?;
+    for board in images::BOARDS {
+        let build = ["build", "--locked", "--release", "--package", board];
+        run(context.cargo_firmware().args(build).args(["--target", THUMB_TARGET]))?;
+        // At once: the next board's images have the same names.
+        images::check_sizes(context, board)?;
+    }
     run(context.cargo_firmware().args(["test", "--locked"]))?;
     Ok(Verdict::Passed)
 }
@@ -369,6 +386,10 @@ fn qemu(context: &Context) -> Result<Verdict> {
         .arg("--target-dir")
         .arg(&folder))?;
     run(context.cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
+    let stacks = folder.join("stacks.txt");
+    if stacks.exists() {
+        fs::remove_file(&stacks)?;
+    }
     run(context
         .cargo()
         .args([
@@ -381,7 +402,9 @@ fn qemu(context: &Context) -> Result<Verdict> {
             "--",
             "--nocapture",
         ])
-        .env("HOLDFAST_IMAGES", folder.join(THUMB_TARGET).join("release")))?;
+        .env("HOLDFAST_IMAGES", folder.join(THUMB_TARGET).join("release"))
+        .env("HOLDFAST_STACKS", &stacks))?;
+    images::check_stacks(context, &stacks)?;
     Ok(Verdict::Passed)
 }
 

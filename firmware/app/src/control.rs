@@ -1,6 +1,6 @@
 //! The task that owns the device: it alone reads the machine, switches, stores and shows.
 
-use device::{Checked, Device, Effect, Input, Now, Screen, Sense};
+use device::{Device, Effect, Input, Now, Screen, Sense, update::Told};
 use embassy_futures::{
     block_on,
     select::{Either3, select3},
@@ -11,12 +11,14 @@ use proto::{
     id::{Kind, OutletId},
     message::OutletState,
     money::Units,
+    update::Update,
 };
 
 use crate::{
     gesture::{Desk, Gesture},
     link::{Event, Wires},
     store::Store,
+    update::{Next, Scene, Updater},
 };
 
 /// How often an outlet in use is looked at, in ms: limits are enforced on readings, and water runs fast.
@@ -45,6 +47,8 @@ pub trait Panel {
     fn alive(&mut self);
     /// The hottest sensor of an outlet, in degrees Celsius; one that is broken is as hot as can be.
     fn temperature_c(&mut self, outlet: OutletId) -> i16;
+    /// The gateway was told how the firmware's update stands.
+    fn update(&mut self, _update: &Update) {}
 }
 
 /// Why a device cannot go on; whoever called [`run`] restarts it.
@@ -54,6 +58,8 @@ pub enum Stopped {
     Unreadable,
     /// A record could not be written.
     Unwritable,
+    /// Nothing is wrong: the bootloader has a new image to swap in, or one on trial to swap back.
+    Update,
 }
 
 /// A counter that begins anew at each boot, carried on over power cuts. What was counted since the last saving is lost
@@ -76,83 +82,84 @@ const fn save_every(kind: Kind) -> u64 {
     }
 }
 
-/// A device and its counters. It is large: the board makes it once, where it is to live.
+/// A device that knows what was stored, and its counters.
 #[derive(Debug)]
-pub struct Booted<const OUTLETS: usize> {
-    device: Device<OUTLETS>,
+pub struct Booted<'a, const OUTLETS: usize> {
+    device: &'a mut Device<OUTLETS>,
     registers: [Register; OUTLETS],
 }
 
-impl<const OUTLETS: usize> Booted<OUTLETS> {
-    /// A device that knows nothing yet.
-    #[inline(never)]
-    #[must_use]
-    pub fn new(config: Checked<OUTLETS>) -> Self {
-        Self {
-            device: Device::new(config),
-            registers: [Register::default(); OUTLETS],
-        }
-    }
-
-    /// Reads everything out of the flash and starts the device; blocks meanwhile. Outputs are off: the board has not
-    /// switched anything on, and the device begins by saying so.
+impl<'a, const OUTLETS: usize> Booted<'a, OUTLETS> {
+    /// Reads everything out of the flash into a new device and starts it; blocks meanwhile. Outputs are off: the board has
+    /// not switched anything on, and the device begins by saying so.
     ///
     /// # Errors
     /// [`Stopped::Unreadable`].
     #[inline(never)]
-    pub fn boot<F: NorFlash>(&mut self, store: &mut Store<F>) -> Result<(), Stopped> {
-        block_on(store.load(&mut self.device)).map_err(|_| Stopped::Unreadable)?;
-        for (outlet, register) in (0..self.device.config().outlets).zip(&mut self.registers) {
+    pub fn boot<F: NorFlash>(device: &'a mut Device<OUTLETS>, store: &mut Store<F>) -> Result<Self, Stopped> {
+        block_on(store.load(device)).map_err(|_| Stopped::Unreadable)?;
+        let mut registers = [Register::default(); OUTLETS];
+        for (outlet, register) in (0..device.config().outlets).zip(&mut registers) {
             let saved = block_on(store.register(outlet)).map_err(|_| Stopped::Unreadable)?;
             // A session's record may be newer.
-            let base = saved.max(self.device.register(outlet)).0;
+            let base = saved.max(device.register(outlet)).0;
             *register = Register {
                 base,
                 saved: saved.0,
                 now: base,
             };
         }
-        self.device.start(now());
-        Ok(())
+        device.start(now());
+        Ok(Self { device, registers })
     }
 }
 
-/// The device and what it works on.
+/// The device and what it works on. Everything but waiting for something to happen is done without a pause: the flash of
+/// a microcontroller blocks anyway, and what is held across a pause would take its place in RAM for good.
 struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     device: &'a mut Device<OUTLETS>,
-    registers: &'a mut [Register; OUTLETS],
+    registers: [Register; OUTLETS],
     machine: M,
     panel: P,
     store: Store<F>,
     wires: &'a Wires,
     is_linked: bool,
+    /// None: the board takes no updates.
+    updater: Option<Updater<F>>,
+    /// Outlets that gave a reading of everything since boot, as bits.
+    read: u32,
 }
 
-/// Runs the device until it cannot go on.
-pub async fn run<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash>(
-    booted: &mut Booted<OUTLETS>,
+/// Runs the device until it cannot go on. Not `async`: such a function keeps what it is given twice, in scarce memory.
+pub fn run<'a, const OUTLETS: usize, M: Machine + 'a, P: Panel + 'a, F: NorFlash + 'a>(
+    booted: Booted<'a, OUTLETS>,
     machine: M,
     panel: P,
     store: Store<F>,
-    desk: &Desk,
-    wires: &Wires,
-) -> Stopped {
+    updater: Option<Updater<F>>,
+    desk: &'a Desk,
+    wires: &'a Wires,
+) -> impl Future<Output = Stopped> {
     let config = booted.device.config();
     let (outlets, kind) = (config.outlets, config.kind);
     let mut control = Control {
-        device: &mut booted.device,
-        registers: &mut booted.registers,
+        device: booted.device,
+        registers: booted.registers,
         machine,
         panel,
         store,
         wires,
         is_linked: false,
+        updater,
+        read: 0,
     };
-    let stopped = control.serve(outlets, kind, desk).await;
-    for outlet in 0..outlets {
-        control.machine.switch(outlet, false);
+    async move {
+        let stopped = control.serve(outlets, kind, desk).await;
+        for outlet in 0..outlets {
+            control.machine.switch(outlet, false);
+        }
+        stopped
     }
-    stopped
 }
 
 fn now() -> Now {
@@ -164,8 +171,13 @@ fn now() -> Now {
 impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLETS, M, P, F> {
     async fn serve(&mut self, outlets: u8, kind: Kind, desk: &Desk) -> Stopped {
         let mut sense_ms = now().mono_ms;
+        if let Some(updater) = &mut self.updater
+            && block_on(updater.boot(&mut self.store, sense_ms)).is_err()
+        {
+            return Stopped::Unreadable;
+        }
         // What the boot wants done: outputs off, its number stored.
-        if self.carry_out(None).await.is_err() {
+        if self.carry_out(None).is_err() {
             return Stopped::Unwritable;
         }
         loop {
@@ -173,26 +185,38 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             if self.device.is_linked() != self.is_linked {
                 self.is_linked = !self.is_linked;
                 self.panel.linked(self.is_linked);
+                if let Some(updater) = self.updater.as_mut().filter(|_| self.is_linked) {
+                    updater.linked();
+                }
             }
             if now().mono_ms >= sense_ms {
                 for outlet in 0..outlets {
-                    if self.look(outlet, kind).await.is_err() {
+                    if self.look(outlet, kind).is_err() {
                         return Stopped::Unwritable;
                     }
                 }
                 sense_ms = now().mono_ms + self.pace();
             }
+            match self.tend_firmware() {
+                Ok(Next::Stay) => {}
+                Ok(Next::Restart) => return Stopped::Update,
+                Err(()) => return Stopped::Unwritable,
+            }
             let due_ms = self.device.next_deadline().unwrap_or(u64::MAX).min(sense_ms);
             let due = Timer::at(Instant::from_millis(due_ms));
             let done = match select3(self.wires.down.receive(), desk.receive(), due).await {
-                Either3::First(Event::Up) => self.carry_out(Some(Input::LinkUp)).await,
-                Either3::First(Event::Down) => self.carry_out(Some(Input::LinkDown)).await,
+                Either3::First(Event::Up) => self.carry_out(Some(Input::LinkUp)),
+                Either3::First(Event::Down) => self.carry_out(Some(Input::LinkDown)),
                 Either3::First(Event::Message(message)) => {
                     let (topic, frame) = (message.topic.as_str(), message.frame.as_slice());
-                    self.carry_out(Some(Input::Message { topic, frame })).await
+                    if Device::<OUTLETS>::is_update(topic) {
+                        self.hear_update(topic, frame);
+                        continue;
+                    }
+                    self.carry_out(Some(Input::Message { topic, frame }))
                 }
-                Either3::Second(gesture) => self.gesture(&gesture).await,
-                Either3::Third(()) => self.carry_out(Some(Input::Tick)).await,
+                Either3::Second(gesture) => self.gesture(&gesture),
+                Either3::Third(()) => self.carry_out(Some(Input::Tick)),
             };
             if done.is_err() {
                 return Stopped::Unwritable;
@@ -211,7 +235,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         }
     }
 
-    async fn look(&mut self, outlet: OutletId, kind: Kind) -> Result<(), ()> {
+    fn look(&mut self, outlet: OutletId, kind: Kind) -> Result<(), ()> {
         let Some(mut sense) = self.machine.sense(outlet) else {
             return Ok(());
         };
@@ -221,16 +245,51 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         register.now = register.base.saturating_add(sense.register.0);
         sense.register = Units(register.now);
         sense.temperature_c = self.panel.temperature_c(outlet);
+        if sense.temperature_c < i16::MAX {
+            self.read |= 1 << outlet;
+        }
         if register.now - register.saved >= save_every(kind) {
             register.saved = register.now;
             let reading = sense.register;
             // A reading that cannot be saved is saved with the next one; sessions have records of their own.
-            drop(self.store.save_register(outlet, reading).await);
+            drop(block_on(self.store.save_register(outlet, reading)));
         }
-        self.carry_out(Some(Input::Sense { outlet, sense })).await
+        self.carry_out(Some(Input::Sense { outlet, sense }))
     }
 
-    async fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {
+    fn hear_update(&mut self, topic: &str, frame: &[u8]) {
+        let told = self.device.hear_update(topic, frame);
+        match (told, &mut self.updater) {
+            (Some(Told::Offer(offer)), Some(updater)) => updater.offer(&offer),
+            (Some(Told::Piece(piece)), Some(updater)) => block_on(updater.piece(&piece, now().mono_ms)),
+            (None, _) | (_, None) => {}
+        }
+    }
+
+    /// What is due for the firmware, and what the gateway has to know of it.
+    fn tend_firmware(&mut self) -> Result<Next, ()> {
+        let now_ms = now().mono_ms;
+        let Some(updater) = &mut self.updater else {
+            return Ok(Next::Stay);
+        };
+        if let Some(update) = updater.unsaid()
+            && let Some(up) = self.device.tell_update(update.clone())
+            && self.wires.up.try_send(up).is_ok()
+        {
+            updater.said(now_ms);
+            self.panel.update(&update);
+        }
+        let outlets = self.device.config().outlets;
+        let scene = Scene {
+            now_ms,
+            is_idle: self.device.is_idle(),
+            is_linked: self.device.is_linked(),
+            is_sane: self.read.count_ones() == u32::from(outlets),
+        };
+        block_on(updater.tend(&mut self.store, &scene)).map_err(|_| ())
+    }
+
+    fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {
         let units_wished = Units::ZERO;
         let outlet = match gesture {
             Gesture::Token(outlet, _)
@@ -240,7 +299,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         };
         let kind = self.device.config().kind;
         // What is presented is judged by how things stand now, not a second ago.
-        self.look(outlet, kind).await?;
+        self.look(outlet, kind)?;
         let input = match gesture {
             Gesture::Token(_, token) => Input::Token {
                 outlet,
@@ -260,10 +319,10 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             },
             Gesture::Button(_) => Input::Button { outlet },
         };
-        self.carry_out(Some(input)).await
+        self.carry_out(Some(input))
     }
 
-    async fn carry_out(&mut self, input: Option<Input<'_>>) -> Result<(), ()> {
+    fn carry_out(&mut self, input: Option<Input<'_>>) -> Result<(), ()> {
         let effects = match input {
             Some(input) => self.device.handle(now(), input),
             None => self.device.effects(),
@@ -273,7 +332,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
                 Effect::Switch { outlet, on } => self.machine.switch(outlet, on),
                 Effect::Store(record) => {
                     let mut tries = 1;
-                    while self.store.save(&record).await.is_err() {
+                    while block_on(self.store.save(&record)).is_err() {
                         if tries == STORE_TRIES {
                             return Err(());
                         }

@@ -17,4 +17,6 @@ pub mod gesture;
 pub mod link;
 pub mod machine;
 pub mod store;
+pub mod tcp;
 pub mod transport;
+pub mod update;

@@ -15,6 +15,7 @@ const BUFFER_BYTES: usize = RECORD_BYTES_MAX + 64;
 const OUTLETS: u8 = 0;
 const REGISTERS: u8 = 0x40;
 const REDEEMED: u8 = 0x80;
+const UPDATE: u8 = 0xfc;
 const PRICE: u8 = 0xfd;
 const INSTRUMENTS: u8 = 0xfe;
 const DEVICE: u8 = 0xff;
@@ -97,6 +98,24 @@ impl<F: NorFlash> Store<F> {
     /// [`StoreError::Flash`]; the former reading stands.
     pub async fn save_register(&mut self, outlet: OutletId, register: Units) -> Result<(), StoreError<F::Error>> {
         self.put(REGISTERS + outlet, &register.0.to_le_bytes()).await
+    }
+
+    /// The first bytes of what is noted about updates; `None`: nothing yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub async fn update<const N: usize>(&mut self) -> Result<Option<[u8; N]>, StoreError<F::Error>> {
+        let found = self.map.fetch_item::<&[u8]>(&mut self.buffer, &UPDATE).await;
+        let bytes = found.map_err(StoreError::Flash)?;
+        Ok(bytes.and_then(|bytes| bytes.first_chunk().copied()))
+    }
+
+    /// Makes what is noted about updates durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`]; the former note stands.
+    pub async fn save_update(&mut self, bytes: &[u8]) -> Result<(), StoreError<F::Error>> {
+        self.put(UPDATE, bytes).await
     }
 
     async fn put(&mut self, key: u8, bytes: &[u8]) -> Result<(), StoreError<F::Error>> {

@@ -33,6 +33,7 @@ mod dispenser;
 mod fault;
 pub mod io;
 mod link;
+mod load;
 mod outlet;
 mod output;
 mod progress;
@@ -40,6 +41,7 @@ mod recovery;
 mod rules;
 mod stopping;
 pub mod stored;
+pub mod update;
 mod voice;
 mod washer;
 
@@ -141,31 +143,6 @@ impl<const OUTLETS: usize> Device<OUTLETS> {
             answers: Deque::new(),
             config,
         }
-    }
-
-    /// Takes in one record as it was stored, before [`Self::start`]; records come in any order.
-    ///
-    /// # Errors
-    /// [`StoredError`]; the device must then not run, because it could repeat counters, or forget a session.
-    #[inline(never)]
-    pub fn load(&mut self, key: RecordKey, bytes: &[u8]) -> Result<(), StoredError> {
-        match key {
-            RecordKey::Device => self.record = stored::decode(key, bytes)?,
-            RecordKey::Outlet(outlet) => {
-                let record = stored::decode_outlet(outlet, bytes)?;
-                if usize::from(outlet) >= OUTLETS_MAX || !self.take_outlet(outlet, record) {
-                    return Err(StoredError::Outlet(outlet));
-                }
-            }
-            RecordKey::Instruments => self.alone.take_instruments(stored::decode(key, bytes)?),
-            RecordKey::Price => self.alone.take_price(stored::decode(key, bytes)?),
-            RecordKey::Redeemed(slot) => {
-                if !self.alone.take_slot(slot.into(), stored::decode(key, bytes)?) {
-                    return Err(StoredError::Slot(slot));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The last register reading stored for an outlet: where a counter that loses its value without power goes on.
@@ -424,6 +401,8 @@ impl<const OUTLETS: usize> Device<OUTLETS> {
                 let Some(command) = self.link.decode(body) else { return };
                 self.command(&command);
             }
+            // The shell's matter: see `hear_update`.
+            Down::Offer | Down::Piece => {}
         }
     }
 

@@ -469,7 +469,7 @@ impl Ledger {
                     assert!(self.held.contains_key(&session), "a reading before the hold");
                 }
                 Said::Hello(_) | Said::Status(_) => {}
-                Said::Authorize(_) | Said::Answer(_) => panic!("nobody asked: {said:?}"),
+                Said::Authorize(_) | Said::Answer(_) | Said::Update(_) => panic!("nobody asked: {said:?}"),
             }
         }
     }

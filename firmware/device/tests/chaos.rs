@@ -6,7 +6,7 @@ mod bench;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bench::{Bench, Said, WALL_S, config, grant, token};
+use bench::{Bench, Dice, Said, WALL_S, config, grant, token};
 use device::{Effect, Input, RecordKey, Sense};
 use proto::{
     id::{Kind, OutletId, SessionId},
@@ -17,31 +17,6 @@ use proto::{
 
 const RUNS: u64 = 24;
 const STEPS: u64 = 600;
-
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.roll() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// What must have happened somewhere in all runs, or the test proves nothing.
 #[derive(Debug, Default)]

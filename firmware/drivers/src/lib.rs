@@ -35,3 +35,4 @@ pub mod pilot;
 pub mod reader;
 #[cfg(test)]
 mod testing;
+mod window;

@@ -54,6 +54,13 @@ impl Said {
             Up::Stop => Self::Stop(codec::decode(body)?),
             Up::Status => Self::Status(codec::decode(body)?),
             Up::CommandAnswer => Self::CommandAnswer(codec::decode(body)?),
+            // No matter of money: the shell keeps firmware to itself.
+            Up::Update => {
+                return Err(CodecError::Malformed {
+                    what: "firmware is not decided here",
+                    at: 0,
+                });
+            }
         })
     }
 }

@@ -20,10 +20,12 @@ use proto::{
     money::{Money, Units},
     seal::PairSecret,
     trust::IssuerKey,
+    update::SIGNERS_MAX,
 };
 use serde::Deserialize;
 
-use self::secrets::{SecretsFile, check_mode, enrolments};
+pub(crate) use self::secrets::check_mode;
+use self::secrets::{SecretsFile, enrolments, keys};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +195,8 @@ fn backoff_default() -> u64 {
 #[serde(deny_unknown_fields)]
 struct TrustSection {
     issuer_keys: Vec<String>,
+    #[serde(default)]
+    firmware_keys: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -295,6 +299,8 @@ pub struct Config {
     pub link: Option<LinkConfig>,
     /// Keys under which lists, tariffs and revocations may be signed.
     pub issuer_keys: Vec<IssuerKey>,
+    /// Keys under which firmware may be signed; none: devices take no updates.
+    pub firmware_keys: Vec<IssuerKey>,
     /// Key under which id tokens are hashed.
     pub token_key: TokenKey,
     /// What the core needs.
@@ -359,13 +365,13 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         return check.fail("site.utc_offset_min", "an offset from UTC is -720 to 840 minutes");
     }
     let base = path.parent().unwrap_or(Path::new("."));
-    let mut issuer_keys = Vec::new();
-    for text in &file.trust.issuer_keys {
-        let bytes = check.bytes("trust.issuer_keys", text)?;
-        match IssuerKey::from_bytes(&bytes) {
-            Ok(key) => issuer_keys.push(key),
-            Err(_) => return check.fail("trust.issuer_keys", format_args!("{text} is not an Ed25519 public key")),
-        }
+    let issuer_keys = keys(&check, "trust.issuer_keys", &file.trust.issuer_keys)?;
+    let firmware_keys = keys(&check, "trust.firmware_keys", &file.trust.firmware_keys)?;
+    if firmware_keys.len() > SIGNERS_MAX {
+        return check.fail(
+            "trust.firmware_keys",
+            format_args!("a device keeps {SIGNERS_MAX} keys at most"),
+        );
     }
     if issuer_keys.is_empty() {
         return check.fail(
@@ -396,6 +402,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         monitor_password: secrets.monitor_password.clone(),
         link: link(&check, &check_secrets, file.link, &secrets)?,
         issuer_keys,
+        firmware_keys,
         token_key: TokenKey(check_secrets.bytes("token_key", &secrets.token_key)?),
         core,
     })

@@ -10,6 +10,7 @@ use gateway_core::{Gateway, Input, Instant, Now, health::Track, report::Span, wh
 use journal::Reader;
 use proto::{
     book::{Book, Transfer},
+    id::DeviceId,
     link::{Mark, Telemetry},
     message::Closing,
     trust::ArtifactKind,
@@ -26,6 +27,8 @@ use crate::{
     artifacts::Desk,
     devices::Port,
     engine::{DONE, Job},
+    exit,
+    firmware::Firmware,
     look::{self, LookError},
     record,
     store::Store,
@@ -82,6 +85,15 @@ pub enum Query {
     /// Take in a file of signed artifacts.
     Import {
         /// Where it is.
+        file: PathBuf,
+    },
+    /// Every device, with its firmware and how its update stands.
+    Devices,
+    /// Update the firmware of a device.
+    Update {
+        /// Which.
+        device: DeviceId,
+        /// A signed image.
         file: PathBuf,
     },
 }
@@ -145,7 +157,9 @@ impl Look<'_> {
             | Query::Report { .. }
             | Query::Adopt { .. }
             | Query::RollBack { .. }
-            | Query::Import { .. } => {
+            | Query::Import { .. }
+            | Query::Devices
+            | Query::Update { .. } => {
                 json!({"error": "this is not answered by looking at the engine"})
             }
         }
@@ -372,7 +386,13 @@ pub fn socket_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>, desk: Desk) -> std::io::Result<()> {
+pub async fn serve(
+    dir: &Path,
+    reader: Reader,
+    engine: mpsc::Sender<Job>,
+    desk: Desk,
+    firmware: Firmware,
+) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let path = socket_path(dir);
     // One daemon a store: the journal's lock is ours, so a socket that is here is a dead one's.
@@ -384,9 +404,10 @@ pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>, desk: 
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (reader, engine, desk) = (reader.clone(), engine.clone(), desk.clone());
+            let (reader, engine) = (reader.clone(), engine.clone());
+            let (desk, firmware) = (desk.clone(), firmware.clone());
             tokio::spawn(async move {
-                if let Err(error) = converse(stream, reader, engine, desk).await {
+                if let Err(error) = converse(stream, reader, engine, desk, firmware).await {
                     tracing::debug!(%error, "control connection");
                 }
             });
@@ -395,7 +416,13 @@ pub async fn serve(dir: &Path, reader: Reader, engine: mpsc::Sender<Job>, desk: 
     Ok(())
 }
 
-async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>, desk: Desk) -> std::io::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    reader: Reader,
+    engine: mpsc::Sender<Job>,
+    desk: Desk,
+    firmware: Firmware,
+) -> std::io::Result<()> {
     let (incoming, mut outgoing) = stream.into_split();
     let mut question = String::new();
     BufReader::new(incoming.take(QUESTION_BYTES_MAX))
@@ -420,21 +447,34 @@ async fn converse(stream: UnixStream, reader: Reader, engine: mpsc::Sender<Job>,
             Ok(rows) => json!(rows),
             Err(error) => json!({ "error": error }),
         },
-        Ok(query) => {
-            let (reply, answer) = oneshot::channel();
-            let sent = engine.send(Job::Query(query, reply)).await;
-            match sent {
-                Ok(()) => answer
-                    .await
-                    .unwrap_or_else(|_| json!({"error": "the gateway is stopping"})),
-                Err(_) => json!({"error": "the gateway is stopping"}),
+        Ok(Query::Devices) => firmware.rows().await.unwrap_or_else(|error| json!({ "error": error })),
+        Ok(Query::Update { device, file }) => match firmware.order(device, file).await {
+            Ok(result) => json!({ "result": result }),
+            Err(error) => json!({"error": error, "exit": exit::DATA}),
+        },
+        Ok(Query::Status) => match (look(&engine, Query::Status).await, firmware.summary().await) {
+            (Value::Object(mut status), Ok(Value::Object(of_firmware))) => {
+                status.extend(of_firmware);
+                Value::Object(status)
             }
-        }
+            (status, _) => status,
+        },
+        Ok(query) => look(&engine, query).await,
         Err(error) => json!({"error": format!("not a question: {error}")}),
     };
     let mut line = answer.to_string();
     line.push('\n');
     outgoing.write_all(line.as_bytes()).await
+}
+
+/// Has the engine answer.
+async fn look(engine: &mpsc::Sender<Job>, query: Query) -> Value {
+    let stopping = || json!({"error": "the gateway is stopping"});
+    let (reply, answer) = oneshot::channel();
+    match engine.send(Job::Query(query, reply)).await {
+        Ok(()) => answer.await.unwrap_or_else(|_| stopping()),
+        Err(_) => stopping(),
+    }
 }
 
 /// Reads the journal beside the engine, which goes on meanwhile.

@@ -22,6 +22,7 @@ use crate::{
     cloud::LinkJob,
     control::{self, Query},
     devices::{Ack, Opener, Port, Sealer},
+    firmware,
     store::{Mark, Store, StoreError},
 };
 
@@ -69,6 +70,8 @@ pub enum Job {
     Order(Box<Input>, oneshot::Sender<String>),
     /// Somebody looks.
     Query(Query, oneshot::Sender<serde_json::Value>),
+    /// A device is told something about its firmware. Nothing hangs on it that would have to be durable first.
+    Firmware(DeviceId, Box<firmware::Told>),
     /// The link has room for telemetry.
     Telemetry(oneshot::Sender<Telemetry>),
     /// Finish what has begun and stop.
@@ -225,6 +228,11 @@ impl Engine {
             // Who asks may have gone away; then nobody is there to be told.
             Job::Find { ledger, reply } => drop(reply.send(self.store.mark(ledger))),
             Job::Query(query, reply) => drop(reply.send(self.look().answer(&query))),
+            Job::Firmware(device, told) => {
+                if let Some((topic, frame)) = self.sealer.seal_firmware(&device, &told) {
+                    self.shell.port.send(&topic, frame);
+                }
+            }
             Job::Telemetry(reply) => drop(reply.send(self.look().telemetry())),
             Job::Shutdown => return true,
         }

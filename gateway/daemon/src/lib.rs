@@ -13,6 +13,7 @@ pub mod control;
 pub mod devices;
 mod disk;
 pub mod engine;
+pub mod firmware;
 pub mod look;
 pub mod mqtt;
 pub mod provision;

@@ -14,6 +14,7 @@ use gateway::{
     config::{self, Config},
     control::{self, Gated, Query},
     exit,
+    firmware::command::ImageCommand,
     look::command,
     provision::{self, Trusted},
     run, store,
@@ -89,10 +90,26 @@ enum Command {
     /// Devices of the site
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Firmware images; needs no gateway
+    #[command(subcommand)]
+    Image(ImageCommand),
 }
 
 #[derive(Subcommand)]
 enum DeviceCommand {
+    /// Show every device, the version of its firmware and how its update stands
+    List {
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a device fetch, try and keep a signed image; `device list` shows how it goes
+    Update {
+        /// Which device
+        device: proto::id::DeviceId,
+        /// As `holdfast image sign` writes it
+        file: PathBuf,
+    },
     /// Write the identity of a device of the configuration, for the flasher: one page, which no image contains
     Provision {
         /// Which device
@@ -108,6 +125,10 @@ enum DeviceCommand {
         /// codes with them
         #[arg(long)]
         codes: bool,
+        /// Where the device finds this gateway, for a board with a network of its own; without it: at the default router
+        /// of its network. A board behind a serial-to-TCP module does not look at it
+        #[arg(long, value_name = "HOST:PORT")]
+        gateway: Option<proto::address::Address>,
     },
 }
 
@@ -206,6 +227,7 @@ fn main() -> ExitCode {
     };
     // The files of a stopped gateway can be read anywhere, without its configuration.
     match &cli.command {
+        Command::Image(image) => return image.run(),
         Command::Why(why) if why.is_alone() => return why.run(None),
         Command::Report(ReportCommand::Outage(outage)) if outage.is_alone() => return outage.run(None),
         Command::Why(_)
@@ -251,12 +273,19 @@ fn main() -> ExitCode {
         Command::Report(ReportCommand::Outage(outage)) => outage.run(Some(&config)),
         Command::Ledger(LedgerCommand::Export { json }) => export(&config, json),
         Command::Keypad(KeypadCommand::Key { device }) => keypad_key(&config, &device),
+        Command::Image(image) => image.run(),
+        Command::Device(DeviceCommand::List { json }) => ask(&config, &Query::Devices, json),
+        Command::Device(DeviceCommand::Update { device, file }) => match std::path::absolute(&file) {
+            Ok(file) => ask(&config, &Query::Update { device, file }, false),
+            Err(error) => fail(exit::USAGE, &format!("{}: {error}", file.display())),
+        },
         Command::Device(DeviceCommand::Provision {
             device,
             out,
             groups,
             codes,
-        }) => provision_device(&config, &device, &out, Trusted { groups, codes }),
+            gateway,
+        }) => provision_device(&config, &device, &out, Trusted { groups, codes }, gateway),
         Command::List(command) => match command {
             ListCommand::Show { json } => ask(&config, &Query::Lists, json),
             ListCommand::Diff { what, json } => ask(&config, &Query::Diff { what }, json),
@@ -346,7 +375,8 @@ fn no_daemon(dir: &Path, error: &std::io::Error) -> String {
 
 fn print_answer(answer: &Value, json: bool) -> ExitCode {
     if let Some(error) = answer.get("error").and_then(Value::as_str) {
-        return fail(exit::UNAVAILABLE, &error);
+        let code = answer["exit"].as_u64().and_then(|code| code.try_into().ok());
+        return fail(code.unwrap_or(exit::UNAVAILABLE), &error);
     }
     if json {
         println!("{answer}");
@@ -393,23 +423,34 @@ fn keypad_key(config: &Config, device: &proto::id::DeviceId) -> ExitCode {
     }
 }
 
-fn provision_device(config: &Config, device: &proto::id::DeviceId, out: &Path, trusted: Trusted) -> ExitCode {
+fn provision_device(
+    config: &Config,
+    device: &proto::id::DeviceId,
+    out: &Path,
+    trusted: Trusted,
+    gateway: Option<proto::address::Address>,
+) -> ExitCode {
     let identity = match provision::identity(config, device, trusted) {
-        Ok(identity) => identity,
+        Ok(identity) => proto::identity::Identity { gateway, ..identity },
         Err(error) => return fail(exit::CONFIG, &error),
     };
     if let Err(error) = provision::write(&identity, out) {
         return fail(exit::UNAVAILABLE, &error);
     }
     println!(
-        "{}: {} {}, {} bytes for the identity's page; on a B-L475E-IOT01A:\n  probe-rs download --chip STM32L475VG \
-         --binary-format bin --base-address 0x080ff800 {}\nIt contains the device's secret: delete it afterwards.",
+        "{}: {} {}, {} bytes for the identity's page. By board:",
         out.display(),
         identity.kind.word(),
         identity.id,
         provision::PAGE_BYTES,
-        out.display()
     );
+    for (board, chip, address) in provision::BOARDS {
+        println!(
+            "{board}:\n  probe-rs download --chip {chip} --binary-format bin --base-address {address:#010x} {}",
+            out.display()
+        );
+    }
+    println!("It contains the device's secret: delete it afterwards.");
     ExitCode::SUCCESS
 }
 

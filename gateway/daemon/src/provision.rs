@@ -10,12 +10,19 @@ use std::{
 use proto::{
     id::{DeviceId, Kind},
     identity::{ENROLMENTS_MAX, ISSUERS_MAX, Identity},
+    update::SIGNERS_MAX,
 };
 
 use crate::config::Config;
 
 /// Length of the file, in bytes: one page of the flash, erased behind the identity.
 pub const PAGE_BYTES: usize = 2048;
+
+/// Where it goes: board, chip and address.
+pub const BOARDS: [(&str, &str, u32); 2] = [
+    ("B-L475E-IOT01A", "STM32L475VG", 0x080f_f800),
+    ("NUCLEO-F429ZI", "STM32F429ZITx", 0x0811_0000),
+];
 
 /// What may go into a device that a thief can open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +93,13 @@ pub fn identity(config: &Config, device: &DeviceId, trusted: Trusted) -> Result<
             what: "issuer keys",
             found: instruments.issuers.len(),
             most: ISSUERS_MAX,
+        })?;
+    }
+    for key in &config.firmware_keys {
+        identity.signers.push(*key).map_err(|_| ProvisionError::Many {
+            what: "keys that sign firmware",
+            found: config.firmware_keys.len(),
+            most: SIGNERS_MAX,
         })?;
     }
     if trusted.codes {

@@ -30,6 +30,7 @@ use crate::{
     disk,
     engine::{Engine, JOBS_MAX, Job, Shell},
     exit,
+    firmware::{self, Firmware},
     mqtt::Options,
     store::{Store, StoreError},
 };
@@ -130,7 +131,8 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let opener = Arc::new(Opener::new(&config.device_secrets, config.token_key.clone()));
     let link_up = Arc::new(AtomicBool::new(false));
     let epoch_expected = Arc::new(AtomicU32::new(0));
-    let (port, endpoint) = device_port(config, &opener, &jobs).await?;
+    let firmware = start_firmware(config, &jobs)?;
+    let (port, endpoint) = device_port(config, &opener, &jobs, &firmware).await?;
     let reader = store.reader();
     let rejected = Arc::new(AtomicU64::new(0));
     let shell = Shell {
@@ -162,7 +164,7 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
             what: "the engine",
             error,
         })?;
-    control::serve(&config.dir, reader.clone(), jobs.clone(), desk.clone())
+    control::serve(&config.dir, reader.clone(), jobs.clone(), desk.clone(), firmware)
         .await
         .map_err(|error| RunError::Io {
             what: "the control socket",
@@ -206,6 +208,14 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     Ok(())
 }
 
+fn start_firmware(config: &Config, jobs: &mpsc::Sender<Job>) -> Result<Firmware, RunError> {
+    let kinds = config.core.devices.iter().map(|(device, known)| (*device, known.kind));
+    firmware::start(&config.dir, kinds, &config.firmware_keys, jobs.clone()).map_err(|error| RunError::Io {
+        what: "the orders of firmware",
+        error,
+    })
+}
+
 async fn stop_signal() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -220,6 +230,7 @@ async fn device_port(
     config: &Config,
     opener: &Arc<Opener>,
     jobs: &mpsc::Sender<Job>,
+    firmware: &Firmware,
 ) -> Result<(Port, Option<Endpoint>), RunError> {
     match &config.device_side {
         DeviceSide::Embedded {
@@ -245,7 +256,12 @@ async fn device_port(
             // Port 0 is for tests and demos, which read the port from this line.
             tracing::info!(address = %endpoint.local_addr(), "devices may connect");
             let handle = endpoint.handle();
-            tokio::spawn(embedded::run(from_devices, opener.clone(), jobs.clone()));
+            tokio::spawn(embedded::run(
+                from_devices,
+                opener.clone(),
+                jobs.clone(),
+                firmware.clone(),
+            ));
             Ok((Port::Embedded(handle), Some(endpoint)))
         }
         DeviceSide::External {
@@ -263,7 +279,13 @@ async fn device_port(
                 packet_bytes_max: DEVICE_PACKET_BYTES_MAX,
             };
             let outward = Outward::default();
-            tokio::spawn(external::run(options, opener.clone(), outward.clone(), jobs.clone()));
+            tokio::spawn(external::run(
+                options,
+                opener.clone(),
+                outward.clone(),
+                jobs.clone(),
+                firmware.clone(),
+            ));
             Ok((Port::External(outward), None))
         }
     }

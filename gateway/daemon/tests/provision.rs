@@ -40,7 +40,10 @@ fn every_device_of_the_configuration_gets_its_page() {
         let pinned: Vec<[u8; 32]> = read.issuers.iter().map(|key| *key.as_bytes()).collect();
         let configured: Vec<[u8; 32]> = config.issuer_keys.iter().map(|key| *key.as_bytes()).collect();
         assert_eq!(pinned, configured);
-        assert!(read.keypad);
+        let signers: Vec<[u8; 32]> = read.signers.iter().map(|key| *key.as_bytes()).collect();
+        let configured: Vec<[u8; 32]> = config.firmware_keys.iter().map(|key| *key.as_bytes()).collect();
+        assert_eq!(signers, configured);
+        assert!(read.keypad && !signers.is_empty());
         assert!(
             read.site_key.is_none() && read.enrolments.is_empty(),
             "nobody asked for these"

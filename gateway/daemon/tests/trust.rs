@@ -138,7 +138,10 @@ impl Site {
         let path = dir.path().to_owned();
         let control = {
             let jobs = jobs.clone();
-            async move { control::serve(&path, reader, jobs, desk).await.unwrap() }
+            async move {
+                let firmware = gateway::firmware::start(&path, std::iter::empty(), &[], jobs.clone()).unwrap();
+                control::serve(&path, reader, jobs, desk, firmware).await.unwrap();
+            }
         };
         let serving = runtime();
         serving.block_on(control);

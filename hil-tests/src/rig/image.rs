@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context, ensure};
 use object::{Object, ObjectSymbol};
 
+/// The bootloader, beside the programs.
+const BOOT: &str = "b-l475e-iot01a-boot";
 /// Where the flash begins.
 const FLASH: u64 = 0x0800_0000;
 /// All of it: 1 MiB.
@@ -29,28 +31,8 @@ impl Image {
         let elf = std::fs::read(path).with_context(|| format!("{}: no firmware image", path.display()))?;
         let file = object::File::parse(&*elf).with_context(|| path.display().to_string())?;
         let mut flash = vec![0xff; FLASH_BYTES];
-        let header = object::read::elf::ElfFile32::<object::Endianness>::parse(&*elf)?;
-        for segment in header.elf_program_headers() {
-            use object::read::elf::ProgramHeader;
-            let endian = header.endian();
-            let data = segment
-                .data(endian, &*elf)
-                .map_err(|()| anyhow::anyhow!("{}: a segment lies outside of the file", path.display()))?;
-            if segment.p_type(endian) != object::elf::PT_LOAD || data.is_empty() {
-                continue;
-            }
-            let at = u64::from(segment.p_paddr(endian)).checked_sub(FLASH);
-            let at = at
-                .and_then(|at| usize::try_from(at).ok())
-                .context("a segment below the flash")?;
-            ensure!(
-                at + data.len() <= IDENTITY_AT,
-                "{}: a segment at {at:#x} of {} bytes does not fit the flash",
-                path.display(),
-                data.len()
-            );
-            flash[at..at + data.len()].copy_from_slice(data);
-        }
+        place(&path.with_file_name(BOOT), &mut flash)?;
+        place(path, &mut flash)?;
         let symbols = file.symbols().filter_map(|symbol| {
             let name = symbol.name().ok()?;
             Some((name.to_owned(), symbol.address()))
@@ -86,4 +68,32 @@ impl Image {
             .copied()
             .with_context(|| format!("the firmware has no symbol {symbol}"))
     }
+}
+
+/// Puts what an ELF has for the flash into it.
+fn place(path: &Path, flash: &mut [u8]) -> anyhow::Result<()> {
+    let elf = std::fs::read(path).with_context(|| format!("{}: no firmware image", path.display()))?;
+    let header = object::read::elf::ElfFile32::<object::Endianness>::parse(&*elf)?;
+    for segment in header.elf_program_headers() {
+        use object::read::elf::ProgramHeader;
+        let endian = header.endian();
+        let data = segment
+            .data(endian, &*elf)
+            .map_err(|()| anyhow::anyhow!("{}: a segment lies outside of the file", path.display()))?;
+        if segment.p_type(endian) != object::elf::PT_LOAD || data.is_empty() {
+            continue;
+        }
+        let at = u64::from(segment.p_paddr(endian)).checked_sub(FLASH);
+        let at = at
+            .and_then(|at| usize::try_from(at).ok())
+            .context("a segment below the flash")?;
+        ensure!(
+            at + data.len() <= IDENTITY_AT,
+            "{}: a segment at {at:#x} of {} bytes does not fit the flash",
+            path.display(),
+            data.len()
+        );
+        flash[at..at + data.len()].copy_from_slice(data);
+    }
+    Ok(())
 }

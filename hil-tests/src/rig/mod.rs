@@ -13,6 +13,7 @@ pub mod pins;
 pub mod probe;
 pub mod qemu;
 pub mod qtest;
+mod stack;
 pub mod twin;
 pub mod words;
 pub mod world;

@@ -26,6 +26,7 @@ use crate::rig::{
     module::Module,
     pins,
     qtest::Qtest,
+    stack,
     world::World,
 };
 
@@ -360,6 +361,8 @@ impl Board {
 impl Drop for Board {
     fn drop(&mut self) {
         drop(self.power_off());
+        let lines: Vec<String> = self.log.text(0).lines().map(str::to_owned).collect();
+        stack::record(self.kind(), &lines);
     }
 }
 

@@ -176,7 +176,7 @@ impl Truth {
                     }
                 });
             }
-            Up::Hello | Up::Authorize | Up::Redeemed | Up::Meter | Up::Status | Up::CommandAnswer => {}
+            Up::Hello | Up::Authorize | Up::Redeemed | Up::Meter | Up::Status | Up::CommandAnswer | Up::Update => {}
         }
     }
 
@@ -213,7 +213,7 @@ impl Truth {
                     s.receipt.get_or_insert((now_ms, receipt));
                 });
             }
-            Down::Clock | Down::Command => {}
+            Down::Clock | Down::Command | Down::Offer | Down::Piece => {}
         }
     }
 

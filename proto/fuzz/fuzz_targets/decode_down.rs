@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use proto::{
     message::{Clock, Command, Grant, Receipt, Refusal},
     tariff::{Bill, Dimension, Usage},
+    update::{Offer, Piece},
 };
 use proto_fuzz::same_again;
 
@@ -16,6 +17,8 @@ fuzz_target!(|body: &[u8]| {
     same_again::<Refusal>(body);
     same_again::<Receipt>(body);
     same_again::<Command>(body);
+    same_again::<Offer>(body);
+    same_again::<Piece>(body);
     let Some(grant) = same_again::<Grant>(body) else {
         return;
     };

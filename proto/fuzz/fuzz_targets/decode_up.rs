@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use proto::message::{Authorize, CommandAnswer, Hello, Meter, Started, Status, Stop};
+use proto::update::Update;
 use proto_fuzz::same_again;
 
 fuzz_target!(|body: &[u8]| {
@@ -13,4 +14,5 @@ fuzz_target!(|body: &[u8]| {
     same_again::<Stop>(body);
     same_again::<Status>(body);
     same_again::<CommandAnswer>(body);
+    same_again::<Update>(body);
 });

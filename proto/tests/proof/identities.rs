@@ -1,12 +1,14 @@
 //! What is provisioned: frozen like what travels, because firmware of every age reads the same page.
 
 use proto::{
+    address::{Address, HOST_BYTES_MAX},
     id::{Kind, Name, TokenKey},
     identity::{ENROLMENTS_MAX, IDENTITY_BYTES_MAX, ISSUERS_MAX, Identity},
     instrument::{Enrolment, TotpKey},
     money::Money,
     seal::PairSecret,
     trust::Issuer,
+    update::SIGNERS_MAX,
 };
 
 use crate::vector::Vector;
@@ -15,12 +17,18 @@ fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
 
+fn address(text: &str) -> Option<Address> {
+    Some(text.parse().expect("an address"))
+}
+
 fn typical() -> Identity {
     Identity {
         site: Some(name("north-campus")),
         currency: 156,
         issuers: [Issuer::from_seed(&[0x15; 32]).key()].into_iter().collect(),
         keypad: true,
+        gateway: address("192.168.1.10:1883"),
+        signers: [Issuer::from_seed(&[0x16; 32]).key()].into_iter().collect(),
         ..Identity::new(name("charger-07"), Kind::Charger, 2, PairSecret([0xd1; 32]))
     }
 }
@@ -39,6 +47,8 @@ fn extreme() -> Identity {
         issuers: (1..=ISSUERS_MAX as u8).map(key).collect(),
         enrolments: (0..ENROLMENTS_MAX).map(enrolment).collect(),
         keypad: true,
+        gateway: address(&format!("{}:65535", "g".repeat(HOST_BYTES_MAX))),
+        signers: (8..8 + SIGNERS_MAX as u8).map(key).collect(),
         ..Identity::new(
             name("dispenser-0123456789"),
             Kind::Dispenser,

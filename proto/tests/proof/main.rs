@@ -21,5 +21,6 @@ mod tariff_cases;
 mod tariff_props;
 mod topics;
 mod twins;
+mod updates;
 mod vector;
 mod vectors;

@@ -4,6 +4,7 @@
 use proto::{
     artifact,
     codec::{self, CodecError},
+    id::Kind,
     instrument::Voucher,
     link::LINK_FRAME_BYTES_MAX,
     message::{Clock, Grant},
@@ -11,6 +12,7 @@ use proto::{
     seal::{Direction, PairSecret, SealError},
     tariff::{Bill, Dimension, Usage},
     trust::{ArtifactKind, Issuer},
+    update::{Here, Manifest},
 };
 
 use crate::{
@@ -205,6 +207,14 @@ fn changed_payloads_behind_a_good_signature_do_not_panic() {
         .into_iter()
         .filter(|vector| vector.get("what") == "envelope")
         .collect();
+    let board = samples::name("b-l475e-iot01a");
+    let here = Here {
+        board: &board,
+        kind: Kind::Charger,
+        above: 0,
+        room: u32::MAX,
+        signers: &keys,
+    };
     let (mut passed, mut refused) = (0, 0);
     for _ in 0..5_000 {
         let vector = &vectors[random.below(vectors.len())];
@@ -223,7 +233,8 @@ fn changed_payloads_behind_a_good_signature_do_not_panic() {
             ArtifactKind::Policy => artifact::verify_policy(&envelope, &keys).is_ok(),
             ArtifactKind::Lease => artifact::verify_leases(&envelope, &keys).is_ok(),
             ArtifactKind::Voucher => Voucher::open(&envelope, &keys).is_ok(),
-            ArtifactKind::Other | ArtifactKind::Firmware => panic!("no such vector"),
+            ArtifactKind::Firmware => Manifest::open(&envelope, &here).is_ok(),
+            ArtifactKind::Other => panic!("no such vector"),
         };
         if passes { passed += 1 } else { refused += 1 }
     }

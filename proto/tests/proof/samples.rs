@@ -118,6 +118,7 @@ pub(crate) fn all() -> Vec<Sample> {
         device::up_alone,
         device::up_ends,
         device::down,
+        device::firmware,
         link::up,
         link::down,
         content::inside,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs};
 
 use ciborium::Value;
-use proto::{artifact, id, instrument, link, message, policy, tariff, trust};
+use proto::{artifact, id, instrument, link, message, policy, tariff, trust, update};
 
 use crate::{samples, vector::read};
 
@@ -200,6 +200,7 @@ fn a_second_implementation_reads_every_body_as_the_schema_says() {
         "envelope-tariffs-extreme",
         "envelope-leases-extreme",
         "envelope-policy-extreme",
+        "envelope-firmware-extreme",
     ] {
         let vector = read(name);
         let payload = parsed(&vector.bytes("payload"));
@@ -345,6 +346,8 @@ fn the_enums_have_the_words_and_numbers_of_the_schema() {
         "mode" => link::Mode: Other,
         "class" => policy::Class: Unknown,
         "unsigned-disable" => policy::UnsignedDisable: Alert,
+        "update-state" => update::State: Other,
+        "update-fault" => update::Fault: Other,
     }
     for reason in message::RefusalReason::ALL {
         assert!(
@@ -385,6 +388,7 @@ fn every_struct_of_the_schema_has_a_vector() {
         "protected-header",
         "list-entry",
         "identity",
+        "manifest",
     ];
     let inside = [
         "id-token",

@@ -103,6 +103,8 @@ fn envelopes() -> Vec<Vector> {
     let (kind_r, kind_t) = (ArtifactKind::Revocations, ArtifactKind::Tariffs);
     let [policy, most_policy] = content::policies();
     let kind_p = ArtifactKind::Policy;
+    let [manifest_f, most_manifest] = content::manifests();
+    let kind_f = ArtifactKind::Firmware;
     vec![
         vector(
             "envelope-list",
@@ -179,6 +181,8 @@ fn envelopes() -> Vec<Vector> {
         ),
         sign("envelope-policy-typical", kind_p, "policy", encoded(&policy)),
         sign("envelope-policy-extreme", kind_p, "policy", encoded(&most_policy)),
+        sign("envelope-firmware-typical", kind_f, "manifest", encoded(&manifest_f)),
+        sign("envelope-firmware-extreme", kind_f, "manifest", encoded(&most_manifest)),
     ]
 }
 

@@ -120,6 +120,10 @@ pub(crate) fn install() {
     state.installed = true;
     // Reset values that the clock set-up waits for: voltage scaling, flash latency.
     state.shadow(0x4000_7000, Some(0x200));
+    // The bootloader has taken over before.
+    // SAFETY: without the MPU everything is accessible.
+    unsafe { MPU_CTRL.write_volatile(0) };
+    cortex_m::asm::dsb();
     // Base, length as a power of two, whether reading is allowed.
     let regions: [(u32, u32, bool); 6] = [
         (0x4000_0000, 15, false), // APB1: timers, IWDG, PWR, USART2 and 3, UART4

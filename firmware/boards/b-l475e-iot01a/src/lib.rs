@@ -19,37 +19,16 @@
 //!
 //! | flash | what |
 //! |---|---|
-//! | 0x0800_0000, 512 KiB | program |
+//! | 0x0800_0000, 32 KiB | bootloader |
+//! | 0x0800_8000, 4 KiB | what the bootloader is to do |
+//! | 0x0801_0000, 240 KiB | program |
 //! | 0x0808_0000, 64 KiB | records, in the second bank: the program runs on while it is erased |
+//! | 0x0809_0000, 242 KiB | spare slot: the program before, or the one to come |
 //! | 0x080f_f800, 2 KiB | identity |
 #![no_std]
 
 #[cfg(feature = "emulated")]
 mod emulated;
-mod executor;
+mod map;
 mod systick;
 pub mod wiring;
-
-#[cfg(all(feature = "rtt", not(feature = "emulated")))]
-use defmt_rtt as _;
-#[cfg(feature = "emulated")]
-use defmt_semihosting as _;
-
-/// A bug: started again with all outputs off. Its text would cost 40 KiB of flash: the feature `panic-text` brings it.
-/// The bench ends the emulator instead, and says why.
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    #[cfg(feature = "panic-text")]
-    defmt::error!("panic: {}", defmt::Display2Format(info));
-    #[cfg(not(feature = "panic-text"))]
-    {
-        let _ = info;
-        defmt::error!("panic");
-    }
-    #[cfg(feature = "emulated")]
-    semihosting::process::exit(101);
-    #[cfg(not(feature = "emulated"))]
-    cortex_m::peripheral::SCB::sys_reset();
-}
-
-defmt::timestamp!("{=u64:ms}", embassy_time::Instant::now().as_millis());

@@ -14,9 +14,10 @@ use proto::{
     id::{DeviceId, IdToken, Kind, Name, OutletId, SessionId, TokenKind},
     message::*,
     money::{Money, Units},
-    seal::{Counter, Direction, FRAME_BYTES_MAX, PairSecret, SealKey, Window},
+    seal::{Counter, Direction, FRAME_BYTES_MAX, OVERHEAD_BYTES, PairSecret, SealKey, Window},
     tariff::{Dimension, Tariff},
     topic::{self, Down, Up},
+    update::Update,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -35,6 +36,7 @@ pub enum Said {
     Status(Status),
     Answer(CommandAnswer),
     Redeemed(Redeemed),
+    Update(Update),
 }
 
 pub struct Bench {
@@ -243,6 +245,18 @@ impl Bench {
         (topic, frame[..len].to_vec())
     }
 
+    /// Any body, sealed by the gateway.
+    pub fn frame_of(&mut self, word: Down, body: &[u8]) -> (topic::Topic, Vec<u8>) {
+        let topic = topic::down(&self.config.id, word);
+        let mut frame = vec![0; OVERHEAD_BYTES + body.len()];
+        frame[9..9 + body.len()].copy_from_slice(body);
+        let counter = self.counter.next();
+        self.down
+            .seal_in_place(&topic, counter, &mut frame, body.len())
+            .unwrap();
+        (topic, frame)
+    }
+
     pub fn tell<T: Serialize>(&mut self, word: Down, message: &T) {
         let (topic, frame) = self.frame(word, message);
         self.input(Input::Message {
@@ -373,6 +387,31 @@ impl Bench {
     }
 }
 
+/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.roll() % n
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
 fn open(word: Up, body: &[u8]) -> Said {
     fn decode<T: DeserializeOwned>(body: &[u8]) -> T {
         codec::decode(body).unwrap()
@@ -386,5 +425,6 @@ fn open(word: Up, body: &[u8]) -> Said {
         Up::Status => Said::Status(decode(body)),
         Up::CommandAnswer => Said::Answer(decode(body)),
         Up::Redeemed => Said::Redeemed(decode(body)),
+        Up::Update => Said::Update(decode(body)),
     }
 }

@@ -18,7 +18,7 @@ use core::num::NonZeroU16;
 use embedded_io_async::{Read, ReadReady, Write};
 
 use super::{Carried, Counter, MeterError, Parts, Reading, quotient};
-use crate::inbox::Inbox;
+use crate::{inbox::Inbox, window::Window};
 
 /// Bytes of a packet.
 pub const PACKET_BYTES: usize = 23;
@@ -188,8 +188,7 @@ fn checksum(address: Address, bytes: &[u8; PACKET_BYTES]) -> u8 {
 #[derive(Clone, Debug, Default)]
 pub struct Parser {
     address: Address,
-    window: heapless::Vec<u8, PACKET_BYTES>,
-    dropped: u32,
+    window: Window<PACKET_BYTES>,
 }
 
 impl Parser {
@@ -198,45 +197,26 @@ impl Parser {
     pub const fn new(address: Address) -> Self {
         Self {
             address,
-            window: heapless::Vec::new(),
-            dropped: 0,
+            window: Window::new(),
         }
     }
 
     /// Takes the next byte in; the packet that it completes.
     pub fn push(&mut self, byte: u8) -> Option<Packet> {
-        // The window is never full here: a full one becomes a packet or loses its beginning.
-        let _ = self.window.push(byte);
-        if let Ok(bytes) = <&[u8; PACKET_BYTES]>::try_from(&self.window[..]) {
-            if let Some(packet) = Packet::parse(self.address, bytes) {
-                self.window.clear();
-                return Some(packet);
-            }
-            self.drop_first();
-        }
-        while self.window.first().is_some_and(|head| *head != HEAD) {
-            self.drop_first();
-        }
-        None
+        let may_begin = |bytes: &[u8]| bytes.first().is_none_or(|head| *head == HEAD);
+        self.window
+            .push(byte, may_begin, |bytes| Packet::parse(self.address, bytes))
     }
 
     /// Forgets a packet that has begun: what follows answers another request.
     pub fn reset(&mut self) {
-        self.dropped = self.dropped.saturating_add(self.window.len() as u32);
-        self.window.clear();
+        self.window.reset();
     }
 
     /// Bytes that belonged to no packet.
     #[must_use]
     pub const fn dropped(&self) -> u32 {
-        self.dropped
-    }
-
-    fn drop_first(&mut self) {
-        if !self.window.is_empty() {
-            self.window.remove(0);
-        }
-        self.dropped = self.dropped.saturating_add(1);
+        self.window.dropped()
     }
 }
 

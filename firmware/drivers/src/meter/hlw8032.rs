@@ -19,7 +19,7 @@
 use embedded_io_async::Read;
 
 use super::{Carried, Counter, MeterError, Parts, Reading, quotient};
-use crate::inbox::Inbox;
+use crate::{inbox::Inbox, window::Window};
 
 /// Bytes of a frame.
 pub const FRAME_BYTES: usize = 24;
@@ -165,52 +165,26 @@ fn total(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-/// Finds frames in a stream of bytes. It looks through a window of one frame's length and moves it byte by byte until
-/// what it shows is a frame, so after a disturbance the next whole frame is found wherever it begins.
+/// Finds frames in a stream of bytes, wherever they begin.
 #[derive(Clone, Debug, Default)]
-pub struct Parser {
-    window: heapless::Vec<u8, FRAME_BYTES>,
-    dropped: u32,
-}
+pub struct Parser(Window<FRAME_BYTES>);
 
 impl Parser {
     /// A parser that has seen nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            window: heapless::Vec::new(),
-            dropped: 0,
-        }
+        Self(Window::new())
     }
 
     /// Takes the next byte in; the frame that it completes.
     pub fn push(&mut self, byte: u8) -> Option<Frame> {
-        // The window is never full here: a full one becomes a frame or loses its beginning.
-        let _ = self.window.push(byte);
-        if let Ok(bytes) = <&[u8; FRAME_BYTES]>::try_from(&self.window[..]) {
-            if let Some(frame) = Frame::parse(bytes) {
-                self.window.clear();
-                return Some(frame);
-            }
-            self.drop_first();
-        }
-        while !may_begin(&self.window) {
-            self.drop_first();
-        }
-        None
+        self.0.push(byte, may_begin, Frame::parse)
     }
 
     /// Bytes that belonged to no frame.
     #[must_use]
     pub const fn dropped(&self) -> u32 {
-        self.dropped
-    }
-
-    fn drop_first(&mut self) {
-        if !self.window.is_empty() {
-            self.window.remove(0);
-        }
-        self.dropped = self.dropped.saturating_add(1);
+        self.0.dropped()
     }
 }
 

@@ -6,6 +6,7 @@ use proto::{
     id::AccountId,
     instrument::{Enrolment, TotpKey},
     money::Money,
+    trust::IssuerKey,
 };
 use serde::Deserialize;
 
@@ -35,7 +36,7 @@ pub(super) struct CodeSection {
 }
 
 /// Nobody but the owner may read it.
-pub(super) fn check_mode(path: &Path) -> Result<(), ConfigError> {
+pub(crate) fn check_mode(path: &Path) -> Result<(), ConfigError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = std::fs::metadata(path).map_err(|error| ConfigError::Read {
         path: path.to_owned(),
@@ -50,6 +51,15 @@ pub(super) fn check_mode(path: &Path) -> Result<(), ConfigError> {
             mode,
         })
     }
+}
+
+/// Public keys in hexadecimal.
+pub(super) fn keys(check: &Checker<'_>, name: &str, texts: &[String]) -> Result<Vec<IssuerKey>, ConfigError> {
+    let key = |text: &String| match IssuerKey::from_bytes(&check.bytes(name, text)?) {
+        Ok(key) => Ok(key),
+        Err(_) => check.fail(name, format_args!("{text} is not an Ed25519 public key")),
+    };
+    texts.iter().map(key).collect()
 }
 
 /// The accounts with one-time codes.

@@ -13,8 +13,9 @@ use subtle::ConstantTimeEq;
 use tokio::sync::mpsc;
 
 use crate::{
-    devices::{Ack, Opener},
+    devices::{Ack, Heard, Opener},
     engine::Job,
+    firmware::Firmware,
 };
 
 /// The read-only user for people who look.
@@ -95,7 +96,12 @@ impl DeviceAccess {
 }
 
 /// Hands on what devices say, until the endpoint or the engine ends.
-pub async fn run(mut inbound: mpsc::Receiver<Inbound>, opener: Arc<Opener>, engine: mpsc::Sender<Job>) {
+pub async fn run(
+    mut inbound: mpsc::Receiver<Inbound>,
+    opener: Arc<Opener>,
+    engine: mpsc::Sender<Job>,
+    firmware: Firmware,
+) {
     while let Some(event) = inbound.recv().await {
         let Inbound::Publish {
             client_id,
@@ -108,7 +114,11 @@ pub async fn run(mut inbound: mpsc::Receiver<Inbound>, opener: Arc<Opener>, engi
             continue;
         };
         match opener.open(Some(&client_id), &topic, &payload) {
-            Ok((device, counter, said)) => {
+            Ok((device, counter, Heard::Firmware(update))) => {
+                firmware.heard(device, counter, update);
+                ack.accept();
+            }
+            Ok((device, counter, Heard::Core(said))) => {
                 let job = Job::Device {
                     device,
                     counter,

@@ -6,8 +6,9 @@ use std::sync::{Arc, RwLock};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    devices::{Ack, Opener},
+    devices::{Ack, Heard, Opener},
     engine::Job,
+    firmware::Firmware,
     mqtt::{Backoff, Connection, Event, Message, Options, STABLE_S, Sender},
 };
 
@@ -34,7 +35,13 @@ impl Outward {
 }
 
 /// Receives for ever, connecting again as often as it takes.
-pub async fn run(options: Options, opener: Arc<Opener>, outward: Outward, engine: mpsc::Sender<Job>) {
+pub async fn run(
+    options: Options,
+    opener: Arc<Opener>,
+    outward: Outward,
+    engine: mpsc::Sender<Job>,
+    firmware: Firmware,
+) {
     let mut backoff = Backoff::new(10);
     loop {
         let mut connection = Connection::open(&options);
@@ -46,7 +53,7 @@ pub async fn run(options: Options, opener: Arc<Opener>, outward: Outward, engine
                     outward.replace(Some(connection.sender()));
                 }
                 Event::Message(message) => {
-                    if receive(&opener, &engine, message).await.is_err() {
+                    if receive(&opener, &engine, &firmware, message).await.is_err() {
                         return;
                     }
                 }
@@ -68,9 +75,14 @@ pub async fn run(options: Options, opener: Arc<Opener>, outward: Outward, engine
     }
 }
 
-async fn receive(opener: &Opener, engine: &mpsc::Sender<Job>, message: Message) -> Result<(), ()> {
+async fn receive(opener: &Opener, engine: &mpsc::Sender<Job>, firmware: &Firmware, message: Message) -> Result<(), ()> {
     match opener.open(None, &message.topic, &message.payload) {
-        Ok((device, counter, said)) => {
+        Ok((device, counter, Heard::Firmware(update))) => {
+            firmware.heard(device, counter, update);
+            message.ack.accept();
+            Ok(())
+        }
+        Ok((device, counter, Heard::Core(said))) => {
             let job = Job::Device {
                 device,
                 counter,

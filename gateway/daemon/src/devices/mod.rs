@@ -13,11 +13,14 @@ use std::{
 
 use gateway_core::{Said, Told};
 use proto::{
-    codec::CodecError,
+    codec::{self, CodecError},
     id::{DeviceId, TokenKey},
     seal::{Counter, Direction, FRAME_BYTES_MAX, PairSecret, SealError, SealKey},
-    topic::{self, Topic},
+    topic::{self, Down, Topic, Up},
+    update::Update,
 };
+
+use crate::firmware;
 
 /// To be accepted when the message is in the journal.
 #[derive(Debug)]
@@ -81,6 +84,15 @@ pub enum Bad {
     },
 }
 
+/// What a device said, by who has to know.
+#[derive(Debug)]
+pub enum Heard {
+    /// The core.
+    Core(Said),
+    /// The keeper of firmware.
+    Firmware(Update),
+}
+
 /// Opens what devices seal. Shared by the tasks that receive.
 #[derive(Debug)]
 pub struct Opener {
@@ -113,7 +125,7 @@ impl Opener {
     ///
     /// # Errors
     /// [`Bad`]: drop the message.
-    pub fn open(&self, client: Option<&str>, topic: &str, frame: &[u8]) -> Result<(DeviceId, u64, Said), Bad> {
+    pub fn open(&self, client: Option<&str>, topic: &str, frame: &[u8]) -> Result<(DeviceId, u64, Heard), Bad> {
         let (device, word) = topic::parse_up(topic).ok_or_else(|| Bad::Topic(shorten(topic)))?;
         if let Some(client) = client.filter(|client| *client != device.as_str()) {
             return Err(Bad::NotItself {
@@ -127,12 +139,23 @@ impl Opener {
             word: word.word(),
             error,
         })?;
-        let said = Said::decode(word, opened.body, &self.token_key).map_err(|error| Bad::Body {
+        let heard = match word {
+            Up::Update => codec::decode(opened.body).map(Heard::Firmware),
+            Up::Hello
+            | Up::Authorize
+            | Up::Redeemed
+            | Up::Started
+            | Up::Meter
+            | Up::Stop
+            | Up::Status
+            | Up::CommandAnswer => Said::decode(word, opened.body, &self.token_key).map(Heard::Core),
+        };
+        let heard = heard.map_err(|error| Bad::Body {
             device,
             word: word.word(),
             error,
         })?;
-        Ok((device, opened.counter, said))
+        Ok((device, opened.counter, heard))
     }
 
     /// Counts a dropped message and logs the first of each sender.
@@ -185,6 +208,23 @@ impl Sealer {
     pub fn seal(&mut self, device: &DeviceId, message: &Told) -> Option<(Topic, Vec<u8>)> {
         let (key, counter) = self.devices.get_mut(device)?;
         Some(message.seal(device, key, counter.next()))
+    }
+
+    /// Topic and frame of a message about firmware; `None` for a device without a secret.
+    pub fn seal_firmware(&mut self, device: &DeviceId, told: &firmware::Told) -> Option<(Topic, Vec<u8>)> {
+        let (key, counter) = self.devices.get_mut(device)?;
+        Some(match told {
+            firmware::Told::Offer(offer) => {
+                let topic = topic::down(device, Down::Offer);
+                let frame = key.seal_vec(&topic, counter.next(), offer);
+                (topic, frame)
+            }
+            firmware::Told::Piece(piece) => {
+                let topic = topic::down(device, Down::Piece);
+                let frame = key.seal_vec(&topic, counter.next(), piece);
+                (topic, frame)
+            }
+        })
     }
 }
 

@@ -13,6 +13,7 @@ use proto::{
     policy::{Class, ClassLimits, FreeVend, Policy, UnsignedDisable},
     tariff::{Bill, Dimension, PRICE_MILLI_MAX, PriceElement, Tariff},
     trust::{Issuer, KeyId},
+    update::Manifest,
 };
 
 use super::{DEVICE, MOST_SESSION, MOST_STAMP, Place, Sample, at, name, sample, session};
@@ -465,4 +466,23 @@ pub(crate) fn key_sets() -> [IssuerKeys; 2] {
             keys: (1..=8).map(key).collect(),
         },
     ]
+}
+
+/// What is signed of an image.
+pub(crate) fn manifests() -> [Manifest; 2] {
+    let typical = Manifest {
+        board: name("b-l475e-iot01a"),
+        kind: Kind::Charger,
+        version: 4,
+        length: 67_608,
+        hash: Hash([0x4a; 32]),
+    };
+    let most = Manifest {
+        board: name("a-board-of-20-letter"),
+        kind: Kind::Unknown,
+        version: u32::MAX,
+        length: u32::MAX,
+        hash: Hash([0xff; 32]),
+    };
+    [typical, most]
 }

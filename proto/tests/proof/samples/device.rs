@@ -1,12 +1,14 @@
 //! Messages between device and gateway.
 
 use proto::{
+    codec,
     id::*,
     instrument::{INSTRUMENT_BYTES_MAX, Instrument, Voucher},
     message::*,
     money::{Money, Units},
     topic::{Down, Up},
-    trust::Issuer,
+    trust::{ArtifactKind, Issuer},
+    update::{self, MANIFEST_BYTES_MAX, Octets, Offer, PIECE_BYTES, Piece, Update},
 };
 
 use super::{
@@ -431,5 +433,58 @@ pub(crate) fn down() -> Vec<Sample> {
             "every field at its end, with a token",
             most_command,
         ),
+    ]
+}
+
+/// How firmware travels.
+pub(crate) fn firmware() -> Vec<Sample> {
+    let fetching = Update {
+        version: 3,
+        floor: 3,
+        state: update::State::Fetching,
+        offered: 4,
+        fault: update::Fault::None,
+        offset: 67_584,
+        at: at(120_000),
+    };
+    let most_update = Update {
+        version: u32::MAX,
+        floor: u32::MAX,
+        state: update::State::Trial,
+        offered: u32::MAX,
+        fault: update::Fault::Crashed,
+        offset: u32::MAX,
+        at: MOST_STAMP,
+    };
+    let [manifest, _] = super::content::manifests();
+    let envelope = Issuer::from_seed(&[0x15; 32]).sign(ArtifactKind::Firmware, &codec::to_vec(&manifest));
+    let offer = Offer {
+        manifest: Octets::new(&envelope.expect("small")).expect("160 bytes"),
+    };
+    let most_offer = Offer {
+        manifest: Octets::new(&[0xff; MANIFEST_BYTES_MAX]).expect("192 bytes"),
+    };
+    let piece = Piece {
+        version: 4,
+        offset: 67_584,
+        bytes: Octets::new(&[0x5a; 24]).expect("24 bytes"),
+    };
+    let most_piece = Piece {
+        version: u32::MAX,
+        offset: u32::MAX,
+        bytes: Octets::new(&[0xff; PIECE_BYTES]).expect("512 bytes"),
+    };
+    let (up, offers, pieces) = (
+        Place::Up(Up::Update),
+        Place::Down(Down::Offer),
+        Place::Down(Down::Piece),
+    );
+    vec![
+        sample(up, "update", "update-typical", "the 133rd piece is wanted", fetching),
+        sample(up, "update", "update-extreme", MOST, most_update),
+        sample(offers, "offer", "offer-typical", "version 4 for a charger", offer),
+        sample(offers, "offer", "offer-extreme", MOST, most_offer),
+        sample(pieces, "piece", "piece-typical", "the last piece", piece),
+        sample(pieces, "piece", "piece-extreme", MOST, most_piece),
     ]
 }

@@ -207,7 +207,7 @@ fn resynchronisation() {
         let mut parser = Parser::new();
         let found = parsed(&mut parser, &bytes);
         assert_eq!(found, vec![frame(); frames], "{what}");
-        let kept = parser.window.len() as u32;
+        let kept = parser.0.len() as u32;
         assert_eq!(
             parser.dropped() + kept,
             (bytes.len() - frames * FRAME_BYTES) as u32,

@@ -16,7 +16,7 @@ fn pender(_context: *mut ()) {
 }
 
 /// Runs what `spawn` spawns, for good.
-pub(crate) fn run(spawn: impl FnOnce(Spawner)) -> ! {
+pub fn run(spawn: impl FnOnce(Spawner)) -> ! {
     static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
     let executor: &'static raw::Executor = EXECUTOR.init(raw::Executor::new(core::ptr::null_mut()));
     spawn(executor.spawner());

@@ -1,0 +1,8 @@
+//! A water dispenser.
+#![no_std]
+#![no_main]
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    nucleo_f429zi::wiring::dispenser()
+}
