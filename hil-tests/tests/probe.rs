@@ -10,7 +10,10 @@ use std::{
 use hil_tests::{
     rig::{
         Skill, Supplier,
-        probe::{Probed, config, flash},
+        probe::{
+            Probed, config,
+            flash::{self, Programs},
+        },
     },
     scenarios::{self, Outcome},
     twin::Injury,
@@ -26,6 +29,8 @@ use probe_rs::{
 
 const EXAMPLE: &str = include_str!("../bench.example.toml");
 const CHIP: &str = "STM32L475VGTx";
+/// Where programs begin.
+const PROGRAM: u64 = 0x0801_0000;
 const NOBODYS_PROBE: &str = "0483:374b:0670FF495254707867102336";
 
 /// No probe, whatever is attached to the machine that runs this.
@@ -125,17 +130,28 @@ fn the_real_image_and_an_identity_fit_the_chip() {
         probe.attach(CHIP, Permissions::default()).unwrap()
     };
     let page = [0x5a; 2048];
-    flash::flash(&mut attach(), &elf, Some((0x080f_f800, &page)), true).unwrap();
-    flash::flash(&mut attach(), &elf, None, true).unwrap();
+    let boot = elf.with_file_name("b-l475e-iot01a-boot");
+    for (boot, identity) in [
+        (Some(boot.as_path()), Some((0x080f_f800, &page[..]))),
+        (Some(&boot), None),
+        (None, None),
+    ] {
+        let elf = elf.as_path();
+        flash::flash(&mut attach(), &Programs { boot, elf, identity }, true).unwrap();
+    }
     // Outside of any flash, over the program, no program.
     for (elf, at, words) in [
         (elf.as_path(), Some(0x0900_0000), ""),
-        (elf.as_path(), Some(0x0800_0000), "identity"),
+        (elf.as_path(), Some(PROGRAM), "identity"),
         (Path::new("no/charger"), None, "no firmware image"),
         (Path::new("Cargo.toml"), None, "Cargo.toml"),
     ] {
-        let identity = at.map(|at| (at, &page[..]));
-        let error = flash::flash(&mut attach(), elf, identity, true).expect_err(words);
+        let programs = Programs {
+            boot: None,
+            elf,
+            identity: at.map(|at| (at, &page[..])),
+        };
+        let error = flash::flash(&mut attach(), &programs, true).expect_err(words);
         assert!(format!("{error:#}").contains(words), "{error:#}");
     }
 }
@@ -187,4 +203,29 @@ fn a_bench_without_its_boards_ends_well_and_loudly() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("it ended on 2026-01-31"), "{told}");
+}
+
+/// `cargo run` in a board's folder hands chip and bootloader to the flasher; probe-rs must know the chip.
+#[test]
+fn every_board_has_a_runner_for_a_chip_that_exists() {
+    let boards = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/boards");
+    let mut found = 0;
+    for board in std::fs::read_dir(&boards).unwrap() {
+        let config = board.unwrap().path().join(".cargo/config.toml");
+        let Ok(text) = std::fs::read_to_string(&config) else {
+            continue;
+        };
+        let config: toml::Table = toml::from_str(&text).unwrap();
+        let runner = config["target"]["thumbv7em-none-eabihf"]["runner"].as_array().unwrap();
+        let runner: Vec<&str> = runner.iter().map(|word| word.as_str().unwrap()).collect();
+        let [script, "--chip", chip, ..] = runner.as_slice() else {
+            panic!("{text}")
+        };
+        assert_eq!(*script, "../../flash", "{text}");
+        let registry = probe_rs::config::Registry::from_builtin_families();
+        registry.get_target_by_name(chip).unwrap();
+        found += 1;
+    }
+    assert!(found >= 1);
+    assert!(boards.join("../flash").is_file());
 }

@@ -12,7 +12,10 @@ use clap::{Parser, Subcommand};
 use hil_tests::{
     rig::{
         Not, Supplier as _,
-        probe::{Probed, config, flash},
+        probe::{
+            Probed, config,
+            flash::{self, Programs},
+        },
     },
     scenarios::{self, Outcome, Report, Row},
 };
@@ -37,6 +40,9 @@ enum Order {
         /// As probe-rs calls the chip.
         #[arg(long)]
         chip: String,
+        /// The bootloader that is flashed with it: its name beside the program.
+        #[arg(long)]
+        boot: Option<PathBuf>,
         /// `VID:PID:serial` of the probe, if several are attached.
         #[arg(long)]
         probe: Option<String>,
@@ -54,7 +60,15 @@ enum Order {
 fn main() -> ExitCode {
     let done = match Arguments::parse().order {
         Order::List => Ok(list()),
-        Order::Flash { elf, chip, probe } => flash_one(&elf, &chip, probe.as_deref()).map(|()| ExitCode::SUCCESS),
+        Order::Flash { elf, chip, boot, probe } => {
+            let boot = boot.map(|name| elf.with_file_name(name));
+            let programs = Programs {
+                boot: boot.as_deref(),
+                elf: &elf,
+                identity: None,
+            };
+            flash_one(&programs, &chip, probe.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
         Order::Run { bench, words } => run(&bench, &words),
     };
     done.unwrap_or_else(|error| {
@@ -74,11 +88,12 @@ fn list() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn flash_one(elf: &std::path::Path, chip: &str, probe: Option<&str>) -> anyhow::Result<()> {
+fn flash_one(programs: &Programs<'_>, chip: &str, probe: Option<&str>) -> anyhow::Result<()> {
     let lister = Lister::new();
+    let elf = programs.elf;
     let selector = flash::find(&lister, probe).with_context(|| format!("{} was not flashed", elf.display()))?;
     let mut session = flash::attach(&lister, &selector, chip)?;
-    flash::flash(&mut session, elf, None, false)?;
+    flash::flash(&mut session, programs, false)?;
     eprintln!("{} is flashed and verified; its log follows", elf.display());
     // Ctrl-C ends it.
     flash::listen(&mut session, &std::fs::read(elf)?, &AtomicBool::new(false), |line| {

@@ -120,7 +120,7 @@ fn revoked(bench: &mut Bench) -> anyhow::Result<()> {
     let at = bench.board(ONE).log().len();
     let thing = crate::twin::usual_thing(bench.board(ONE).kind());
     bench.board(ONE).bring(thing)?;
-    bench.board(ONE).tap(&card)?;
+    bench.present(ONE, &card)?;
     bench.wait_log(ONE, at, &words::refused(RefusalReason::Revoked))?;
     bench.pass(WATCHED_MS, |bench| {
         ensure!(!bench.board(ONE).is_on()?, "on for a revoked card");
@@ -134,7 +134,9 @@ fn same_card(bench: &mut Bench) -> anyhow::Result<()> {
     let card = bench.card("good", "always")?;
     let at = bench.begin(ONE, &card)?;
     bench.pass(GESTURE_MS, |_| Ok(()))?;
-    bench.board(ONE).tap(&card)?;
+    bench.tap_until(ONE, &card, "stopped", |bench| {
+        Ok(bench.board(ONE).log().find(at, words::ENDED).is_some())
+    })?;
     stopped(bench, at)
 }
 

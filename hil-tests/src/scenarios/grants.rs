@@ -48,7 +48,7 @@ fn ask_held(bench: &mut Bench, card: &[u8]) -> anyhow::Result<usize> {
     bench.board(ONE).module().hold(Some(Down::Grant))?;
     let thing = usual_thing(bench.board(ONE).kind());
     bench.board(ONE).bring(thing)?;
-    bench.board(ONE).tap(card)?;
+    bench.present(ONE, card)?;
     bench.wait("a grant on its way", |bench| Ok(bench.board(ONE).module().held() > 0))?;
     Ok(at)
 }

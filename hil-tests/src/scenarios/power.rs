@@ -75,7 +75,7 @@ fn asking(bench: &mut Bench) -> anyhow::Result<()> {
     bench.board(ONE).module().hold(Some(Down::Grant))?;
     let thing = usual_thing(bench.board(ONE).kind());
     bench.board(ONE).bring(thing)?;
-    bench.board(ONE).tap(&card)?;
+    bench.present(ONE, &card)?;
     bench.wait("a grant on its way", |bench| Ok(bench.board(ONE).module().held() > 0))?;
     let at = cycle_power(bench)?;
     bench.wait_log(ONE, at, words::LINKED)?;

@@ -14,7 +14,7 @@ use proto::id::Kind;
 
 use super::{
     config::Board,
-    flash::{self, Listener},
+    flash::{self, Listener, Programs},
 };
 use crate::{
     rig::{Not, Order, Rig, Skill, Supplier, log::Log, module::Module},
@@ -99,8 +99,10 @@ impl Supplier for Probed {
             return Err(Not(format!("this board is a {}", board.kind.word())));
         }
         flash::find(&(self.lister)(), Some(&board.probe)).map_err(|error| Not(error.to_string()))?;
-        if !board.image.is_file() {
-            return Err(Not(format!("{} was not built", board.image.display())));
+        for image in board.boot.iter().chain([&board.image]) {
+            if !image.is_file() {
+                return Err(Not(format!("{} was not built", image.display())));
+            }
         }
         Ok(())
     }
@@ -118,8 +120,12 @@ impl Supplier for Probed {
         let module = Module::listen(self.board.link, order.gateway)
             .with_context(|| format!("{}: the address for the board's module", self.board.link))?;
         let mut session = flash::attach(&lister, &selector, &self.board.chip)?;
-        let identity = Some((self.board.identity_at, order.page));
-        flash::flash(&mut session, &self.board.image, identity, false)?;
+        let programs = Programs {
+            boot: self.board.boot.as_deref(),
+            elf: &self.board.image,
+            identity: Some((self.board.identity_at, order.page)),
+        };
+        flash::flash(&mut session, &programs, false)?;
         let (log, elf) = (Log::default(), fs::read(&self.board.image)?);
         Ok(Box::new(ProbeRig {
             listener: Some(Listener::start(session, elf.clone(), log.clone())),

@@ -148,6 +148,8 @@ pub struct Board {
     pub chip: String,
     /// `VID:PID:serial` of its probe.
     pub probe: String,
+    /// Its bootloader, if it has one.
+    pub boot: Option<PathBuf>,
     /// Its image.
     pub image: PathBuf,
     /// Address of the identity's page.
@@ -175,6 +177,7 @@ struct BoardSection {
     kind: toml::Spanned<String>,
     chip: String,
     probe: toml::Spanned<String>,
+    boot: Option<PathBuf>,
     image: PathBuf,
     identity_at: toml::Spanned<u64>,
     link: toml::Spanned<SocketAddr>,
@@ -370,6 +373,7 @@ fn board(
         kind,
         chip: section.chip,
         probe: section.probe.into_inner(),
+        boot: section.boot.map(|boot| folder.join(boot)),
         image: folder.join(section.image),
         identity_at: section.identity_at.into_inner(),
         link: section.link.into_inner(),

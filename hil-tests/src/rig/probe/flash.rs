@@ -1,6 +1,7 @@
 //! Flashing through a probe, and reading the log that comes back.
 
 use std::{
+    fs::File,
     path::Path,
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use anyhow::{Context, bail, ensure};
 use defmt_decoder::Table;
 use probe_rs::{
     Permissions, Session,
-    flashing::{DownloadOptions, ElfLoader, ElfOptions, build_loader},
+    flashing::{DownloadOptions, ElfLoader, ElfOptions},
     probe::{DebugProbeInfo, DebugProbeSelector, list::Lister},
     rtt::{Rtt, ScanRegion, find_rtt_control_block_in_raw_file},
 };
@@ -87,22 +88,40 @@ pub fn attach(lister: &Lister, selector: &DebugProbeSelector, chip: &str) -> any
     session.with_context(|| format!("no {chip} answers behind the probe {selector}"))
 }
 
-/// Writes and verifies a program, and the page of an identity if there is one.
+/// What is written to a board.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs<'a> {
+    /// The bootloader, on a board that has one.
+    pub boot: Option<&'a Path>,
+    /// The program.
+    pub elf: &'a Path,
+    /// The page of an identity, and where it goes.
+    pub identity: Option<(u64, &'a [u8])>,
+}
+
+/// Writes and verifies programs, and an identity if there is one.
 ///
 /// # Errors
 /// If something does not fit the chip's flash, or is not read back as it was written.
-pub fn flash(session: &mut Session, elf: &Path, identity: Option<(u64, &[u8])>, dry_run: bool) -> anyhow::Result<()> {
-    let shown = || elf.display().to_string();
-    ensure!(elf.is_file(), "{}: no firmware image; build it first", shown());
-    let mut loader = build_loader(session, elf, ElfLoader(ElfOptions::default()), None).with_context(shown)?;
-    if let Some((address, page)) = identity {
+pub fn flash(session: &mut Session, programs: &Programs<'_>, dry_run: bool) -> anyhow::Result<()> {
+    let mut loader = session.target().flash_loader();
+    for elf in programs.boot.into_iter().chain([programs.elf]) {
+        let shown = || elf.display().to_string();
+        ensure!(elf.is_file(), "{}: no firmware image; build it first", shown());
+        let mut file = File::open(elf).with_context(shown)?;
+        let format = ElfLoader(ElfOptions::default());
+        let loaded = loader.load_image(session, &mut file, format, None);
+        loaded.with_context(shown)?;
+    }
+    if let Some((address, page)) = programs.identity {
         let added = loader.add_data(address, page);
         added.with_context(|| format!("the identity at {address:#x}"))?;
     }
     let mut options = DownloadOptions::default();
     options.verify = !dry_run;
     options.dry_run = dry_run;
-    loader.commit(session, options).with_context(shown)
+    let committed = loader.commit(session, options);
+    committed.with_context(|| programs.elf.display().to_string())
 }
 
 /// Resets the chip and reads its log until `ended` or until the board is lost; `push` gets every line.
