@@ -115,7 +115,7 @@ fn read(elf: &object::File<'_>) -> Result<Program> {
             marks.insert(symbol.address(), name.starts_with("$t"));
         } else if symbol.kind() == SymbolKind::Text && symbol.size() > 0 {
             let address = symbol.address() & !1;
-            let function = program.entry(address).or_insert_with(Function::default);
+            let function = program.entry(address).or_default();
             function.name = name.to_owned();
             ends.insert(address, address + symbol.size());
         }

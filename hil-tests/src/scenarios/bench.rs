@@ -34,7 +34,7 @@ const SOME_MILLI: u64 = 2_000;
 /// One cycle.
 const CYCLE_MILLI: u64 = 1_000;
 /// Limits that a scenario reaches within seconds, and a start that is not waited for long.
-const LIMITS: &str = "[limits.charger]\nunits_max = 600\nstart_within_s = 10\n\n\
+const LIMITS: &str = "[limits.charger]\nunits_max = 600\nstart_within_s = 20\n\n\
                       [limits.washer]\nstart_within_s = 20\n\n\
                       [limits.dispenser]\nunits_max = 1500\nstart_within_s = 20\n";
 /// `units_max` above, in thousandths.
@@ -289,14 +289,17 @@ impl Bench {
         })
     }
 
-    /// As [`Self::ask`], and waits until something is delivered.
+    /// As [`Self::ask`], and waits until something is delivered and the device has said so.
     ///
     /// # Errors
     /// If it is not in time.
     pub fn begin(&mut self, i: usize, card: &[u8]) -> anyhow::Result<usize> {
         let before = self.board(i).delivered_milli()?;
+        let started = |bench: &mut Self| bench.board(i).module().heard(Up::Started).len();
+        let before_started = started(self);
         let at = self.ask(i, card)?;
         self.deliver(i, before)?;
+        self.wait("a start that is told", |bench| Ok(started(bench) > before_started))?;
         Ok(at)
     }
 

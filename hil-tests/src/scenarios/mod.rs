@@ -152,7 +152,7 @@ fn tell_one(supplier: &dyn Supplier, seed: u64, kinds: &[Kind], told: &Told, ope
 }
 
 /// Sites of each kind: told at once, because devices mostly wait. Whoever has the most to tell has the most.
-const SITES: [(Kind, usize); 3] = [(Kind::Charger, 3), (Kind::Washer, 2), (Kind::Dispenser, 2)];
+const SITES: [(Kind, usize); 3] = [(Kind::Charger, 2), (Kind::Washer, 2), (Kind::Dispenser, 1)];
 
 /// What is told at one site after the other, so that several sites can be told at once; what several kinds play together
 /// has one of its own.
