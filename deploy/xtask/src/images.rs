@@ -12,10 +12,13 @@ use object::{
 use crate::context::{Context, THUMB_TARGET, say};
 use crate::stacks;
 
-/// The boards. Images of two are never built together: their chips are features of one dependency.
-pub(crate) const BOARDS: [&str; 2] = [EMULATED_BOARD, "nucleo-f429zi"];
+/// The boards, by their packages: the board's own, which gives it its name, and its bootloader's if it has one. Images of two
+/// are never built together: their chips are features of one dependency.
+pub(crate) const BOARDS: [&[&str]; 2] = [&[EMULATED_BOARD, EMULATED_BOOT], &["nucleo-f429zi"]];
 /// The board that QEMU knows.
 pub(crate) const EMULATED_BOARD: &str = "b-l475e-iot01a";
+/// Its bootloader, which has one image of this name.
+pub(crate) const EMULATED_BOOT: &str = "b-l475e-iot01a-boot";
 /// Flash of STM32 begins here, RAM there.
 const FLASH: u32 = 0x0800_0000;
 const RAM: u32 = 0x2000_0000;
@@ -76,7 +79,9 @@ pub(crate) fn check_stacks(context: &Context, measured: &Path) -> Result<()> {
     }
     let mut above = Vec::new();
     say("image        stack in the emulator, KiB   (of budget)\n");
-    for (image, [_, _, stack_kib]) in budget(context, EMULATED_BOARD)? {
+    // A bootloader logs nothing.
+    let programs = budget(context, EMULATED_BOARD)?.into_iter();
+    for (image, [_, _, stack_kib]) in programs.filter(|(image, _)| image != EMULATED_BOOT) {
         let bytes = *deepest
             .get(image.as_str())
             .with_context(|| format!("{image} never said how much stack it used"))?;

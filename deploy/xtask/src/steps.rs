@@ -107,7 +107,7 @@ pub(crate) const STEPS: [Step; 16] = [
     },
     Step {
         name: "qemu",
-        about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety",
+        about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety, updates",
         waits: true,
         run: qemu,
     },
@@ -160,15 +160,12 @@ fn fmt(context: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-/// The bootloader of [`images::EMULATED_BOARD`], without which none of its programs starts.
-const BOOT: &str = "b-l475e-iot01a-boot";
-
 /// The board of the bench, as QEMU runs it.
 const EMULATED: [&str; 9] = [
     "--package",
     images::EMULATED_BOARD,
     "--package",
-    BOOT,
+    images::EMULATED_BOOT,
     "--no-default-features",
     "--features",
     "emulated",
@@ -177,7 +174,7 @@ const EMULATED: [&str; 9] = [
 ];
 
 /// Tests that have a step of their own, so that `cargo test` does not run them; `--all-targets` leaves them out too.
-const OWN_STEP_TESTS: [&str; 4] = ["sim", "leases", "kill", "qemu"];
+const OWN_STEP_TESTS: [&str; 5] = ["sim", "leases", "kill", "qemu", "update"];
 
 fn lint(context: &Context) -> Result<Verdict> {
     let clippy = ["clippy", "--locked", "--workspace"];
@@ -197,7 +194,8 @@ fn lint(context: &Context) -> Result<Verdict> {
     for board in images::BOARDS {
         run(context
             .cargo_firmware()
-            .args(["clippy", "--locked", "--package", board])
+            .args(["clippy", "--locked"])
+            .args(board.iter().flat_map(|package| ["--package", package]))
             .args(["--target", THUMB_TARGET])
             .args(deny_warnings))?;
     }
@@ -297,10 +295,11 @@ fn doc(context: &Context) -> Result<Verdict> {
 
 fn firmware(context: &Context) -> Result<Verdict> {
     for board in images::BOARDS {
-        let build = ["build", "--locked", "--release", "--package", board];
-        run(context.cargo_firmware().args(build).args(["--target", THUMB_TARGET]))?;
+        let packages = board.iter().flat_map(|package| ["--package", package]);
+        let build = ["build", "--locked", "--release", "--target", THUMB_TARGET];
+        run(context.cargo_firmware().args(build).args(packages))?;
         // At once: the next board's images have the same names.
-        images::check_sizes(context, board)?;
+        images::check_sizes(context, board[0])?;
     }
     run(context.cargo_firmware().args(["test", "--locked"]))?;
     Ok(Verdict::Passed)
@@ -410,6 +409,8 @@ fn qemu(context: &Context) -> Result<Verdict> {
             "hil-tests",
             "--test",
             "qemu",
+            "--test",
+            "update",
             "--",
             "--nocapture",
         ])
@@ -432,7 +433,7 @@ fn probe(context: &Context) -> Result<Verdict> {
     run(context
         .cargo_firmware()
         .args(["build", "--locked", "--release", "--target", THUMB_TARGET])
-        .args(["--package", images::EMULATED_BOARD, "--package", BOOT]))?;
+        .args(["--package", images::EMULATED_BOARD, "--package", images::EMULATED_BOOT]))?;
     let images = context.root.join("firmware/target").join(THUMB_TARGET).join("release");
     run(context
         .cargo()

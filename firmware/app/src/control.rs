@@ -272,7 +272,9 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         let Some(updater) = &mut self.updater else {
             return Ok(Next::Stay);
         };
-        if let Some(update) = updater.unsaid()
+        // Sessions first: what they have to say finds the channel as it was.
+        if self.wires.up.is_empty()
+            && let Some(update) = updater.unsaid()
             && let Some(up) = self.device.tell_update(update.clone())
             && self.wires.up.try_send(up).is_ok()
         {

@@ -4,6 +4,8 @@
 //! On a transparent module nobody tells the firmware that the connection is gone: a keep-alive finds out, and every
 //! attempt begins by forcing a fresh connection (see [`Transport::renew`]).
 
+use core::future::poll_fn;
+
 use device::io::UP_FRAME_BYTES_MAX;
 use embassy_futures::select::{Either, select};
 use embassy_sync::{blocking_mutex::raw::CriticalSectionRawMutex, channel::Channel};
@@ -18,8 +20,10 @@ use proto::{
 
 use crate::transport::Transport;
 
-/// Messages that may wait between the tasks, either way.
-const WAITING_MAX: usize = 2;
+/// Messages that may wait to be sent; more are said again.
+const UP_WAITING_MAX: usize = 2;
+/// Events that may wait for the device; the link waits with the next.
+const DOWN_WAITING_MAX: usize = 1;
 /// Longest topic that a device is sent, in bytes; more is not for it.
 const TOPIC_BYTES_MAX: usize = 64;
 /// A silent link is found dead after one and a half times this, in s.
@@ -62,9 +66,9 @@ pub type Up = (Topic, Vec<u8, UP_FRAME_BYTES_MAX>);
 #[derive(Debug)]
 pub struct Wires {
     /// From control to link.
-    pub up: Channel<CriticalSectionRawMutex, Up, WAITING_MAX>,
+    pub up: Channel<CriticalSectionRawMutex, Up, UP_WAITING_MAX>,
     /// From link to control.
-    pub down: Channel<CriticalSectionRawMutex, Event, WAITING_MAX>,
+    pub down: Channel<CriticalSectionRawMutex, Event, DOWN_WAITING_MAX>,
 }
 
 impl Wires {
@@ -75,6 +79,12 @@ impl Wires {
             up: Channel::new(),
             down: Channel::new(),
         }
+    }
+
+    /// Waits until there is room for one more event. A message is made only then: what a task holds while it waits takes
+    /// its place in RAM for good.
+    async fn room(&self) {
+        poll_fn(|cx| self.down.poll_ready_to_send(cx)).await;
     }
 }
 
@@ -102,7 +112,8 @@ pub async fn run<T: Transport>(id: &DeviceId, secret: &PairSecret, mut transport
         if transport.renew().await.is_ok() && serve(&mut session, &mut transport, id, wires).await {
             wait_ms = WAIT_FIRST_MS;
         }
-        wires.down.send(Event::Down).await;
+        wires.room().await;
+        drop(wires.down.try_send(Event::Down));
         // What was to be said on the old connection is said again when the new one stands.
         while wires.up.try_receive().is_ok() {}
         draw = draw.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -133,33 +144,35 @@ async fn serve<T: Transport>(session: &mut Session<'_>, transport: &mut T, id: &
             return false;
         }
     }
-    wires.down.send(Event::Up).await;
-    let mut waiting: Option<Up> = None;
+    wires.room().await;
+    drop(wires.down.try_send(Event::Up));
     loop {
-        if let Some((topic, frame)) = waiting.take_if(|_| connection.can_publish(QoS::AtLeastOnce)) {
-            let publication = Publication::bytes(topic.as_str(), &frame).qos(QoS::AtLeastOnce);
-            if connection.publish(publication).await.is_err() {
-                return true;
-            }
-        }
-        let idle = waiting.is_none();
+        let may_publish = connection.can_publish(QoS::AtLeastOnce);
         let next_up = async {
-            match idle {
-                true => wires.up.receive().await,
+            match may_publish {
+                true => wires.up.ready_to_receive().await,
                 false => core::future::pending().await,
             }
         };
         match select(connection.poll(), next_up).await {
             Either::First(Ok(None)) => {}
             Either::First(Ok(Some(message))) => {
-                let topic = String::try_from(message.topic());
-                let frame = Vec::from_slice(message.payload());
-                if let (Ok(topic), Ok(frame)) = (topic, frame) {
-                    wires.down.send(Event::Message(Message { topic, frame })).await;
+                wires.room().await;
+                if let (Ok(topic), Ok(frame)) = (String::try_from(message.topic()), Vec::from_slice(message.payload()))
+                {
+                    drop(wires.down.try_send(Event::Message(Message { topic, frame })));
                 }
             }
             Either::First(Err(_)) => return true,
-            Either::Second(up) => waiting = Some(up),
+            Either::Second(()) => {
+                let Ok((topic, frame)) = wires.up.try_receive() else {
+                    continue;
+                };
+                let publication = Publication::bytes(topic.as_str(), &frame).qos(QoS::AtLeastOnce);
+                if connection.publish(publication).await.is_err() {
+                    return true;
+                }
+            }
         }
     }
 }

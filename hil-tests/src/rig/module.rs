@@ -53,6 +53,8 @@ struct Shared {
     gateway: SocketAddr,
     unplugged: AtomicBool,
     ended: AtomicBool,
+    /// How many times as fast as its baud rate the line is.
+    times: AtomicU64,
     /// Connections that the module has made.
     connections: AtomicU64,
     /// The one connection: board and gateway.
@@ -104,6 +106,7 @@ impl Module {
             gateway,
             unplugged: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            times: AtomicU64::new(1),
             connections: AtomicU64::new(0),
             open: Mutex::new(None),
             down: Mutex::default(),
@@ -132,6 +135,11 @@ impl Module {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
+    /// Makes the line so many times as fast as its baud rate, for what takes long and is not about it.
+    pub fn hurry(&self, times: u64) {
+        self.shared.times.store(times.max(1), Ordering::Relaxed);
+    }
+
     /// Pulls the network cable, or puts it back.
     pub fn unplug(&self, unplugged: bool) {
         self.shared.unplugged.store(unplugged, Ordering::Relaxed);
@@ -149,7 +157,7 @@ impl Module {
         middle.hold = word;
         if word.is_none() {
             for packet in std::mem::take(&mut middle.held) {
-                middle.send(&packet)?;
+                self.shared.send_to_board(&mut middle, &packet)?;
             }
         }
         Ok(())
@@ -186,7 +194,7 @@ impl Module {
     /// If the board is gone.
     pub fn say(&self, message: &Message) -> anyhow::Result<()> {
         let packet = publish(&message.topic, &message.frame, MQTT_VERSION);
-        self.shared.middle().send(&packet)
+        self.shared.send_to_board(&mut self.shared.middle(), &packet)
     }
 
     /// Changes every message from now on; `None`: none any more.
@@ -217,12 +225,6 @@ fn note(messages: &mut VecDeque<Message>, message: Message) {
 }
 
 impl Middle {
-    fn send(&mut self, packet: &[u8]) -> anyhow::Result<()> {
-        let to_board = self.to_board.as_mut().context("the board is not connected")?;
-        send(to_board, packet)?;
-        Ok(())
-    }
-
     /// Looks at a packet on its way down; `None`: it is held back.
     fn pass(&mut self, packet: Vec<u8>) -> Option<Vec<u8>> {
         let Some(publish) = Publish::parse(&packet, MQTT_VERSION) else {
@@ -246,6 +248,25 @@ impl Middle {
 }
 
 impl Shared {
+    /// At the pace of the UART.
+    fn send(&self, to: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        let mut free_at = Instant::now();
+        for burst in bytes.chunks(BURST_BYTES) {
+            // The line is busy for as long as these bytes take.
+            let pace = BYTES_A_SECOND * self.times.load(Ordering::Relaxed);
+            free_at += Duration::from_nanos(burst.len() as u64 * 1_000_000_000 / pace);
+            thread::sleep(free_at.saturating_duration_since(Instant::now()));
+            to.write_all(burst)?;
+        }
+        Ok(())
+    }
+
+    fn send_to_board(&self, middle: &mut Middle, packet: &[u8]) -> anyhow::Result<()> {
+        let to_board = middle.to_board.as_mut().context("the board is not connected")?;
+        self.send(to_board, packet)?;
+        Ok(())
+    }
+
     fn middle(&self) -> MutexGuard<'_, Middle> {
         self.down.lock().expect("nothing panics under this lock")
     }
@@ -306,7 +327,7 @@ fn pump_up(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
                 note(&mut shared.middle().heard, Message { topic, frame });
             }
         }
-        if send(&mut to, &bytes[..read]).is_err() {
+        if shared.send(&mut to, &bytes[..read]).is_err() {
             break;
         }
     }
@@ -323,7 +344,7 @@ fn pump_down(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
             // Locked while it is sent: nothing else gets between the bytes of a packet.
             let mut middle = shared.middle();
             let Some(packet) = middle.pass(packet) else { continue };
-            if send(&mut to, &packet).is_err() {
+            if shared.send(&mut to, &packet).is_err() {
                 break 'open;
             }
         }
@@ -340,17 +361,6 @@ fn read(from: &mut TcpStream, bytes: &mut [u8]) -> Option<usize> {
             Err(_) => return None,
         }
     }
-}
-
-fn send(to: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
-    let mut free_at = Instant::now();
-    for burst in bytes.chunks(BURST_BYTES) {
-        // The line is busy for as long as these bytes take.
-        free_at += Duration::from_nanos(burst.len() as u64 * 1_000_000_000 / BYTES_A_SECOND);
-        thread::sleep(free_at.saturating_duration_since(Instant::now()));
-        to.write_all(burst)?;
-    }
-    Ok(())
 }
 
 fn close(one: &TcpStream, other: &TcpStream) {

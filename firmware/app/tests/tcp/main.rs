@@ -243,7 +243,7 @@ fn the_link_stands_again_after_each_end_of_a_connection() {
 
 #[test]
 fn chips_that_differ_in_one_bit_have_different_addresses() {
-    let uid = *b"\x21\x00\x3a\x00\x0e\x51 483730";
+    let uid = *b"\x21\x00\x3a\x00\x0e\x51 48373";
     let mut seen: Vec<[u8; 6]> = (0..96)
         .map(|bit| {
             let mut uid = uid;
