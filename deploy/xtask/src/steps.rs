@@ -32,7 +32,7 @@ pub(crate) struct Step {
 pub(crate) const SETUP: &str = "setup";
 
 /// Every step, in order: what is cheap and often wrong comes first.
-pub(crate) const STEPS: [Step; 15] = [
+pub(crate) const STEPS: [Step; 16] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
@@ -110,6 +110,12 @@ pub(crate) const STEPS: [Step; 15] = [
         about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety, updates",
         waits: true,
         run: qemu,
+    },
+    Step {
+        name: "probe",
+        about: "boards behind debug probes, without hardware: bench.toml, what is not run, a fake probe and the real image",
+        waits: false,
+        run: probe,
     },
     Step {
         name: "demo",
@@ -412,6 +418,30 @@ fn qemu(context: &Context) -> Result<Verdict> {
         .env("HOLDFAST_STACKS", &stacks))?;
     images::check_stacks(context, &stacks)?;
     Ok(Verdict::Passed)
+}
+
+/// The feature that brings the probe library, which nobody else has to build.
+const PROBE: [&str; 4] = ["--package", "hil-tests", "--features", "probe"];
+
+/// Tells nothing about boards: those are for whoever has them, with `cargo bench-boards run`.
+fn probe(context: &Context) -> Result<Verdict> {
+    run(context
+        .cargo()
+        .args(["clippy", "--locked"])
+        .args(PROBE)
+        .args(["--all-targets", "--", "-D", "warnings"]))?;
+    run(context
+        .cargo_firmware()
+        .args(["build", "--locked", "--release", "--target", THUMB_TARGET])
+        .args(["--package", images::EMULATED_BOARD, "--package", images::EMULATED_BOOT]))?;
+    let images = context.root.join("firmware/target").join(THUMB_TARGET).join("release");
+    run(context
+        .cargo()
+        .args(["test", "--locked"])
+        .args(PROBE)
+        .args(["--test", "probe"])
+        .env("HOLDFAST_BOARD_IMAGES", images))?;
+    Ok(Verdict::PassedWith("no board was flashed".into()))
 }
 
 fn demo(context: &Context) -> Result<Verdict> {

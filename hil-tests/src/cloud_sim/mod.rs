@@ -2,8 +2,6 @@
 //! passes, and, told to, answers falsely, falls silent, goes away or throttles. It holds no key: whatever it says is
 //! what anybody between the two could say.
 
-mod wire;
-
 use std::{
     net::SocketAddr,
     sync::{
@@ -30,7 +28,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::wire::{Publish, Splitter};
+use crate::mqtt_wire::{self as wire, Publish, Splitter};
 
 /// What the cloud does to its users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

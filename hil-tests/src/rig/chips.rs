@@ -8,7 +8,7 @@ use std::{
 use drivers::{
     meter::{
         Parts,
-        bl0942::{Address, REFERENCE_MV},
+        bl0942::{Address, PACKET_BYTES, REFERENCE_MV},
         sim::{Bl0942, Load},
     },
     reader::{
@@ -126,6 +126,17 @@ impl MeterChip {
     }
 }
 
+impl MeterChip {
+    /// Counts up to now; what it says of it, unless it is broken.
+    fn draw(&mut self) -> Option<[u8; PACKET_BYTES]> {
+        let wire = self.wire.lock().expect("nothing panics under this lock");
+        let elapsed_ms = self.drawn.elapsed().as_millis() as u32;
+        self.drawn += Duration::from_millis(elapsed_ms.into());
+        let packet = self.chip.draw(&wire.load, elapsed_ms * wire.speed, Address::A0);
+        (!wire.broken).then_some(packet)
+    }
+}
+
 impl Chip for MeterChip {
     /// It has the board's supply, and forgets with it.
     fn reset(&mut self) {
@@ -136,15 +147,17 @@ impl Chip for MeterChip {
 
     fn hear(&mut self, byte: u8, answer: &mut Vec<u8>) {
         let [command, register] = Address::A0.request();
-        if self.asked && byte == register {
-            let wire = self.wire.lock().expect("nothing panics under this lock");
-            let elapsed = self.drawn.elapsed().as_millis() as u32;
-            self.drawn = Instant::now();
-            let packet = self.chip.draw(&wire.load, elapsed * wire.speed, Address::A0);
-            if !wire.broken {
-                answer.extend_from_slice(&packet);
-            }
+        if self.asked
+            && byte == register
+            && let Some(packet) = self.draw()
+        {
+            answer.extend_from_slice(&packet);
         }
         self.asked = byte == command;
+    }
+
+    /// It counts all the while, not only when it is asked.
+    fn look(&mut self, _answer: &mut Vec<u8>) {
+        let _unasked = self.draw();
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use defmt_decoder::{DecodeError, Table};
+use defmt_decoder::Table;
 use drivers::reader::Uid;
 use proto::{id::Kind, identity::Identity};
 
@@ -22,6 +22,7 @@ use crate::rig::{
     chips::{MeterChip, Reader, Wire},
     image::Image,
     line::{Deaf, Line, listen},
+    log::{self, Log},
     module::Module,
     pins,
     qtest::Qtest,
@@ -69,7 +70,7 @@ pub struct Board {
     meter: Line,
     wire: Arc<Mutex<Wire>>,
     world: World,
-    logs: Arc<Logs>,
+    log: Log,
     table: Arc<Table>,
     qtest_listener: UnixListener,
     monitor_listener: UnixListener,
@@ -81,11 +82,6 @@ pub struct Board {
 struct Power {
     process: Child,
     pins: Qtest,
-}
-
-#[derive(Debug, Default)]
-struct Logs {
-    lines: Mutex<Vec<String>>,
 }
 
 impl Board {
@@ -111,7 +107,7 @@ impl Board {
             world: World::new(identity.kind, SPEED),
             qtest_listener: listen(&dir.join("qtest.sock"))?,
             monitor_listener: listen(&dir.join("monitor.sock"))?,
-            logs: Arc::default(),
+            log: Log::default(),
             table: Arc::new(table),
             power: None,
             dir,
@@ -178,7 +174,7 @@ impl Board {
     }
 
     fn read_logs(&self, mut from: impl Read + Send + 'static) {
-        let (table, logs) = (self.table.clone(), self.logs.clone());
+        let (table, log) = (self.table.clone(), self.log.clone());
         let copy = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -188,21 +184,13 @@ impl Board {
             let mut copy = copy.ok();
             let mut bytes = [0; 1024];
             while let Ok(read @ 1..) = from.read(&mut bytes) {
-                decoder.received(&bytes[..read]);
-                loop {
-                    match decoder.decode() {
-                        Ok(frame) => {
-                            let line = frame.display(false).to_string();
-                            if let Some(copy) = &mut copy {
-                                // The copy is for people; a full disk does not stop the bench.
-                                drop(writeln!(copy, "{line}"));
-                            }
-                            logs.lines.lock().expect("nothing panics under this lock").push(line);
-                        }
-                        Err(DecodeError::UnexpectedEof) => break,
-                        Err(DecodeError::Malformed) => {}
+                log::decode(&mut *decoder, &bytes[..read], |line| {
+                    if let Some(copy) = &mut copy {
+                        // The copy is for people; a full disk does not stop the bench.
+                        drop(writeln!(copy, "{line}"));
                     }
-                }
+                    log.push(line);
+                });
             }
         });
     }
@@ -251,9 +239,8 @@ impl Board {
     pub fn wait_for_log(&mut self, from: usize, text: &str, limit: Duration) -> anyhow::Result<usize> {
         let mut at = from;
         self.wait(&format!("\"{text}\""), limit, |board| {
-            let lines = board.logs.lines.lock().expect("nothing panics under this lock");
-            let found = lines.iter().skip(from).position(|line| line.contains(text));
-            at = found.map_or(at, |found| from + found + 1);
+            let found = board.log.find(from, text);
+            at = found.unwrap_or(at);
             found.is_some()
         })?;
         Ok(at)
@@ -262,17 +249,19 @@ impl Board {
     /// How many lines the firmware has logged.
     #[must_use]
     pub fn logged(&self) -> usize {
-        self.logs.lines.lock().expect("nothing panics under this lock").len()
+        self.log.len()
     }
 
     /// Everything that the firmware logged.
     #[must_use]
     pub fn log(&self) -> String {
-        self.logs
-            .lines
-            .lock()
-            .expect("nothing panics under this lock")
-            .join("\n")
+        self.log.text(0)
+    }
+
+    /// The log itself.
+    #[must_use]
+    pub const fn lines(&self) -> &Log {
+        &self.log
     }
 
     /// The serial-to-TCP module.
@@ -372,8 +361,8 @@ impl Board {
 impl Drop for Board {
     fn drop(&mut self) {
         drop(self.power_off());
-        let lines = self.logs.lines.lock().map(|lines| lines.clone());
-        stack::record(self.kind(), &lines.unwrap_or_default());
+        let lines: Vec<String> = self.log.text(0).lines().map(str::to_owned).collect();
+        stack::record(self.kind(), &lines);
     }
 }
 

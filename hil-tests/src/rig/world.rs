@@ -8,7 +8,7 @@ use proto::id::Kind;
 
 use crate::{
     rig::{chips::Wire, pins, qtest::Qtest},
-    twin::{Battery, drum::Drum, socket::Socket, tap::Tap},
+    twin::{Injury, Thing, machine::Machine, usual_thing},
 };
 
 /// Pulses of the flow meter, each so much water, in ul.
@@ -22,43 +22,31 @@ pub struct World {
     machine: Machine,
     kind: Kind,
     since: Option<Instant>,
-    /// Pins as they were last set: contactor or running, plug or door.
-    set: [Option<bool>; 2],
+    /// Pins as they were last set: contactor or running, plug or door, leak.
+    set: [Option<bool>; 3],
     coin: bool,
     coins: u32,
     /// Water that is no whole pulse yet, in ul.
     begun_ul: u64,
-    /// The contactor's contacts are welded.
-    welded: bool,
     /// All that was delivered: mWh, thousandths of a cycle, ul.
     delivered_milli: u64,
 }
 
-#[derive(Debug)]
-enum Machine {
-    Socket(Socket),
-    Drum(Drum),
-    Tap(Tap),
-}
-
 impl World {
     pub(crate) fn new(kind: Kind, speed: u32) -> Self {
-        let speed = u64::from(speed);
-        let machine = match kind {
-            Kind::Washer => Machine::Drum(Drum::new(speed, 0)),
+        let speed = match kind {
             // Water runs as fast as it does: people stand there.
-            Kind::Dispenser => Machine::Tap(Tap::new(1, 0)),
-            Kind::Charger | Kind::Unknown => Machine::Socket(Socket::new(speed, 0)),
+            Kind::Dispenser => 1,
+            Kind::Charger | Kind::Washer | Kind::Unknown => u64::from(speed),
         };
         Self {
-            machine,
+            machine: Machine::new(kind, speed, 0),
             kind,
             since: None,
-            set: [None; 2],
+            set: [None; 3],
             coin: false,
             coins: 0,
             begun_ul: 0,
-            welded: false,
             delivered_milli: 0,
         }
     }
@@ -75,6 +63,12 @@ impl World {
         self.delivered_milli
     }
 
+    /// Whether the machine goes on by itself: a washing machine, with or without a session.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.machine.is_running()
+    }
+
     /// Coins that the washer was given.
     #[must_use]
     pub const fn coins(&self) -> u32 {
@@ -83,99 +77,106 @@ impl World {
 
     /// Plugs a battery in, fills the drum and closes its door, or holds a vessel under the tap.
     pub fn bring(&mut self) {
-        match &mut self.machine {
-            Machine::Socket(socket) => socket.plug(Battery {
-                capacity_wh: 500,
-                charge_wh: 100,
-                power_w: 200,
-            }),
-            Machine::Drum(drum) => drum.close_door(),
-            Machine::Tap(tap) => tap.hold(500),
-        }
+        self.bring_thing(usual_thing(self.kind));
+    }
+
+    /// The same with a thing of one's own.
+    pub fn bring_thing(&mut self, thing: Thing) {
+        self.machine.bring(thing);
     }
 
     /// Pulls the plug, opens the door, takes the vessel away.
     pub fn take_away(&mut self) {
-        match &mut self.machine {
-            Machine::Socket(socket) => {
-                socket.unplug();
-            }
-            Machine::Drum(drum) => {
-                drum.open_door();
-            }
-            Machine::Tap(tap) => tap.take_away(),
-        }
+        self.machine.take_away();
+    }
+
+    /// Injures the machine, or heals it. Heat is not the machine's: the thermistor has a wire of its own.
+    pub(crate) fn injure(&mut self, injury: Injury, is_injured: bool) {
+        self.machine.injure(injury, is_injured);
     }
 
     /// Welds the contactor's contacts, which then stay closed whatever its coil says, or breaks them apart.
-    pub const fn weld(&mut self, welded: bool) {
-        self.welded = welded;
+    pub fn weld(&mut self, welded: bool) {
+        self.injure(Injury::Weld, welded);
     }
 
     pub(crate) fn power_lost(&mut self) {
         self.since = None;
-        match &mut self.machine {
-            Machine::Socket(socket) => socket.power_lost(),
-            Machine::Drum(drum) => drum.power_lost(),
-            Machine::Tap(tap) => tap.power_lost(),
-        }
+        self.machine.power_lost();
     }
 
     pub(crate) fn powered(&mut self) {
         self.since = Some(Instant::now());
-        self.set = [None; 2];
+        self.set = [None; 3];
         self.coin = false;
     }
 
     pub(crate) fn step(&mut self, io: &mut Qtest, wire: &Mutex<Wire>) -> anyhow::Result<()> {
-        let on = io.pin(pins::OUTPUT)? || self.welded;
+        let on = io.pin(pins::OUTPUT)?;
         let now = Instant::now();
         let passed = self
             .since
             .replace(now)
             .map_or(0, |since| now.duration_since(since).as_millis() as u64);
-        let (first, second) = match &mut self.machine {
-            Machine::Socket(socket) => {
-                self.delivered_milli += socket.advance(passed, on);
-                let sense = socket.sense();
-                wire.lock().expect("nothing panics under this lock").load = Load {
-                    voltage_mv: VOLTAGE_MV,
-                    current_ma: sense.current_ma,
-                    power_mw: sense.power_w * 1_000,
-                };
-                (sense.relay_closed, sense.plugged)
+        if self.kind == Kind::Washer {
+            let coin = io.pin(pins::COINS)?;
+            if coin && !self.coin {
+                self.coins += 1;
+                self.machine.press_start();
             }
-            Machine::Drum(drum) => {
-                let coin = io.pin(pins::COINS)?;
-                if coin && !self.coin {
-                    self.coins += 1;
-                    drum.press_start();
+            self.coin = coin;
+        }
+        let delivered_milli = self.machine.advance(passed, on);
+        self.delivered_milli += delivered_milli;
+        let broken = self.machine.has(Injury::SilentMeter);
+        // A silent meter gives no reading; the contacts are as they were.
+        let sense = self.machine.sense();
+        match self.kind {
+            Kind::Charger | Kind::Unknown => {
+                let mut wire = wire.lock().expect("nothing panics under this lock");
+                wire.broken = broken;
+                if let Some(sense) = &sense {
+                    wire.load = Load {
+                        voltage_mv: VOLTAGE_MV,
+                        current_ma: sense.current_ma,
+                        power_mw: sense.power_w * 1_000,
+                    };
                 }
-                self.coin = coin;
-                self.delivered_milli += drum.advance(passed, on);
-                let sense = drum.sense();
-                (sense.running, sense.door_locked)
             }
-            Machine::Tap(tap) => {
-                let ran_ul = tap.advance(passed, on);
-                self.delivered_milli += ran_ul;
-                self.begun_ul += ran_ul;
-                // One at a time: a turbine's pulses have a pace.
-                if self.begun_ul >= PULSE_UL {
-                    self.begun_ul -= PULSE_UL;
-                    io.set_pin(pins::FLOW, true)?;
-                    io.set_pin(pins::FLOW, false)?;
-                }
-                (false, false)
-            }
+            Kind::Dispenser => self.pulse(io, delivered_milli)?,
+            Kind::Washer => {}
+        }
+        let Some(sense) = sense else { return Ok(()) };
+        let first = match self.kind {
+            Kind::Washer => sense.running,
+            Kind::Charger | Kind::Dispenser | Kind::Unknown => sense.relay_closed,
         };
-        let contacts = [(pins::CLOSED_OR_RUNNING, first), (pins::PLUG_OR_DOOR, second)];
+        let second = match self.kind {
+            Kind::Washer => sense.door_locked,
+            Kind::Charger | Kind::Dispenser | Kind::Unknown => sense.plugged,
+        };
+        let contacts = [
+            (pins::CLOSED_OR_RUNNING, first),
+            (pins::PLUG_OR_DOOR, second),
+            (pins::LEAK, sense.leaking),
+        ];
         for (i, (pin, active)) in contacts.into_iter().enumerate() {
             if self.set[i] != Some(active) {
                 // Contacts pull to ground.
                 io.set_pin(pin, !active)?;
                 self.set[i] = Some(active);
             }
+        }
+        Ok(())
+    }
+
+    fn pulse(&mut self, io: &mut Qtest, ran_ul: u64) -> anyhow::Result<()> {
+        self.begun_ul += ran_ul;
+        // One at a time: a turbine's pulses have a pace.
+        if self.begun_ul >= PULSE_UL {
+            self.begun_ul -= PULSE_UL;
+            io.set_pin(pins::FLOW, true)?;
+            io.set_pin(pins::FLOW, false)?;
         }
         Ok(())
     }

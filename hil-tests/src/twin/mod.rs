@@ -3,32 +3,34 @@
 //! The device sees real time; the machine's own time runs `speed` times faster, so that a battery fills within a
 //! minute. Everything is a function of the seed and of what is done to the twin when.
 
-pub(crate) mod drum;
-pub(crate) mod socket;
-pub(crate) mod tap;
+mod drum;
+pub(crate) mod machine;
+mod socket;
+mod tap;
 mod truth;
 mod visit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use device::{Config, ConfigError, Device, Effect, Input, Now, RecordKey, Screen, Sense, Stored};
+use device::{Config, ConfigError, Device, Effect, Input, Now, RecordKey, Screen, Stored};
 use proto::{
-    id::{IdToken, Kind, OutletId, SessionId},
+    id::{IdToken, OutletId, SessionId},
     money::Units,
 };
 
+pub use machine::{Injury, usual_thing};
 pub use socket::Battery;
 pub use truth::{SessionTruth, Truth, Verdict};
 pub use visit::{Leaves, Plan, Thing, Visit};
 
-use drum::Drum;
-use socket::Socket;
-use tap::Tap;
+use machine::Machine;
 
 /// Interval of readings while something may be delivered, in ms.
 const SENSE_BUSY_MS: u64 = 100;
 /// Interval of readings of an idle outlet, in ms.
 const SENSE_IDLE_MS: u64 = 1_000;
+/// What was shown is kept for who asks within so many screens.
+const SHOWN_MAX: usize = 64;
 
 /// A message that the device wants published with QoS 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,13 +39,6 @@ pub struct Outgoing {
     pub topic: String,
     /// The sealed frame.
     pub frame: Vec<u8>,
-}
-
-#[derive(Debug)]
-enum Machine {
-    Socket(Socket),
-    Drum(Drum),
-    Tap(Tap),
 }
 
 #[derive(Debug)]
@@ -67,6 +62,7 @@ pub struct Twin {
     truth: Truth,
     fails_after: Option<u64>,
     outgoing: Vec<Outgoing>,
+    shown: VecDeque<(OutletId, Screen)>,
 }
 
 impl Twin {
@@ -78,7 +74,7 @@ impl Twin {
         let mut rng = fastrand::Rng::with_seed(seed);
         let speed = u64::from(speed.max(1));
         let places = (0..config.outlets).map(|_| Place {
-            machine: machine(config.kind, speed, rng.u64(0..500_000)),
+            machine: Machine::new(config.kind, speed, rng.u64(0..500_000)),
             on: false,
             sense_ms: now_ms,
             screen: Screen::Free,
@@ -94,6 +90,7 @@ impl Twin {
             places,
             fails_after: None,
             outgoing: Vec::new(),
+            shown: VecDeque::new(),
         };
         twin.boot()?;
         Ok(twin)
@@ -163,6 +160,23 @@ impl Twin {
         (session, self.take())
     }
 
+    /// A user presents a voucher: its signed envelope.
+    pub fn present_voucher(&mut self, now_ms: u64, outlet: OutletId, envelope: &[u8]) -> Vec<Outgoing> {
+        self.pass(now_ms);
+        let before = self.session(outlet);
+        self.read(outlet);
+        self.input(Input::Voucher {
+            outlet,
+            envelope,
+            units_wished: Units::ZERO,
+        });
+        let session = self.session(outlet).filter(|session| Some(*session) != before);
+        if let Some(session) = session {
+            self.truth.asked(self.now_ms, outlet, session);
+        }
+        self.take()
+    }
+
     /// A user presses the stop button.
     pub fn press_stop(&mut self, now_ms: u64, outlet: OutletId) -> Vec<Outgoing> {
         self.pass(now_ms);
@@ -174,11 +188,8 @@ impl Twin {
     /// the vessel under the tap. A thing that does not fit the kind does nothing.
     pub fn bring(&mut self, now_ms: u64, outlet: OutletId, thing: Thing) -> Vec<Outgoing> {
         self.pass(now_ms);
-        match (self.machine(outlet), thing) {
-            (Some(Machine::Socket(socket)), Thing::Battery(battery)) => socket.plug(battery),
-            (Some(Machine::Drum(drum)), Thing::Laundry) => drum.close_door(),
-            (Some(Machine::Tap(tap)), Thing::Vessel { volume_ml }) => tap.hold(volume_ml),
-            (Some(Machine::Socket(_) | Machine::Drum(_) | Machine::Tap(_)) | None, _) => {}
+        if let Some(machine) = self.machine(outlet) {
+            machine.bring(thing);
         }
         self.read(outlet);
         self.take()
@@ -187,8 +198,8 @@ impl Twin {
     /// A user presses the start button of a washer.
     pub fn press_start(&mut self, now_ms: u64, outlet: OutletId) -> Vec<Outgoing> {
         self.pass(now_ms);
-        if let Some(Machine::Drum(drum)) = self.machine(outlet) {
-            drum.press_start();
+        if let Some(machine) = self.machine(outlet) {
+            machine.press_start();
         }
         self.take()
     }
@@ -196,17 +207,19 @@ impl Twin {
     /// A user takes the thing away: unplugs, opens the door (if it is not locked), takes the vessel.
     pub fn take_away(&mut self, now_ms: u64, outlet: OutletId) -> Vec<Outgoing> {
         self.pass(now_ms);
-        match self.machine(outlet) {
-            Some(Machine::Socket(socket)) => {
-                socket.unplug();
-            }
-            Some(Machine::Drum(drum)) => {
-                drum.open_door();
-            }
-            Some(Machine::Tap(tap)) => tap.take_away(),
-            None => {}
+        if let Some(machine) = self.machine(outlet) {
+            machine.take_away();
         }
         self.read(outlet);
+        self.take()
+    }
+
+    /// Injures the machine of an outlet, or heals it.
+    pub fn injure(&mut self, now_ms: u64, outlet: OutletId, injury: Injury, is_injured: bool) -> Vec<Outgoing> {
+        self.pass(now_ms);
+        if let Some(machine) = self.machine(outlet) {
+            machine.injure(injury, is_injured);
+        }
         self.take()
     }
 
@@ -259,6 +272,31 @@ impl Twin {
         self.places.get(usize::from(outlet)).map(|place| place.screen)
     }
 
+    /// What was shown since the last time this was asked, oldest first.
+    pub fn take_shown(&mut self) -> impl Iterator<Item = (OutletId, Screen)> {
+        self.shown.drain(..)
+    }
+
+    /// Whether the output of an outlet is on; without power it is off.
+    #[must_use]
+    pub fn is_on(&self, outlet: OutletId) -> bool {
+        self.places.get(usize::from(outlet)).is_some_and(|place| place.on)
+    }
+
+    /// Whether the machine of an outlet goes on by itself: a washing machine, with or without a session.
+    #[must_use]
+    pub fn is_running(&self, outlet: OutletId) -> bool {
+        let place = self.places.get(usize::from(outlet));
+        place.is_some_and(|place| place.machine.is_running())
+    }
+
+    /// Everything that was ever delivered, in thousandths of the base unit.
+    #[must_use]
+    pub fn delivered_milli(&self) -> u64 {
+        let sessions = self.truth.sessions().map(|s| s.delivered_milli + s.ungranted_milli);
+        sessions.sum::<u64>() + self.truth.stray_milli()
+    }
+
     /// The session that an outlet has open.
     #[must_use]
     pub fn session(&self, outlet: OutletId) -> Option<SessionId> {
@@ -274,11 +312,7 @@ impl Twin {
     /// Wash cycles that ended before their time.
     #[must_use]
     pub fn cycles_cut(&self) -> u64 {
-        let cut = self.places.iter().map(|place| match &place.machine {
-            Machine::Drum(drum) => drum.cut(),
-            Machine::Socket(_) | Machine::Tap(_) => 0,
-        });
-        cut.sum()
+        self.places.iter().map(|place| place.machine.cycles_cut()).sum()
     }
 
     fn boot(&mut self) -> Result<(), ConfigError> {
@@ -301,11 +335,7 @@ impl Twin {
     fn die(&mut self) {
         self.device = None;
         for (place, outlet) in self.places.iter_mut().zip(0..) {
-            match &mut place.machine {
-                Machine::Socket(socket) => socket.power_lost(),
-                Machine::Drum(drum) => drum.power_lost(),
-                Machine::Tap(tap) => tap.power_lost(),
-            }
+            place.machine.power_lost();
             if place.on {
                 place.on = false;
                 self.truth.switched(self.now_ms, outlet, false);
@@ -335,8 +365,9 @@ impl Twin {
         let Some(place) = self.places.get_mut(usize::from(outlet)) else {
             return;
         };
-        let sense = place.machine.sense();
-        self.input(Input::Sense { outlet, sense });
+        if let Some(sense) = place.machine.sense() {
+            self.input(Input::Sense { outlet, sense });
+        }
         let place = &mut self.places[usize::from(outlet)];
         place.sense_ms = self.now_ms + if place.on { SENSE_BUSY_MS } else { SENSE_IDLE_MS };
     }
@@ -378,39 +409,18 @@ impl Twin {
                         frame: frame.to_vec(),
                     });
                 }
-                Effect::Show { outlet, screen } => self.places[usize::from(outlet)].screen = screen,
+                Effect::Show { outlet, screen } => {
+                    self.places[usize::from(outlet)].screen = screen;
+                    self.shown.push_back((outlet, screen));
+                    if self.shown.len() > SHOWN_MAX {
+                        self.shown.pop_front();
+                    }
+                }
             }
         }
     }
 
     fn take(&mut self) -> Vec<Outgoing> {
         std::mem::take(&mut self.outgoing)
-    }
-}
-
-impl Machine {
-    fn advance(&mut self, real_ms: u64, on: bool) -> u64 {
-        match self {
-            Self::Socket(socket) => socket.advance(real_ms, on),
-            Self::Drum(drum) => drum.advance(real_ms, on),
-            Self::Tap(tap) => tap.advance(real_ms, on),
-        }
-    }
-
-    fn sense(&mut self) -> Sense {
-        match self {
-            Self::Socket(socket) => socket.sense(),
-            Self::Drum(drum) => drum.sense(),
-            Self::Tap(tap) => tap.sense(),
-        }
-    }
-}
-
-/// A machine that has been used before: its register does not stand at zero.
-fn machine(kind: Kind, speed: u64, register: u64) -> Machine {
-    match kind {
-        Kind::Washer => Machine::Drum(Drum::new(speed, register / 1_000)),
-        Kind::Dispenser => Machine::Tap(Tap::new(speed, register)),
-        Kind::Charger | Kind::Unknown => Machine::Socket(Socket::new(speed, register)),
     }
 }

@@ -7,15 +7,15 @@ const VARINT_BYTES_MAX: usize = 4;
 
 /// Cuts a byte stream into packets.
 #[derive(Debug, Default)]
-pub(super) struct Splitter(Vec<u8>);
+pub(crate) struct Splitter(Vec<u8>);
 
 impl Splitter {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
     /// The next whole packet.
-    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
         let (len, digits) = varint(self.0.get(1..)?)?;
         let end = 1 + digits + len;
         if self.0.len() < end {
@@ -28,16 +28,16 @@ impl Splitter {
 
 /// A PUBLISH packet.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Publish<'a> {
-    pub(super) topic: &'a str,
+pub(crate) struct Publish<'a> {
+    pub(crate) topic: &'a str,
     /// None for QoS 0.
-    pub(super) packet_id: Option<u16>,
-    pub(super) payload: &'a [u8],
+    pub(crate) packet_id: Option<u16>,
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Publish<'a> {
     /// `None` if the packet is another one, or damaged.
-    pub(super) fn parse(packet: &'a [u8], version: u8) -> Option<Self> {
+    pub(crate) fn parse(packet: &'a [u8], version: u8) -> Option<Self> {
         let first = *packet.first()?;
         if first >> 4 != PUBLISH {
             return None;
@@ -65,7 +65,7 @@ impl<'a> Publish<'a> {
 }
 
 /// The protocol version of a CONNECT.
-pub(super) fn connect_version(packet: &[u8]) -> Option<u8> {
+pub(crate) fn connect_version(packet: &[u8]) -> Option<u8> {
     if packet.first()? >> 4 != CONNECT {
         return None;
     }
@@ -75,16 +75,33 @@ pub(super) fn connect_version(packet: &[u8]) -> Option<u8> {
 }
 
 /// PUBACK, success; the same bytes in both versions.
-pub(super) fn puback(id: u16) -> [u8; 4] {
+pub(crate) fn puback(id: u16) -> [u8; 4] {
     let [high, low] = id.to_be_bytes();
     [0x40, 2, high, low]
 }
 
 /// PUBLISH with QoS 0.
-pub(super) fn publish(topic: &str, payload: &[u8], version: u8) -> Vec<u8> {
-    let properties: &[u8] = if version == 5 { &[0] } else { &[] };
-    let mut len = 2 + topic.len() + properties.len() + payload.len();
-    let mut packet = vec![PUBLISH << 4];
+pub(crate) fn publish(topic: &str, payload: &[u8], version: u8) -> Vec<u8> {
+    let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+    body.extend_from_slice(topic.as_bytes());
+    if version == 5 {
+        body.push(0);
+    }
+    body.extend_from_slice(payload);
+    packet(PUBLISH << 4, &body)
+}
+
+/// The same PUBLISH with another payload; `None` if the packet is another one, or damaged.
+pub(crate) fn with_payload(publish: &[u8], version: u8, payload: &[u8]) -> Option<Vec<u8>> {
+    let old = Publish::parse(publish, version)?.payload.len();
+    let (_, digits) = varint(publish.get(1..)?)?;
+    let head = publish.get(1 + digits..publish.len() - old)?;
+    Some(packet(publish[0], &[head, payload].concat()))
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first];
+    let mut len = body.len();
     loop {
         let digit = (len % 128) as u8;
         len /= 128;
@@ -93,10 +110,7 @@ pub(super) fn publish(topic: &str, payload: &[u8], version: u8) -> Vec<u8> {
             break;
         }
     }
-    packet.extend_from_slice(&(topic.len() as u16).to_be_bytes());
-    packet.extend_from_slice(topic.as_bytes());
-    packet.extend_from_slice(properties);
-    packet.extend_from_slice(payload);
+    packet.extend_from_slice(body);
     packet
 }
 
@@ -139,6 +153,11 @@ mod tests {
                 ("a/b", None, &[7; 300][..])
             );
             assert_eq!(splitter.next().unwrap(), puback(9));
+            for len in [3, 100, 20_000] {
+                let other = with_payload(&packet, version, &vec![8; len]).unwrap();
+                let parsed = Publish::parse(&other, version).unwrap();
+                assert_eq!((parsed.topic, parsed.payload), ("a/b", &*vec![8; len]));
+            }
         }
     }
 }
