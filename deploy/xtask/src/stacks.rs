@@ -33,15 +33,18 @@ pub(crate) fn depth_of(file: &[u8]) -> Result<u64> {
     let program = read(&elf)?;
     let find = |what: &str| {
         let found = program.iter().find(|(_, function)| function.name.contains(what));
-        found
-            .map(|(address, _)| *address)
-            .with_context(|| format!("no function {what}"))
+        found.map(|(address, _)| *address)
     };
-    let (reset, executor) = (find(RESET)?, find(EXECUTOR)?);
+    let reset = find(RESET).with_context(|| format!("no function {RESET}"))?;
     let mut known = HashMap::new();
     let start_up = deepest(&program, reset, &mut known)?;
-    let to_executor =
-        way(&program, reset, executor, &mut BTreeSet::new()).context("Reset does not reach the executor")?;
+    let to_tasks = match find(EXECUTOR) {
+        Some(executor) => {
+            way(&program, reset, executor, &mut BTreeSet::new()).context("Reset does not reach the executor")?
+        }
+        // A bootloader has no tasks: what it points at may be called from anywhere.
+        None => start_up,
+    };
     let (vectors, pointers) = pointed_at(&elf, &program)?;
     let mut highest = |functions: &BTreeSet<u64>| -> Result<u64> {
         let depths = functions.iter().map(|address| deepest(&program, *address, &mut known));
@@ -49,7 +52,7 @@ pub(crate) fn depth_of(file: &[u8]) -> Result<u64> {
     };
     let task = highest(&pointers)?;
     let interrupt = highest(&vectors)?;
-    Ok(start_up.max(to_executor + task) + interrupt + INTERRUPT_BYTES)
+    Ok(start_up.max(to_tasks + task) + interrupt + INTERRUPT_BYTES)
 }
 
 /// Frames from a function down the deepest of its calls. A call back into a function that waits is not followed again.

@@ -82,7 +82,7 @@ fn a_device_is_idle_when_nobody_would_be_cut_off() {
     assert!(!b.device.is_idle());
     b.sense(1, |sense| sense.running = false);
     assert!(b.device.is_idle());
-    b.link();
+    let mut b = Bench::new(Kind::Charger);
     b.granted(0, 2);
     assert!(!b.device.is_idle(), "granted, and not begun");
 }
