@@ -246,8 +246,6 @@ fn an_update_is_tried_and_kept_or_goes_back() {
     bench.board.world().bring();
     bench.board.tap(&card);
     let at = bench.board.wait_for_log(at, "granted", PATIENCE).unwrap();
-    // The first was fetched at the line's true pace.
-    bench.board.module().hurry(10);
     let next = bench.signed(7, bench.mine());
     let ordered = bench.order(&next);
     assert!(ordered.status.success(), "{ordered:?}");

@@ -53,8 +53,6 @@ struct Shared {
     gateway: SocketAddr,
     unplugged: AtomicBool,
     ended: AtomicBool,
-    /// How many times as fast as its baud rate the line is.
-    times: AtomicU64,
     /// Connections that the module has made.
     connections: AtomicU64,
     /// The one connection: board and gateway.
@@ -106,7 +104,6 @@ impl Module {
             gateway,
             unplugged: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            times: AtomicU64::new(1),
             connections: AtomicU64::new(0),
             open: Mutex::new(None),
             down: Mutex::default(),
@@ -133,11 +130,6 @@ impl Module {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
-    }
-
-    /// Makes the line so many times as fast as its baud rate, for what takes long and is not about it.
-    pub fn hurry(&self, times: u64) {
-        self.shared.times.store(times.max(1), Ordering::Relaxed);
     }
 
     /// Pulls the network cable, or puts it back.
@@ -253,8 +245,7 @@ impl Shared {
         let mut free_at = Instant::now();
         for burst in bytes.chunks(BURST_BYTES) {
             // The line is busy for as long as these bytes take.
-            let pace = BYTES_A_SECOND * self.times.load(Ordering::Relaxed);
-            free_at += Duration::from_nanos(burst.len() as u64 * 1_000_000_000 / pace);
+            free_at += Duration::from_nanos(burst.len() as u64 * 1_000_000_000 / BYTES_A_SECOND);
             thread::sleep(free_at.saturating_duration_since(Instant::now()));
             to.write_all(burst)?;
         }
