@@ -115,7 +115,8 @@ impl<'a, const OUTLETS: usize> Booted<'a, OUTLETS> {
 }
 
 /// The device and what it works on. Everything but waiting for something to happen is done without a pause: the flash of
-/// a microcontroller blocks anyway, and what is held across a pause would take its place in RAM for good.
+/// a microcontroller blocks anyway, and what is held across a pause would take its place in RAM for good. Its parts are not
+/// inlined: together they would take all their room on the stack at once.
 struct Control<'a, const OUTLETS: usize, M, P, F: NorFlash> {
     device: &'a mut Device<OUTLETS>,
     registers: [Register; OUTLETS],
@@ -204,17 +205,8 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
             }
             let due_ms = self.device.next_deadline().unwrap_or(u64::MAX).min(sense_ms);
             let due = Timer::at(Instant::from_millis(due_ms));
-            let done = match select3(self.wires.down.receive(), desk.receive(), due).await {
-                Either3::First(Event::Up) => self.carry_out(Some(Input::LinkUp)),
-                Either3::First(Event::Down) => self.carry_out(Some(Input::LinkDown)),
-                Either3::First(Event::Message(message)) => {
-                    let (topic, frame) = (message.topic.as_str(), message.frame.as_slice());
-                    if Device::<OUTLETS>::is_update(topic) {
-                        self.hear_update(topic, frame);
-                        continue;
-                    }
-                    self.carry_out(Some(Input::Message { topic, frame }))
-                }
+            let done = match select3(self.wires.down.ready_to_receive(), desk.receive(), due).await {
+                Either3::First(()) => self.hear(),
                 Either3::Second(gesture) => self.gesture(&gesture),
                 Either3::Third(()) => self.carry_out(Some(Input::Tick)),
             };
@@ -235,6 +227,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         }
     }
 
+    #[inline(never)]
     fn look(&mut self, outlet: OutletId, kind: Kind) -> Result<(), ()> {
         let Some(mut sense) = self.machine.sense(outlet) else {
             return Ok(());
@@ -257,6 +250,27 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         self.carry_out(Some(Input::Sense { outlet, sense }))
     }
 
+    /// What the link has to say.
+    #[inline(never)]
+    fn hear(&mut self) -> Result<(), ()> {
+        match self.wires.down.try_receive() {
+            Ok(Event::Up) => self.carry_out(Some(Input::LinkUp)),
+            Ok(Event::Down) => self.carry_out(Some(Input::LinkDown)),
+            Ok(Event::Message(message)) => {
+                let (topic, frame) = (message.topic.as_str(), message.frame.as_slice());
+                if Device::<OUTLETS>::is_update(topic) {
+                    self.hear_update(topic, frame);
+                    Ok(())
+                } else {
+                    self.carry_out(Some(Input::Message { topic, frame }))
+                }
+            }
+            // Nobody else receives.
+            Err(_) => Ok(()),
+        }
+    }
+
+    #[inline(never)]
     fn hear_update(&mut self, topic: &str, frame: &[u8]) {
         let told = self.device.hear_update(topic, frame);
         match (told, &mut self.updater) {
@@ -267,6 +281,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
     }
 
     /// What is due for the firmware, and what the gateway has to know of it.
+    #[inline(never)]
     fn tend_firmware(&mut self) -> Result<Next, ()> {
         let now_ms = now().mono_ms;
         let Some(updater) = &mut self.updater else {
@@ -291,6 +306,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         block_on(updater.tend(&mut self.store, &scene)).map_err(|_| ())
     }
 
+    #[inline(never)]
     fn gesture(&mut self, gesture: &Gesture) -> Result<(), ()> {
         let units_wished = Units::ZERO;
         let outlet = match gesture {
@@ -324,6 +340,7 @@ impl<const OUTLETS: usize, M: Machine, P: Panel, F: NorFlash> Control<'_, OUTLET
         self.carry_out(Some(input))
     }
 
+    #[inline(never)]
     fn carry_out(&mut self, input: Option<Input<'_>>) -> Result<(), ()> {
         let effects = match input {
             Some(input) => self.device.handle(now(), input),
