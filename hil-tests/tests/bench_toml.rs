@@ -41,48 +41,53 @@ fn the_example_is_what_it_says() {
 
 #[test]
 fn a_complaint_names_file_line_and_field() {
-    // What is replaced in the example by what; the line and the words of the complaint.
+    // What is replaced in the example by what; where the complaint then points at, and its words.
+    let probe = "0483:374b:0670FF495254707867102336";
+    let table = "[[board]]\n# For people";
     let cases = [
-        ("name = \"desk-1\"", "nmae = \"desk-1\"", 9, "nmae"),
-        ("chip = \"STM32L475VGTx\"\n# VID", "# VID", 7, "chip"),
-        ("kind = \"charger\"", "kind = \"toaster\"", 11, "toaster"),
-        ("kind = \"charger\"", "kind = 7", 11, "string"),
-        ("0483:374b:0670FF495254707867102336", "0483:374b", 15, "VID:PID:serial"),
+        ("name = \"desk-1\"", "nmae = \"desk-1\"", "nmae", "nmae"),
+        ("chip = \"STM32L475VGTx\"\n# VID", "# VID", table, "chip"),
         (
-            "0483:374b:0670FF495254707867102336",
-            "0483:xyz1:1",
-            15,
-            "VID:PID:serial",
+            "kind = \"charger\"",
+            "kind = \"toaster\"",
+            "kind = \"toaster",
+            "toaster",
         ),
+        ("kind = \"charger\"", "kind = 7", "kind = 7", "string"),
+        (probe, "0483:374b", "0483:374b\"", "VID:PID:serial"),
+        (probe, "0483:xyz1:1", "0483:xyz1:1", "VID:PID:serial"),
         (
-            "identity_at = 0x080f_f800\n# Where the board's",
-            "identity_at = 0x080f_f801\n#",
-            19,
+            "0x080f_f800\n# Where",
+            "0x080f_f801\n# Where",
+            "0x080f_f801",
             "identity_at",
         ),
-        ("link = \"192.168.7.1:1884\"", "link = \"nowhere\"", 22, "socket"),
-        ("[board.power]\non = [", "[board.power]\nup = [", 26, "up"),
+        ("link = \"192.168.7.1:1884\"", "link = \"nowhere\"", "nowhere", "socket"),
+        ("[board.power]\non = [", "[board.power]\nup = [", "up = [", "up"),
         (
             "stop = [\"./bench/relay\", \"4\", \"pulse\"]",
             "stop = []",
-            7,
+            table,
             "empty command",
         ),
-        ("leak = { on", "leek = { on", 47, "leek"),
-        ("name = \"desk-2\"", "name = \"desk-1\"", 52, "another board"),
+        ("leak = { on", "leek = { on", "leek", "leek"),
         (
-            "0483:374b:066DFF515049657187212124",
-            "0483:374b:0670FF495254707867102336",
-            55,
+            "name = \"desk-2\"",
+            "name = \"desk-1\"",
+            "name = \"desk-1\"",
             "another board",
         ),
-        ("192.168.7.1:1885", "192.168.7.1:1884", 58, "desk-1"),
-        ("owner = \"bench\", ", "", 61, "owner"),
-        ("until = \"2027-01-31\"", "until = \"some day\"", 61, "no day"),
+        ("0483:374b:066DFF515049657187212124", probe, probe, "another board"),
+        ("192.168.7.1:1885", "192.168.7.1:1884", "192.168.7.1:1884", "desk-1"),
+        ("owner = \"bench\", ", "", "quarantine = {", "owner"),
+        ("until = \"2027-01-31\"", "until = \"some day\"", "some day", "no day"),
     ];
-    for (old, new, line, words) in cases {
+    for (old, new, at, words) in cases {
         assert!(EXAMPLE.contains(old), "{old}");
-        let error = parse(&EXAMPLE.replacen(old, new, 1), TODAY).expect_err(new).to_string();
+        let changed = EXAMPLE.replacen(old, new, 1);
+        let before = &changed[..changed.rfind(at).expect(at)];
+        let line = before.matches('\n').count() + 1;
+        let error = parse(&changed, TODAY).expect_err(new).to_string();
         assert!(
             error.starts_with(&format!("desk/bench.toml, line {line}: ")) && error.contains(words),
             "{new}: {error}"

@@ -17,7 +17,7 @@ use crate::{
     books,
     cloud_sim::{CloudSim, Mode},
     rig::{Order, Rig, Supplier, words},
-    site::{BrokerKind, Plan, Site, binary},
+    site::{BrokerKind, DevicePlan, Plan, Site, binary},
     twin::{Thing, usual_thing},
 };
 
@@ -144,9 +144,13 @@ impl Bench {
 
     /// The secret that the gateway shares with a device.
     pub(super) fn secret(&mut self, i: usize) -> anyhow::Result<PairSecret> {
+        Ok(self.plan(i)?.secret.clone())
+    }
+
+    fn plan(&mut self, i: usize) -> anyhow::Result<&DevicePlan> {
         let kind = self.board(i).kind();
         let device = self.site.plan.devices.iter().find(|device| device.kind == kind);
-        Ok(device.context("a device of the plan")?.secret.clone())
+        device.context("a device of the plan")
     }
 
     /// The card of somebody of this standing and OCPI policy who was not here before.
@@ -377,6 +381,31 @@ impl Bench {
         let envelope = printed.split_whitespace().find(|word| word.len() > 100);
         let envelope = envelope.with_context(|| format!("no voucher in \"{printed}\""))?;
         Ok(envelope.to_owned())
+    }
+
+    /// A keypad token for a device, as its seller issues it: the first of this site.
+    ///
+    /// # Errors
+    /// If gateway or hub refuse.
+    pub fn keypad_token(&mut self, i: usize, amount: i64) -> anyhow::Result<String> {
+        let id = self.plan(i)?.id;
+        let gateway = self.site.dir.join("gateway");
+        let key = Command::new(binary("holdfast")?)
+            .arg("--config")
+            .arg(gateway.join("holdfast.toml"))
+            .args(["keypad", "key", id.as_str()])
+            .output()?;
+        let key_file = gateway.join("keypad.key");
+        fs::write(&key_file, key.stdout)?;
+        let output = Command::new(binary("holdfast-hub")?)
+            .args(["issue", "keypad", "--amount", &amount.to_string(), "--key-file"])
+            .arg(&key_file)
+            .arg("--counter-file")
+            .arg(gateway.join("keypad.counter"))
+            .output()?;
+        let printed = String::from_utf8(output.stdout)?;
+        let digits = printed.lines().last().map(|digits| digits.replace(' ', ""));
+        digits.with_context(|| format!("no keypad token in \"{printed}\""))
     }
 
     /// Puts everything back, waits until every session has its receipt, and compares the books.
