@@ -150,7 +150,12 @@ pub(crate) fn run_as(command: &mut Command, shown: &str) -> Result<()> {
 
 /// Runs quietly and returns what it printed, or nothing if it failed or is not installed.
 pub(crate) fn output_of(command: &mut Command) -> Option<String> {
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    // Whatever was set before: what goes into a step's log is not returned.
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let output = command.output().ok()?;
     output
         .status
         .success()
@@ -191,6 +196,15 @@ mod tests {
         assert!(error.contains("`no-such-program` could not be started"), "{error}");
         assert_eq!(output_of(&mut context.program("no-such-program")), None);
         assert_eq!(find_program("no-such-program"), None);
+    }
+
+    #[test]
+    fn what_is_asked_of_a_program_is_answered_beside_other_steps_too() {
+        let path = env::temp_dir().join(format!("holdfast-xtask-{}", std::process::id()));
+        let context = Context::new(true).logging_to(File::create(&path).unwrap());
+        let answer = output_of(context.program("cargo").arg("--version"));
+        std::fs::remove_file(path).unwrap();
+        assert!(answer.is_some_and(|text| text.starts_with("cargo ")));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! What is said about firmware: opened and sealed by the device, acted on by the shell, and no matter of sessions.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
 
 mod bench;
 

@@ -10,7 +10,7 @@ fn every_topic_is_built_and_taken_apart() {
     for device in [name("a"), name("u"), name("up"), longest] {
         let topic = presence(&device);
         assert_eq!((parse_presence(&topic), parse_up(&topic)), (Some(device), None));
-        assert_eq!(parse_presence(&topic.replace("/up/", "/down/")), None);
+        assert_eq!(parse_presence(&topic.replace("/up/presence", "/down/presence")), None);
         for word in Up::ALL {
             let topic = up(&device, *word);
             assert_eq!(parse_presence(&topic), None);
