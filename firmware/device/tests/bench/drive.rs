@@ -304,7 +304,7 @@ impl Drive<'_> {
         let absurd: u8 = self.any()?;
         let flows = on && step > 60;
         let mut sense = Sense {
-            register: Units(before.register.0 + u64::from(step) * u64::from(flows)),
+            register: Units(before.register.0.saturating_add(u64::from(step) * u64::from(flows))),
             power_w: 1_500 * u32::from(flows),
             current_ma: 6_000 * u32::from(flows),
             temperature_c: 30,
@@ -517,7 +517,8 @@ impl Drive<'_> {
     fn sense_unjudged(&mut self) -> Result<()> {
         let outlet = self.below(OUTLETS.into())? as OutletId;
         let more: u8 = self.any()?;
-        self.bench.sense(outlet, |s| s.register.0 += u64::from(more));
+        self.bench
+            .sense(outlet, |s| s.register.0 = s.register.0.saturating_add(more.into()));
         Ok(())
     }
 
