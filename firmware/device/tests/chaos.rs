@@ -257,6 +257,7 @@ impl Chaos {
                 self.same_start(started.session, started.register_start);
             }
             Said::Redeemed(redeemed) => panic!("nobody is believed here: {redeemed:?}"),
+            Said::Update(update) => panic!("only the shell speaks of firmware: {update:?}"),
             Said::Meter(meter) => {
                 assert!(self.grants.contains_key(&meter.session));
                 self.same_start(meter.session, meter.register_start);
