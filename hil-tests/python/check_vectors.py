@@ -33,7 +33,7 @@ HEXADECIMAL = {
     "body", "frame", "secret", "sha256", "payload", "envelope", "chunk", "before", "before-sha256", "public-key", "seed", "key", "token", "hash",
     "id", "tariff", "tariff-hash", "previous", "record", "password", "page",
 }
-TOPIC = re.compile(r"dev/1/[a-z0-9-]{1,20}/(up|down)/[a-z]+|hf/1/[a-z0-9-]{1,20}/[a-z0-9-]{1,20}/[ud]/[a-z]+")
+TOPIC = re.compile(r"dev/1/[a-z0-9-]{1,20}/(up|down)/[a-z]+|hf/1/[a-z0-9-]{1,20}/[a-z0-9-]{1,20}/[ud]/[a-z]+(/[1-3])?")
 # Root, way and last level of a topic, and the rule of its body.
 ROUTES = {
     **{("dev", "up", word): word for word in ("hello", "authorize", "redeemed", "started", "meter", "stop", "status", "update")},
@@ -44,12 +44,14 @@ ROUTES = {
     ("hf", "u", "records"): "upload",
     ("hf", "u", "echo"): "echo",
     ("hf", "u", "telemetry"): "telemetry",
+    ("hf", "u", "done"): "order-done",
     ("hf", "d", "welcome"): "welcome",
     ("hf", "d", "answer"): "answer",
     ("hf", "d", "receipt"): "ledger-receipt",
     ("hf", "d", "echo"): "echo",
     ("hf", "d", "artifact"): "artifact-part",
     ("hf", "d", "counter"): "counter-seen",
+    ("hf", "d", "order"): "order",
     ("hf", "d", "trouble"): "trouble",
 }
 

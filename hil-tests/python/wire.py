@@ -68,7 +68,7 @@ CLOSING = {1: "captured", 2: "voided", 3: "unknown"}
 REFUSAL_REASON = {
     0: "other", 1: "device_state", 2: "revoked", 3: "rate", 4: "replay", 5: "concurrent", 6: "online_required",
     7: "unknown", 8: "denied", 9: "invalid", 10: "no_credit", 11: "list_expired", 12: "no_tariff", 13: "version",
-    14: "storage", 20: "forged", 21: "elsewhere", 22: "expired", 23: "locked_out", 24: "clock",
+    14: "storage", 15: "reserved", 20: "forged", 21: "elsewhere", 22: "expired", 23: "locked_out", 24: "clock",
 }
 ARTIFACT_WORDS = ("other", "list", "revocations", "tariffs", "policy", "lease", "voucher", "firmware", "keys")
 

@@ -64,6 +64,15 @@ pub struct Books {
     pub gifts: BTreeSet<String>,
 }
 
+impl Books {
+    /// Whether both sides have written down the same, once each, and nothing is held any more.
+    #[must_use]
+    pub fn are_closed(&self) -> bool {
+        let off = self.records_lost + self.records_doubled + self.records_foreign;
+        self.hub_gateway_equal && self.ledger_balanced && off == 0
+    }
+}
+
 /// Who pays for emergency credit.
 const GIFTS: &str = "loss:emergency";
 

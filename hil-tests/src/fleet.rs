@@ -12,8 +12,9 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use carrier::Qos;
+use carrier::mqtt::{Backoff, Connection, Event, Options};
 use device::Config;
-use gateway::mqtt::{Backoff, Connection, Event, Options};
 use proto::{
     id::{DeviceId, IdToken, Kind, SessionId, TokenKind},
     money::Units,
@@ -209,16 +210,14 @@ pub async fn run(orders: Orders) -> anyhow::Result<()> {
             started,
             last_ms: (orders.seconds * 1000.0) as u64,
             options: Options {
-                broker: orders.broker.clone(),
-                client_id: id.to_string(),
-                login: Some((
+                user: Some((
                     id.to_string(),
                     secret.parse::<proto::seal::PairSecret>()?.password().to_string(),
                 )),
                 keep_alive_s: 5,
-                filter: topic::down_filter(id).to_string(),
-                persistent: false,
+                filters: vec![(topic::down_filter(id).to_string(), Qos::AtLeastOnce)],
                 packet_bytes_max: FRAME_BYTES_MAX as u32 + 512,
+                ..Options::new(&orders.broker, id.to_string())
             },
             rows: Vec::new(),
         };
@@ -289,7 +288,7 @@ impl Seat {
             }
             let wake = Duration::from_millis(self.wake_ms(now_ms));
             if reconnect_at.is_some() {
-                tokio::time::sleep(wake).await;
+                tokio::time::sleep(wake).await; // The world's pace, up to the next thing that happens in it.
                 continue;
             }
             let Ok(event) = tokio::time::timeout(wake, connection.next()).await else {
@@ -307,6 +306,7 @@ impl Seat {
                     message.ack.accept();
                     publish(&connection, said);
                 }
+                Event::Symptom(_) => {}
                 Event::Down(_) => {
                     self.twin.link(now_ms, false);
                     reconnect_at = Some(Instant::now() + backoff.next_wait());

@@ -1,6 +1,5 @@
 //! Just enough MQTT (OASIS 3.1.1 and 5.0, section 2) to tell packets apart and to speak in another's name.
 
-const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
 /// Most digits of a variable byte integer.
 const VARINT_BYTES_MAX: usize = 4;
@@ -12,6 +11,12 @@ pub(crate) struct Splitter(Vec<u8>);
 impl Splitter {
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
+    }
+
+    /// How long the packet will be that has begun to arrive, in bytes; `None`: its length is not here yet.
+    pub(crate) fn coming(&self) -> Option<usize> {
+        let (len, digits) = varint(self.0.get(1..)?)?;
+        Some(1 + digits + len)
     }
 
     /// The next whole packet.
@@ -64,22 +69,6 @@ impl<'a> Publish<'a> {
     }
 }
 
-/// The protocol version of a CONNECT.
-pub(crate) fn connect_version(packet: &[u8]) -> Option<u8> {
-    if packet.first()? >> 4 != CONNECT {
-        return None;
-    }
-    let (_, digits) = varint(packet.get(1..)?)?;
-    let (_, rest) = string(packet.get(1 + digits..)?)?;
-    rest.first().copied()
-}
-
-/// PUBACK, success; the same bytes in both versions.
-pub(crate) fn puback(id: u16) -> [u8; 4] {
-    let [high, low] = id.to_be_bytes();
-    [0x40, 2, high, low]
-}
-
 /// PUBLISH with QoS 0.
 pub(crate) fn publish(topic: &str, payload: &[u8], version: u8) -> Vec<u8> {
     let mut body = (topic.len() as u16).to_be_bytes().to_vec();
@@ -99,7 +88,9 @@ pub(crate) fn with_payload(publish: &[u8], version: u8, payload: &[u8]) -> Optio
     Some(packet(publish[0], &[head, payload].concat()))
 }
 
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+/// A packet with its length in front.
+#[must_use]
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![first];
     let mut len = body.len();
     loop {
@@ -115,7 +106,7 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// Value and number of digits.
-fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
     for (i, byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
         value |= usize::from(byte & 0x7f) << (7 * i);
@@ -140,21 +131,21 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for version in [4, 5] {
-            let packet = publish("a/b", &[7; 300], version);
+            let message = publish("a/b", &[7; 300], version);
             let mut splitter = Splitter::default();
-            splitter.add(&packet[..100]);
+            splitter.add(&message[..100]);
             assert_eq!(splitter.next(), None);
-            splitter.add(&packet[100..]);
-            splitter.add(&puback(9));
+            splitter.add(&message[100..]);
+            splitter.add(&packet(0x40, &[0, 9]));
             let whole = splitter.next().unwrap();
             let parsed = Publish::parse(&whole, version).unwrap();
             assert_eq!(
                 (parsed.topic, parsed.packet_id, parsed.payload),
                 ("a/b", None, &[7; 300][..])
             );
-            assert_eq!(splitter.next().unwrap(), puback(9));
+            assert_eq!(splitter.next().unwrap(), packet(0x40, &[0, 9]));
             for len in [3, 100, 20_000] {
-                let other = with_payload(&packet, version, &vec![8; len]).unwrap();
+                let other = with_payload(&message, version, &vec![8; len]).unwrap();
                 let parsed = Publish::parse(&other, version).unwrap();
                 assert_eq!((parsed.topic, parsed.payload), ("a/b", &*vec![8; len]));
             }

@@ -73,6 +73,12 @@ impl Process {
         Ok(Self { name, child, log })
     }
 
+    /// Its number at the system.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The address on which it said that it listens.
     ///
     /// # Errors

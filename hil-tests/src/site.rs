@@ -21,7 +21,11 @@ use proto::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::process::Process;
+use crate::{
+    books::{self, Books},
+    cloud_sim::{Member, Options, Way},
+    process::Process,
+};
 
 /// A device of the plan.
 #[derive(Clone, Debug)]
@@ -142,6 +146,26 @@ impl Plan {
         }
     }
 
+    /// The gateway, as cloud and operator know it.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        let name = |text| Name::new(text).expect("the site's names are names");
+        Member {
+            gateway: name(GATEWAY),
+            site: name(SITE),
+            password: PairSecret(key(self.seed, "link")).password().to_string(),
+        }
+    }
+
+    /// A cloud for this site, in front of a hub, that speaks our own protocol.
+    #[must_use]
+    pub fn cloud(&self, hub: SocketAddr) -> Options {
+        Options {
+            seed: self.seed,
+            ..Options::new(Way::Hcp, hub, vec![self.member()])
+        }
+    }
+
     /// The seed file of the hub.
     #[must_use]
     pub fn hub_seed(&self) -> String {
@@ -178,7 +202,7 @@ impl Plan {
 }
 
 /// 32 bytes that follow from seed and label.
-fn key(seed: u64, label: &str) -> [u8; 32] {
+pub(crate) fn key(seed: u64, label: &str) -> [u8; 32] {
     Sha256::new()
         .chain_update(seed.to_be_bytes())
         .chain_update(label)
@@ -222,6 +246,38 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     )
 }
 
+/// How a gateway reaches the hub, as it stands in its files.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    /// `[[cloud]]` tables.
+    pub clouds: String,
+    /// `[clouds.NAME]` tables of the secrets.
+    pub secrets: String,
+    /// Lines of `[link]`.
+    pub link: String,
+}
+
+impl Default for Ways {
+    fn default() -> Self {
+        Self {
+            clouds: String::new(),
+            secrets: String::new(),
+            link: "reconnect_s_max = 10\n".to_owned(),
+        }
+    }
+}
+
+impl Ways {
+    /// The hub itself, or a cloud that speaks as it does.
+    #[must_use]
+    pub fn hub(address: SocketAddr) -> Self {
+        Self {
+            clouds: format!("[[cloud]]\nname = \"main\"\nkind = \"hcp\"\nbroker = \"{address}\"\nkeep_alive_s = 5\n"),
+            ..Self::default()
+        }
+    }
+}
+
 /// A site that runs.
 #[derive(Debug)]
 pub struct Site {
@@ -240,6 +296,8 @@ pub struct Site {
 
 /// Name of the one gateway.
 pub const GATEWAY: &str = "gw-1";
+/// The name of the site.
+pub const SITE: &str = "campus";
 
 impl Site {
     /// Writes every file and starts the hub; returns its address. The gateway follows with [`Self::start`].
@@ -264,7 +322,7 @@ impl Site {
             format!(
                 "listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\nsecrets_file = \"secrets.toml\"\n\
                  seed_file = \"seed.toml\"\n\n[log]\nformat = \"json\"\nfilter = \"info\"\n\n\
-                 [[gateways]]\nid = \"{GATEWAY}\"\nsite = \"campus\"\n"
+                 [[gateways]]\nid = \"{GATEWAY}\"\nsite = \"{SITE}\"\n"
             ),
         )?;
         let mut command = Command::new(binary("holdfast-hub")?);
@@ -279,6 +337,20 @@ impl Site {
     /// # Errors
     /// If a file or a process fails.
     pub fn start(plan: Plan, dir: &Path, hub: Process, cloud: SocketAddr, broker: BrokerKind) -> anyhow::Result<Self> {
+        Self::start_through(plan, dir, hub, &Ways::hub(cloud), broker)
+    }
+
+    /// As well, with a link of these ways.
+    ///
+    /// # Errors
+    /// If a file or a process fails.
+    pub fn start_through(
+        plan: Plan,
+        dir: &Path,
+        hub: Process,
+        ways: &Ways,
+        broker: BrokerKind,
+    ) -> anyhow::Result<Self> {
         let gateway_dir = dir.join("gateway");
         fs::create_dir_all(&gateway_dir)?;
         let (broker, devices) = match broker {
@@ -288,11 +360,8 @@ impl Site {
                 (Some(process), format!("broker = \"127.0.0.1:{port}\""))
             }
         };
-        fs::write(
-            gateway_dir.join("holdfast.toml"),
-            gateway_config(&plan, cloud, &devices),
-        )?;
-        write_secret(&gateway_dir.join("secrets.toml"), &gateway_secrets(&plan))?;
+        fs::write(gateway_dir.join("holdfast.toml"), gateway_config(&plan, ways, &devices))?;
+        write_secret(&gateway_dir.join("secrets.toml"), &gateway_secrets(&plan, ways))?;
         let gateway = start_gateway(dir, &[])?;
         let text = devices
             .rsplit_once('"')
@@ -354,19 +423,7 @@ impl Site {
     /// # Errors
     /// If nobody answers, or with an error.
     pub fn ask_hub(&self, what: &str) -> anyhow::Result<Vec<Value>> {
-        let path = self.dir.join("hub/data/control.sock");
-        let mut rows = Vec::new();
-        for line in converse(&path, &format!("{{\"request\":\"{what}\"}}"))? {
-            let row: Value = serde_json::from_str(&line)?;
-            if row.get("end").is_some() {
-                return Ok(rows);
-            }
-            if let Some(error) = row.get("error") {
-                bail!("the hub answers: {error}");
-            }
-            rows.push(row);
-        }
-        bail!("the hub's answer to \"{what}\" ends early")
+        ask_hub(&self.dir, what)
     }
 
     /// Waits until every session is closed and every record has its receipt; returns how long it took.
@@ -392,6 +449,16 @@ impl Site {
         }
     }
 
+    /// What gateway and hub have written down, compared.
+    ///
+    /// # Errors
+    /// If one of them does not answer.
+    pub fn books(&self) -> anyhow::Result<Books> {
+        let gateway = self.ask_gateway("ledger")?;
+        let gateway = gateway.as_array().context("the gateway's book is a list")?;
+        books::compare(gateway, &self.ask_hub("ledger")?)
+    }
+
     fn open_sessions(&self) -> anyhow::Result<Value> {
         let sessions = self.ask_gateway("sessions")?;
         let open = sessions
@@ -413,6 +480,23 @@ impl Site {
     }
 }
 
+/// Asks the control socket of the hub under `dir`; the lines of the answer without the last.
+pub(crate) fn ask_hub(dir: &Path, what: &str) -> anyhow::Result<Vec<Value>> {
+    let path = dir.join("hub/data/control.sock");
+    let mut rows = Vec::new();
+    for line in converse(&path, &format!("{{\"request\":\"{what}\"}}"))? {
+        let row: Value = serde_json::from_str(&line)?;
+        if row.get("end").is_some() {
+            return Ok(rows);
+        }
+        if let Some(error) = row.get("error") {
+            bail!("the hub answers: {error}");
+        }
+        rows.push(row);
+    }
+    bail!("the hub's answer to \"{what}\" ends early")
+}
+
 fn start_gateway(dir: &Path, args: &[&str]) -> anyhow::Result<Process> {
     let mut command = Command::new(binary("holdfast")?);
     command
@@ -429,13 +513,14 @@ pub fn firmware_seed(seed: u64) -> [u8; 32] {
     key(seed, "firmware")
 }
 
-fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
+fn gateway_config(plan: &Plan, ways: &Ways, devices: &str) -> String {
     let issuer = Issuer::from_seed(&key(plan.seed, "issuer"));
     let mut text = format!(
-        "[site]\nname = \"campus\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
-         [devices]\n{devices}\n\n[link]\nbroker = \"{cloud}\"\nkeep_alive_s = 5\nreconnect_s_max = 10\n\
-         telemetry_s = {}\n\n[trust]\nissuer_keys = [\"{}\"]\nfirmware_keys = [\"{}\"]\n\n{}\n",
+        "[site]\nname = \"{SITE}\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
+         [devices]\n{devices}\n\n[link]\n{}telemetry_s = {}\n\n{}\n[trust]\nissuer_keys = [\"{}\"]\nfirmware_keys = [\"{}\"]\n\n{}\n",
+        ways.link,
         plan.telemetry_s,
+        ways.clouds,
         hex(issuer.key().as_bytes()),
         hex(Issuer::from_seed(&firmware_seed(plan.seed)).key().as_bytes()),
         plan.limits,
@@ -451,12 +536,13 @@ fn gateway_config(plan: &Plan, cloud: SocketAddr, devices: &str) -> String {
     text
 }
 
-fn gateway_secrets(plan: &Plan) -> String {
+fn gateway_secrets(plan: &Plan, ways: &Ways) -> String {
     let mut text = format!(
-        "token_key = \"{}\"\nlink = \"{}\"\nmonitor_password = \"{}\"\n\n[devices]\n",
+        "token_key = \"{}\"\nlink = \"{}\"\nmonitor_password = \"{}\"\n\n{}\n[devices]\n",
         hex(&key(plan.seed, "token key")),
         hex(&key(plan.seed, "link")),
         hex(&key(plan.seed, "monitor")[..8]),
+        ways.secrets,
     );
     for device in &plan.devices {
         let _ = writeln!(text, "{} = \"{}\"", device.id, hex(&device.secret.0));
@@ -485,7 +571,7 @@ fn mosquitto(dir: &Path) -> anyhow::Result<(Process, u16)> {
     Ok((process, port))
 }
 
-fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut file = fs::OpenOptions::new()
         .create(true)
         .truncate(true)
@@ -496,7 +582,7 @@ fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn converse(socket: &Path, question: &str) -> anyhow::Result<Vec<String>> {
+pub(crate) fn converse(socket: &Path, question: &str) -> anyhow::Result<Vec<String>> {
     let mut stream = UnixStream::connect(socket).with_context(|| format!("nobody answers at {}", socket.display()))?;
     writeln!(stream, "{question}")?;
     stream.shutdown(std::net::Shutdown::Write)?;

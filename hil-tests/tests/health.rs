@@ -52,7 +52,7 @@ fn the_backend_is_heard_missed_and_heard_again() {
         .enable_all()
         .build()
         .unwrap();
-    let cloud = runtime.block_on(CloudSim::start(hub_address)).unwrap();
+    let cloud = runtime.block_on(CloudSim::start(plan.cloud(hub_address))).unwrap();
     let site = Site::start(plan, dir.path(), hub, cloud.address(), BrokerKind::Embedded).unwrap();
 
     let heard = wait_for(&site, "health", |status| {

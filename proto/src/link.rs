@@ -2,6 +2,8 @@
 //! gateway's link secret (see [`crate::seal`]), so that whatever stands between the two can delay and drop, but not
 //! answer, acknowledge or order.
 
+mod order;
+
 use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ use crate::{
     trust::ArtifactKind,
     wire::wire_enum,
 };
+
+pub use self::order::*;
 
 /// Largest sealed frame on the link, in bytes: the smallest message limit among brokers and clouds (Huawei, AWS: 128
 /// KiB) with a wide margin.

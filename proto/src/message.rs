@@ -207,6 +207,8 @@ wire_enum! {
         Version = 13,
         /// The gateway cannot store decisions now.
         Storage = 14,
+        /// The outlet is kept free for somebody else.
+        Reserved = 15,
         /// The instrument is forged, damaged or mistyped.
         Forged = 20,
         /// The instrument is for another site, device, kind or currency.
@@ -240,6 +242,7 @@ impl RefusalReason {
             Self::NoTariff => "no_tariff",
             Self::Version => "version",
             Self::Storage => "storage",
+            Self::Reserved => "reserved",
             Self::Forged => "forged",
             Self::Elsewhere => "elsewhere",
             Self::Expired => "expired",

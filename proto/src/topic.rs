@@ -1,7 +1,8 @@
 //! The only place that knows topic strings.
 //!
 //! Device side: `dev/1/{device}/up/{word}` and `dev/1/{device}/down/{word}`.
-//! Link side: `hf/1/{site}/{gateway}/u/{word}` and `hf/1/{site}/{gateway}/d/{word}`.
+//! Link side: `hf/1/{site}/{gateway}/u/{word}` and `hf/1/{site}/{gateway}/d/{word}`, on every [`Lane`] but the first
+//! with its number behind the word.
 
 use core::fmt::Write;
 
@@ -98,6 +99,8 @@ words! {
         Echo = "echo",
         /// `link::Telemetry`, the only message with QoS 0: it is never said again.
         Telemetry = "telemetry",
+        /// `link::OrderDone`
+        Done = "done",
     }
 }
 
@@ -116,6 +119,8 @@ words! {
         Artifact = "artifact",
         /// `link::CounterSeen`
         Counter = "counter",
+        /// `link::Order`
+        Order = "order",
         /// `link::Trouble`, the only unauthenticated message: whatever stands between hub and gateway may say it.
         Trouble = "trouble",
     }
@@ -182,44 +187,123 @@ pub fn parse_down(topic: &str) -> Option<(DeviceId, Down)> {
     Some((Name::new(device).ok()?, Down::parse(word)?))
 }
 
+/// Most ways from one gateway to its hub.
+pub const LANES_MAX: u8 = 4;
+
+/// One of several ways from a gateway to its hub: a cloud each. Frames of one are none of another, because the seal
+/// covers the topic; so each has counters of its own, and what one delays does not make the others look old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane(u8);
+
+impl Lane {
+    /// The first.
+    pub const FIRST: Self = Self(0);
+
+    /// The lane of this number; `None` above [`LANES_MAX`] - 1.
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < LANES_MAX { Some(Self(number)) } else { None }
+    }
+
+    /// Its number: 0 is the first.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let number = text.parse().ok().filter(|number| *number > 0)?;
+        Self::new(number).filter(|_| text.len() == 1)
+    }
+}
+
+/// What stands behind the word; nothing on the first lane.
+impl core::fmt::Display for Lane {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(f, "/{}", self.0) }
+    }
+}
+
+/// A topic between gateway and hub, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTopic<W> {
+    /// The site.
+    pub site: Name,
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// What is said.
+    pub word: W,
+    /// On which way.
+    pub lane: Lane,
+}
+
 /// `hf/1/{site}/{gateway}/u/{word}`.
 #[must_use]
-pub fn link_up(site: &Name, gateway: &GatewayId, word: LinkUp) -> Topic {
-    build(format_args!("{LINK_ROOT}/{site}/{gateway}/u/{}", word.word()))
+pub fn link_up(site: &Name, gateway: &GatewayId, word: LinkUp, lane: Lane) -> Topic {
+    build(format_args!("{LINK_ROOT}/{site}/{gateway}/u/{}{lane}", word.word()))
 }
 
 /// `hf/1/{site}/{gateway}/d/{word}`.
 #[must_use]
-pub fn link_down(site: &Name, gateway: &GatewayId, word: LinkDown) -> Topic {
-    build(format_args!("{LINK_ROOT}/{site}/{gateway}/d/{}", word.word()))
+pub fn link_down(site: &Name, gateway: &GatewayId, word: LinkDown, lane: Lane) -> Topic {
+    build(format_args!("{LINK_ROOT}/{site}/{gateway}/d/{}{lane}", word.word()))
 }
 
-/// The filter under which a gateway hears everything meant for it.
+/// The filter under which a gateway hears everything meant for it on one lane.
 #[must_use]
-pub fn link_down_filter(site: &Name, gateway: &GatewayId) -> Topic {
-    build(format_args!("{LINK_ROOT}/{site}/{gateway}/d/+"))
+pub fn link_down_filter(site: &Name, gateway: &GatewayId, lane: Lane) -> Topic {
+    build(format_args!("{LINK_ROOT}/{site}/{gateway}/d/+{lane}"))
 }
 
 /// The filter of everything all gateways say, for a hub behind a broker.
 #[must_use]
 pub fn link_up_filter() -> Topic {
-    build(format_args!("{LINK_ROOT}/+/+/u/+"))
+    build(format_args!("{LINK_ROOT}/+/+/u/#"))
 }
 
-/// Takes the topic of a gateway's message apart: site, gateway, word; `None` if it is not one.
+/// The MQTT client id of a gateway at its hub, one for each lane.
 #[must_use]
-pub fn parse_link_up(topic: &str) -> Option<(Name, GatewayId, LinkUp)> {
-    let (site, rest) = topic.strip_prefix(LINK_ROOT)?.strip_prefix('/')?.split_once('/')?;
-    let (gateway, word) = rest.split_once("/u/")?;
-    Some((Name::new(site).ok()?, Name::new(gateway).ok()?, LinkUp::parse(word)?))
+pub fn link_client(gateway: &GatewayId, lane: Lane) -> Topic {
+    build(format_args!("{gateway}{lane}"))
 }
 
-/// Takes the topic of a message to a gateway apart: site, gateway, word; `None` if it is not one.
+/// Takes a client id of [`link_client`] apart; `None` if it is not one.
 #[must_use]
-pub fn parse_link_down(topic: &str) -> Option<(Name, GatewayId, LinkDown)> {
+pub fn parse_link_client(client: &str) -> Option<(GatewayId, Lane)> {
+    let (gateway, lane) = with_lane(client)?;
+    Some((Name::new(gateway).ok()?, lane))
+}
+
+/// Takes the topic of a gateway's message apart; `None` if it is not one.
+#[must_use]
+pub fn parse_link_up(topic: &str) -> Option<LinkTopic<LinkUp>> {
+    parse_link(topic, "/u/", LinkUp::parse)
+}
+
+/// Takes the topic of a message to a gateway apart; `None` if it is not one.
+#[must_use]
+pub fn parse_link_down(topic: &str) -> Option<LinkTopic<LinkDown>> {
+    parse_link(topic, "/d/", LinkDown::parse)
+}
+
+fn parse_link<W>(topic: &str, direction: &str, word: impl Fn(&str) -> Option<W>) -> Option<LinkTopic<W>> {
     let (site, rest) = topic.strip_prefix(LINK_ROOT)?.strip_prefix('/')?.split_once('/')?;
-    let (gateway, word) = rest.split_once("/d/")?;
-    Some((Name::new(site).ok()?, Name::new(gateway).ok()?, LinkDown::parse(word)?))
+    let (gateway, rest) = rest.split_once(direction)?;
+    let (last, lane) = with_lane(rest)?;
+    Some(LinkTopic {
+        site: Name::new(site).ok()?,
+        gateway: Name::new(gateway).ok()?,
+        word: word(last)?,
+        lane,
+    })
+}
+
+/// What stands before a lane, and the lane.
+fn with_lane(text: &str) -> Option<(&str, Lane)> {
+    match text.split_once('/') {
+        Some((before, lane)) => Some((before, Lane::parse(lane)?)),
+        None => Some((text, Lane::FIRST)),
+    }
 }
 
 fn split<'a>(topic: &'a str, root: &str) -> Option<(&'a str, &'a str, &'a str)> {
@@ -232,6 +316,6 @@ fn build(text: core::fmt::Arguments<'_>) -> Topic {
     let mut topic = Topic::new();
     topic
         .write_fmt(text)
-        .expect("TOPIC_BYTES_MAX holds two names of 20 bytes and the longest word");
+        .expect("TOPIC_BYTES_MAX holds two names of 20 bytes, the longest word and a lane");
     topic
 }

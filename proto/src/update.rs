@@ -17,10 +17,7 @@
 //! On the wire: the gateway says [`Offer`], the device answers with [`Update`], which names the piece that it wants next; the
 //! gateway says that [`Piece`].
 
-use core::fmt;
-
-use heapless::Vec;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -30,6 +27,8 @@ use crate::{
     trust::{self, ArtifactKind, ENVELOPE_OVERHEAD_BYTES, IssuerKey},
     wire::wire_enum,
 };
+
+pub use crate::wire::Octets;
 
 #[cfg(feature = "host")]
 mod file;
@@ -45,42 +44,6 @@ pub const MANIFEST_BYTES_MAX: usize = 192;
 pub const PIECE_BYTES: usize = 512;
 /// Largest image, in bytes: the whole flash of the largest board.
 pub const IMAGE_BYTES_MAX: u32 = 2 * 1024 * 1024;
-
-/// Bytes of which there are at most `N`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Octets<const N: usize>(pub Vec<u8, N>);
-
-impl<const N: usize> Octets<N> {
-    /// Keeps the bytes; `None` if there are more than `N`.
-    #[must_use]
-    pub fn new(bytes: &[u8]) -> Option<Self> {
-        Vec::from_slice(bytes).ok().map(Self)
-    }
-}
-
-impl<const N: usize> Serialize for Octets<N> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de, const N: usize> Deserialize<'de> for Octets<N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<const N: usize>;
-        impl<const N: usize> de::Visitor<'_> for Visitor<N> {
-            type Value = Octets<N>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a byte string of at most {N} bytes")
-            }
-
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Octets<N>, E> {
-                Octets::new(bytes).ok_or_else(|| E::invalid_length(bytes.len(), &self))
-            }
-        }
-        deserializer.deserialize_bytes(Visitor)
-    }
-}
 
 /// What is signed of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

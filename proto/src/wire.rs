@@ -104,6 +104,42 @@ impl<const N: usize> serde::de::Visitor<'_> for BytesVisitor<N> {
     }
 }
 
+/// Bytes of which there are at most `N`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Octets<const N: usize>(pub heapless::Vec<u8, N>);
+
+impl<const N: usize> Octets<N> {
+    /// Keeps the bytes; `None` if there are more than `N`.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        heapless::Vec::from_slice(bytes).ok().map(Self)
+    }
+}
+
+impl<const N: usize> serde::Serialize for Octets<N> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de, const N: usize> serde::Deserialize<'de> for Octets<N> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<const N: usize>;
+        impl<const N: usize> serde::de::Visitor<'_> for Visitor<N> {
+            type Value = Octets<N>;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                write!(f, "a byte string of at most {N} bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Octets<N>, E> {
+                Octets::new(bytes).ok_or_else(|| E::invalid_length(bytes.len(), &self))
+            }
+        }
+        deserializer.deserialize_bytes(Visitor)
+    }
+}
+
 pub(crate) fn parse_hex(text: &str, out: &mut [u8]) -> Result<(), crate::id::IdError> {
     let text = text.as_bytes();
     if text.len() != out.len() * 2 {

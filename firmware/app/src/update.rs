@@ -310,7 +310,7 @@ impl<F: NorFlash> Updater<F> {
             Phase::Trial { until_ms } => {
                 let is_over = scene.now_ms >= *until_ms;
                 if scene.is_linked && scene.is_sane {
-                    self.confirm(store).await
+                    self.confirm(store, scene.is_idle).await
                 } else if is_over && scene.is_idle {
                     let fault = if scene.is_linked {
                         Fault::SelfTest
@@ -393,11 +393,19 @@ impl<F: NorFlash> Updater<F> {
     }
 
     /// The trial is passed, unless a record cannot be written. The bootloader is told before the floor is raised: the other
-    /// way round a power cut would take the device back below its floor.
-    async fn confirm<S: NorFlash>(&mut self, store: &mut Store<S>) -> Result<Next, StoreError<S::Error>> {
+    /// way round a power cut would take the device back below its floor. If it cannot be told, the way back waits for the
+    /// end of a session, and meanwhile it is told again.
+    async fn confirm<S: NorFlash>(
+        &mut self,
+        store: &mut Store<S>,
+        is_idle: bool,
+    ) -> Result<Next, StoreError<S::Error>> {
         store.save_update(&self.noted.write()).await?;
         if self.mark(false).await.is_err() {
-            return self.go_back(store, Fault::Flash).await;
+            return match is_idle {
+                true => self.go_back(store, Fault::Flash).await,
+                false => Ok(Next::Stay),
+            };
         }
         self.noted = Noted {
             floor: self.noted.floor.max(self.home.version),

@@ -6,7 +6,7 @@ use alloc::collections::BTreeMap;
 use proto::{
     artifact::TariffTable,
     id::{AccountId, DeviceId, OutletId, TokenHash},
-    link::Gift,
+    link::{Gift, OrderOutcome, OrderVerb},
     message::{Closing, Fault, OutletState},
     money::Money,
     trust::ArtifactKind,
@@ -15,8 +15,9 @@ use proto::{
 use crate::{
     AwaitedEcho, Canaries, Gateway, Outlet,
     claims::{Claims, Interval},
-    event::{Event, Evidence, Granted, Kept, KeptDevice, Metered},
+    event::{Event, Evidence, Granted, Kept, KeptDevice, Metered, Ordered},
     health::{Capability, Mode, Signal},
+    orders::{Fate, Reservation},
     risk::Charge,
     session::{Contest, INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
     stoppers::Groups,
@@ -111,12 +112,9 @@ impl Gateway {
                 outlet.state = e.state;
                 outlet.fault = e.fault;
             }
-            Event::Commanded(e) => {
-                self.devices.entry(e.device).or_default().command = e.id;
-                if e.order != 0 {
-                    self.orders.take(e.order);
-                }
-            }
+            Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
+            Event::Ordered(e) => self.apply_ordered(now, e),
+            Event::Unreserved(e) => drop(self.reservations.0.remove(&(e.device, e.outlet))),
             Event::CommandAnswered(e) => self.apply_command_answer(e),
             Event::ListStaged(e) => self.trust.stage(e.revision, &e.entries, &e.removed),
             Event::ListAdopted(e) => {
@@ -284,6 +282,7 @@ impl Gateway {
             lease => self.leases.hold(terms.account, lease, terms.money_max),
         }
         self.spent.hold(terms);
+        self.reservations.used(&request.device, request.outlet, &request.token);
         let counted = terms.unsecured && !event.mode.asks();
         if counted {
             self.risk.count(request.token, class, terms.money_max);
@@ -427,6 +426,34 @@ impl Gateway {
         });
     }
 
+    fn apply_ordered(&mut self, now: &Now, event: &Ordered) {
+        let (id, outcome, at) = (event.id, event.outcome, now.stamp());
+        self.orders.take(Fate { id, outcome, at });
+        if outcome != OrderOutcome::Done {
+            return;
+        }
+        let place = event.device.map(|device| (device, event.outlet));
+        match (event.verb, place) {
+            (OrderVerb::Reserve, Some(place)) => {
+                let (token, until, order) = (event.whose, event.until, event.id);
+                self.reservations.0.insert(place, Reservation { token, until, order });
+            }
+            (OrderVerb::Release, Some(place)) => drop(self.reservations.0.remove(&place)),
+            (OrderVerb::TelemetryEvery, _) => self.orders.telemetry_every_s = Some(event.value),
+            // What a device is told stands in an event of its own.
+            (
+                OrderVerb::Start
+                | OrderVerb::Stop
+                | OrderVerb::Report
+                | OrderVerb::Reserve
+                | OrderVerb::Release
+                | OrderVerb::Withdraw
+                | OrderVerb::Other,
+                _,
+            ) => {}
+        }
+    }
+
     fn outlet(&mut self, device: &DeviceId, outlet: OutletId) -> &mut Outlet {
         self.devices
             .entry(*device)
@@ -500,7 +527,11 @@ impl Gateway {
             }
             Kept::Gone(kept) => self.strangers.gone.extend(&kept.tokens),
             Kept::Note(kept) => self.outbox.note(kept.sequence, kept.mark, kept.quarantined),
-            Kept::Orders(orders) => self.orders = *orders,
+            Kept::Orders(orders) => self.orders = orders.clone(),
+            Kept::Reservation(kept) => {
+                let place = (kept.device, kept.outlet);
+                self.reservations.0.insert(place, kept.reservation);
+            }
             Kept::Lease(kept) => {
                 self.leases.rows.insert((kept.account, kept.epoch), kept.row);
             }

@@ -171,9 +171,11 @@ pub(crate) const fn retry_after_s(reason: RefusalReason, rule: Rule) -> u16 {
             | Rule::Never
             | Rule::Unknown => RETRY_LATER_S,
         },
-        RefusalReason::NoTariff | RefusalReason::NoCredit | RefusalReason::LockedOut | RefusalReason::Storage => {
-            RETRY_LATER_S
-        }
+        RefusalReason::NoTariff
+        | RefusalReason::NoCredit
+        | RefusalReason::LockedOut
+        | RefusalReason::Storage
+        | RefusalReason::Reserved => RETRY_LATER_S,
         RefusalReason::Other
         | RefusalReason::Revoked
         | RefusalReason::Replay
@@ -250,6 +252,10 @@ impl Gateway {
         };
         if !self.outlet_serves(request) {
             return refuse(Rule::Device, RefusalReason::DeviceState);
+        }
+        let (device, outlet) = (&request.device, request.outlet);
+        if self.reservations.is_for_another(device, outlet, &request.token, at) {
+            return refuse(Rule::Device, RefusalReason::Reserved);
         }
         if self.trust.is_revoked(&request.token) || self.trust.is_device_revoked(&request.device) {
             return refuse(Rule::Revoked, RefusalReason::Revoked);

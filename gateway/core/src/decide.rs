@@ -2,11 +2,11 @@
 
 mod clock;
 mod cloud;
-mod command;
 mod deadline;
 mod instrument;
 mod invalid;
 mod limits;
+mod ordered;
 mod probe;
 mod told;
 
@@ -17,8 +17,8 @@ use proto::{
     id::{DeviceId, SessionId},
     link::{Ask, LedgerRecord, RecordKind},
     message::{
-        Closing, Command, CommandAnswer, Fault, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof, Started,
-        Status, Stop, StopReason,
+        Closing, CommandAnswer, Fault, Hello, Meter, Receipt, Refusal, RefusalReason, StartProof, Started, Status,
+        Stop, StopReason,
     },
     money::{Money, Units},
     tariff::Bill,
@@ -108,26 +108,7 @@ impl Gateway {
             Input::Leases(leases) => draft.leases(leases),
             Input::Welcome(welcome) => draft.welcome(welcome),
             Input::Receipt { receipt, own_hash } => draft.receipt(receipt, own_hash),
-            Input::Command {
-                device,
-                verb,
-                outlet,
-                session,
-                not_after_s,
-                order,
-                token,
-            } => {
-                let command = Command {
-                    id: 0, // Counted per device, see `command`.
-                    verb: *verb,
-                    outlet: *outlet,
-                    session: *session,
-                    not_after_s: *not_after_s,
-                    token: token.clone(),
-                    units: Units::ZERO,
-                };
-                draft.command(device, *order, command)
-            }
+            Input::CloudOrder(order) => draft.order(order),
             Input::Echo { nonce } => draft.echo(*nonce),
             Input::Tick => draft.tick(),
         };

@@ -32,10 +32,12 @@ macro_rules! payload {
 mod kept;
 mod modes;
 mod order;
+mod ordered;
 
 pub use kept::*;
 pub use modes::*;
 pub use order::*;
+pub use ordered::*;
 
 payload! {
     /// The gateway started.
@@ -214,7 +216,7 @@ payload! {
         verb: Verb,
         /// Which session; zero: none.
         session: SessionId,
-        /// The cloud's number of it; 0: none.
+        /// Number of the operator's order; 0: none.
         #[serde(default)]
         order: u64,
     }
@@ -377,6 +379,8 @@ pub enum Event {
     AskedAgain(AskedAgain),
     Limited(Limited),
     ClockChanged(ClockChanged),
+    Ordered(Ordered),
+    Unreserved(Unreserved),
     /// Only in snapshots: a piece of state as it was.
     Kept(Kept),
 }
@@ -432,6 +436,8 @@ impl Event {
             | Self::AskedAgain(_)
             | Self::Limited(_)
             | Self::ClockChanged(_)
+            | Self::Ordered(_)
+            | Self::Unreserved(_)
             | Self::Kept(_) => None,
         }
     }
@@ -461,6 +467,7 @@ pub enum Kept {
     Tariffs(KeptTariffs),
     Note(KeptNote),
     Orders(Orders),
+    Reservation(KeptReservation),
     Lease(KeptLease),
     Leases(KeptLeases),
     Decisions(KeptDecisions),

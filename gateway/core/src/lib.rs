@@ -45,10 +45,9 @@ use proto::{
     artifact::{IssuerKeys, Revocations, TariffTable, VerifiedList},
     book::Book,
     id::{DeviceId, GatewayId, Hash, OutletId, SessionId, TokenHash},
-    link::{Answer, Ask, Echo, LedgerReceipt, Welcome},
+    link::{Answer, Ask, Echo, LedgerReceipt, Order, OrderDone, Welcome},
     message::{
-        Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status,
-        Stop, Verb,
+        Clock, Command, CommandAnswer, Fault, Grant, Hello, Meter, OutletState, Receipt, Refusal, Started, Status, Stop,
     },
     money::Units,
     policy::Policy,
@@ -66,7 +65,7 @@ pub use crate::{
     health::{Capability, Health, Mode},
     instrument::{Instruments, PURSES_MAX, Presented, Purse, Spent},
     lease::{LeaseRow, Leases},
-    orders::Orders,
+    orders::{Fate, Orders, Reservation, Reservations},
     outbox::Outbox,
     policy::Suspect,
     risk::{Risk, Tally},
@@ -140,23 +139,8 @@ pub enum Input {
         /// The chain hash at `receipt.upto` as the uploader computed it from the journal.
         own_hash: Hash,
     },
-    /// The operator, or the cloud on his behalf, wants a device to do something.
-    Command {
-        /// Who.
-        device: DeviceId,
-        /// What.
-        verb: Verb,
-        /// Where.
-        outlet: OutletId,
-        /// Which session; zero: none.
-        session: SessionId,
-        /// Not after this time (seconds since 1970 UTC); 0: no limit, which a start must have.
-        not_after_s: u64,
-        /// The cloud's number of it: a number runs once. 0: of a person at the gateway, who saw what happened.
-        order: u64,
-        /// Whose session to start. It is handed on and never stored.
-        token: Option<proto::id::IdToken>,
-    },
+    /// The operator wants something done, and says so through his hub; its seal fits.
+    CloudOrder(alloc::boxed::Box<Order>),
     /// The operator's backend returned an echo; its seal fits.
     Echo {
         /// What it returned.
@@ -217,6 +201,8 @@ pub enum Effect {
     Echo(Echo),
     /// Ask the hub where it stands, on a link that stands already.
     Hello,
+    /// Tell the hub what became of an order.
+    OrderDone(OrderDone),
     /// Tell the operator.
     Alarm(Alarm),
 }
@@ -312,12 +298,9 @@ pub enum Ignored {
         /// Its epoch.
         epoch: u32,
     },
-    /// A command that has run.
-    #[error("command {0} has run, or is older than any that is remembered")]
-    CommandRepeated(u64),
-    /// A command that is too late, or of which nobody can tell.
-    #[error("command {0} is too late, or no clock is fit to tell")]
-    CommandStale(u64),
+    /// An order that has come before, or has no number.
+    #[error("order {0} has come before, or is older than any that is remembered")]
+    OrderRepeated(u64),
     /// Leases of another gateway.
     #[error("leases for gateway {0}")]
     OtherGateway(GatewayId),
@@ -404,6 +387,7 @@ pub struct Gateway {
     book: Book,
     outbox: Outbox,
     orders: Orders,
+    reservations: Reservations,
     health: Health,
     activity: Activity,
     canaries: Option<Canaries>,
@@ -449,6 +433,7 @@ impl Gateway {
             self.hello_until.or(health.control.probe_at),
             health.receipt_look_at,
             self.leases.next_end(self.time.epoch),
+            self.reservations.next_end(),
         ];
         let at = timers.into_iter().flatten().min()?;
         Some(self.time.mono_ms(at))
@@ -478,10 +463,16 @@ impl Gateway {
         &self.outbox
     }
 
-    /// Which commands of the cloud have run.
+    /// Which orders of the operator have come, and what they set.
     #[must_use]
     pub const fn orders(&self) -> &Orders {
         &self.orders
+    }
+
+    /// Outlets that are kept free for somebody.
+    #[must_use]
+    pub const fn reservations(&self) -> &Reservations {
+        &self.reservations
     }
 
     /// What is trusted.

@@ -14,8 +14,8 @@ const BURST: u64 = 2;
 const EVERY_MS_MAX: u64 = 30_000;
 /// Slowest rate at all, however often the cloud throttles, in ms.
 const THROTTLED_MS_MAX: u64 = 300_000;
-/// Fastest rate of a backlog of more than one upload, in ms: 256 records a second.
-const BACKLOG_MS_MIN: u64 = 500;
+/// Fastest rate of a backlog of more than one upload, in ms, unless an operator says otherwise: 256 records a second.
+pub const BACKLOG_MS_MIN: u64 = 500;
 /// Records that go up at once.
 const ONE_UPLOAD: u64 = proto::link::UPLOAD_RECORDS_MAX as u64;
 /// The first upload of a backlog is drawn from so many ms, or from a quarter of the time without the hub.
@@ -55,14 +55,22 @@ impl Pace {
         }
     }
 
-    /// For a gateway that comes back with `backlog` records of `outage_ms`. `draw` is any random number.
+    /// For a gateway that comes back with `backlog` records of `outage_ms`. `backlog_ms_min`: the fastest rate of them
+    /// allowed by the configuration. `draw` is any random number.
     #[must_use]
-    pub const fn recovering(least_ms: u64, now_ms: u64, backlog: u64, outage_ms: u64, draw: u64) -> Self {
+    pub const fn recovering(
+        least_ms: u64,
+        backlog_ms_min: u64,
+        now_ms: u64,
+        backlog: u64,
+        outage_ms: u64,
+        draw: u64,
+    ) -> Self {
         let own_ms = match outage_ms.checked_div(backlog) {
             // What fits one upload needs no rate, only its place in the window.
             _ if backlog <= ONE_UPLOAD => least_ms,
             // A process that just began does not know how long it was cut off.
-            Some(own_ms) if own_ms < BACKLOG_MS_MIN => BACKLOG_MS_MIN,
+            Some(own_ms) if own_ms < backlog_ms_min => backlog_ms_min,
             Some(own_ms) => own_ms,
             None => least_ms,
         };
@@ -112,8 +120,12 @@ impl Pace {
         self.empty_ms = empty_ms.saturating_add(self.every_ms);
     }
 
-    /// The cloud asks us to slow down: half the rate, and a pause drawn from twice the interval.
+    /// The cloud asks us to slow down: half the rate, and a pause drawn from twice the interval. While that pause lasts it
+    /// may say so again and again, once for each message that was on its way: that is the same word.
     pub const fn throttled(&mut self, now_ms: u64, draw: u64) {
+        if self.every_ms > self.base_ms && now_ms < self.not_before_ms {
+            return;
+        }
         let slower_ms = self.every_ms.saturating_mul(2);
         self.every_ms = if slower_ms > THROTTLED_MS_MAX {
             THROTTLED_MS_MAX

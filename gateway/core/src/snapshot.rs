@@ -12,8 +12,8 @@ use crate::{
     Gateway,
     event::{
         DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial,
-        KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptSpent, KeptTally,
-        KeptTariffs, KeptTrust, KeysAdopted, PolicyAdopted, PolicySetAside, TariffsAdopted,
+        KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptReservation,
+        KeptSpent, KeptTally, KeptTariffs, KeptTrust, KeysAdopted, PolicyAdopted, PolicySetAside, TariffsAdopted,
     },
 };
 
@@ -65,7 +65,15 @@ impl Gateway {
                 quarantined,
             }))
         }));
-        events.push(Event::Kept(Kept::Orders(self.orders)));
+        events.push(Event::Kept(Kept::Orders(self.orders.clone())));
+        events.extend(self.reservations.iter().map(|(device, outlet, reservation)| {
+            let (device, reservation) = (*device, *reservation);
+            Event::Kept(Kept::Reservation(KeptReservation {
+                device,
+                outlet,
+                reservation,
+            }))
+        }));
         self.activity.snapshot(&mut events);
         events.push(Event::Kept(Kept::Health(Box::new(self.health.clone()))));
         let decisions = self.decisions;

@@ -1,6 +1,7 @@
 //! The configuration file and the secrets file beside it. Unknown keys are refused; every error names the file and the
 //! key. `deploy/config/holdfast.toml` documents every key.
 
+mod clouds;
 mod health;
 mod limits;
 mod secrets;
@@ -24,6 +25,7 @@ use proto::{
 };
 use serde::Deserialize;
 
+pub use self::clouds::{CloudConfig, CloudKind, LinkConfig, Pacing, Road, SignKey};
 pub(crate) use self::secrets::check_mode;
 use self::secrets::{SecretsFile, enrolments, keys};
 
@@ -75,7 +77,10 @@ struct File {
     devices: DevicesSection,
     #[serde(default)]
     device: Vec<DeviceSection>,
-    link: Option<LinkSection>,
+    #[serde(default)]
+    link: Pacing,
+    #[serde(default)]
+    cloud: Vec<clouds::CloudSection>,
     trust: TrustSection,
     #[serde(default)]
     limits: limits::LimitsSection,
@@ -157,39 +162,8 @@ fn one() -> u8 {
     1
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LinkSection {
-    broker: String,
-    #[serde(default = "keep_alive_default")]
-    keep_alive_s: u16,
-    #[serde(default = "batches_default")]
-    batches_a_second_max: u32,
-    #[serde(default = "backoff_default")]
-    reconnect_s_max: u64,
-    #[serde(default = "telemetry_default")]
-    telemetry_s: u64,
-}
-
 /// Rarest telemetry, in s: what is a day old tells nobody how the gateway is.
-const TELEMETRY_S_MAX: u64 = 86_400;
-
-/// Five hundred gateways then make fewer than ten small messages a second.
-fn telemetry_default() -> u64 {
-    60
-}
-
-fn keep_alive_default() -> u16 {
-    30
-}
-
-fn batches_default() -> u32 {
-    20
-}
-
-fn backoff_default() -> u64 {
-    30
-}
+const TELEMETRY_S_MAX: u64 = proto::link::TELEMETRY_EVERY_S_MAX;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -218,23 +192,6 @@ pub enum DeviceSide {
         /// Our password there.
         password: Option<String>,
     },
-}
-
-/// The link to the hub.
-#[derive(Clone, Debug)]
-pub struct LinkConfig {
-    /// `host:port`.
-    pub broker: String,
-    /// Shared with the hub.
-    pub secret: PairSecret,
-    /// Keep-alive, in s.
-    pub keep_alive_s: u16,
-    /// Most uploads a second.
-    pub batches_a_second_max: u32,
-    /// Longest wait between two attempts to connect, in s.
-    pub reconnect_s_max: u64,
-    /// Time between two reports of telemetry, in s, at most a day; 0: none.
-    pub telemetry_s: u64,
 }
 
 /// Everything `holdfast run` needs, checked.
@@ -314,10 +271,11 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     let check_secrets = Checker { path: &secrets_path };
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
+    let ids: Vec<DeviceId> = devices.keys().copied().collect();
     let gateway = check.name("site.gateway", &file.site.gateway)?;
     let mut limits = limits::limits(&check, &file.limits)?;
     let name = format!("{}/{}", file.site.name, file.site.gateway);
-    file.health.fill(&check, &name, file.link.is_some(), &mut limits)?;
+    file.health.fill(&check, &name, !file.cloud.is_empty(), &mut limits)?;
     let mut core = CoreConfig {
         devices,
         limits,
@@ -364,7 +322,14 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         device_side: device_side(&check, &file.devices, &secrets)?,
         device_secrets,
         monitor_password: secrets.monitor_password.clone(),
-        link: link(&check, &check_secrets, file.link, &secrets)?,
+        link: clouds::link(
+            &check,
+            &check_secrets,
+            (file.link, file.cloud),
+            &secrets,
+            (site, gateway),
+            &ids,
+        )?,
         issuer_keys,
         firmware_keys,
         token_key: TokenKey(check_secrets.bytes("token_key", &secrets.token_key)?),
@@ -458,46 +423,9 @@ fn device_side(
     }
 }
 
-fn link(
-    check: &Checker<'_>,
-    check_secrets: &Checker<'_>,
-    section: Option<LinkSection>,
-    secrets: &SecretsFile,
-) -> Result<Option<LinkConfig>, ConfigError> {
-    let Some(section) = section else { return Ok(None) };
-    host_port(check, "link.broker", &section.broker)?;
-    let Some(secret) = &secrets.link else {
-        return check_secrets.fail("link", "missing: the secret shared with the hub");
-    };
-    if section.batches_a_second_max == 0 {
-        return check.fail("link.batches_a_second_max", "at least 1");
-    }
-    if section.telemetry_s > TELEMETRY_S_MAX {
-        return check.fail(
-            "link.telemetry_s",
-            format_args!("at most {TELEMETRY_S_MAX} s, a day; 0: none is sent"),
-        );
-    }
-    Ok(Some(LinkConfig {
-        broker: section.broker,
-        secret: check_secrets.secret("link", secret)?,
-        keep_alive_s: section.keep_alive_s.max(5),
-        batches_a_second_max: section.batches_a_second_max,
-        reconnect_s_max: section.reconnect_s_max.max(1),
-        telemetry_s: section.telemetry_s,
-    }))
-}
-
 fn host_port(check: &Checker<'_>, key: &str, text: &str) -> Result<(), ConfigError> {
-    match split_host_port(text) {
+    match carrier::split_host_port(text) {
         Some(_) => Ok(()),
         None => check.fail(key, format_args!("\"{text}\" is not host:port")),
     }
-}
-
-/// `host:port` in two.
-pub fn split_host_port(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok()?;
-    (!host.is_empty() && port != 0).then_some((host.trim_start_matches('[').trim_end_matches(']'), port))
 }

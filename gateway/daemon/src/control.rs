@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     artifacts::Desk,
+    cloud::board::Board,
     devices::Port,
     engine::{DONE, Job},
     exit,
@@ -135,6 +136,8 @@ pub struct Look<'a> {
     pub rejected: u64,
     /// Whether the link stands.
     pub link: bool,
+    /// How each cloud is.
+    pub board: &'a Board,
     /// The epoch that the hub expects, if it takes nothing of ours; 0: none.
     pub epoch_expected: u32,
     /// The way to the devices.
@@ -239,6 +242,8 @@ fn status(look: &Look<'_>) -> Value {
     }
     // The macro takes no more fields than that.
     status["epoch_expected"] = json!(look.epoch_expected);
+    status["clouds"] = look.board.status();
+    status["reservations"] = reservations(gateway, at);
     status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
     status
 }
@@ -290,6 +295,20 @@ fn sessions(gateway: &Gateway) -> Value {
             "started": session.started,
             "units": session.register_last.since(session.register_start).0,
             "amount": session.closing.map(|_| session.amount.0),
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+/// Outlets that are kept free for somebody.
+fn reservations(gateway: &Gateway, at: Instant) -> Value {
+    let rows = gateway.reservations().iter().map(|(device, outlet, reservation)| {
+        json!({
+            "device": device.as_str(),
+            "outlet": outlet,
+            "token": reservation.token.to_string(),
+            "left_s": reservation.until.since_ms(at) / 1000,
+            "order": reservation.order,
         })
     });
     Value::Array(rows.collect())

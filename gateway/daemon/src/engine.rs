@@ -12,14 +12,14 @@ use std::{
 use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said};
 use proto::{
     id::DeviceId,
-    link::Telemetry,
+    link::{Order, Telemetry},
     trust::{ArtifactKind, IssuerKey},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock,
-    cloud::LinkJob,
+    cloud::{LinkJob, board::Board},
     control::{self, Query},
     devices::{Ack, Opener, Port, Sealer},
     firmware,
@@ -57,6 +57,8 @@ pub enum Job {
         /// Whether it is reached.
         is_scarce: bool,
     },
+    /// The operator's order, through a cloud.
+    CloudOrder(Box<Order>),
     /// Where in the journal to look for ledger records behind this one.
     Find {
         /// A ledger sequence.
@@ -95,6 +97,8 @@ pub struct Position {
     pub leases_revision: u64,
     /// Revision of the policy; 0: none.
     pub policy_revision: u64,
+    /// Seconds between two reports of telemetry, as the operator ordered it; `None`: as configured.
+    pub telemetry_every_s: Option<u64>,
 }
 
 /// The engine's surroundings.
@@ -105,6 +109,8 @@ pub struct Shell {
     pub link: Option<mpsc::Sender<LinkJob>>,
     /// Whether the link stands. A verdict does not wait for a link that is known to be down.
     pub link_up: Arc<AtomicBool>,
+    /// How each cloud is.
+    pub board: Board,
     /// The epoch that the hub expects, if it takes nothing of ours; 0: none.
     pub epoch_expected: Arc<AtomicU32>,
     /// For the link.
@@ -218,6 +224,9 @@ impl Engine {
                 let keys = self.gateway.trust().signers(kind, &self.shell.issuer_keys);
                 drop(reply.send(keys));
             }
+            Job::CloudOrder(order) => {
+                self.take(&Input::CloudOrder(order));
+            }
             Job::Order(input, reply) => {
                 let (_, outcome) = self.take_and_tell(&input);
                 self.replies.push((reply, outcome));
@@ -246,6 +255,7 @@ impl Engine {
             dropped: self.shell.opener.dropped() + self.replayed,
             rejected: self.shell.rejected.load(Ordering::Relaxed),
             link: self.shell.link_up.load(Ordering::Relaxed),
+            board: &self.shell.board,
             epoch_expected: self.shell.epoch_expected.load(Ordering::Relaxed),
             port: &self.shell.port,
             store: &self.store,
@@ -301,7 +311,7 @@ impl Engine {
                     let _ = link.try_send(LinkJob::FetchList);
                 }
             }
-            Ignored::CommandRepeated(_) | Ignored::CommandStale(_) => tracing::info!(%ignored, "command not run"),
+            Ignored::OrderRepeated(_) => tracing::info!(%ignored, "order not run again"),
             Ignored::OtherGateway(_) => tracing::warn!(%ignored, "leases ignored"),
             Ignored::OtherEpoch(_)
             | Ignored::NotOpen(_)
@@ -347,6 +357,7 @@ impl Engine {
             revisions: (trust.list_newest(), revocations, tariffs),
             leases_revision: self.gateway.leases().revision(),
             policy_revision: self.gateway.policy_revision(),
+            telemetry_every_s: self.gateway.orders().telemetry_every_s(),
         };
         self.shell
             .position
@@ -373,6 +384,8 @@ impl Engine {
             // What does not leave is not answered; the core keeps the deadline.
             Effect::Echo(echo) => drop(self.send_link(LinkJob::Echo(echo))),
             Effect::Hello => drop(self.send_link(LinkJob::Hello)),
+            // The hub gives the order again until it hears what became of it.
+            Effect::OrderDone(done) => drop(self.send_link(LinkJob::Done(done))),
             Effect::Alarm(alarm) => raise(&alarm),
         }
     }
@@ -388,7 +401,12 @@ impl Engine {
 fn outcome(decision: &Decision) -> String {
     let alarm = decision.effects.iter().find_map(|effect| match effect {
         Effect::Alarm(alarm) => Some(alarm.to_string()),
-        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Ask(_) | Effect::Echo(_) | Effect::Hello => None,
+        Effect::Send { .. }
+        | Effect::RaiseCounter { .. }
+        | Effect::Ask(_)
+        | Effect::Echo(_)
+        | Effect::Hello
+        | Effect::OrderDone(_) => None,
     });
     match (decision.ignored, alarm) {
         (Some(ignored), _) => format!("ignored: {ignored}"),
@@ -474,6 +492,24 @@ fn report(event: &Event) {
         Event::DiskChanged(e) => tracing::warn!(is_scarce = e.is_scarce, "the disk's reserve"),
         Event::Limited(e) => {
             tracing::info!(session = %e.session, units = e.units.0, "the device is told to end earlier")
+        }
+        Event::Ordered(e) => {
+            let (device, verb, outcome) = (
+                e.device.as_ref().map(ToString::to_string),
+                e.verb.word(),
+                e.outcome.word(),
+            );
+            tracing::info!(
+                id = e.id,
+                verb,
+                device,
+                outlet = e.outlet,
+                outcome,
+                "an order of the operator"
+            );
+        }
+        Event::Unreserved(e) => {
+            tracing::info!(device = %e.device, outlet = e.outlet, order = e.order, "the time of a reservation is over");
         }
         Event::ClockChanged(e) => tracing::info!(skew_s = e.skew_s, quality = ?e.quality, "the clock changed"),
         Event::LeasesRead(_)

@@ -337,7 +337,17 @@ fn status(config: &Config, json: bool) -> ExitCode {
         Ok(answer) => answer,
         Err(error) => return fail(exit::UNAVAILABLE, &no_daemon(&config.dir, &error)),
     };
-    let code = print_answer(&answer, json);
+    let mut shown = answer.clone();
+    if !json && let Value::Object(fields) = &mut shown {
+        fields.remove("clouds");
+        fields.remove("reservations");
+    }
+    let code = print_answer(&shown, json);
+    if !json {
+        answer["clouds"].as_array().into_iter().flatten().for_each(print_cloud);
+        let reservations = answer["reservations"].as_array();
+        reservations.into_iter().flatten().for_each(print_reservation);
+    }
     let expected = answer["epoch_expected"]
         .as_u64()
         .and_then(|epoch| epoch.try_into().ok());
@@ -345,6 +355,42 @@ fn status(config: &Config, json: bool) -> ExitCode {
         println!("\n{}", remedy(expected));
     }
     code
+}
+
+/// One cloud, in a line for people.
+fn print_cloud(cloud: &Value) {
+    let text = |field: &str| plain(&cloud[field]);
+    let mut line = format!(
+        "{:<22} {}, {} for {} s",
+        format!("cloud {}", text("name")),
+        text("kind"),
+        text("stage"),
+        text("since_s"),
+    );
+    if cloud["goes_first"] == true {
+        line += ", goes first";
+    }
+    if cloud["doubted"] == true {
+        line += ", doubted";
+    }
+    if !cloud["trouble"].is_null() {
+        line += &format!("; {} s ago: {}", text("trouble_s"), text("trouble"));
+    }
+    println!("{line}");
+}
+
+/// One outlet that is kept free, in a line for people.
+fn print_reservation(row: &Value) {
+    let text = |field: &str| plain(&row[field]);
+    println!(
+        "{:<22} {} outlet {} for token {}, {} s more, by order {}",
+        "reserved",
+        text("device"),
+        text("outlet"),
+        text("token"),
+        text("left_s"),
+        text("order"),
+    );
 }
 
 /// Prints what became of each artifact; one that is not believed makes the whole command fail.

@@ -1,9 +1,7 @@
 //! What a new device is told: its identity, as a file for whatever flashes it.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +11,7 @@ use proto::{
     update::SIGNERS_MAX,
 };
 
-use crate::config::Config;
+use crate::{config::Config, files};
 
 /// Length of the file, in bytes: one page of the flash, erased behind the identity.
 pub const PAGE_BYTES: usize = 2048;
@@ -127,13 +125,7 @@ pub fn identity(config: &Config, device: &DeviceId, trusted: Trusted) -> Result<
 pub fn write(identity: &Identity, path: &Path) -> Result<(), ProvisionError> {
     let mut page = [0xff; PAGE_BYTES];
     identity.write(&mut page).expect("the largest identity fits a page");
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(&page).and_then(|()| file.sync_all()));
-    written.map_err(|error| ProvisionError::File {
+    files::create(path, files::PRIVATE, &page).map_err(|error| ProvisionError::File {
         path: path.to_owned(),
         error,
     })

@@ -122,6 +122,8 @@ kinds! {
         56 = LeasesRead,
         70 = InstrumentAccepted,
         71 = GuessFailed,
+        80 = Ordered,
+        81 = Unreserved,
     }
     kept {
         128 = Timeline,
@@ -150,6 +152,7 @@ kinds! {
         172 = Codes,
         173 = Forgotten,
         176 = Decisions,
+        180 = Reservation,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64},
 };
 
+use carrier::{Qos, mqtt::Options};
 use mqtt_endpoint::{Endpoint, Limits};
 use proto::{seal::FRAME_BYTES_MAX, topic};
 use tokio::{
@@ -17,8 +18,8 @@ use crate::{
     artifacts::Desk,
     clock::Clock,
     cloud::{
-        fence::Fence,
-        link::{LINK_JOBS_MAX, Link},
+        link::LINK_JOBS_MAX,
+        start::{self, Surroundings},
     },
     config::{Config, DeviceSide},
     control,
@@ -31,7 +32,6 @@ use crate::{
     engine::{Engine, JOBS_MAX, Job, Shell},
     exit,
     firmware::{self, Firmware},
-    mqtt::Options,
     store::{Store, StoreError},
 };
 
@@ -130,6 +130,7 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let (position, watched) = watch::channel(crate::engine::Position::default());
     let opener = Arc::new(Opener::new(&config.device_secrets, config.token_key.clone()));
     let link_up = Arc::new(AtomicBool::new(false));
+    let board = start::board(config.link.as_ref(), link_up.clone());
     let epoch_expected = Arc::new(AtomicU32::new(0));
     let firmware = start_firmware(config, &jobs)?;
     let (port, endpoint) = device_port(config, &opener, &jobs, &firmware).await?;
@@ -138,7 +139,8 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let shell = Shell {
         port,
         link: config.link.is_some().then_some(link_jobs),
-        link_up: link_up.clone(),
+        link_up,
+        board: board.clone(),
         epoch_expected: epoch_expected.clone(),
         position,
         opener,
@@ -171,20 +173,18 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
             error,
         })?;
     if let Some(link) = &config.link {
-        let link = Link {
+        let around = Surroundings {
             site: config.site,
             gateway: config.gateway,
-            config: link.clone(),
+            boot,
             desk,
             engine: jobs.clone(),
             jobs: link_inbox,
             position: watched,
             reader,
-            up: link_up,
-            fence: Fence::new(epoch_expected),
-            receipted: tokio::time::Instant::now(),
+            epoch_expected,
         };
-        tokio::spawn(link.run());
+        start::start(link, &board, around);
     }
     if config.reserve_bytes > 0 {
         tokio::spawn(disk::watch(config.dir.clone(), config.reserve_bytes, jobs.clone()));
@@ -270,13 +270,12 @@ async fn device_port(
             password,
         } => {
             let options = Options {
-                broker: broker.clone(),
-                client_id: config.gateway.to_string(),
-                login: username.clone().zip(password.clone()),
+                user: username.clone().zip(password.clone()),
                 keep_alive_s: 30,
-                filter: topic::up_filter().to_string(),
+                filters: vec![(topic::up_filter().to_string(), Qos::AtLeastOnce)],
                 persistent: true,
                 packet_bytes_max: DEVICE_PACKET_BYTES_MAX,
+                ..Options::new(broker, config.gateway.to_string())
             };
             let outward = Outward::default();
             tokio::spawn(external::run(

@@ -40,7 +40,7 @@ fn the_example_is_good_and_its_commented_keys_are_the_defaults() {
     assert_eq!(spelled.core, as_shipped.core);
     assert_eq!(spelled.snapshot_every, as_shipped.snapshot_every);
     assert_eq!(spelled.keep_d, as_shipped.keep_d);
-    let telemetry_s = |config: &config::Config| config.link.as_ref().map(|link| link.telemetry_s);
+    let telemetry_s = |config: &config::Config| config.link.as_ref().map(|link| link.pacing.telemetry_s);
     assert_eq!((telemetry_s(&spelled), telemetry_s(&as_shipped)), (Some(60), Some(60)));
     assert!(matches!(
         spelled.device_side,
@@ -122,7 +122,7 @@ fn what_is_wrong_is_named() {
         (
             "broker = \"hub.example.org:1884\"",
             "broker = \"hub.example.org\"",
-            "link.broker: \"hub.example.org\" is not host:port",
+            "cloud[0].broker: \"hub.example.org\" is not host:port",
         ),
         (
             "#telemetry_s = 60",

@@ -38,7 +38,7 @@ async fn hello(hub: &mut FakeHub) -> u64 {
         let (word, counter, _, _) = hub.hear().await;
         match word {
             LinkUp::Hello => return counter,
-            LinkUp::Ask | LinkUp::Echo => {}
+            LinkUp::Done | LinkUp::Ask | LinkUp::Echo => {}
             LinkUp::Records | LinkUp::Telemetry => panic!("{word:?} before an agreement"),
         }
     }

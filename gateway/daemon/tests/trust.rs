@@ -118,6 +118,7 @@ impl Site {
             port: Port::External(Outward::default()),
             link: None,
             link_up: Arc::new(AtomicBool::new(false)),
+            board: gateway::cloud::start::board(None, Arc::default()),
             epoch_expected: Arc::default(),
             position: watch::channel(Position::default()).0,
             opener: Arc::new(Opener::new(&nobody, TokenKey([0; 32]))),

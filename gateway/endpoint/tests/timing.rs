@@ -207,7 +207,7 @@ async fn a_client_that_takes_no_bytes_is_cut_in_time() {
                 .await
                 .is_ok()
             {
-                tokio::time::sleep(Duration::from_secs(4)).await;
+                tokio::time::sleep(Duration::from_secs(4)).await; // Of tokio's paused clock.
             }
         });
         let Some(mqtt_endpoint::Inbound::Connected { .. }) = rig.inbound.recv().await else {
@@ -239,7 +239,7 @@ async fn waiting_for_the_application_is_not_the_clients_silence() {
         client.send(&publish(Protocol::V311, QOS0, "up/a", 0, text)).await;
     }
     client.send(&common::PINGREQ).await;
-    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    tokio::time::sleep(Duration::from_secs(1_000)).await; // Of tokio's paused clock.
     assert_eq!(rig.handle.counters().received, 2, "the third was not read");
     for text in ["1", "2", "3"] {
         assert_eq!(rig.message().await.0, text.as_bytes());

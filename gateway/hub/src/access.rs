@@ -1,12 +1,13 @@
-//! Who may connect to the hub, and what they may say and hear: a gateway, with its password, under its own prefix.
+//! Who may connect to the hub, and what they may say and hear: a gateway, with its password, under its own prefix, on the
+//! lane that its client id names.
 
 use std::collections::BTreeMap;
 
 use mqtt_endpoint::{Access, ConnectDenied, ConnectRequest};
 use proto::{
-    id::{GatewayId, Name},
+    id::GatewayId,
     seal::PairSecret,
-    topic,
+    topic::{self, Lane},
 };
 use subtle::ConstantTimeEq;
 
@@ -25,9 +26,9 @@ impl GatewayAccess {
         Self { gateways }
     }
 
-    fn find(&self, client_id: &str) -> Option<(GatewayId, &GatewayConfig)> {
-        let id = Name::new(client_id).ok()?;
-        self.gateways.get(&id).map(|gateway| (id, gateway))
+    fn find(&self, client_id: &str) -> Option<(GatewayId, Lane, &GatewayConfig)> {
+        let (id, lane) = topic::parse_link_client(client_id)?;
+        self.gateways.get(&id).map(|gateway| (id, lane, gateway))
     }
 }
 
@@ -36,7 +37,7 @@ impl Access for GatewayAccess {
         if request.username != Some(request.client_id) {
             return Err(ConnectDenied::BadCredentials);
         }
-        let (_, gateway) = self.find(request.client_id).ok_or(ConnectDenied::BadCredentials)?;
+        let (_, _, gateway) = self.find(request.client_id).ok_or(ConnectDenied::BadCredentials)?;
         if is_password(&gateway.secret, request.password.unwrap_or_default()) {
             Ok(())
         } else {
@@ -45,18 +46,19 @@ impl Access for GatewayAccess {
     }
 
     fn may_publish(&self, client_id: &str, topic: &str) -> bool {
-        let (Some((id, config)), Some((site, gateway, _))) = (self.find(client_id), topic::parse_link_up(topic)) else {
+        let (Some((id, lane, config)), Some(at)) = (self.find(client_id), topic::parse_link_up(topic)) else {
             return false;
         };
-        gateway == id && site == config.site
+        (at.gateway, at.lane) == (id, lane) && at.site == config.site
     }
 
     fn may_subscribe(&self, client_id: &str, filter: &str) -> bool {
-        let Some((id, config)) = self.find(client_id) else {
+        let Some((id, lane, config)) = self.find(client_id) else {
             return false;
         };
-        filter == topic::link_down_filter(&config.site, &id).as_str()
-            || topic::parse_link_down(filter).is_some_and(|(site, gateway, _)| gateway == id && site == config.site)
+        filter == topic::link_down_filter(&config.site, &id, lane).as_str()
+            || topic::parse_link_down(filter)
+                .is_some_and(|at| (at.gateway, at.lane) == (id, lane) && at.site == config.site)
     }
 
     fn intercepts(&self, topic: &str) -> bool {

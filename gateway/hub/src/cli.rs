@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use hub::orders::OrderWish;
 use proto::id::{Kind, Name};
 
 /// The cloud half of Holdfast for operators who host their own.
@@ -126,6 +127,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         entry: Entry,
     },
+    /// Have a gateway do something. Needs a running hub.
+    #[command(subcommand)]
+    Order(Order),
+    /// Every order to a gateway that is remembered, and what became of it.
+    Orders(Where),
     /// Free the leases that a gateway had before it was put back from a backup: nobody knows what it had spent of them
     /// since. What open sessions hold of them follows when they are closed. Needs a running hub.
     Release {
@@ -139,6 +145,175 @@ pub(crate) enum Command {
         #[arg(long)]
         gone: bool,
     },
+}
+
+/// What a gateway is to do. Each order is sent until the gateway says what became of it, and runs at most once.
+#[derive(Subcommand)]
+pub(crate) enum Order {
+    /// Begin a session, as if the token had been presented there.
+    Start {
+        #[command(flatten)]
+        at: AtOutlet,
+        /// For whom: card:04a1b2c3, app:TEXT or pin:TEXT.
+        #[arg(long)]
+        token: String,
+        /// Not to be begun later than so long from now: 30s, 2m, 1h.
+        #[arg(long, default_value = "30s", value_parser = seconds)]
+        not_after: u64,
+    },
+    /// End a session: the one named, or whichever is open at the outlet.
+    Stop {
+        #[command(flatten)]
+        to: ToGateway,
+        /// The session, 32 hexadecimal digits.
+        #[arg(long, required_unless_present = "device")]
+        session: Option<String>,
+        /// The device.
+        #[arg(long, requires = "outlet")]
+        device: Option<Name>,
+        /// The outlet, counted from 0.
+        #[arg(long, requires = "device")]
+        outlet: Option<u8>,
+        /// Not to be begun later than so long from now.
+        #[arg(long, default_value = "10m", value_parser = seconds)]
+        not_after: u64,
+    },
+    /// Keep an outlet free for somebody.
+    Reserve {
+        #[command(flatten)]
+        at: AtOutlet,
+        /// For whom: card:04a1b2c3, app:TEXT, pin:TEXT or hash:HEX.
+        #[arg(long)]
+        token: String,
+        /// For how long from now, at most 2h.
+        #[arg(long, default_value = "20m", value_parser = seconds)]
+        until: u64,
+        /// Not to be begun later than so long from now.
+        #[arg(long, default_value = "5m", value_parser = seconds)]
+        not_after: u64,
+    },
+    /// Give a reservation up.
+    Release {
+        #[command(flatten)]
+        at: AtOutlet,
+        /// Not to be begun later than so long from now.
+        #[arg(long, default_value = "10m", value_parser = seconds)]
+        not_after: u64,
+    },
+    /// Have a device report the state of an outlet.
+    Report {
+        #[command(flatten)]
+        at: AtOutlet,
+        /// Not to be begun later than so long from now.
+        #[arg(long, default_value = "10m", value_parser = seconds)]
+        not_after: u64,
+    },
+    /// Have the gateway say how it is at another interval from now on.
+    Telemetry {
+        #[command(flatten)]
+        to: ToGateway,
+        /// A report every so long; 0: none.
+        #[arg(long, value_parser = seconds)]
+        every: u64,
+        /// Not to be begun later than so long from now.
+        #[arg(long, default_value = "10m", value_parser = seconds)]
+        not_after: u64,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ToGateway {
+    #[command(flatten)]
+    pub(crate) place: Where,
+    /// Which gateway.
+    #[arg(long)]
+    pub(crate) gateway: Name,
+}
+
+#[derive(Args)]
+pub(crate) struct AtOutlet {
+    #[command(flatten)]
+    pub(crate) to: ToGateway,
+    /// Which device.
+    #[arg(long)]
+    pub(crate) device: Name,
+    /// Which outlet, counted from 0.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) outlet: u8,
+}
+
+impl Order {
+    /// Who is to do what.
+    pub(crate) fn wish(self) -> (ToGateway, OrderWish) {
+        let there = |at: AtOutlet, verb: &str, not_after_s| {
+            let wish = OrderWish {
+                verb: verb.to_owned(),
+                device: Some(at.device.to_string()),
+                outlet: at.outlet,
+                not_after_s,
+                ..OrderWish::default()
+            };
+            (at.to, wish)
+        };
+        match self {
+            Self::Start { at, token, not_after } => {
+                let (to, wish) = there(at, "start", not_after);
+                let token = Some(token);
+                (to, OrderWish { token, ..wish })
+            }
+            Self::Reserve {
+                at,
+                token,
+                until,
+                not_after,
+            } => {
+                let (to, wish) = there(at, "reserve", not_after);
+                let (token, for_s) = (Some(token), until);
+                (to, OrderWish { token, for_s, ..wish })
+            }
+            Self::Release { at, not_after } => there(at, "release", not_after),
+            Self::Report { at, not_after } => there(at, "report", not_after),
+            Self::Stop {
+                to,
+                session,
+                device,
+                outlet,
+                not_after,
+            } => {
+                let wish = OrderWish {
+                    verb: "stop".to_owned(),
+                    device: device.map(|device| device.to_string()),
+                    outlet: outlet.unwrap_or(0),
+                    session,
+                    not_after_s: not_after,
+                    ..OrderWish::default()
+                };
+                (to, wish)
+            }
+            Self::Telemetry { to, every, not_after } => {
+                let wish = OrderWish {
+                    verb: "telemetry".to_owned(),
+                    every_s: every,
+                    not_after_s: not_after,
+                    ..OrderWish::default()
+                };
+                (to, wish)
+            }
+        }
+    }
+}
+
+/// A duration: a number of seconds, or with `s`, `m` or `h` behind it.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (digits, unit_s) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(digits) if text.ends_with('h') => (digits, 3_600),
+        Some(digits) if text.ends_with('m') => (digits, 60),
+        Some(digits) => (digits, 1),
+        None => (text, 1),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let seconds = number.and_then(|number| number.checked_mul(unit_s));
+    seconds.ok_or_else(|| "a time such as 30s, 20m or 2h".to_owned())
 }
 
 #[derive(Subcommand)]

@@ -8,6 +8,10 @@ use std::{
     str::FromStr,
 };
 
+use carrier::{
+    mqtt::Version,
+    tls::{Section, Tls},
+};
 use proto::{
     id::{GatewayId, Name, TokenKey},
     money::Money,
@@ -16,7 +20,7 @@ use proto::{
 };
 use serde::Deserialize;
 
-use crate::{control, core::Settings};
+use crate::{brokers::BrokerConfig, control, core::Settings};
 
 /// Default size of a lease, in minor units: the dearest session of the default limits.
 pub const LEASE_SLICE_DEFAULT: i64 = 600;
@@ -30,6 +34,10 @@ const LEASE_HOURS_MAX: u64 = 365 * 24;
 const LIST_EVERY_S_DEFAULT: u64 = 6 * 3600;
 /// Shortest age at which the list may be published again: a list of 100,000 tokens is 6 MB to every gateway.
 const LIST_EVERY_S_MIN: u64 = 60;
+/// Shortest keep-alive at a broker, in s.
+const KEEP_ALIVE_S_MIN: u16 = 5;
+/// Default of it, in s.
+const KEEP_ALIVE_S_DEFAULT: u16 = 30;
 /// Most gateways of one hub: each may have a whole list waiting in memory.
 pub const GATEWAYS_MAX: usize = 1000;
 
@@ -89,6 +97,31 @@ struct File {
     #[serde(default)]
     log: LogFile,
     gateways: Vec<GatewayFile>,
+    #[serde(default)]
+    brokers: Vec<BrokerFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BrokerFile {
+    name: String,
+    broker: String,
+    #[serde(default)]
+    mqtt: MqttVersion,
+    keep_alive_s: Option<u16>,
+    client_id: Option<String>,
+    username: Option<String>,
+    tls: Option<Section>,
+}
+
+/// As operators write it.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+enum MqttVersion {
+    #[serde(rename = "3.1.1")]
+    V3,
+    #[default]
+    #[serde(rename = "5")]
+    V5,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -113,6 +146,8 @@ struct SecretsFile {
     signing_seed: Option<String>,
     token_key: String,
     gateways: BTreeMap<String, String>,
+    #[serde(default)]
+    brokers: BTreeMap<String, String>,
 }
 
 /// One gateway that may connect.
@@ -151,6 +186,8 @@ pub struct Config {
     pub token_key: TokenKey,
     /// Who may connect.
     pub gateways: BTreeMap<GatewayId, GatewayConfig>,
+    /// Brokers behind which gateways are.
+    pub brokers: Vec<BrokerConfig>,
 }
 
 impl Config {
@@ -233,6 +270,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         signing_seed,
         token_key: TokenKey(secret(&secrets_path, "token_key", &secrets.token_key)?),
         gateways: gateways(path, &file.gateways, &secrets_path, &secrets)?,
+        brokers: brokers(path, file.brokers, &secrets_path, &secrets)?,
         secrets_file: secrets_path,
     })
 }
@@ -264,6 +302,63 @@ fn gateways(
         }
     }
     Ok(gateways)
+}
+
+fn brokers(
+    path: &Path,
+    rows: Vec<BrokerFile>,
+    secrets_path: &Path,
+    secrets: &SecretsFile,
+) -> Result<Vec<BrokerConfig>, ConfigError> {
+    let base = path.parent().unwrap_or(Path::new("."));
+    let known: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    if let Some(name) = secrets.brokers.keys().find(|name| !known.contains(&name.as_str())) {
+        return Err(ConfigError::Value {
+            path: secrets_path.to_owned(),
+            key: format!("brokers.{name}"),
+            reason: "no [[brokers]] has this name".to_owned(),
+        });
+    }
+    let mut brokers = Vec::new();
+    for (i, row) in rows.into_iter().enumerate() {
+        let wrong = |field: &str, reason: String| ConfigError::Value {
+            path: path.to_owned(),
+            key: format!("brokers[{i}].{field}"),
+            reason,
+        };
+        if carrier::split_host_port(&row.broker).is_none() {
+            return Err(wrong("broker", format!("\"{}\" is not host:port", row.broker)));
+        }
+        if row
+            .keep_alive_s
+            .is_some_and(|keep_alive_s| keep_alive_s < KEEP_ALIVE_S_MIN)
+        {
+            return Err(wrong("keep_alive_s", format!("at least {KEEP_ALIVE_S_MIN} s")));
+        }
+        let tls = match &row.tls {
+            Some(section) => {
+                let files = section.files(base).map_err(|error| wrong("tls", error.to_string()))?;
+                let tls = Tls::new(files);
+                tls.config().map_err(|error| wrong("tls", error.to_string()))?;
+                Some(tls)
+            }
+            None => None,
+        };
+        let password = secrets.brokers.get(&row.name).cloned();
+        brokers.push(BrokerConfig {
+            client_id: row.client_id.unwrap_or_else(|| format!("holdfast-hub-{}", row.name)),
+            user: row.username.map(|name| (name, password.unwrap_or_default())),
+            broker: row.broker,
+            version: match row.mqtt {
+                MqttVersion::V3 => Version::V3,
+                MqttVersion::V5 => Version::V5,
+            },
+            keep_alive_s: row.keep_alive_s.unwrap_or(KEEP_ALIVE_S_DEFAULT),
+            name: row.name,
+            tls,
+        });
+    }
+    Ok(brokers)
 }
 
 fn read_toml<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {

@@ -3,6 +3,7 @@
 //! One request a line, as `{"request":"ledger","gateway":"gw-1"}`; the answer is one JSON object a line and, last,
 //! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `gateways`, `ledger` (of one
 //! `gateway` or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
+//! `orders`, `order` (a `wish` of a `gateway`),
 //! `release` (leases of a `gateway`, all of them if it is `gone`), `reload` (the seed file of the configuration), `import`
 //! (a `file`), `artifacts` (everything published, signed, to a
 //! `file`).
@@ -31,8 +32,10 @@ use tracing::{debug, warn};
 
 use crate::{
     core::{ImportSummary, Order, Released, conflict::account_of},
-    engine::{Query, Work},
-    export, seed,
+    engine::{Query, Work, now},
+    export,
+    orders::{OrderGiven, OrderWish},
+    seed,
 };
 
 /// Longest request line, in bytes: a word and two paths.
@@ -64,6 +67,9 @@ pub struct Request {
     /// `adjust`: what to book.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderRequest>,
+    /// `order`: what a `gateway` is to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish: Option<OrderWish>,
 }
 
 /// What the operator wants booked, as text.
@@ -258,6 +264,22 @@ impl Door {
         Ok(OrderRow { adjustment })
     }
 
+    async fn dispatch(&self, gateway: GatewayId, wish: &OrderWish) -> Result<OrderGiven, String> {
+        let (order, token) = wish.order(now().wall_s, &self.token_key)?;
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Dispatch {
+            gateway,
+            order,
+            token,
+            reply,
+        };
+        self.ask_engine(work).await?;
+        let done = answer.await.map_err(|_| ENGINE_GONE.to_owned())?;
+        let order = done.map_err(|refusal| refusal.to_string())?;
+        let gateway = gateway.to_string();
+        Ok(OrderGiven { gateway, order })
+    }
+
     async fn release(&self, gateway: GatewayId, gone: bool) -> Result<ReleaseRow, String> {
         let (reply, answer) = oneshot::channel();
         self.ask_engine(Work::Release { gateway, gone, reply }).await?;
@@ -385,6 +407,12 @@ async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), Str
         "release" => {
             let gateway = gateway_of(request)?.ok_or_else(|| "release needs a gateway".to_owned())?;
             out.rows(&[door.release(gateway, request.gone).await?]).await
+        }
+        "orders" => out.rows(&door.query(Query::Orders).await?).await,
+        "order" => {
+            let gateway = gateway_of(request)?.ok_or_else(|| "order needs a gateway".to_owned())?;
+            let wish = request.wish.as_ref().ok_or_else(|| "order needs a wish".to_owned())?;
+            out.rows(&[door.dispatch(gateway, wish).await?]).await
         }
         "ledger" => ledger(request, door, out).await,
         "artifacts" => {

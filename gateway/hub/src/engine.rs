@@ -4,13 +4,15 @@
 //! answers out and acknowledges frames. If the store fails, nothing of the batch was said to anybody and the process
 //! ends; memory ahead of the disk is thrown away with it.
 
+mod look;
+
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proto::{
-    id::GatewayId,
-    link::{ArtifactPart, CounterSeen},
-    topic::{LinkDown, Topic},
+    id::{GatewayId, IdToken},
+    link::{self, ArtifactPart, CounterSeen, OrderVerb},
+    topic::{Lane, LinkDown, Topic},
     trust::ArtifactKind,
 };
 use serde::Serialize;
@@ -21,14 +23,16 @@ use crate::{
     artifacts::Press,
     config::Config,
     core::{
-        Alarm, Catalogue, Decision, Effect, Event, GatewayRow, Hub, ImportRefusal, ImportSummary, Input, Now, Order,
-        OrderRefusal, ReleaseRefusal, Released, Settings,
+        Catalogue, Decision, DispatchRefusal, Effect, Event, Hub, ImportRefusal, ImportSummary, Input, Now, Order,
+        OrderRefusal, ReleaseRefusal, Released, Settings, withdrawn,
     },
-    export::{self, BalanceRow, DisputeRow, GatewayStatus, HoldRow, QuarantineRow, Status},
-    judgements::{self, CaseRow, LossRow, SessionRow},
-    links::{FrameError, Link, Links, Taken},
+    export::{BalanceRow, DisputeRow, HoldRow, QuarantineRow, Status},
+    judgements::{CaseRow, LossRow, SessionRow},
+    links::{FrameError, Link, Links, Route, Taken},
+    orders::OrderLine,
     reports::GatewayReport,
     store::{Store, StoreError},
+    tokens::Tokens,
 };
 
 /// Most pieces of work that share one sync: more would not make the sync cheaper, only the first answer later.
@@ -39,14 +43,18 @@ pub const QUEUE_MAX: usize = 1024;
 /// What others ask of the engine.
 #[derive(Debug)]
 pub enum Work {
-    /// A gateway's connection opened.
-    Connected(GatewayId),
-    /// A gateway's connection ended.
-    Disconnected(GatewayId),
+    /// A connection of a gateway opened.
+    Connected((GatewayId, Lane)),
+    /// A connection of a gateway ended.
+    Disconnected((GatewayId, Lane)),
+    /// A broker is out of reach, and everybody behind it.
+    BrokerLost(usize),
     /// A frame of a gateway.
     Frame {
         /// Whose connection.
-        client: GatewayId,
+        client: (GatewayId, Lane),
+        /// By which way it came.
+        route: Route,
         /// On which topic.
         topic: String,
         /// The sealed frame.
@@ -66,6 +74,17 @@ pub enum Work {
         gone: bool,
         /// What was freed.
         reply: oneshot::Sender<Result<Released, ReleaseRefusal>>,
+    },
+    /// The operator wants something done at a site; answered with the number of the order.
+    Dispatch {
+        /// By which gateway.
+        gateway: GatewayId,
+        /// What.
+        order: Box<link::Order>,
+        /// The raw token of a start.
+        token: Option<IdToken>,
+        /// Its number.
+        reply: oneshot::Sender<Result<u64, DispatchRefusal>>,
     },
     /// A question of the operator.
     Query(Query),
@@ -96,6 +115,8 @@ pub enum Query {
     Sessions(oneshot::Sender<Vec<SessionRow>>),
     /// What was delivered and nobody pays for.
     Losses(oneshot::Sender<Vec<LossRow>>),
+    /// Every order that is remembered.
+    Orders(oneshot::Sender<Vec<OrderLine>>),
     /// What a person should look at.
     Cases(oneshot::Sender<Vec<CaseRow>>),
 }
@@ -117,7 +138,7 @@ impl std::fmt::Debug for Ack {
 }
 
 /// Takes sealed frames to gateways.
-pub type Sender = Box<dyn FnMut(&GatewayId, Topic, Vec<u8>) + Send>;
+pub type Sender = Box<dyn FnMut(&GatewayId, Route, Topic, Vec<u8>) + Send>;
 
 /// The engine.
 pub struct Engine {
@@ -126,19 +147,25 @@ pub struct Engine {
     settings: Settings,
     links: Links,
     press: Press,
+    tokens: Tokens,
     listen: String,
     send: Sender,
 }
+
+/// Who said what is decided about, and on which lane; none: an operator, or time.
+type Origin = Option<(GatewayId, Lane)>;
 
 /// What a batch will do once it is durable.
 #[derive(Default)]
 struct Batch {
     events: Vec<Event>,
-    effects: Vec<Effect>,
+    /// Each with the gateway and lane of what it answers.
+    effects: Vec<(Origin, Effect)>,
     acks: Vec<(Ack, bool)>,
     imports: Vec<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
     orders: Vec<oneshot::Sender<Result<u64, OrderRefusal>>>,
     releases: Vec<oneshot::Sender<Result<Released, ReleaseRefusal>>>,
+    dispatches: Vec<oneshot::Sender<Result<u64, DispatchRefusal>>>,
     queries: Vec<Query>,
     stop: bool,
 }
@@ -166,6 +193,8 @@ impl Engine {
             warn!(key = %signing, "another key signs from now on");
         }
         let links = Links::new(&config.gateways, hub.gateways(), hub.boot());
+        let mut tokens = Tokens::open(&config.data_dir, &hub);
+        tokens.save();
         info!(
             boot = hub.boot(),
             gateways = links.0.len(),
@@ -179,6 +208,7 @@ impl Engine {
             settings,
             links,
             press,
+            tokens,
             listen,
             send,
         })
@@ -210,28 +240,36 @@ impl Engine {
 
     fn take(&mut self, work: Work, batch: &mut Batch) {
         match work {
-            Work::Connected(gateway) => self.connection(gateway, true),
-            Work::Disconnected(gateway) => self.connection(gateway, false),
+            Work::Connected(client) => self.connection(client, true),
+            Work::Disconnected(client) => self.connection(client, false),
+            Work::BrokerLost(broker) => self.links.0.values_mut().for_each(|link| link.broker_lost(broker)),
             Work::Frame {
                 client,
+                route,
                 topic,
                 frame,
                 ack,
             } => {
-                let taken = self.frame(client, &topic, &frame, batch);
+                let taken = self.frame(client, route, &topic, &frame, batch);
                 batch.acks.push((ack, taken));
             }
             Work::Import(catalogue, reply) => {
                 batch.imports.push(reply);
-                self.decide(&Input::Import(catalogue), batch);
+                self.decide(None, &Input::Import(catalogue), batch);
             }
             Work::Order(order, reply) => {
                 batch.orders.push(reply);
-                self.decide(&Input::Order(order), batch);
+                self.decide(None, &Input::Order(order), batch);
             }
             Work::Release { gateway, gone, reply } => self.release(gateway, gone, reply, batch),
+            Work::Dispatch {
+                gateway,
+                order,
+                token,
+                reply,
+            } => self.dispatch(gateway, order, token, reply, batch),
             Work::Query(query) => batch.queries.push(query),
-            Work::Tick => self.decide(&Input::Tick, batch),
+            Work::Tick => self.decide(None, &Input::Tick, batch),
             Work::Stop => batch.stop = true,
         }
     }
@@ -243,72 +281,114 @@ impl Engine {
         reply: oneshot::Sender<Result<Released, ReleaseRefusal>>,
         batch: &mut Batch,
     ) {
-        if gone && self.links.0.get(&gateway).is_some_and(|link| link.connected) {
+        if gone && self.links.0.get(&gateway).is_some_and(Link::is_connected) {
             // Whoever asked may be gone by now.
             let _ = reply.send(Err(ReleaseRefusal::Connected(gateway)));
             return;
         }
         batch.releases.push(reply);
-        self.decide(&Input::ReleaseLeases { gateway, gone }, batch);
+        self.decide(None, &Input::ReleaseLeases { gateway, gone }, batch);
     }
 
-    fn connection(&mut self, gateway: GatewayId, connected: bool) {
-        if let Some(link) = self.links.0.get_mut(&gateway) {
-            link.connected = connected;
-            link.greeted = false;
-            link.complained = false;
-            info!(%gateway, connected, "gateway connection");
+    fn dispatch(
+        &mut self,
+        gateway: GatewayId,
+        order: Box<link::Order>,
+        token: Option<IdToken>,
+        reply: oneshot::Sender<Result<u64, DispatchRefusal>>,
+        batch: &mut Batch,
+    ) {
+        if !self.links.0.contains_key(&gateway) {
+            // Whoever asked may be gone by now.
+            let _ = reply.send(Err(DispatchRefusal::Unknown(gateway)));
+            return;
+        }
+        batch.dispatches.push(reply);
+        let before = batch.events.len();
+        self.decide(None, &Input::Dispatch { gateway, order }, batch);
+        let id = batch.events[before..].iter().find_map(|event| {
+            let Event::Dispatched { order, .. } = event else {
+                return None;
+            };
+            Some(order.id)
+        });
+        if let (Some(id), Some(token)) = (id, token) {
+            self.tokens.keep(gateway, id, token);
         }
     }
 
-    fn frame(&mut self, client: GatewayId, topic: &str, frame: &[u8], batch: &mut Batch) -> bool {
-        match self.links.open(client, topic, frame) {
+    fn connection(&mut self, (gateway, lane): (GatewayId, Lane), connected: bool) {
+        if let Some(link) = self.links.0.get_mut(&gateway) {
+            link.connection(lane, connected);
+            link.side_mut(lane).route = Route::Endpoint;
+            info!(%gateway, lane = lane.number(), connected, "gateway connection");
+        }
+    }
+
+    fn frame(&mut self, client: (GatewayId, Lane), route: Route, topic: &str, frame: &[u8], batch: &mut Batch) -> bool {
+        let (gateway, lane) = client;
+        let row = self.hub.gateways().get(&gateway);
+        let known = row.map_or((0, 0), |row| (row.epoch, row.upto));
+        match self.links.open(client, known, topic, frame) {
             Ok(taken) => {
-                trace!(%client, topic, "frame taken");
-                self.taken(client, taken, batch);
+                trace!(%gateway, topic, "frame taken");
+                self.taken(client, route, taken, batch);
                 true
             }
             Err(reason) => {
                 if let FrameError::Behind { last, .. } = reason {
-                    self.say(&client, LinkDown::Counter, &CounterSeen { last });
+                    self.say_on(&gateway, lane, route, LinkDown::Counter, &CounterSeen { last });
                 }
-                if let Some(link) = self.links.0.get_mut(&client)
-                    && !link.complained
+                if let Some(link) = self.links.0.get_mut(&gateway)
+                    && !link.side(lane).complained
                 {
-                    link.complained = true;
-                    warn!(gateway = %client, topic, bytes = frame.len(), %reason, "frame dropped; further ones of this connection are only counted");
+                    link.side_mut(lane).complained = true;
+                    warn!(%gateway, topic, bytes = frame.len(), %reason, "frame dropped; further ones of this connection are only counted");
                 }
                 false
             }
         }
     }
 
-    fn taken(&mut self, client: GatewayId, taken: Taken, batch: &mut Batch) {
-        let link = self.links.0.get_mut(&client).expect("a frame is opened by its link");
+    fn taken(&mut self, client: (GatewayId, Lane), route: Route, taken: Taken, batch: &mut Batch) {
+        let (gateway, lane) = client;
+        let link = self.links.0.get_mut(&gateway).expect("a frame is opened by its link");
         link.heard.seen(Instant::now());
+        let side = link.side_mut(lane);
+        // Behind a broker nobody says who is connected: whoever is heard is there.
+        (side.route, side.connected) = (route, true);
         match taken {
-            Taken::Input(input) => self.decide(&input, batch),
+            Taken::Input(input) => self.decide(Some(client), &input, batch),
+            Taken::Done(done) => {
+                info!(%gateway, id = done.id, outcome = done.outcome.word(), "order answered");
+                self.decide(Some(client), &Input::Done { gateway, done }, batch);
+            }
             Taken::Telemetry(telemetry) => link.heard.reported(Instant::now(), telemetry),
         }
     }
 
-    fn decide(&mut self, input: &Input, batch: &mut Batch) {
+    fn decide(&mut self, origin: Origin, input: &Input, batch: &mut Batch) {
         let Decision { events, effects } = self.hub.step(now(), &self.settings, input);
         batch.events.extend(events);
-        batch.effects.extend(effects);
+        batch.effects.extend(effects.into_iter().map(|effect| (origin, effect)));
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        // Before the order that needs it is durable, so that no crash leaves one without the other; and gone after.
+        self.tokens.save();
         if !batch.events.is_empty() {
             self.store.append(&batch.events)?;
+            self.tokens.forget(&batch.events);
+            self.tokens.save();
         }
         let mut replies = Replies {
             imports: batch.imports.into_iter(),
             orders: batch.orders.into_iter(),
             releases: batch.releases.into_iter(),
+            dispatches: batch.dispatches.into_iter(),
         };
-        for effect in batch.effects {
-            self.effect(effect, &mut replies);
+        for (origin, effect) in batch.effects {
+            self.effect(origin, effect, &mut replies);
         }
         for (ack, taken) in batch.acks {
             (ack.0)(taken);
@@ -319,31 +399,31 @@ impl Engine {
         self.store.snapshot_when_due(&self.hub)
     }
 
-    fn effect(&mut self, effect: Effect, replies: &mut Replies) {
+    fn effect(&mut self, origin: Origin, effect: Effect, replies: &mut Replies) {
         match effect {
             Effect::Welcome {
                 gateway,
                 welcome,
                 is_agreed,
             } => {
-                if let Some(link) = self.links.0.get_mut(&gateway) {
-                    link.greeted = is_agreed;
+                if let (Some(link), Some((_, lane))) = (self.links.0.get_mut(&gateway), origin) {
+                    link.side_mut(lane).greeted = is_agreed;
                 }
-                self.say(&gateway, LinkDown::Welcome, &welcome);
+                self.say(origin, &gateway, LinkDown::Welcome, &welcome);
             }
             Effect::Answer(gateway, answer) => {
                 self.count(&gateway, |counts| counts.answers += 1);
-                self.say(&gateway, LinkDown::Answer, &answer);
+                self.say(origin, &gateway, LinkDown::Answer, &answer);
             }
-            Effect::Receipt(gateway, receipt) => self.say(&gateway, LinkDown::Receipt, &receipt),
-            Effect::Echo(gateway, echo) => self.say(&gateway, LinkDown::Echo, &echo),
+            Effect::Receipt(gateway, receipt) => self.say(origin, &gateway, LinkDown::Receipt, &receipt),
+            Effect::Echo(gateway, echo) => self.say(origin, &gateway, LinkDown::Echo, &echo),
             Effect::Artifact {
                 gateway,
                 kind,
                 revision,
                 base,
             } => match kind {
-                ArtifactKind::Lease => self.send_leases(&gateway),
+                ArtifactKind::Lease => self.send_leases(origin, &gateway),
                 ArtifactKind::Other
                 | ArtifactKind::List
                 | ArtifactKind::Revocations
@@ -351,13 +431,13 @@ impl Engine {
                 | ArtifactKind::Policy
                 | ArtifactKind::Voucher
                 | ArtifactKind::Firmware
-                | ArtifactKind::Keys => self.send_artifact(&[gateway], kind, revision, base),
+                | ArtifactKind::Keys => self.send_artifact(origin, &[gateway], kind, revision, base),
             },
             Effect::Announce { kind, revision, base } => {
-                let greeted = self.links.0.iter().filter(|(_, link)| link.greeted);
+                let greeted = self.links.0.iter().filter(|(_, link)| link.greeted().next().is_some());
                 let gateways: Vec<GatewayId> = greeted.map(|(gateway, _)| *gateway).collect();
                 info!(what = kind.word(), revision, gateways = gateways.len(), "published");
-                self.send_artifact(&gateways, kind, revision, base);
+                self.send_artifact(None, &gateways, kind, revision, base);
             }
             Effect::Duplicates(gateway, records) => self.count(&gateway, |counts| counts.duplicates += records),
             Effect::Imported(summary) => {
@@ -383,7 +463,13 @@ impl Engine {
                 reply(replies.releases.next(), Ok(released));
             }
             Effect::ReleaseRefused(refusal) => reply(replies.releases.next(), Err(refusal)),
-            Effect::Alarm(alarm) => report(&alarm),
+            Effect::Order(gateway, order) => self.send_order(origin, &gateway, *order),
+            Effect::Dispatched { gateway, id } => {
+                info!(%gateway, id, "the operator gave an order");
+                reply(replies.dispatches.next(), Ok(id));
+            }
+            Effect::DispatchRefused(refusal) => reply(replies.dispatches.next(), Err(refusal)),
+            Effect::Alarm(alarm) => look::report(&alarm),
         }
     }
 
@@ -393,25 +479,52 @@ impl Engine {
         }
     }
 
-    fn say<T: Serialize>(&mut self, gateway: &GatewayId, word: LinkDown, message: &T) {
-        if let Some(link) = self.links.0.get_mut(gateway) {
-            let (topic, frame) = link.seal(gateway, word, message);
-            (self.send)(gateway, topic, frame);
+    /// An answer goes where it was asked. Anything else goes by every way on which the gateway was greeted: which of
+    /// them is well, only the gateway can tell, and it takes nothing twice.
+    fn say<T: Serialize>(&mut self, origin: Origin, gateway: &GatewayId, word: LinkDown, message: &T) {
+        let Some(link) = self.links.0.get(gateway) else { return };
+        let lanes: Vec<Lane> = match origin.filter(|(asker, _)| asker == gateway) {
+            Some((_, lane)) => vec![lane],
+            None => link.greeted().collect(),
+        };
+        for lane in lanes {
+            let Some(route) = self.links.0.get(gateway).map(|link| link.side(lane).route) else {
+                return;
+            };
+            self.say_on(gateway, lane, route, word, message);
         }
     }
 
+    fn say_on<T: Serialize>(&mut self, gateway: &GatewayId, lane: Lane, route: Route, word: LinkDown, message: &T) {
+        if let Some(link) = self.links.0.get_mut(gateway) {
+            let (topic, frame) = link.seal(gateway, lane, word, message);
+            (self.send)(gateway, route, topic, frame);
+        }
+    }
+
+    /// A start whose token is gone cannot be given any more.
+    fn send_order(&mut self, origin: Origin, gateway: &GatewayId, mut order: link::Order) {
+        if order.verb == OrderVerb::Start {
+            match self.tokens.of(*gateway, order.id) {
+                Some(token) => order.token = Some(token.clone()),
+                None => order = withdrawn(&order),
+            }
+        }
+        self.say(origin, gateway, LinkDown::Order, &order);
+    }
+
     /// Leases are for one gateway, and only the newest state of them matters.
-    fn send_leases(&mut self, gateway: &GatewayId) {
+    fn send_leases(&mut self, origin: Origin, gateway: &GatewayId) {
         let Some(leases) = self.hub.leases_of(*gateway) else {
             return;
         };
         match self.press.leases(&leases) {
-            Ok(part) => self.say(gateway, LinkDown::Artifact, &part),
+            Ok(part) => self.say(origin, gateway, LinkDown::Artifact, &part),
             Err(reason) => error!(%gateway, %reason, "leases cannot be signed"),
         }
     }
 
-    fn send_artifact(&mut self, gateways: &[GatewayId], kind: ArtifactKind, revision: u64, base: u64) {
+    fn send_artifact(&mut self, origin: Origin, gateways: &[GatewayId], kind: ArtifactKind, revision: u64, base: u64) {
         if gateways.is_empty() {
             return;
         }
@@ -419,85 +532,13 @@ impl Engine {
             Ok(Some(parts)) => {
                 for gateway in gateways {
                     for part in parts.iter() {
-                        self.say(gateway, LinkDown::Artifact, part);
+                        self.say(origin, gateway, LinkDown::Artifact, part);
                     }
                 }
             }
             // A newer revision was published in the same batch and follows.
             Ok(None) => {}
             Err(reason) => error!(what = kind.word(), revision, %reason, "cannot be signed"),
-        }
-    }
-
-    fn answer(&mut self, query: Query) {
-        // Whoever asked may be gone by now.
-        match query {
-            Query::Status(reply) => drop(reply.send(self.status())),
-            Query::Gateways(reply) => drop(reply.send(self.gateways())),
-            Query::Balances(reply) => drop(reply.send(export::balances(&self.hub))),
-            Query::Holds(reply) => drop(reply.send(export::holds(&self.hub))),
-            Query::Quarantine(reply) => drop(reply.send(export::quarantine(&self.hub))),
-            Query::Disputes(reply) => drop(reply.send(export::disputes(&self.hub))),
-            Query::Artifacts(reply) => {
-                let parts = self.press.everything(&self.hub);
-                drop(reply.send(parts.map_err(|error| error.to_string())));
-            }
-            Query::Sessions(reply) => drop(reply.send(judgements::sessions(&self.hub))),
-            Query::Losses(reply) => drop(reply.send(judgements::losses(&self.hub))),
-            Query::Cases(reply) => drop(reply.send(judgements::cases(&self.hub))),
-        }
-    }
-
-    fn status(&self) -> Status {
-        let list = self.hub.list();
-        Status {
-            boot: self.hub.boot(),
-            listen: self.listen.clone(),
-            issuer_key: self.press.root_key().to_string(),
-            signing_key: self.press.key().to_string(),
-            keys_epoch: self.hub.keys().map_or(0, |keys| keys.epoch),
-            list_revision: list.map_or(0, |list| list.revision),
-            revocations_revision: self.hub.revocations_revision(),
-            tariffs_revision: self.hub.tariff_table().map_or(0, |table| table.revision),
-            tokens: list.map_or(0, |list| list.entries.len() as u64),
-            balanced: self.hub.book().is_balanced(),
-            gateways: self
-                .links
-                .0
-                .keys()
-                .map(|gateway| self.gateway_status(gateway))
-                .collect(),
-        }
-    }
-
-    fn gateways(&self) -> Vec<GatewayReport> {
-        let now = Instant::now();
-        let unknown = GatewayRow::default();
-        let row = |(gateway, link): (&GatewayId, &Link)| {
-            let row = self.hub.gateways().get(gateway).unwrap_or(&unknown);
-            GatewayReport::new(gateway, row, link.connected && link.greeted, &link.heard, now)
-        };
-        self.links.0.iter().map(row).collect()
-    }
-
-    fn gateway_status(&self, gateway: &GatewayId) -> GatewayStatus {
-        let row = self.hub.gateways().get(gateway).cloned().unwrap_or_default();
-        let link = self.links.0.get(gateway);
-        let counts = link.map(|link| link.counts).unwrap_or_default();
-        GatewayStatus {
-            gateway: gateway.to_string(),
-            connected: link.is_some_and(|link| link.connected && link.greeted),
-            epoch: row.epoch,
-            boot: row.boot,
-            upto: row.upto,
-            hash: row.hash.to_string(),
-            records: row.booked,
-            quarantined: row.quarantined,
-            disputes: row.disputed,
-            duplicates: counts.duplicates,
-            answers: counts.answers,
-            frames: counts.frames,
-            frames_bad: counts.frames_bad,
         }
     }
 }
@@ -507,6 +548,7 @@ struct Replies {
     imports: std::vec::IntoIter<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
     orders: std::vec::IntoIter<oneshot::Sender<Result<u64, OrderRefusal>>>,
     releases: std::vec::IntoIter<oneshot::Sender<Result<Released, ReleaseRefusal>>>,
+    dispatches: std::vec::IntoIter<oneshot::Sender<Result<u64, DispatchRefusal>>>,
 }
 
 fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) {
@@ -516,23 +558,8 @@ fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) 
     }
 }
 
-fn report(alarm: &Alarm) {
-    match alarm {
-        Alarm::Quarantined { at, .. } => error!(gateway = %at.gateway, %alarm, "record quarantined"),
-        Alarm::Disputed { at, .. } => warn!(gateway = %at.gateway, %alarm, "charge disputed"),
-        Alarm::Fenced { gateway, .. } => error!(%gateway, %alarm, "gateway fenced"),
-        Alarm::Version { gateway, .. } => error!(%gateway, %alarm, "no version in common"),
-        Alarm::Upload { gateway, .. } => warn!(%gateway, %alarm, "upload not committed"),
-        Alarm::Withheld { gateway, .. } => warn!(%gateway, %alarm, "leases withheld"),
-        Alarm::Ahead { gateway, .. } => error!(%gateway, %alarm, "gateway is ahead"),
-        Alarm::Claimed { at, .. } => warn!(gateway = %at.gateway, %alarm, "session claimed twice"),
-        Alarm::Clock { at, .. } => warn!(gateway = %at.gateway, %alarm, "clock is wrong"),
-        Alarm::Case(_) => warn!(%alarm, "case opened"),
-        Alarm::Adjusted { .. } => info!(%alarm, "books adjusted"),
-    }
-}
-
-fn now() -> Now {
+/// What the clock says.
+pub(crate) fn now() -> Now {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Now {
         wall_s: since.map_or(0, |since| since.as_secs()),

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod artifacts;
+pub mod brokers;
 pub mod config;
 pub mod control;
 pub mod core;
@@ -15,6 +16,7 @@ pub mod issue;
 pub mod judgements;
 pub mod keys;
 pub mod links;
+pub mod orders;
 pub mod record;
 pub mod reports;
 pub mod run;
@@ -22,3 +24,4 @@ pub mod seed;
 mod seed_policy;
 pub mod snapshot;
 pub mod store;
+pub mod tokens;

@@ -1,4 +1,4 @@
-//! Each gateway's side of the wire: its keys, what it may have said before, whether it is there.
+//! Each gateway's side of the wire: its keys, what it may have said before, whether it is there, on each of its lanes.
 //!
 //! The window of counters lives in memory. It begins at the counter of the last hello that the store holds, so that no
 //! hello can be played again after a restart of the hub. One that is too old changes nothing, and is answered with the
@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use proto::{
     codec::{self, CodecError},
     id::{GatewayId, Name},
-    link::{Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, Telemetry, Upload},
+    link::{Ask, Echo, LINK_FRAME_BYTES_MAX, LinkHello, OrderDone, Telemetry, Upload},
     seal::{Counter, Direction, SealError, SealKey, Window},
-    topic::{self, LinkDown, LinkUp, Topic},
+    topic::{self, LANES_MAX, Lane, LinkDown, LinkTopic, LinkUp, Topic},
 };
 use serde::Serialize;
 
@@ -27,6 +27,9 @@ use crate::{
 /// Highest counter of ours that a gateway is believed to have seen. A boot number of 2^30 is beyond any hub's life;
 /// counters from there on would leave no room.
 const DOWN_COUNTER_MAX: u64 = 1 << 62;
+
+/// How far above a doubtful hello its repetition must be: further than anything that a cloud may still hold back.
+const DOUBT: u64 = 1 << 20;
 
 /// Why a frame is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +69,8 @@ pub enum Taken {
     Input(Input),
     /// How the gateway is.
     Telemetry(Telemetry),
+    /// What became of an order.
+    Done(OrderDone),
 }
 
 /// What was counted of one gateway since the start of the process.
@@ -81,6 +86,32 @@ pub struct LinkCounts {
     pub answers: u64,
 }
 
+/// By which way frames of a lane reach their gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Route {
+    /// It is connected to this hub.
+    #[default]
+    Endpoint,
+    /// It is somewhere behind the broker of this number.
+    Broker(usize),
+}
+
+/// One way from a gateway to this hub.
+#[derive(Clone, Debug, Default)]
+pub struct Side {
+    window: Window,
+    /// Of telemetry.
+    reports: Window,
+    /// By which way it was heard last.
+    pub route: Route,
+    /// Whether a connection is open.
+    pub connected: bool,
+    /// Whether it said hello on this connection and got a version in common.
+    pub greeted: bool,
+    /// Whether a bad frame was logged on this connection already.
+    pub complained: bool,
+}
+
 /// One gateway's link.
 #[derive(Debug)]
 pub struct Link {
@@ -88,16 +119,11 @@ pub struct Link {
     up: SealKey,
     down: SealKey,
     epoch: u32,
-    window: Window,
-    /// Of telemetry.
-    reports: Window,
     counter: Counter,
-    /// Whether a connection is open.
-    pub connected: bool,
-    /// Whether it said hello on this connection and got a version in common.
-    pub greeted: bool,
-    /// Whether a bad frame was logged on this connection already.
-    pub complained: bool,
+    /// A hello that knows fewer records than are committed here may be one that a cloud held back. Its sender is asked to
+    /// say it again above this counter; 0: nobody is asked.
+    doubted: u64,
+    sides: [Side; LANES_MAX as usize],
     /// What was counted.
     pub counts: LinkCounts,
     /// What was heard of it.
@@ -111,33 +137,80 @@ impl Link {
             up: config.secret.key(Direction::Up),
             down: config.secret.key(Direction::Down),
             epoch: row.counter_epoch,
-            window: Window { last: row.counter },
-            reports: Window { last: row.counter },
             counter: Counter::of_boot(boot),
-            connected: false,
-            greeted: false,
-            complained: false,
+            doubted: 0,
+            sides: std::array::from_fn(|_| Side {
+                window: Window { last: row.counter },
+                reports: Window { last: row.counter },
+                ..Side::default()
+            }),
             counts: LinkCounts::default(),
             heard: Heard::default(),
         }
     }
 
+    /// One of its lanes.
+    #[must_use]
+    pub const fn side(&self, lane: Lane) -> &Side {
+        &self.sides[lane.number() as usize]
+    }
+
+    /// One of its lanes.
+    pub const fn side_mut(&mut self, lane: Lane) -> &mut Side {
+        &mut self.sides[lane.number() as usize]
+    }
+
+    /// The lanes on which it said hello, and got a version in common.
+    pub fn greeted(&self) -> impl Iterator<Item = Lane> {
+        let lanes = (0..LANES_MAX).filter_map(Lane::new);
+        lanes.filter(|lane| self.side(*lane).connected && self.side(*lane).greeted)
+    }
+
+    /// Whether it is connected by any way.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.sides.iter().any(|side| side.connected)
+    }
+
+    /// A connection of a lane opened or ended.
+    pub fn connection(&mut self, lane: Lane, connected: bool) {
+        let side = self.side_mut(lane);
+        (side.connected, side.greeted, side.complained) = (connected, false, false);
+    }
+
+    /// Everything behind a broker is out of reach.
+    pub fn broker_lost(&mut self, broker: usize) {
+        for side in &mut self.sides {
+            if side.route == Route::Broker(broker) {
+                (side.connected, side.greeted, side.complained) = (false, false, false);
+            }
+        }
+    }
+
     /// Seals a message to this gateway.
-    pub fn seal<T: Serialize>(&mut self, gateway: &GatewayId, word: LinkDown, message: &T) -> (Topic, Vec<u8>) {
-        let topic = topic::link_down(&self.site, gateway, word);
+    pub fn seal<T: Serialize>(
+        &mut self,
+        gateway: &GatewayId,
+        lane: Lane,
+        word: LinkDown,
+        message: &T,
+    ) -> (Topic, Vec<u8>) {
+        let topic = topic::link_down(&self.site, gateway, word, lane);
         let frame = self.down.seal_vec(&topic, self.counter.next(), message);
         (topic, frame)
     }
 
     fn open(
         &mut self,
-        gateway: GatewayId,
-        site: Name,
-        word: LinkUp,
+        at: &LinkTopic<LinkUp>,
+        known: (u32, u64),
         topic: &str,
         frame: &[u8],
     ) -> Result<Taken, FrameError> {
-        if site != self.site {
+        let LinkTopic {
+            gateway, word, lane, ..
+        } = *at;
+        if at.site != self.site {
             return Err(FrameError::Topic);
         }
         let opened = self.up.open(topic, frame, LINK_FRAME_BYTES_MAX)?;
@@ -147,18 +220,29 @@ impl Link {
                 let hello: LinkHello = codec::decode(opened.body)?;
                 // A restored gateway counts from where its backup stood, but its epoch has grown.
                 if hello.epoch > self.epoch {
-                    (self.window, self.reports) = (Window::default(), Window::default());
+                    for side in &mut self.sides {
+                        (side.window, side.reports) = (Window::default(), Window::default());
+                    }
                 }
-                if self.window.check(counter).is_err() {
-                    let (found, last) = (counter, self.window.last);
-                    return Err(FrameError::Behind { found, last });
+                // A gateway counts over all its lanes: one that was accepted anywhere was said after an older hello.
+                let last = self.sides.iter().map(|side| side.window.last).max().unwrap_or(0);
+                if counter <= last.max(self.doubted) {
+                    let last = last.max(self.doubted);
+                    return Err(FrameError::Behind { found: counter, last });
                 }
+                if hello.epoch == known.0 && hello.head < known.1 && self.doubted == 0 {
+                    self.doubted = counter.saturating_add(DOUBT);
+                    let last = self.doubted;
+                    return Err(FrameError::Behind { found: counter, last });
+                }
+                self.doubted = 0;
                 if hello.down_counter > DOWN_COUNTER_MAX {
                     return Err(FrameError::DownCounter(hello.down_counter));
                 }
                 self.counter.raise_above(hello.down_counter);
                 self.epoch = self.epoch.max(hello.epoch);
-                self.reports.last = self.reports.last.max(counter);
+                let reports = &mut self.side_mut(lane).reports;
+                reports.last = reports.last.max(counter);
                 Input::Hello {
                     gateway,
                     counter,
@@ -177,19 +261,32 @@ impl Link {
                 let echo: Echo = codec::decode(opened.body)?;
                 Input::Echo { gateway, echo }
             }
+            LinkUp::Done => {
+                let done: OrderDone = codec::decode(opened.body)?;
+                self.side_mut(lane).accept(counter)?;
+                return Ok(Taken::Done(done));
+            }
             LinkUp::Telemetry => {
                 let telemetry: Telemetry = codec::decode(opened.body)?;
-                if !self.greeted {
+                let side = self.side_mut(lane);
+                if !side.greeted {
                     return Err(FrameError::NotGreeted);
                 }
-                self.reports.check(counter)?;
-                self.reports.last = counter;
+                side.reports.check(counter)?;
+                side.reports.last = counter;
                 return Ok(Taken::Telemetry(telemetry));
             }
         };
+        self.side_mut(lane).accept(counter)?;
+        Ok(Taken::Input(input))
+    }
+}
+
+impl Side {
+    fn accept(&mut self, counter: u64) -> Result<(), SealError> {
         self.window.check(counter)?;
         self.window.last = counter;
-        Ok(Taken::Input(input))
+        Ok(())
     }
 }
 
@@ -214,14 +311,21 @@ impl Links {
         )
     }
 
-    /// What a frame says, if it is `client`'s, sealed, new and well-formed.
+    /// What a frame says, if it is of this gateway and lane, sealed, new and well-formed. `known`: the epoch of its
+    /// records, and how many of them are committed.
     ///
     /// # Errors
     /// [`FrameError`]; it is counted.
-    pub fn open(&mut self, client: GatewayId, topic: &str, frame: &[u8]) -> Result<Taken, FrameError> {
-        let link = self.0.get_mut(&client).ok_or(FrameError::Unknown(client))?;
+    pub fn open(
+        &mut self,
+        client: (GatewayId, Lane),
+        known: (u32, u64),
+        topic: &str,
+        frame: &[u8],
+    ) -> Result<Taken, FrameError> {
+        let link = self.0.get_mut(&client.0).ok_or(FrameError::Unknown(client.0))?;
         let opened = match topic::parse_link_up(topic) {
-            Some((site, gateway, word)) if gateway == client => link.open(client, site, word, topic, frame),
+            Some(at) if (at.gateway, at.lane) == client => link.open(&at, known, topic, frame),
             Some(_) | None => Err(FrameError::Topic),
         };
         match &opened {

@@ -21,6 +21,7 @@ use hub::{
     issue::{self, IssueError, VoucherOrder},
     judgements::{self, CaseRow, LossRow, SessionRow},
     keys::{self, RotateError},
+    orders::{self, OrderGiven, OrderLine},
     reports::GatewayReport,
     run::{self, RunError},
     seed::{self, SeedError},
@@ -180,6 +181,10 @@ fn execute(command: Command) -> Result<(), Failure> {
             session,
         } => adjust(place, Some((from, format!("customer:{account}"))), entry, session),
         Command::Close { place, session, entry } => adjust(place, None, entry, Some(session)),
+        Command::Order(order) => give(order),
+        Command::Orders(place) => ask::<OrderLine>(&place.resolve()?, &Request::new("orders"), |hub| {
+            Some(orders::lines(hub))
+        }),
         Command::Release { place, gateway, gone } => release(&place.resolve()?, &gateway, gone),
     }
 }
@@ -197,6 +202,16 @@ fn adjust(place: Where, pair: Option<(String, String)>, entry: Entry, session: O
         ..Request::new("adjust")
     };
     ask::<OrderRow>(&place.resolve()?, &request, |_| None)
+}
+
+fn give(order: cli::Order) -> Result<(), Failure> {
+    let (to, wish) = order.wish();
+    let request = Request {
+        gateway: Some(to.gateway.to_string()),
+        wish: Some(wish),
+        ..Request::new("order")
+    };
+    ask::<OrderGiven>(&to.place.resolve()?, &request, |_| None)
 }
 
 fn release(place: &Place, gateway: &Name, gone: bool) -> Result<(), Failure> {

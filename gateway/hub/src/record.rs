@@ -174,6 +174,20 @@ pub fn encode(event: &Event) -> Vec<u8> {
         ),
         Event::CaseOpened(case) => frame(CASE_OPENED, &Case1::from(case)),
         Event::Barred { account, until_s } => frame(BARRED, &Barred1 { account, until_s }),
+        Event::Dispatched {
+            gateway,
+            order,
+            issued_s,
+        } => frame(
+            DISPATCHED,
+            &Dispatched1 {
+                gateway,
+                order: *order,
+                issued_s,
+            },
+        ),
+        Event::DispatchOverdue { gateway, id } => frame(DISPATCH_OVERDUE, &DispatchOverdue1 { gateway, id }),
+        Event::DispatchAnswered { gateway, done } => frame(DISPATCH_ANSWERED, &DispatchAnswered1 { gateway, done }),
         Event::DisputeWithdrawn { at } => frame(
             DISPUTE_WITHDRAWN,
             &DisputeWithdrawn1 {
@@ -369,6 +383,22 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
             Event::DisputeWithdrawn {
                 at: key(row.gateway, row.epoch, row.sequence),
             }
+        }
+        DISPATCHED => {
+            let row: Dispatched1 = read(kind, &payload)?;
+            Event::Dispatched {
+                gateway: row.gateway,
+                order: Box::new(row.order),
+                issued_s: row.issued_s,
+            }
+        }
+        DISPATCH_OVERDUE => {
+            let DispatchOverdue1 { gateway, id } = read(kind, &payload)?;
+            Event::DispatchOverdue { gateway, id }
+        }
+        DISPATCH_ANSWERED => {
+            let DispatchAnswered1 { gateway, done } = read(kind, &payload)?;
+            Event::DispatchAnswered { gateway, done }
         }
         LEASE_ONLY_SET => {
             let LeaseOnly1 { account, lease_only } = read(kind, &payload)?;

@@ -5,14 +5,17 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    str::FromStr,
     sync::Arc,
     thread,
     time::Duration,
 };
 
 use mqtt_endpoint::{Endpoint, Inbound, Limits, Qos, Refusal};
-use proto::{artifact::LIST_ENTRIES_MAX, id::Name, link::LINK_FRAME_BYTES_MAX};
+use proto::{
+    artifact::LIST_ENTRIES_MAX,
+    link::LINK_FRAME_BYTES_MAX,
+    topic::{self, Topic},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -22,10 +25,12 @@ use tracing::{error, info, warn};
 
 use crate::{
     access::GatewayAccess,
+    brokers::{self, FRAMES_MAX},
     config::{Config, GATEWAYS_MAX},
     control::{self, Door},
     core::{Catalogue, Hub},
     engine::{Ack, Engine, QUEUE_MAX, Sender, Work},
+    links::Route,
     seed::{self, SeedError},
     store::{Store, StoreError},
 };
@@ -114,12 +119,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         path: config.control_socket.clone(),
         error,
     })?;
-    let engine = Engine::start(&config, store, hub, address.to_string(), sender(&endpoint))?;
+    let (ways, inboxes): (Vec<_>, Vec<_>) = config.brokers.iter().map(|_| mpsc::channel(FRAMES_MAX)).unzip();
+    let engine = Engine::start(&config, store, hub, address.to_string(), sender(&endpoint, ways))?;
     let mut engine = spawn_engine(engine, work)?;
     if let Some(catalogue) = seed {
         let (reply, _) = oneshot::channel();
         // Before the first gateway is heard. A refusal is logged by the engine; what is known stays.
         let _ = queue.send(Work::Import(catalogue, reply)).await;
+    }
+    for (number, (broker, inbox)) in config.brokers.iter().zip(inboxes).enumerate() {
+        tokio::spawn(brokers::run(broker.clone(), number, queue.clone(), inbox));
     }
     let tasks = [
         tokio::spawn(forward(inbound, queue.clone())),
@@ -183,11 +192,23 @@ fn limits() -> Limits {
     }
 }
 
-fn sender(endpoint: &Endpoint) -> Sender {
+fn sender(endpoint: &Endpoint, brokers: Vec<mpsc::Sender<(Topic, Vec<u8>)>>) -> Sender {
     let handle = endpoint.handle();
-    Box::new(move |gateway, topic, frame| {
+    Box::new(move |gateway, route, topic, frame| {
         // One quality of service for all: mixed ones may overtake each other, and the seals' counters must not.
-        if let Err(error) = handle.publish(&topic, &frame, Qos::AtLeastOnce, false) {
+        let sent = match route {
+            Route::Endpoint => handle
+                .publish(&topic, &frame, Qos::AtLeastOnce, false)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            Route::Broker(number) => match brokers.get(number) {
+                Some(broker) => broker
+                    .try_send((topic.clone(), frame))
+                    .map_err(|error| error.to_string()),
+                None => Err("no such broker".to_owned()),
+            },
+        };
+        if let Err(error) = sent {
             warn!(%gateway, topic = topic.as_str(), %error, "frame not sent");
         }
     })
@@ -220,8 +241,8 @@ async fn forward(mut inbound: mpsc::Receiver<Inbound>, queue: mpsc::Sender<Work>
 
 fn work_of(event: Inbound) -> Option<Work> {
     match event {
-        Inbound::Connected { client_id, .. } => Name::from_str(&client_id).ok().map(Work::Connected),
-        Inbound::Disconnected { client_id, .. } => Name::from_str(&client_id).ok().map(Work::Disconnected),
+        Inbound::Connected { client_id, .. } => topic::parse_link_client(&client_id).map(Work::Connected),
+        Inbound::Disconnected { client_id, .. } => topic::parse_link_client(&client_id).map(Work::Disconnected),
         Inbound::Publish {
             client_id,
             topic,
@@ -229,7 +250,7 @@ fn work_of(event: Inbound) -> Option<Work> {
             ack,
             ..
         } => {
-            let client = Name::from_str(&client_id).ok()?;
+            let client = topic::parse_link_client(&client_id)?;
             let settle = move |taken| {
                 if taken {
                     ack.accept();
@@ -239,6 +260,7 @@ fn work_of(event: Inbound) -> Option<Work> {
             };
             Some(Work::Frame {
                 client,
+                route: Route::Endpoint,
                 topic: topic.into(),
                 frame: payload,
                 ack: Ack::new(settle),

@@ -330,17 +330,28 @@ fn token_hash(
     hash: Option<&str>,
     key: &TokenKey,
 ) -> Result<TokenHash, String> {
-    let bytes = match (raw, text, hash) {
-        (Some(raw), None, None) => from_hex(raw)?,
-        (None, Some(text), None) => text.as_bytes().to_vec(),
-        (None, None, Some(hash)) => return TokenHash::from_str(hash).map_err(|error| format!("hash: {error}")),
-        _ => return Err("exactly one of raw, text and hash has to be given".to_owned()),
-    };
+    if let (None, None, Some(hash)) = (raw, text, hash) {
+        return TokenHash::from_str(hash).map_err(|error| format!("hash: {error}"));
+    }
+    if hash.is_some() || raw.is_some() == text.is_some() {
+        return Err("exactly one of raw, text and hash has to be given".to_owned());
+    }
     let kind = kind.ok_or_else(|| "a raw token needs its kind".to_owned())?;
+    raw_token(kind, raw, text).map(|token| token.hash(key))
+}
+
+/// A token of the form `kind`, from hexadecimal digits or from text.
+///
+/// # Errors
+/// A text that quotes no token.
+pub fn raw_token(kind: &str, raw: Option<&str>, text: Option<&str>) -> Result<IdToken, String> {
+    let bytes = match (raw, text) {
+        (Some(raw), None) => from_hex(raw)?,
+        (None, Some(text)) => text.as_bytes().to_vec(),
+        (Some(_), Some(_)) | (None, None) => return Err("exactly one of raw and text has to be given".to_owned()),
+    };
     let kind = token_kind(kind).ok_or_else(|| format!("kind {kind:?} is none of card, app, pin, voucher, keypad"))?;
-    IdToken::new(kind, &bytes)
-        .map(|token| token.hash(key))
-        .map_err(|error| error.to_string())
+    IdToken::new(kind, &bytes).map_err(|error| error.to_string())
 }
 
 fn token_kind(word: &str) -> Option<TokenKind> {

@@ -3,6 +3,7 @@
 //! A chunk is `[version, [[kind number, payload], ...]]` in CBOR. Rows that have an order (the revocation log, closed
 //! sessions) are written in it.
 
+mod dispatch;
 mod lease;
 
 use proto::{
@@ -315,6 +316,7 @@ fn write_ledger(hub: &Hub, writer: &mut Writer) {
     write_exceptions(hub, writer);
     keep::write(&hub.conflicts, |kind, payload| writer.push_bytes(kind, payload));
     lease::write(hub, writer);
+    dispatch::write(hub, writer);
 }
 
 fn write_exceptions(hub: &Hub, writer: &mut Writer) {
@@ -479,6 +481,7 @@ fn restore_ledger(hub: &mut Hub, kind: u16, payload: &[u8]) -> Result<(), Record
         }
         BALANCE => restore_balance(hub, &read(kind, payload)?)?,
         lease::FIRST..=lease::LAST => lease::restore(hub, kind, payload)?,
+        dispatch::FIRST..=dispatch::LAST => dispatch::restore(hub, kind, payload)?,
         SESSION => restore_session(hub, &read(kind, payload)?)?,
         QUARANTINE_PART => {
             let row: QuarantinePart1 = read(kind, payload)?;

@@ -17,6 +17,7 @@ use hub::{
     config,
     core::{Hub, Input},
     engine::{Ack, Engine, Work},
+    links::Route,
     store::{Store, StoreError},
 };
 use process_support::{Site, secret_of, site_name};
@@ -24,7 +25,7 @@ use proto::{
     codec,
     link::{LedgerReceipt, RecordKind, Upload},
     seal::Direction,
-    topic::{self, LinkDown, LinkUp},
+    topic::{self, Lane, LinkDown, LinkUp},
 };
 use support::{NOW, SETTINGS, bytes, gateway, greet, hello, record, upload};
 use tokio::sync::mpsc;
@@ -32,11 +33,12 @@ use tokio::sync::mpsc;
 type Sent = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 fn frame(word: LinkUp, counter: u64, message: &impl serde::Serialize, acks: &Arc<Mutex<Vec<bool>>>) -> Work {
-    let topic = topic::link_up(&site_name(), &gateway(), word);
+    let topic = topic::link_up(&site_name(), &gateway(), word, Lane::FIRST);
     let frame = secret_of("gw-1").key(Direction::Up).seal_vec(&topic, counter, message);
     let acks = Arc::clone(acks);
     Work::Frame {
-        client: gateway(),
+        client: (gateway(), Lane::FIRST),
+        route: Route::Endpoint,
         topic: topic.to_string(),
         frame: frame.into(),
         ack: Ack::new(move |taken| acks.lock().unwrap().push(taken)),
@@ -44,7 +46,7 @@ fn frame(word: LinkUp, counter: u64, message: &impl serde::Serialize, acks: &Arc
 }
 
 fn receipts(sent: &Sent) -> Vec<LedgerReceipt> {
-    let topic = topic::link_down(&site_name(), &gateway(), LinkDown::Receipt);
+    let topic = topic::link_down(&site_name(), &gateway(), LinkDown::Receipt, Lane::FIRST);
     let key = secret_of("gw-1").key(Direction::Down);
     let sent = sent.lock().unwrap();
     let opened = sent
@@ -73,7 +75,8 @@ fn a_failed_sync_lets_nothing_out_and_ends_the_engine() {
         }));
         let (store, hub) = Store::open_with(&site.path("data"), &options).unwrap();
         let sender = Arc::clone(&sent);
-        let send = move |_: &_, topic: topic::Topic, frame| sender.lock().unwrap().push((topic.to_string(), frame));
+        let send =
+            move |_: &_, _: Route, topic: topic::Topic, frame| sender.lock().unwrap().push((topic.to_string(), frame));
         let upto = hub.gateways().get(&gateway()).map_or(0, |row| row.upto);
         let engine = Engine::start(&config, store, hub, String::new(), Box::new(send)).unwrap();
         let (queue, work) = mpsc::channel(8);

@@ -209,7 +209,11 @@ impl Place {
             match effect {
                 Effect::Send { message, .. } => self.granted.push(message),
                 Effect::Ask(ask) => self.asks.push(ask),
-                Effect::RaiseCounter { .. } | Effect::Alarm(_) | Effect::Echo(_) | Effect::Hello => {}
+                Effect::RaiseCounter { .. }
+                | Effect::Alarm(_)
+                | Effect::Echo(_)
+                | Effect::Hello
+                | Effect::OrderDone(_) => {}
             }
         }
     }

@@ -24,7 +24,7 @@ use proto::{
     message::ClockQuality,
     money::Money,
     seal::{Direction, PairSecret},
-    topic::{self, LinkDown, LinkUp},
+    topic::{self, Lane, LinkDown, LinkUp},
 };
 use rumqttc::QoS;
 use support::{bytes, chain_of, hello, record, session, token};
@@ -485,8 +485,8 @@ fn a_gateway_speaks_and_hears_under_its_own_prefix_only() {
     let filters = [
         "#".to_owned(),
         topic::link_up_filter().to_string(),
-        topic::link_down_filter(&site_name(), &other).to_string(),
-        topic::link_down_filter(&elsewhere, &own).to_string(),
+        topic::link_down_filter(&site_name(), &other, Lane::FIRST).to_string(),
+        topic::link_down_filter(&elsewhere, &own, Lane::FIRST).to_string(),
     ];
     for filter in filters {
         let mut gateway = Gateway::connect(&hub, "gw-1", 1);
@@ -495,9 +495,9 @@ fn a_gateway_speaks_and_hears_under_its_own_prefix_only() {
         assert!(!matches!(seen, Seen::Subscribed(true)), "{filter}: {seen:?}");
     }
     let topics = [
-        topic::link_up(&site_name(), &other, LinkUp::Ask).to_string(),
-        topic::link_up(&elsewhere, &own, LinkUp::Ask).to_string(),
-        topic::link_down(&site_name(), &other, LinkDown::Answer).to_string(),
+        topic::link_up(&site_name(), &other, LinkUp::Ask, Lane::FIRST).to_string(),
+        topic::link_up(&elsewhere, &own, LinkUp::Ask, Lane::FIRST).to_string(),
+        topic::link_down(&site_name(), &other, LinkDown::Answer, Lane::FIRST).to_string(),
         "anything".to_owned(),
     ];
     for topic in topics {

@@ -1,36 +1,209 @@
-//! A cloud that lies. It stands between a gateway and its hub on the wire, takes MQTT apart just far enough to see what
-//! passes, and, told to, answers falsely, falls silent, goes away or throttles. It holds no key: whatever it says is
-//! what anybody between the two could say.
+//! Clouds that lie. Each stands between gateways and their hub on the wire, checks what the real one checks, and, told
+//! to, answers falsely, falls silent, goes away or throttles. It holds no key of the link: whatever it says is what
+//! anybody between the two could say.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`fault`] | what a cloud can do to its users, and which cloud can do what |
+//! | `broker` | a vendor's MQTT broker without sockets; `hcp`, `alink` and `aws` are its personalities |
+//! | `bridge` | the operator's bridge to the hub: the reference for operators |
+//! | `gate`, `serve`, `certs` | sockets, TLS, tasks |
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+pub mod alink;
+mod allowance;
+pub mod aws;
+mod bridge;
+pub(crate) mod broker;
+pub mod certs;
+pub mod counters;
+pub mod fault;
+mod gate;
+mod hcp;
+mod http;
+pub mod script;
+mod serve;
+mod store;
+pub mod webhook;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use proto::id::{GatewayId, Name};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    watch,
+};
+
+use self::{
+    alink::{Alink, AlinkOptions},
+    aws::{Aws, AwsOptions},
+    bridge::Bridge,
+    broker::{Personality, machine::Broker},
+    certs::{CertError, ClientCertificate, Shop, TlsOptions},
+    counters::Counters,
+    fault::{Fault, Faults, Inexpressible, Of, Stage},
+    gate::{Clock, Gate},
+    serve::Served,
+    store::Store,
+    webhook::{Webhook, WebhookOptions},
+};
+
+/// The text that clients saw on 2023-11-12, and see for a key that really does not exist.
+pub const FALSE_DENIAL: &str = "InvalidAccessKeyId.NotFound: Specified access key is not found.";
+/// The text of a cloud that recovers.
+pub const THROTTLED: &str = "Throttling.User: Request was denied due to user flow control.";
+/// The text of a cloud that wants to be paid.
+pub const OVERDUE: &str = "Forbidden: The request is forbidden because of overdue payments.";
+
+/// Commands that may wait for a cloud.
+const COMMANDS_MAX: usize = 64;
+
+/// Whose way a cloud has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Vendor {
+    /// Our own protocol on a plain MQTT broker.
+    Hcp,
+    /// Alibaba Cloud IoT Platform.
+    Alink,
+    /// AWS IoT Core.
+    Aws,
+    /// The operator's own HTTPS interface.
+    Webhook,
+    /// Object storage, where artifacts lie.
+    Oss,
+    /// A control plane's interface.
+    Pop,
+}
+
+impl Vendor {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Hcp, Self::Alink, Self::Aws, Self::Webhook, Self::Oss, Self::Pop];
+
+    /// The word in files and tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Hcp => "hcp",
+            Self::Alink => "alink",
+            Self::Aws => "aws",
+            Self::Webhook => "webhook",
+            Self::Oss => "oss",
+            Self::Pop => "pop",
+        }
+    }
+
+    /// Its name for people.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Hcp => "a plain MQTT cloud",
+            Self::Alink => "an Alibaba Cloud IoT Platform",
+            Self::Aws => "an AWS IoT Core",
+            Self::Webhook => "an HTTPS interface of the operator's",
+            Self::Oss => "an object storage",
+            Self::Pop => "a control plane",
+        }
+    }
+
+    /// Whether it speaks HTTP; else MQTT.
+    #[must_use]
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Webhook | Self::Oss | Self::Pop)
+    }
+}
+
+/// A gateway, as cloud and operator know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub gateway: GatewayId,
+    /// Its site.
+    pub site: Name,
+    /// Its password at the hub: [`proto::seal::PairSecret::password`] of its link secret.
+    pub password: String,
+}
+
+/// Whose way a cloud has, and what that vendor is told besides.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// Our own protocol on a plain MQTT broker.
+    Hcp,
+    /// Alibaba Cloud IoT Platform.
+    Alink(AlinkOptions),
+    /// AWS IoT Core; needs TLS.
+    Aws(AwsOptions),
+    /// The operator's own HTTPS interface.
+    Webhook(WebhookOptions),
+    /// Object storage, where artifacts lie.
+    Oss,
+    /// A control plane's interface.
+    Pop,
+}
+
+impl Way {
+    /// Whose.
+    #[must_use]
+    pub const fn vendor(&self) -> Vendor {
+        match self {
+            Self::Hcp => Vendor::Hcp,
+            Self::Alink(_) => Vendor::Alink,
+            Self::Aws(_) => Vendor::Aws,
+            Self::Webhook(_) => Vendor::Webhook,
+            Self::Oss => Vendor::Oss,
+            Self::Pop => Vendor::Pop,
+        }
+    }
+}
+
+/// What whoever owns a cloud can have it say; a cloud that has no words for it says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// That there is another configuration (alink).
+    PushConfig,
+    /// That there is a job (aws).
+    Job {
+        /// For whom.
+        gateway: GatewayId,
+        /// What it says.
+        document: serde_json::Value,
     },
-    time::Duration,
-};
+}
 
-use proto::{
-    codec,
-    id::TokenHash,
-    link::{Ask, Trouble, Upload},
-    seal::OVERHEAD_BYTES,
-    topic::{self, LinkDown, LinkUp},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    sync::watch,
-    time::Instant,
-};
+/// How a cloud is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose way it has.
+    pub way: Way,
+    /// Where gateways connect; port 0: any free one.
+    pub listen: SocketAddr,
+    /// Where the hub is.
+    pub hub: SocketAddr,
+    /// Who may connect.
+    pub members: Vec<Member>,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// How much faster the vendor's clock runs than the world's: what it keeps for an hour it keeps for an hour of that.
+    pub times: u64,
+    /// How it is served over TLS, if it is.
+    pub tls: Option<TlsOptions>,
+}
 
-use crate::mqtt_wire::{self as wire, Publish, Splitter};
+impl Options {
+    /// A cloud on a free loopback port, without TLS.
+    #[must_use]
+    pub fn new(way: Way, hub: SocketAddr, members: Vec<Member>) -> Self {
+        Self {
+            way,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            hub,
+            members,
+            seed: 1,
+            times: 1,
+            tls: None,
+        }
+    }
+}
 
-/// What the cloud does to its users.
+/// What a cloud does to its users, for those who need no more than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Carries everything.
@@ -48,57 +221,147 @@ pub enum Mode {
     Throttled(u32),
 }
 
-/// The text that clients saw on 2023-11-12, and see for a key that really does not exist.
-pub const FALSE_DENIAL: &str = "InvalidAccessKeyId.NotFound: Specified access key is not found.";
-/// The text of a cloud that recovers.
-pub const THROTTLED: &str = "Throttling.User: Request was denied due to user flow control.";
-
-/// What passed so far.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// False denials told.
-    pub denied: AtomicU64,
-    /// Messages swallowed in silence.
-    pub swallowed: AtomicU64,
-    /// Requests told to slow down.
-    pub throttled: AtomicU64,
-    /// Connections refused or closed.
-    pub closed: AtomicU64,
+impl Mode {
+    /// The faults of which it is made.
+    fn faults(self, vendor: Vendor) -> Vec<Fault> {
+        let deny = |of, percent| Fault::Deny {
+            at: if vendor.is_http() { Stage::Http } else { Stage::Reply },
+            of,
+            percent,
+            code: 404,
+            kicks: false,
+        };
+        match self {
+            Self::Honest => Vec::new(),
+            Self::Lying => vec![deny(Of::Gateway, 100), Fault::HalfDead],
+            Self::Partial(percent) => vec![deny(Of::Token, percent)],
+            Self::Hanging => vec![Fault::Hang(Stage::Tcp)],
+            Self::Dark => vec![Fault::CloseAfter(Stage::Tcp)],
+            Self::Throttled(rate) => vec![Fault::Throttle(rate)],
+        }
+    }
 }
 
-/// A running cloud.
+/// Why a cloud does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No address.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A cloud that nobody reaches without TLS.
+    #[error("{0} is served with TLS only: give it a [tls] table")]
+    Plain(Vendor),
+    /// No certificates.
+    #[error(transparent)]
+    Cert(#[from] CertError),
+}
+
+/// How a running cloud is told and asked.
+type Strings = (watch::Sender<Faults>, watch::Receiver<u64>, mpsc::Sender<Command>);
+
+/// A running cloud; dropped, it ends.
 #[derive(Debug)]
 pub struct CloudSim {
+    vendor: Vendor,
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    faults: watch::Sender<Faults>,
+    taken: watch::Receiver<u64>,
+    commands: mpsc::Sender<Command>,
     counters: Arc<Counters>,
+    shop: Option<Arc<Shop>>,
 }
 
 impl CloudSim {
-    /// Stands before `hub` on a free loopback port.
+    /// Starts a cloud. Needs a runtime.
     ///
     /// # Errors
-    /// If no port can be had.
-    pub async fn start(hub: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let (mode, watched) = watch::channel(Mode::Honest);
+    /// [`StartError`].
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let vendor = options.way.vendor();
+        let (faults, watched) = watch::channel(Faults::default());
         let counters = Arc::new(Counters::default());
-        let counting = counters.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (watched, counting) = (watched.clone(), counting.clone());
-                tokio::spawn(async move {
-                    // A broken connection is this program's business, not its failure.
-                    let _ = carry(stream, hub, watched, counting).await;
-                });
+        let clock = Clock::start();
+        let shop = options.tls.as_ref().map(Shop::new).transpose()?.map(Arc::new);
+        let listen = |error| StartError::Listen {
+            address: options.listen,
+            error,
+        };
+        let gate = Gate::open(options.listen, shop.clone(), watched.clone(), clock, counters.clone());
+        let gate = gate.await.map_err(listen)?;
+        let address = gate.address().map_err(listen)?;
+        let (bridge, down) = Bridge::new(options.hub, &options.members, counters.clone());
+        let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
+        // Servers of HTTP look at the faults with each request: what is set is known.
+        let (telling, taken) = watch::channel(if vendor.is_http() { u64::MAX } else { 0 });
+        let personality: Box<dyn Personality> = match options.way {
+            Way::Webhook(own) => {
+                let webhook = Webhook::start(&own, bridge, down, &gate);
+                http::spawn(gate, webhook);
+                return Ok(Self::running(
+                    vendor,
+                    address,
+                    (faults, taken, commands),
+                    counters,
+                    shop,
+                ));
             }
-        });
-        Ok(Self {
+            Way::Oss | Way::Pop => {
+                http::spawn(gate, Arc::new(Store::new(vendor == Vendor::Pop)));
+                return Ok(Self::running(
+                    vendor,
+                    address,
+                    (faults, taken, commands),
+                    counters,
+                    shop,
+                ));
+            }
+            Way::Hcp => Box::new(hcp::Hcp::new(&options.members)),
+            Way::Alink(alink) => Box::new(Alink::new(alink)),
+            Way::Aws(aws) => {
+                let host = options.tls.map(|tls| tls.name).ok_or(StartError::Plain(vendor))?;
+                Box::new(Aws::new(aws, host, &options.members))
+            }
+        };
+        let served = Served {
+            broker: Broker::new(personality, options.seed, options.times, counters.clone()),
+            bridge,
+            down,
+            commands: commanded,
+            faults: watched,
+            taken: telling,
+            clock,
+        };
+        serve::spawn(gate, served);
+        Ok(Self::running(
+            vendor,
             address,
-            mode,
+            (faults, taken, commands),
             counters,
-        })
+            shop,
+        ))
+    }
+
+    fn running(
+        vendor: Vendor,
+        address: SocketAddr,
+        (faults, taken, commands): Strings,
+        counters: Arc<Counters>,
+        shop: Option<Arc<Shop>>,
+    ) -> Self {
+        Self {
+            vendor,
+            address,
+            faults,
+            taken,
+            commands,
+            counters,
+            shop,
+        }
     }
 
     /// Where gateways connect.
@@ -107,9 +370,43 @@ impl CloudSim {
         self.address
     }
 
+    /// Whose way it has.
+    #[must_use]
+    pub const fn vendor(&self) -> Vendor {
+        self.vendor
+    }
+
     /// Changes what it does, for connections that stand too.
     pub fn set(&self, mode: Mode) {
-        self.mode.send_replace(mode);
+        self.faults
+            .send_modify(|faults| faults.replace(mode.faults(self.vendor)));
+    }
+
+    /// From now on these faults hold, and no others.
+    ///
+    /// # Errors
+    /// If the cloud has no words for one of them; then nothing changes.
+    pub fn play(&self, faults: Vec<Fault>) -> Result<(), Inexpressible> {
+        for fault in &faults {
+            fault.expressible(self.vendor, self.shop.is_some())?;
+        }
+        self.faults.send_modify(|now| now.replace(faults));
+        Ok(())
+    }
+
+    /// Waits until what was set or played last is known everywhere in the cloud.
+    pub async fn taken(&self) {
+        let change = self.faults.borrow().change;
+        // A cloud whose tasks have ended takes nothing more.
+        let _ = self.taken.clone().wait_for(|taken| *taken >= change).await;
+    }
+
+    /// Has it say something.
+    ///
+    /// # Errors
+    /// The command, if too many wait.
+    pub fn command(&self, command: Command) -> Result<(), Command> {
+        self.commands.try_send(command).map_err(TrySendError::into_inner)
     }
 
     /// What passed so far.
@@ -117,185 +414,18 @@ impl CloudSim {
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
-}
 
-struct Conversation {
-    mode: watch::Receiver<Mode>,
-    counters: Arc<Counters>,
-    to_gateway: OwnedWriteHalf,
-    to_hub: OwnedWriteHalf,
-    version: u8,
-    allowance: f64,
-    refilled: Instant,
-}
-
-async fn carry(
-    gateway: TcpStream,
-    hub: SocketAddr,
-    mut mode: watch::Receiver<Mode>,
-    counters: Arc<Counters>,
-) -> std::io::Result<()> {
-    if *mode.borrow_and_update() == Mode::Dark {
-        counters.closed.fetch_add(1, Ordering::Relaxed);
-        return Ok(());
-    }
-    let upstream = TcpStream::connect(hub).await?;
-    gateway.set_nodelay(true)?;
-    upstream.set_nodelay(true)?;
-    let (mut from_gateway, to_gateway) = gateway.into_split();
-    let (mut from_hub, to_hub) = upstream.into_split();
-    let counted = counters.clone();
-    let mut conversation = Conversation {
-        mode: mode.clone(),
-        counters,
-        to_gateway,
-        to_hub,
-        version: 4,
-        allowance: 0.0,
-        refilled: Instant::now(),
-    };
-    let (mut up, mut down) = (Splitter::default(), Splitter::default());
-    loop {
-        tokio::select! {
-            read = fill(&mut from_gateway, &mut up) => if !read? { return Ok(()) },
-            read = fill(&mut from_hub, &mut down) => if !read? { return Ok(()) },
-            changed = mode.changed() => if changed.is_err() { return Ok(()) },
-        }
-        if *mode.borrow_and_update() == Mode::Dark {
-            counted.closed.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
-        }
-        while let Some(packet) = up.next() {
-            conversation.up(&packet).await?;
-        }
-        while let Some(packet) = down.next() {
-            conversation.down(&packet).await?;
-        }
-    }
-}
-
-async fn fill(from: &mut OwnedReadHalf, splitter: &mut Splitter) -> std::io::Result<bool> {
-    let mut buffer = [0; 16 * 1024];
-    let len = from.read(&mut buffer).await?;
-    splitter.add(&buffer[..len]);
-    Ok(len > 0)
-}
-
-impl Conversation {
-    /// A packet of the gateway.
-    async fn up(&mut self, packet: &[u8]) -> std::io::Result<()> {
-        if let Some(version) = wire::connect_version(packet) {
-            self.version = version;
-        }
-        let mode = *self.mode.borrow();
-        match mode {
-            Mode::Honest | Mode::Dark => self.to_hub.write_all(packet).await,
-            Mode::Hanging => {
-                self.counters.swallowed.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Mode::Lying => match Publish::parse(packet, self.version) {
-                Some(publish) => {
-                    self.counters.denied.fetch_add(1, Ordering::Relaxed);
-                    self.reject(&publish, 404, FALSE_DENIAL).await
-                }
-                None => self.to_hub.write_all(packet).await,
-            },
-            Mode::Partial(percent) => match Publish::parse(packet, self.version) {
-                Some(publish) if asked(&publish).is_some_and(|ask| leaves_out(percent, &ask.token)) => {
-                    self.counters.denied.fetch_add(1, Ordering::Relaxed);
-                    self.reject(&publish, 404, FALSE_DENIAL).await
-                }
-                Some(_) | None => self.to_hub.write_all(packet).await,
-            },
-            Mode::Throttled(rate) => match Publish::parse(packet, self.version) {
-                Some(publish) if !self.allow(rate) => {
-                    self.counters.throttled.fetch_add(1, Ordering::Relaxed);
-                    self.reject(&publish, 429, THROTTLED).await
-                }
-                Some(_) | None => self.to_hub.write_all(packet).await,
-            },
-        }
+    /// The root to be pinned by those who connect, in PEM; `None` without TLS.
+    #[must_use]
+    pub fn root_pem(&self) -> Option<&str> {
+        self.shop.as_deref().map(Shop::root_pem)
     }
 
-    /// A packet of the hub.
-    async fn down(&mut self, packet: &[u8]) -> std::io::Result<()> {
-        let mode = *self.mode.borrow();
-        match mode {
-            Mode::Hanging => Ok(()),
-            // A lying cloud keeps the link alive and delivers nothing of the operator's.
-            Mode::Lying if Publish::parse(packet, self.version).is_some() => Ok(()),
-            Mode::Lying | Mode::Honest | Mode::Dark | Mode::Partial(_) | Mode::Throttled(_) => {
-                self.to_gateway.write_all(packet).await
-            }
-        }
-    }
-
-    fn allow(&mut self, rate: u32) -> bool {
-        let now = Instant::now();
-        let refill = (now - self.refilled).as_secs_f64() * f64::from(rate);
-        self.refilled = now;
-        self.allowance = (self.allowance + refill).min(f64::from(rate));
-        let allowed = self.allowance >= 1.0;
-        if allowed {
-            self.allowance -= 1.0;
-        }
-        allowed
-    }
-
-    /// PUBACK, so that the link looks healthy, and the cloud's own words instead of the operator's answer.
-    async fn reject(&mut self, publish: &Publish<'_>, code: u16, text: &str) -> std::io::Result<()> {
-        if let Some(id) = publish.packet_id {
-            self.to_gateway.write_all(&wire::puback(id)).await?;
-        }
-        let Some((site, gateway, word)) = topic::parse_link_up(publish.topic) else {
-            return Ok(());
-        };
-        let ask = match word {
-            LinkUp::Ask => asked(publish).map_or(0, |ask| ask.ask),
-            LinkUp::Hello | LinkUp::Records | LinkUp::Echo | LinkUp::Telemetry => 0,
-        };
-        let trouble = Trouble {
-            ask,
-            code,
-            text: text.to_owned(),
-        };
-        let topic = topic::link_down(&site, &gateway, LinkDown::Trouble);
-        self.to_gateway
-            .write_all(&wire::publish(&topic, &codec::to_vec(&trouble), self.version))
-            .await
+    /// A certificate for a client of this name.
+    ///
+    /// # Errors
+    /// If none can be made; `None` without TLS.
+    pub fn client_certificate(&self, name: &str) -> Result<Option<ClientCertificate>, CertError> {
+        self.shop.as_deref().map(|shop| shop.client(name)).transpose()
     }
 }
-
-/// The question in a publish; `None` if it is something else.
-fn asked(publish: &Publish<'_>) -> Option<Ask> {
-    let (_, _, word) = topic::parse_link_up(publish.topic)?;
-    match word {
-        LinkUp::Ask => codec::decode(body(publish.payload)?).ok(),
-        LinkUp::Hello | LinkUp::Records | LinkUp::Echo | LinkUp::Telemetry => None,
-    }
-}
-
-/// Whether the whitelist that lacks so many in a hundred lacks this token: always the same ones.
-#[must_use]
-pub fn leaves_out(percent: u8, token: &TokenHash) -> bool {
-    u16::from_be_bytes([token.0[0], token.0[1]]) % 100 < u16::from(percent)
-}
-
-/// The body of a sealed frame, without its key: sealing is not encryption.
-fn body(frame: &[u8]) -> Option<&[u8]> {
-    const HEADER_BYTES: usize = 9;
-    let len = frame.len().checked_sub(OVERHEAD_BYTES)?;
-    frame.get(HEADER_BYTES..HEADER_BYTES + len)
-}
-
-/// Ledger records in a sealed upload, for those who count what passes.
-#[must_use]
-pub fn records_in(frame: &[u8]) -> usize {
-    body(frame)
-        .and_then(|body| codec::decode::<Upload>(body).ok())
-        .map_or(0, |upload| upload.records.len())
-}
-
-/// Time enough for a mode to be noticed on every connection.
-pub const NOTICE: Duration = Duration::from_millis(50);

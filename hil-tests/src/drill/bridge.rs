@@ -146,6 +146,8 @@ pub(super) fn act(effect: Effect) -> Act {
         Effect::Echo(echo) => Act::Request(Request::Echo(echo)),
         Effect::Hello => Act::Hello,
         Effect::Alarm(alarm) => Act::Alarm(class(&alarm), alarm.to_string()),
+        // No operator gives orders in a drill.
+        Effect::OrderDone(done) => Act::Alarm("Order".to_owned(), format!("order {}: {:?}", done.id, done.outcome)),
     }
 }
 
@@ -198,6 +200,9 @@ pub(super) fn gateway_input(effect: hub::core::Effect) -> Option<Input> {
         | hub::core::Effect::OrderRefused(_)
         | hub::core::Effect::Released(_)
         | hub::core::Effect::ReleaseRefused(_)
+        | hub::core::Effect::Order(..)
+        | hub::core::Effect::Dispatched { .. }
+        | hub::core::Effect::DispatchRefused(_)
         | hub::core::Effect::Alarm(_) => None,
     }
 }

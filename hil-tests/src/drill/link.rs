@@ -3,8 +3,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use carrier::mqtt::STABLE_S;
 use gateway::cloud::reconnect::Reconnect;
-use gateway::mqtt::STABLE_S;
 use gateway_core::Input;
 use proto::{
     id::Hash,
@@ -200,7 +200,7 @@ impl World<'_> {
             link.reconnect.reset();
         }
         let now = link.began + Duration::from_millis(t_ms);
-        let wait = (link.reconnect.next(now) - now).as_millis() as u64;
+        let wait = (link.reconnect.next(now, Duration::ZERO) - now).as_millis() as u64;
         self.after(
             wait,
             Next::Link {

@@ -21,7 +21,7 @@ pub mod scenario;
 pub mod shipped;
 pub mod table;
 mod tally;
-mod when;
+pub(crate) mod when;
 mod world;
 
 pub use parse::{ScenarioError, parse};

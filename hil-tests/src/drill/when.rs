@@ -2,18 +2,18 @@
 
 /// Where clock times are counted from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(crate) struct Moment {
     /// Local second of the day at the beginning.
-    pub(super) clock_s: u64,
+    pub(crate) clock_s: u64,
     /// Times beyond the end are mistakes.
-    pub(super) lasts_ms: u64,
+    pub(crate) lasts_ms: u64,
 }
 
 const DAY_S: u64 = 86_400;
 
 impl Moment {
     /// `17:39`, `17:39:30`: the first such time at or after the beginning. `+26h10m`: so long after it. In ms.
-    pub(super) fn parse(&self, text: &str) -> Result<u64, String> {
+    pub(crate) fn parse(&self, text: &str) -> Result<u64, String> {
         let after_ms = match text.strip_prefix('+') {
             Some(rest) => parse_duration(rest)?,
             None => {
@@ -46,7 +46,7 @@ fn parse_clock(text: &str) -> Result<u64, String> {
 }
 
 /// `90s`, `1h30m`, `2d`, in ms.
-pub(super) fn parse_duration(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<u64, String> {
     let problem = || format!("{text:?} is no duration: 90s, 1h30m, 2d");
     let mut rest = text.trim();
     let mut total_ms: u64 = 0;
@@ -75,7 +75,7 @@ pub(super) fn parse_duration(text: &str) -> Result<u64, String> {
 }
 
 /// `2023-11-12 16:30`, local: seconds since 1970 UTC, and the local second of that day.
-pub(super) fn parse_begin(text: &str, offset_min: i16) -> Result<(u64, u64), String> {
+pub(crate) fn parse_begin(text: &str, offset_min: i16) -> Result<(u64, u64), String> {
     let problem = || format!("{text:?} is no date and time: 2023-11-12 16:30");
     let (date, clock) = text.trim().split_once([' ', 'T']).ok_or_else(problem)?;
     let clock_s = parse_clock(clock)?;
@@ -102,7 +102,7 @@ const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// A moment of a run on the local clock: `17:39`, with the day if it is not the first.
-pub(super) fn clock(clock_s: u64, after_ms: u64) -> String {
+pub(crate) fn clock(clock_s: u64, after_ms: u64) -> String {
     let local_s = clock_s + after_ms / 1000;
     let (day, of_day) = (local_s / DAY_S, local_s % DAY_S);
     let time = format!("{:02}:{:02}", of_day / 3600, of_day / 60 % 60);

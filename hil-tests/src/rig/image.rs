@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
+use gateway::firmware::elf;
 use object::{Object, ObjectSymbol};
 
 /// The bootloader, beside the programs.
 const BOOT: &str = "b-l475e-iot01a-boot";
 /// Where the flash begins.
-const FLASH: u64 = 0x0800_0000;
+const FLASH: u32 = 0x0800_0000;
 /// All of it: 1 MiB.
 const FLASH_BYTES: usize = 0x10_0000;
 /// The last page holds the identity.
@@ -73,27 +74,13 @@ impl Image {
 /// Puts what an ELF has for the flash into it.
 fn place(path: &Path, flash: &mut [u8]) -> anyhow::Result<()> {
     let elf = std::fs::read(path).with_context(|| format!("{}: no firmware image", path.display()))?;
-    let header = object::read::elf::ElfFile32::<object::Endianness>::parse(&*elf)?;
-    for segment in header.elf_program_headers() {
-        use object::read::elf::ProgramHeader;
-        let endian = header.endian();
-        let data = segment
-            .data(endian, &*elf)
-            .map_err(|()| anyhow::anyhow!("{}: a segment lies outside of the file", path.display()))?;
-        if segment.p_type(endian) != object::elf::PT_LOAD || data.is_empty() {
-            continue;
-        }
-        let at = u64::from(segment.p_paddr(endian)).checked_sub(FLASH);
-        let at = at
-            .and_then(|at| usize::try_from(at).ok())
-            .context("a segment below the flash")?;
-        ensure!(
-            at + data.len() <= IDENTITY_AT,
-            "{}: a segment at {at:#x} of {} bytes does not fit the flash",
-            path.display(),
-            data.len()
-        );
-        flash[at..at + data.len()].copy_from_slice(data);
-    }
+    let shown = path.display();
+    let (at, bytes) = elf::flatten(&elf).map_err(|why| anyhow!("{shown}: {why}"))?;
+    let at = at
+        .checked_sub(FLASH)
+        .with_context(|| format!("{shown}: below the flash"))? as usize;
+    let end = at + bytes.len();
+    ensure!(end <= IDENTITY_AT, "{shown}: up to {end:#x}, where the identity lies");
+    flash[at..end].copy_from_slice(&bytes);
     Ok(())
 }

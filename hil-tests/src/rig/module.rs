@@ -246,7 +246,7 @@ impl Shared {
         for burst in bytes.chunks(BURST_BYTES) {
             // The line is busy for as long as these bytes take.
             free_at += Duration::from_nanos(burst.len() as u64 * 1_000_000_000 / BYTES_A_SECOND);
-            thread::sleep(free_at.saturating_duration_since(Instant::now()));
+            thread::sleep(free_at.saturating_duration_since(Instant::now())); // The pace of the UART.
             to.write_all(burst)?;
         }
         Ok(())

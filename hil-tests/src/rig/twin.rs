@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::Context;
+use carrier::Qos;
+use carrier::mqtt::{Backoff, Connection, Event, Options};
 use device::{Config, Screen};
-use gateway::mqtt::{Backoff, Connection, Event, Options};
 use proto::{
     id::{IdToken, Kind, OutletId, TokenKind},
     identity::Identity,
@@ -146,13 +147,11 @@ impl TwinRig {
         let twin = Twin::new(Config::provisioned(identity), 1, speed, 0)?;
         let module = Module::start(order.gateway)?;
         let options = Options {
-            broker: module.address().to_string(),
-            client_id: id.to_string(),
-            login: Some((id.to_string(), login)),
+            user: Some((id.to_string(), login)),
             keep_alive_s: KEEP_ALIVE_S,
-            filter: topic::down_filter(&id).to_string(),
-            persistent: false,
+            filters: vec![(topic::down_filter(&id).to_string(), Qos::AtLeastOnce)],
             packet_bytes_max: FRAME_BYTES_MAX as u32 + 512,
+            ..Options::new(module.address().to_string(), id.to_string())
         };
         let shared = Arc::new(Shared {
             began: Instant::now(),
@@ -230,6 +229,7 @@ async fn live(shared: &Shared, options: &Options) {
                 shared.act(|twin, now_ms| ((), twin.message(now_ms, &message.topic, &message.payload)));
                 message.ack.accept();
             }
+            Event::Symptom(_) => {}
             Event::Down(_) => {
                 shared.act(|twin, now_ms| ((), twin.link(now_ms, false)));
                 connection = None;

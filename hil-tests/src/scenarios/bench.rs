@@ -14,7 +14,6 @@ use proto::{id::Kind, seal::PairSecret, topic::Up};
 use tempfile::TempDir;
 
 use crate::{
-    books,
     cloud_sim::{CloudSim, Mode},
     rig::{Order, Rig, Supplier, words},
     site::{BrokerKind, DevicePlan, Plan, Site, binary},
@@ -79,7 +78,7 @@ impl Bench {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let cloud = runtime.block_on(CloudSim::start(hub_address))?;
+        let cloud = runtime.block_on(CloudSim::start(plan.cloud(hub_address)))?;
         let site = Site::start(plan, dir.path(), hub, cloud.address(), BrokerKind::Embedded)?;
         let mut boards = Vec::new();
         for device in site.plan.devices.iter().filter(|device| kinds.contains(&device.kind)) {
@@ -101,17 +100,23 @@ impl Bench {
             _runtime: runtime,
             dir,
         };
-        for i in 0..bench.boards.len() {
-            bench.wait_log(i, 0, words::LINKED)?;
+        match bench.come_up() {
+            Ok(()) => Ok(bench),
+            Err(error) => bail!("{error:#}\n{}", bench.logs()),
         }
-        bench.wait("every artifact of the hub at the gateway", |bench| {
+    }
+
+    fn come_up(&mut self) -> anyhow::Result<()> {
+        for i in 0..self.boards.len() {
+            self.wait_log(i, 0, words::LINKED)?;
+        }
+        self.wait("every artifact of the hub at the gateway", |bench| {
             let status = bench.site.ask_gateway("status")?;
             let has = |name: &str| status[name].as_u64().is_some_and(|revision| revision > 0);
             Ok(["list_revision", "revocations_revision", "tariffs_revision"]
                 .into_iter()
                 .all(has))
-        })?;
-        Ok(bench)
+        })
     }
 
     /// The devices of the next scenario.
@@ -145,6 +150,11 @@ impl Bench {
     /// The secret that the gateway shares with a device.
     pub(super) fn secret(&mut self, i: usize) -> anyhow::Result<PairSecret> {
         Ok(self.plan(i)?.secret.clone())
+    }
+
+    /// The name of a device.
+    pub(super) fn name(&mut self, i: usize) -> anyhow::Result<String> {
+        Ok(self.plan(i)?.id.to_string())
     }
 
     fn plan(&mut self, i: usize) -> anyhow::Result<&DevicePlan> {
@@ -364,20 +374,13 @@ impl Bench {
     /// # Errors
     /// If the hub issues none.
     pub fn voucher(&self, kind: Kind, amount: i64) -> anyhow::Result<String> {
-        let output = Command::new(binary("holdfast-hub")?)
-            .args(["issue", "voucher", "--config"])
-            .arg(self.site.dir.join("hub/hub.toml"))
-            .args([
-                "--site",
-                "campus",
-                "--kind",
-                kind.word(),
-                "--amount",
-                &amount.to_string(),
-            ])
-            .args(["--until", "4102444800"])
-            .output()?;
-        let printed = String::from_utf8(output.stdout)?;
+        let printed = said_by(
+            Command::new(binary("holdfast-hub")?)
+                .args(["issue", "voucher", "--config"])
+                .arg(self.site.dir.join("hub/hub.toml"))
+                .args(["--site", "campus", "--kind", kind.word(), "--until", "4102444800"])
+                .args(["--amount", &amount.to_string()]),
+        )?;
         let envelope = printed.split_whitespace().find(|word| word.len() > 100);
         let envelope = envelope.with_context(|| format!("no voucher in \"{printed}\""))?;
         Ok(envelope.to_owned())
@@ -390,20 +393,17 @@ impl Bench {
     pub fn keypad_token(&mut self, i: usize, amount: i64) -> anyhow::Result<String> {
         let id = self.plan(i)?.id;
         let gateway = self.site.dir.join("gateway");
-        let key = Command::new(binary("holdfast")?)
-            .arg("--config")
-            .arg(gateway.join("holdfast.toml"))
-            .args(["keypad", "key", id.as_str()])
-            .output()?;
-        let key_file = gateway.join("keypad.key");
-        fs::write(&key_file, key.stdout)?;
-        let output = Command::new(binary("holdfast-hub")?)
-            .args(["issue", "keypad", "--amount", &amount.to_string(), "--key-file"])
-            .arg(&key_file)
-            .arg("--counter-file")
-            .arg(gateway.join("keypad.counter"))
-            .output()?;
-        let printed = String::from_utf8(output.stdout)?;
+        let (key_file, counter_file) = (gateway.join("keypad.key"), gateway.join("keypad.counter"));
+        let key = said_by(holdfast(&self.site)?.args(["keypad", "key", id.as_str()]))?;
+        fs::write(&key_file, key)?;
+        let printed = said_by(
+            Command::new(binary("holdfast-hub")?)
+                .args(["issue", "keypad", "--amount", &amount.to_string()])
+                .arg("--key-file")
+                .arg(&key_file)
+                .arg("--counter-file")
+                .arg(&counter_file),
+        )?;
         let digits = printed.lines().last().map(|digits| digits.replace(' ', ""));
         digits.with_context(|| format!("no keypad token in \"{printed}\""))
     }
@@ -416,12 +416,8 @@ impl Bench {
             board.module().unplug(false);
         }
         self.settle()?;
-        let gateway = self.site.ask_gateway("ledger")?;
-        let gateway = gateway.as_array().context("a list of lines")?;
-        let books = books::compare(gateway, &self.site.ask_hub("ledger")?)?;
-        let is_closed = books.hub_gateway_equal && books.ledger_balanced;
-        let off = (books.records_lost, books.records_doubled, books.records_foreign);
-        ensure!(is_closed && off == (0, 0, 0), "the books do not close: {books:?}");
+        let books = self.site.books()?;
+        ensure!(books.are_closed(), "the books do not close: {books:?}");
         self.rest()
     }
 
@@ -487,14 +483,21 @@ impl Bench {
 /// The page that the gateway's own program writes for a device.
 fn provision(site: &Site, id: &str) -> anyhow::Result<Vec<u8>> {
     let page = site.dir.join(format!("{id}.bin"));
-    let output = Command::new(binary("holdfast")?)
-        .arg("--config")
-        .arg(site.dir.join("gateway/holdfast.toml"))
-        .args(["device", "provision", id, "--out"])
-        .arg(&page)
-        .output()?;
-    if !output.status.success() {
-        bail!("{id} is not provisioned: {}", String::from_utf8_lossy(&output.stderr));
-    }
+    said_by(holdfast(site)?.args(["device", "provision", id, "--out"]).arg(&page))?;
     Ok(fs::read(page)?)
+}
+
+/// The gateway's program with the site's configuration.
+fn holdfast(site: &Site) -> anyhow::Result<Command> {
+    let mut command = Command::new(binary("holdfast")?);
+    command.arg("--config").arg(site.dir.join("gateway/holdfast.toml"));
+    Ok(command)
+}
+
+/// What a program prints that does what it is told.
+fn said_by(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}: {said}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -10,6 +10,7 @@ mod everyday;
 mod grants;
 mod instruments;
 mod links;
+mod orders;
 mod power;
 mod report;
 mod safety;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Told> {
         everyday::SCENARIOS,
         links::SCENARIOS,
         grants::SCENARIOS,
+        orders::SCENARIOS,
         clocks::SCENARIOS,
         power::SCENARIOS,
         instruments::SCENARIOS,

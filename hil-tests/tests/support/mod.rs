@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+pub use hil_tests::mqtt_wire::packet;
 use hil_tests::site::DevicePlan;
 use proto::{
     codec,
@@ -196,19 +197,4 @@ impl Bytes {
         let heard = self.say(Up::Stop, &stop);
         (grant, self.hear(Down::Receipt, heard))
     }
-}
-
-pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![first];
-    let mut len = body.len();
-    loop {
-        let digit = (len % 128) as u8;
-        len /= 128;
-        packet.push(if len > 0 { digit | 0x80 } else { digit });
-        if len == 0 {
-            break;
-        }
-    }
-    packet.extend_from_slice(body);
-    packet
 }

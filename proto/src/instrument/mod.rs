@@ -12,7 +12,7 @@ mod used;
 mod voucher;
 mod window;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 pub use keypad::{
     ACCEPTANCE_INVERSE, AmountClass, DIGITS, KeypadKey, KeypadToken, OUTSTANDING_MAX, keypad_number, keypad_text,
@@ -23,7 +23,7 @@ pub use used::{USED_MAX, Used, UsedUp};
 pub use voucher::{Here, NUMBER_MAX, Scope, Today, Voucher};
 pub use window::{ReplayWindow, WINDOW};
 
-use crate::message::RefusalReason;
+use crate::{message::RefusalReason, wire::Octets};
 
 /// Most bytes of an instrument that does not fit an id token: the largest voucher has 158, the rest is for fields to
 /// come. With it the largest `authorize` is 350 bytes, below [`crate::message::BODY_BYTES_MAX`]; as a QR code it is a
@@ -31,60 +31,37 @@ use crate::message::RefusalReason;
 pub const INSTRUMENT_BYTES_MAX: usize = 192;
 
 /// The bytes of an instrument; empty: there is none.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Instrument(heapless::Vec<u8, INSTRUMENT_BYTES_MAX>);
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Instrument(Octets<INSTRUMENT_BYTES_MAX>);
 
 impl Instrument {
     /// No instrument.
-    pub const NONE: Self = Self(heapless::Vec::new());
+    pub const NONE: Self = Self(Octets(heapless::Vec::new()));
 
     /// Keeps the bytes; `None` if there are more than [`INSTRUMENT_BYTES_MAX`].
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        heapless::Vec::from_slice(bytes).ok().map(Self)
+        Octets::new(bytes).map(Self)
     }
 
     /// The bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &self.0
+        &self.0.0
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.0.is_empty()
+        self.0.0.is_empty()
     }
 }
 
 /// Whoever holds the bytes of an unspent instrument holds its money, so they are never printed.
 impl core::fmt::Debug for Instrument {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Instrument({} bytes)", self.0.len())
-    }
-}
-
-impl Serialize for Instrument {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Instrument {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Instrument;
-
-            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                write!(f, "a byte string of at most {INSTRUMENT_BYTES_MAX} bytes")
-            }
-
-            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Instrument, E> {
-                Instrument::new(bytes).ok_or_else(|| E::invalid_length(bytes.len(), &self))
-            }
-        }
-        deserializer.deserialize_bytes(Visitor)
+        write!(f, "Instrument({} bytes)", self.0.0.len())
     }
 }
 

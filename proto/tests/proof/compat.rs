@@ -133,7 +133,7 @@ fn an_unknown_number_becomes_the_careful_choice() {
     };
     let mut body = codec::to_vec(&refusal);
     let position = body.iter().position(|byte| *byte == 14).expect("the reason");
-    body[position] = 15;
+    body[position] = 19;
     let read: Refusal = codec::decode(&body).expect("a newer reason");
     assert_eq!((read.reason, read.retry_after_s), (RefusalReason::Other, 9));
 }

@@ -6,7 +6,7 @@ use proto::{
     codec::{self, CodecError},
     id::{Name, SessionId},
     message::{ClockQuality, Stamp},
-    topic::{Down, LinkDown, LinkUp, Topic, Up, down, link_down, link_up, up},
+    topic::{Down, Lane, LinkDown, LinkUp, Topic, Up, down, link_down, link_up, up},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -66,8 +66,8 @@ impl Place {
         match self {
             Self::Up(word) => Some(up(&name(DEVICE), word)),
             Self::Down(word) => Some(down(&name(DEVICE), word)),
-            Self::LinkUp(word) => Some(link_up(&site, &gateway, word)),
-            Self::LinkDown(word) => Some(link_down(&site, &gateway, word)),
+            Self::LinkUp(word) => Some(link_up(&site, &gateway, word, Lane::FIRST)),
+            Self::LinkDown(word) => Some(link_down(&site, &gateway, word, Lane::FIRST)),
             Self::Inside => None,
         }
     }

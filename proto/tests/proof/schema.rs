@@ -326,6 +326,8 @@ fn the_enums_have_the_words_and_numbers_of_the_schema() {
         "kind" => id::Kind: Unknown,
         "token-kind" => id::TokenKind: Unknown,
         "clock-quality" => message::ClockQuality: Unknown,
+        "order-verb" => link::OrderVerb: Other,
+        "order-outcome" => link::OrderOutcome: Other,
         "start-proof" => message::StartProof: Other,
         "stop-reason" => message::StopReason: Other,
         "outlet-state" => message::OutletState: Other,

@@ -35,8 +35,8 @@ const OWNED: [Owned; 4] = [
     Owned {
         word: "rumqttc",
         registry_name: "rumqttc",
-        packages: &["gateway", "hil-tests"],
-        places: &["gateway/daemon/src/mqtt.rs", "hil-tests/"],
+        packages: &["carrier", "hil-tests"],
+        places: &["gateway/carrier/src/mqtt/", "hil-tests/"],
         // A client that is not ours is what an endpoint should be tested with.
         free_in_tests: true,
     },
@@ -200,7 +200,7 @@ mod tests {
         );
         check("proto/src/codec/mod.rs", "use serde_cbor::Error;", 0);
         check("proto/src/seal.rs", "use serde_cbor::Error;", 1);
-        check("gateway/daemon/src/mqtt.rs", "use rumqttc::Event;", 0);
+        check("gateway/carrier/src/mqtt/v5.rs", "use rumqttc::Event;", 0);
         check("gateway/daemon/src/cloud/link.rs", "use rumqttc::Event;", 1);
         check("gateway/hub/src/lib.rs", "use mqtt_protocol_core as mqtt;", 1);
         check("gateway/endpoint/tests/peers.rs", "use rumqttc::Event;", 0);
@@ -234,7 +234,7 @@ mod tests {
             "hub",
             &["rumqttc"],
             &[],
-            &["hub names rumqttc (belongs to gateway, hil-tests)"],
+            &["hub names rumqttc (belongs to carrier, hil-tests)"],
         );
     }
 

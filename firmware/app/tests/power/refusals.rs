@@ -8,7 +8,10 @@ use proto::{
     update::{Fault, Label, Octets, Offer, PIECE_BYTES, Piece, SignedImage, State, sign},
 };
 
-use crate::world::{IMAGE_BYTES, Outcome, SPARE, World, image, issuer};
+use crate::{
+    flash::Cut,
+    world::{IMAGE_BYTES, Outcome, SPARE, World, image, issuer},
+};
 
 fn offer(image: &SignedImage) -> Offer {
     Offer {
@@ -211,4 +214,33 @@ fn the_same_offer_goes_on_and_a_silent_gateway_is_given_up() {
     }
     assert_eq!(updater.update().state, State::Idle);
     assert!((100..200).contains(&asked), "asked {asked} times");
+}
+
+#[test]
+fn a_flash_that_fails_on_trial_ends_nobodys_session() {
+    let world = World::new(&[image(1), image(2)]);
+    let mut updater = fetched(&world, &image(2));
+    assert_eq!(
+        block_on(updater.tend(&mut world.store(), &IDLE)).unwrap(),
+        Next::Restart
+    );
+    assert_eq!(world.boot(), Some(2));
+    let busy = Scene { is_idle: false, ..IDLE };
+    let mut unmarked = 0;
+    for at in 0.. {
+        let world = world.copied();
+        let (mut store, mut updater) = (world.store(), world.updater(2));
+        block_on(updater.boot(&mut store, 0)).unwrap();
+        world.flash.cut_at(at, Cut::Before);
+        let next = block_on(updater.tend(&mut store, &busy));
+        if !world.flash.is_dead() {
+            assert_eq!(updater.update().floor, 2);
+            break;
+        }
+        if let Ok(next) = next {
+            assert_eq!(next, Next::Stay, "operation {at}");
+            unmarked += u32::from(updater.update().state == State::Trial);
+        }
+    }
+    assert!(unmarked > 0, "the bootloader was always told");
 }

@@ -11,7 +11,8 @@ use crate::{
 };
 
 impl Draft<'_> {
-    /// One thing whose time has come: a session that must end, canaries, a question without an answer, a device without a word, a probe.
+    /// One thing whose time has come: a session that must end, canaries, a lease or a reservation that is over, a
+    /// question without an answer, a device without a word, a probe.
     pub(super) fn tick(&mut self) -> Result<(), Ignored> {
         let gateway = self.gateway;
         if let Some(session) = gateway.sessions.invalid() {
@@ -22,7 +23,7 @@ impl Draft<'_> {
             self.witness(Signal::CanariesSilent, TokenHash::ZERO);
             return Ok(());
         }
-        if self.leases_end() {
+        if self.leases_end() || self.reservation_ends() {
             return Ok(());
         }
         let Some(session) = gateway.sessions.due(self.at).next() else {

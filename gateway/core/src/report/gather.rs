@@ -238,6 +238,7 @@ impl Reporter {
                     window.alarm(at, format!("record {}: {word}", e.sequence));
                 }
             }
+            Event::Ordered(e) => window.ordered(e.verb, e.outcome),
             Event::Booted(e) => window.alarm(at, format!("the gateway started again (boot {})", e.boot)),
             Event::Heard(_)
             | Event::Greeted(_)
@@ -268,6 +269,7 @@ impl Reporter {
             | Event::AskedAgain(_)
             | Event::Limited(_)
             | Event::ClockChanged(_)
+            | Event::Unreserved(_)
             | Event::LeasesRead(_)
             | Event::TariffsStaged(_)
             | Event::Adopted(_)
@@ -334,6 +336,8 @@ impl Reporter {
             | Event::AskedAgain(_)
             | Event::Limited(_)
             | Event::ClockChanged(_)
+            | Event::Ordered(_)
+            | Event::Unreserved(_)
             | Event::LeasesRead(_)
             | Event::TariffsStaged(_)
             | Event::Adopted(_)
@@ -374,6 +378,7 @@ impl Reporter {
             backlog_ms: window.receipted.zip(back).and_then(|(done, back)| back.until_ms(&done)),
         };
         let mode_changes = window.change_count;
+        let orders = window.orders.clone();
         let (served, ledger, risk, otherwise, alarms, modes) = window.sums(offset_min);
         Ok(Report {
             outage,
@@ -387,6 +392,7 @@ impl Reporter {
             ledger,
             risk,
             otherwise,
+            orders,
             alarms,
             recovery,
         })

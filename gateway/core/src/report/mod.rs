@@ -217,6 +217,9 @@ pub struct Report {
     pub risk: Risk,
     /// What another gateway would have done.
     pub otherwise: Otherwise,
+    /// Orders of the operator that came, by what was wanted and what became of it, as `start done`.
+    #[serde(default)]
+    pub orders: BTreeMap<String, u64>,
     /// What an operator should know of; of very many the first ones.
     pub alarms: Vec<Alarm>,
     /// How it ended.

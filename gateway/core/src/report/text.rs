@@ -167,6 +167,12 @@ impl Report {
     }
 
     fn end(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.orders.is_empty() {
+            writeln!(f, "\nOrders of the operator")?;
+        }
+        for (what, count) in &self.orders {
+            writeln!(f, "  {what:<42} {count}")?;
+        }
         writeln!(f, "\nAlarms")?;
         if self.alarms.is_empty() {
             writeln!(f, "  none")?;

@@ -2,6 +2,7 @@
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
+    format,
     string::{String, ToString},
     vec::Vec,
 };
@@ -9,7 +10,7 @@ use alloc::{
 use proto::{
     artifact::Revoked,
     id::{Kind, SessionId, TokenHash},
-    link::{LedgerRecord, RecordKind},
+    link::{LedgerRecord, OrderOutcome, OrderVerb, RecordKind},
     message::{Closing, RefusalReason},
 };
 
@@ -96,6 +97,8 @@ pub(super) struct Window {
     refused: BTreeSet<(TokenHash, Kind)>,
     /// Sequence and amount of every charge of a session of the span, ascending.
     charges: Vec<(u64, i64)>,
+    /// How often each verb of an order had each outcome.
+    pub(super) orders: BTreeMap<String, u64>,
 }
 
 impl Window {
@@ -118,7 +121,13 @@ impl Window {
             users: BTreeMap::new(),
             refused: BTreeSet::new(),
             charges: Vec::new(),
+            orders: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn ordered(&mut self, verb: OrderVerb, outcome: OrderOutcome) {
+        let key = format!("{} {}", verb.word(), outcome.word());
+        *self.orders.entry(key).or_default() += 1;
     }
 
     pub(super) fn change(&mut self, at: At, capability: &'static str, mode: &'static str, because: String) {
@@ -200,6 +209,7 @@ impl Window {
             | RefusalReason::NoTariff
             | RefusalReason::Version
             | RefusalReason::Storage
+            | RefusalReason::Reserved
             // An instrument that proves nothing is refused whatever one believes of the cloud.
             | RefusalReason::Forged
             | RefusalReason::Elsewhere

@@ -99,6 +99,14 @@ impl Story {
         !refused && self.closed.is_none() && !self.forgotten
     }
 
+    /// The operator had ordered a start for this very token at this outlet.
+    pub(super) fn was_ordered(&mut self, at: At, order: u64) {
+        self.note(
+            at,
+            format!("the operator orders a start for this token (order {order})"),
+        );
+    }
+
     fn note(&mut self, at: At, text: impl Into<String>) {
         if self.happened.len() < HAPPENED_MAX {
             self.happened.push((at, text.into()));
@@ -195,7 +203,11 @@ impl Story {
             }
             Event::Commanded(e) if e.session == id => {
                 self.command = Some(e.id);
-                self.note(at, format!("the device is told: {}", verb_words(e.verb)));
+                let by = match e.order {
+                    0 => String::new(),
+                    order => format!(", by order {order} of the operator"),
+                };
+                self.note(at, format!("the device is told: {}{by}", verb_words(e.verb)));
             }
             Event::CommandAnswered(e) if e.device == self.request.device && self.command == Some(e.id) => {
                 self.command = None;
@@ -285,6 +297,8 @@ impl Story {
             | Event::AskedAgain(_)
             | Event::Limited(_)
             | Event::ClockChanged(_)
+            | Event::Ordered(_)
+            | Event::Unreserved(_)
             | Event::LeasesRead(_)
             | Event::TariffsStaged(_)
             | Event::Adopted(_)

@@ -11,16 +11,27 @@ mod walk;
 
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
-use proto::id::{DeviceId, SessionId};
+use proto::{
+    id::{DeviceId, OutletId, SessionId},
+    link::{OrderOutcome, OrderVerb},
+};
 use serde::{Deserialize, Serialize};
 
-use self::course::Story;
-use crate::{event::Event, time::Now, words::Moment};
+use self::course::{At, Story};
+use crate::{
+    event::{Event, Ordered},
+    time::Now,
+    words::Moment,
+};
 
 /// Fewest hexadecimal digits by which a session may be named: fewer fit too many.
 pub const PREFIX_DIGITS_MIN: usize = 6;
 /// Most sessions named when several fit.
 const CANDIDATES_MAX: usize = 8;
+
+/// A request that comes so long after the last moment of a start is not its consequence, in s: the device may have asked
+/// several times.
+const ORDERED_GRACE_S: u64 = 60;
 
 /// Which session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +115,8 @@ pub struct Search {
     looking: Looking,
     boot: u32,
     story: Option<Story>,
+    /// The last start that the operator ordered at each outlet.
+    starts: BTreeMap<(DeviceId, OutletId), (At, Ordered)>,
     /// Others that fit: where they were first met, and what they are.
     others: BTreeMap<u64, (SessionId, String)>,
     is_ambiguous: bool,
@@ -128,6 +141,7 @@ impl Search {
             looking,
             boot: 0,
             story: None,
+            starts: BTreeMap::new(),
             others: BTreeMap::new(),
             is_ambiguous: false,
             offset_min,
@@ -152,6 +166,13 @@ impl Search {
     pub fn take(&mut self, journal: u64, now: &Now, event: &Event) {
         if let Event::Booted(e) = event {
             self.boot = e.boot;
+        }
+        if let Event::Ordered(e) = event
+            && let (OrderVerb::Start, OrderOutcome::Done, Some(device)) = (e.verb, e.outcome, e.device)
+        {
+            let (now, boot) = (*now, self.boot);
+            let at = At { journal, now, boot };
+            self.starts.insert((device, e.outlet), (at, e.clone()));
         }
         let begins = match event {
             Event::Asked(e) => Some((&e.request, 0)),
@@ -190,6 +211,8 @@ impl Search {
             | Event::AskedAgain(_)
             | Event::Limited(_)
             | Event::ClockChanged(_)
+            | Event::Ordered(_)
+            | Event::Unreserved(_)
             | Event::LeasesRead(_)
             | Event::TariffsStaged(_)
             | Event::Adopted(_)
@@ -219,7 +242,7 @@ impl Search {
         match &self.looking {
             Looking::ForLastOf(device) => {
                 if request.device == *device {
-                    self.story = Some(Story::new(request.clone()));
+                    self.story = Some(self.new_story(now, request));
                 }
             }
             Looking::For(part, _) => {
@@ -233,9 +256,23 @@ impl Search {
                 if self.others.len() > CANDIDATES_MAX {
                     self.others.pop_first();
                 }
-                self.story = Some(Story::new(request.clone()));
+                self.story = Some(self.new_story(now, request));
             }
         }
+    }
+
+    /// A story that begins, if the operator began it, with his order.
+    fn new_story(&self, now: &Now, request: &crate::Request) -> Story {
+        let mut story = Story::new(request.clone());
+        let start = self.starts.get(&(request.device, request.outlet));
+        let in_time = |order: &Ordered| {
+            let until_s = order.not_after_s.saturating_add(ORDERED_GRACE_S);
+            now.wall().is_some_and(|wall_s| wall_s <= until_s)
+        };
+        if let Some((at, order)) = start.filter(|(_, order)| order.whose == request.token && in_time(order)) {
+            story.was_ordered(*at, order.id);
+        }
+        story
     }
 
     /// The answer, after the last event.

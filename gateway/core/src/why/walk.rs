@@ -246,6 +246,7 @@ fn refused(e: &Refused) -> String {
         RefusalReason::DeviceState => {
             String::from("the device or its outlet is faulted, updating, or not one of this site")
         }
+        RefusalReason::Reserved => String::from("the outlet is kept free for somebody else, by the operator's order"),
         RefusalReason::NoTariff => format!(
             "there is no price for a {kind} (tariffs of revision {})",
             g.tariffs_revision

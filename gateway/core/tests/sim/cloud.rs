@@ -47,6 +47,7 @@ impl World {
         let ms = self.random.range(10, 200);
         self.after(ms, Next::CloudSays(Box::new(welcome)));
         self.send_artifacts(ms);
+        self.orders_again();
         if !self.upload_due {
             self.upload_due = true;
             self.after(SECOND_MS, Next::UploadDue);

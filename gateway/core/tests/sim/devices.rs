@@ -5,7 +5,7 @@ use proto::{
     codec,
     id::Kind,
     message::{OutletState, Stop, StopReason},
-    topic::{self, Up},
+    topic::{self, Down, Up},
 };
 
 use crate::{
@@ -322,6 +322,12 @@ impl World {
     }
 
     pub(crate) fn frame_down(&mut self, to: usize, frame: &Frame) {
+        if self.twins[to].has_link && topic::parse_down(&frame.topic).is_some_and(|(_, word)| word == Down::Command) {
+            // A start by command is a presentation: see there.
+            for outlet in 0..self.twins[to].places.len() {
+                self.sense(to, outlet);
+            }
+        }
         let twin = &self.twins[to];
         if !twin.has_link || twin.device.is_none() {
             return;

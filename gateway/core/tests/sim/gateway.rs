@@ -1,10 +1,7 @@
 //! The gateway in the world: decide, append, apply, act; and the power that goes in between.
 
 use gateway_core::{Alarm, Decision, Effect, Event, Ignored, Input, Now, Said, Told};
-use proto::{
-    id::{OutletId, SessionId},
-    message::Verb,
-};
+use proto::id::SessionId;
 
 use crate::{
     marks::Mark,
@@ -209,6 +206,7 @@ impl World {
                 let says = Input::Welcome(self.hub.welcome());
                 self.ask_backend(says);
             }
+            Effect::OrderDone(done) => self.answer_order(done),
             Effect::Alarm(alarm) => match alarm {
                 Alarm::Quarantined { .. } => {}
                 Alarm::Trailer { .. } => panic!("the hub knows what it published: {alarm}"),
@@ -280,30 +278,12 @@ impl World {
         self.put(&input);
     }
 
-    /// The operator wants something of a device.
+    /// The operator does something.
     pub(crate) fn operator(&mut self) {
         self.operator_looks_at_lists();
-        let at = self.random.below(self.twins.len() as u64) as usize;
-        let outlet = self.random.below(self.twins[at].places.len() as u64) as OutletId;
-        let session = self.twins[at].places[usize::from(outlet)].session;
-        let verb = match session {
-            Some(_) => Verb::Stop,
-            None => self.random.pick(&[Verb::Report, Verb::Hello, Verb::Stop]),
-        };
-        let device = self.twins[at].config.id;
-        let session = session.unwrap_or(SessionId::ZERO);
-        // One command in four was sent before.
-        self.orders += 1;
-        let order = self.orders - u64::from(self.random.below(4) == 0);
-        self.put(&Input::Command {
-            device,
-            verb,
-            outlet,
-            session,
-            not_after_s: 0,
-            order,
-            token: None,
-        });
+        for _ in 0..self.random.range(1, 4) {
+            self.give_order();
+        }
         self.sometime(self.climate.operator_ms, Next::Operator);
     }
 
@@ -312,7 +292,7 @@ impl World {
         let sessions = self.shell.gateway.sessions();
         let known = |session: &SessionId| sessions.get(session);
         let mark = match (input, decision.ignored) {
-            (_, Some(Ignored::CommandRepeated(_))) => Mark::CommandRepeated,
+            (_, Some(Ignored::OrderRepeated(_))) => Mark::OrderRepeated,
             (_, Some(Ignored::Replayed { .. })) => Mark::FrameReplayedUp,
             (Input::Answer(answer), Some(Ignored::NotAsked(_))) => match known(&answer.session) {
                 Some(session) if session.request.token == answer.token => Mark::LateAnswerIgnored,

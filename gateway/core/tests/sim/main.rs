@@ -16,6 +16,7 @@ mod hub;
 mod instruments;
 mod issuer;
 mod marks;
+mod orders;
 mod outlet;
 mod people;
 mod publish;

@@ -48,7 +48,11 @@ marks! {
     FrameLost, FrameTwice, FrameOvertaken, FrameReplayedUp, FrameReplayedDown, LinkCut,
     // The hub.
     HubPutBack, UploadRepeated, ReceiptLost, ListAdopted, ListSetAside, RevocationsAdopted, TariffsAdopted,
-    RecordSetAside, RecordDisputed, RecordAdjusted, CommandRepeated,
+    RecordSetAside, RecordDisputed, RecordAdjusted,
+    // Orders of the operator.
+    OrderedStart, OrderedStop, OrderedRelease, OrderDone, OrderStale, OrderWithoutClock, OrderTooFar, OrderBusy,
+    OrderUnknown, OrderRepeated, OrderWithdrawn, OrderNeverRan, StartedFromAfar, OutletReserved, ReservationUsed,
+    ReservationOver, RefusedReserved,
     // Reports.
     OutageReported, OutageServed,
     // Trust.

@@ -250,6 +250,8 @@ fn happen(world: &mut World, next: Next) {
         Next::UploadArrives { first, records } => world.upload_arrives(first, &records),
         Next::ReceiptArrives(receipt) => world.receipt_arrives(receipt),
         Next::HelloArrives => world.hello_arrives(),
+        Next::OrderOver { id } => world.order_over(id),
+        Next::DoneArrives(done) => world.done_arrives(done),
         Next::CloudLink => world.cloud_link(),
         Next::Mood => world.change_mood(),
         Next::Publish => world.publish(),
@@ -312,6 +314,8 @@ fn is_at_rest(world: &World) -> bool {
         && devices_rest
         && gateway.sessions().iter().all(|session| session.has_ended())
         && gateway.outbox().waiting() == 0
+        && gateway.reservations().iter().next().is_none()
+        && world.desk.is_answered()
         && Capability::ALL.iter().all(|&of| gateway.health().of(of).mode.asks())
 }
 

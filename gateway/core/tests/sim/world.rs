@@ -10,7 +10,7 @@ use gateway_core::{Config, Ignored, Input, Now, config::DeviceConfig};
 use proto::{
     artifact::Whitelist,
     id::{DeviceId, IdToken, Kind, SessionId, TokenKind},
-    link::{Ask, LedgerReceipt},
+    link::{Ask, LedgerReceipt, OrderDone},
     message::ClockQuality,
     seal::PairSecret,
 };
@@ -22,6 +22,7 @@ use crate::{
     instruments::Shop,
     issuer::Signed,
     marks::{Mark, Marks},
+    orders::Desk,
     outlet::Physical,
     random::Random,
     shell::{Frame, Shell, TOKEN_KEY},
@@ -55,6 +56,8 @@ pub(crate) enum Next {
     UploadArrives { first: u64, records: Vec<Vec<u8>> },
     ReceiptArrives(LedgerReceipt),
     HelloArrives,
+    OrderOver { id: u64 },
+    DoneArrives(OrderDone),
     CloudLink,
     Mood,
     Publish,
@@ -187,8 +190,7 @@ pub(crate) struct World {
     pub(crate) wall_drift_ppm: i64,
     pub(crate) quality: ClockQuality,
     pub(crate) visits: u32,
-    /// Number of the operator's last command.
-    pub(crate) orders: u64,
+    pub(crate) desk: Desk,
     pub(crate) auditor: Auditor,
     pub(crate) marks: Marks,
     /// Why the last input changed nothing.
@@ -258,7 +260,7 @@ impl World {
             wall_skew_s: 0,
             wall_drift_ppm: 0,
             quality: ClockQuality::Synchronised,
-            orders: 0,
+            desk: Desk::default(),
             visits: 0,
             marks: Marks::new(),
             ignored: None,

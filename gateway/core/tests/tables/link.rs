@@ -3,9 +3,9 @@
 use crate::site::*;
 use gateway_core::{Event, Input, Said};
 use proto::{
-    id::{Hash, Kind, SessionId},
-    link::{LedgerReceipt, Mark, Note, Welcome},
-    message::{CommandAnswer, CommandOutcome, Fault, Hello, OutletState, Verb},
+    id::{Hash, Kind},
+    link::{LedgerReceipt, Mark, Note, OrderVerb, Welcome},
+    message::{CommandAnswer, CommandOutcome, Fault, Hello, OutletState},
     money::Money,
 };
 
@@ -235,24 +235,12 @@ fn hello() {
 #[test]
 fn commands_are_numbered_across_boots() {
     let mut site = Site::new();
-    let command = |device: &str, verb| Input::Command {
-        device: id(device),
-        verb,
-        outlet: 0,
-        session: SessionId::ZERO,
-        not_after_s: 0,
-        order: 0,
-        token: None,
-    };
-    assert_eq!(words(&site.put(&command("c1", Verb::Report))), "command 1 report");
-    assert_eq!(words(&site.put(&command("c1", Verb::Stop))), "command 2 stop");
-    assert_eq!(words(&site.put(&command("c2", Verb::Hello))), "command 1 hello");
+    let report = |id, device| ordered(order(id, OrderVerb::Report, device));
+    assert_eq!(words(&site.put(&report(1, "c1"))), "command 1 report, order 1 done");
+    assert_eq!(words(&site.put(&report(2, "c1"))), "command 2 report, order 2 done");
+    assert_eq!(words(&site.put(&report(3, "c2"))), "command 1 report, order 3 done");
     site.reboot(1_000);
-    assert_eq!(words(&site.put(&command("c1", Verb::Stop))), "command 3 stop");
-    assert_eq!(
-        words(&site.put(&command("nobody", Verb::Stop))),
-        "ignored: nobody is not a device of this site"
-    );
+    assert_eq!(words(&site.put(&report(4, "c1"))), "command 3 report, order 4 done");
     let answer = CommandAnswer {
         id: 3,
         outcome: CommandOutcome::Done,
@@ -308,39 +296,4 @@ fn the_hub_says_what_became_of_a_record() {
         [(3, Mark::Quarantined), (5, Mark::Disputed)]
     );
     site.check();
-}
-
-#[test]
-fn a_command_of_the_cloud_runs_once_and_never_too_late() {
-    let mut site = busy_site();
-    let command = |order, verb, not_after_s| Input::Command {
-        device: id("c1"),
-        verb,
-        outlet: 0,
-        session: SessionId::ZERO,
-        not_after_s,
-        order,
-        token: None,
-    };
-    let stale = |order| format!("ignored: command {order} is too late, or no clock is fit to tell");
-    let mut say = |input: &Input, expected: &str| assert_eq!(words(&site.put(input)), expected);
-    say(&command(7, Verb::Report, 0), "command 1 report");
-    say(
-        &command(7, Verb::Report, 0),
-        "ignored: command 7 has run, or is older than any that is remembered",
-    );
-    say(&command(5, Verb::Stop, 0), "command 2 stop");
-    say(&command(8, Verb::Start, 0), &stale(8));
-    say(&command(8, Verb::Start, WALL_S - 3_600), &stale(8));
-    say(&command(8, Verb::Start, WALL_S + 86_400), "command 3 start");
-    say(
-        &command(8, Verb::Start, WALL_S + 86_400),
-        "ignored: command 8 has run, or is older than any that is remembered",
-    );
-    say(&command(9, Verb::Stop, WALL_S - 3_600), &stale(9));
-    site.check();
-    site.now.quality = proto::message::ClockQuality::Unknown;
-    let mut say = |input: &Input, expected: &str| assert_eq!(words(&site.put(input)), expected);
-    say(&command(9, Verb::Start, WALL_S + 86_400), &stale(9));
-    say(&command(9, Verb::Stop, WALL_S - 3_600), "command 4 stop");
 }

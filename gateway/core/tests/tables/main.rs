@@ -16,6 +16,7 @@ mod lease;
 mod link;
 mod modes;
 mod order;
+mod orders;
 mod pace;
 mod report;
 mod session;

@@ -1,6 +1,6 @@
 //! Five hundred gateways come back together: the hub sees at most twice the load of good times.
 
-use gateway_core::pace::{ARTIFACTS_WAIT_MS, Artifacts, Pace, SPREAD_MS, may_tell};
+use gateway_core::pace::{ARTIFACTS_WAIT_MS, Artifacts, BACKLOG_MS_MIN, Pace, SPREAD_MS, may_tell};
 
 /// Fastest uploads the configuration allows: 20 a second.
 const LEAST_MS: u64 = 50;
@@ -85,7 +85,14 @@ fn recover(seed: u64, record_every_ms: u64, outage_ms: u64, capacity: u64) -> Ru
             }
             if !uploader.is_back {
                 uploader.is_back = true;
-                uploader.pace = Pace::recovering(LEAST_MS, now_ms, uploader.waiting, outage_ms, dice.next());
+                uploader.pace = Pace::recovering(
+                    LEAST_MS,
+                    BACKLOG_MS_MIN,
+                    now_ms,
+                    uploader.waiting,
+                    outage_ms,
+                    dice.next(),
+                );
             }
             if uploader.waiting == 0 || uploader.pace.wait_ms(now_ms) > 0 {
                 continue;
@@ -163,7 +170,7 @@ fn a_hub_that_throttles_is_drained_into_all_the_same() {
 
 #[test]
 fn a_throttle_halves_the_rate_and_receipts_bring_it_back() {
-    let mut pace = Pace::recovering(LEAST_MS, 0, 100, 1_000_000, 0);
+    let mut pace = Pace::recovering(LEAST_MS, BACKLOG_MS_MIN, 0, 100, 1_000_000, 0);
     let interval = |pace: &Pace, now_ms: u64| {
         let mut pace = *pace;
         pace.sent(now_ms);
@@ -174,11 +181,18 @@ fn a_throttle_halves_the_rate_and_receipts_bring_it_back() {
     let before = interval(&pace, 1_000_000);
     pace.throttled(1_000_000, 0);
     assert!(pace.wait_ms(1_000_000) >= before, "and a pause");
-    let mut most = Pace::recovering(LEAST_MS, 0, 100, 1_000_000, 0);
+    let mut most = Pace::recovering(LEAST_MS, BACKLOG_MS_MIN, 0, 100, 1_000_000, 0);
+    let mut now_ms = 0;
     for _ in 0..40 {
-        most.throttled(0, u64::MAX);
+        most.throttled(now_ms, u64::MAX);
+        let once = most;
+        (0..100).for_each(|_| most.throttled(now_ms, u64::MAX));
+        assert_eq!(most, once, "a hundred messages on their way are one throttling");
+        now_ms += most.wait_ms(now_ms);
     }
-    assert!(most.wait_ms(0) <= 450_000, "a pause has an end: {}", most.wait_ms(0));
+    most.throttled(now_ms, u64::MAX);
+    let wait_ms = most.wait_ms(now_ms);
+    assert!(wait_ms <= 450_000, "a pause has an end: {wait_ms}");
     for _ in 0..200 {
         most.receipted();
     }
@@ -192,7 +206,7 @@ fn what_is_shed_first_goes_only_where_nothing_holds_uploads_back() {
     (0..3).for_each(|_| sent.sent(0));
     let mut throttled = steady;
     throttled.throttled(1_000, 0);
-    let mut recovering = Pace::recovering(LEAST_MS, 0, 10_000, 3_600_000, 0);
+    let mut recovering = Pace::recovering(LEAST_MS, BACKLOG_MS_MIN, 0, 10_000, 3_600_000, 0);
     let check = |what: &str, pace: &Pace, now_ms: u64, expected: bool| {
         assert_eq!(pace.is_free(now_ms), expected, "{what} at {now_ms}");
     };
@@ -210,18 +224,18 @@ fn what_is_shed_first_goes_only_where_nothing_holds_uploads_back() {
     check("a backlog goes at its rate", &recovering, 10_000_000, false);
     recovering.caught_up();
     check("the backlog is gone", &recovering, 10_000_000, true);
-    let one_upload = Pace::recovering(LEAST_MS, 0, 3, 3_600_000, 7_000);
+    let one_upload = Pace::recovering(LEAST_MS, BACKLOG_MS_MIN, 0, 3, 3_600_000, 7_000);
     check("its place in the window has not come", &one_upload, 6_999, false);
     check("it has come", &one_upload, 7_000, true);
 }
 
 #[test]
 fn full_jitter_begins_anywhere_in_the_window() {
-    let wait = |draw| Pace::recovering(LEAST_MS, 0, 1, 3_600_000, draw).wait_ms(0);
+    let wait = |draw| Pace::recovering(LEAST_MS, BACKLOG_MS_MIN, 0, 1, 3_600_000, draw).wait_ms(0);
     assert_eq!(wait(SPREAD_MS), LEAST_MS, "a single record needs no rate");
     assert_eq!(wait(SPREAD_MS - 1), SPREAD_MS - 1);
     assert_eq!(wait(45_000), 45_000);
-    let short = |draw| Pace::recovering(LEAST_MS, 0, 1, 4_000, draw).wait_ms(0);
+    let short = |draw| Pace::recovering(LEAST_MS, BACKLOG_MS_MIN, 0, 1, 4_000, draw).wait_ms(0);
     assert!(
         (0..5_000).all(|draw| short(draw) <= 4_000),
         "nobody waits a minute after four seconds"

@@ -9,7 +9,7 @@ use gateway_core::{
 use proto::{
     artifact::{self, ListEntry, Reason, Revocations, Revoked, TariffOf, TariffTable, Whitelist},
     id::{DeviceId, Kind, SessionId, TokenHash},
-    link::{Answer, Ask, Verdict},
+    link::{Answer, Ask, Order, OrderVerb, Verdict},
     message::{
         ClockQuality, Closing, Fault, Hello, Meter, OutletState, Stamp, StartProof, Started, Status, Stop, StopReason,
         Verb,
@@ -365,7 +365,12 @@ impl Site {
 pub(crate) fn questions(decision: &Decision) -> Vec<Ask> {
     let questions = decision.effects.iter().filter_map(|effect| match effect {
         Effect::Ask(question) => Some(question.clone()),
-        Effect::Send { .. } | Effect::RaiseCounter { .. } | Effect::Alarm(_) | Effect::Echo(_) | Effect::Hello => None,
+        Effect::Send { .. }
+        | Effect::RaiseCounter { .. }
+        | Effect::Alarm(_)
+        | Effect::Echo(_)
+        | Effect::Hello
+        | Effect::OrderDone(_) => None,
     });
     questions.collect()
 }
@@ -469,6 +474,26 @@ pub(crate) fn status(outlet: u8, state: OutletState, fault: Fault) -> Said {
     })
 }
 
+/// An order about outlet 0 of a device, which names nothing else.
+pub(crate) fn order(id: u64, verb: OrderVerb, device: &str) -> Order {
+    Order {
+        id,
+        not_after_s: 0,
+        verb,
+        device: Some(self::id(device)),
+        outlet: 0,
+        session: SessionId::ZERO,
+        token: None,
+        until_s: 0,
+        value: 0,
+        whose: TokenHash::ZERO,
+    }
+}
+
+pub(crate) fn ordered(order: Order) -> Input {
+    Input::CloudOrder(Box::new(order))
+}
+
 /// What came of a decision, in few words. A pair of canaries is one probe; that a mode changed is not said: the tests of
 /// the modes look at the modes.
 pub(crate) fn words(decision: &Decision) -> String {
@@ -502,6 +527,7 @@ pub(crate) fn words(decision: &Decision) -> String {
         Effect::Ask(_) => "ask".to_owned(),
         Effect::Echo(_) => "echo".to_owned(),
         Effect::Hello => "hello".to_owned(),
+        Effect::OrderDone(done) => format!("order {} {}", done.id, done.outcome.word()),
         Effect::Alarm(gateway_core::Alarm::Mode { .. }) => String::new(),
         Effect::Alarm(alarm) => format!("alarm: {alarm}"),
     });

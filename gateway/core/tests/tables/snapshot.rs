@@ -6,8 +6,8 @@ use gateway_core::{Event, Gateway, Input, Now, Said, event::Kept};
 use proto::{
     artifact::{ListEntry, Whitelist},
     id::{Hash, SessionId},
-    link::{LedgerReceipt, RecordKind, Welcome},
-    message::{ClockQuality, Fault, OutletState, Verb},
+    link::{LedgerReceipt, ORDERS_REMEMBERED, Order, OrderOutcome, OrderVerb, RecordKind, Welcome},
+    message::{ClockQuality, Fault, OutletState, RefusalReason},
     money::Money,
     trust::ArtifactKind,
 };
@@ -40,6 +40,7 @@ struct Walk {
     questions: Vec<gateway_core::Decision>,
     lists: u64,
     operator: [usize; 3],
+    orders: u64,
 }
 
 impl Walk {
@@ -65,7 +66,8 @@ impl Walk {
                     self.site.answer(&question, reply);
                 }
             }
-            80..88 => drop(self.site.wait(self.random.below(100_000))),
+            80..85 => drop(self.site.wait(self.random.below(100_000))),
+            85..88 => self.order(device),
             88..90 => drop(self.site.wait(self.random.below(3 * HOUR_MS))),
             _ => self.rare(device),
         }
@@ -166,19 +168,28 @@ impl Walk {
                 };
                 self.operator[2] += self.site.put(&Input::Revocations(set)).events.len();
             }
-            _ => {
-                let session = SessionId::ZERO;
-                self.site.put(&Input::Command {
-                    device: id(device),
-                    verb: Verb::Report,
-                    outlet: 0,
-                    session,
-                    not_after_s: 0,
-                    order: 0,
-                    token: None,
-                });
-            }
+            _ => self.order(device),
         }
+    }
+
+    /// The operator wants something; now and then for the second time.
+    fn order(&mut self, device: &'static str) {
+        self.orders += self.random.below(4).min(1);
+        let verbs = [
+            OrderVerb::Report,
+            OrderVerb::Reserve,
+            OrderVerb::Release,
+            OrderVerb::TelemetryEvery,
+        ];
+        let verb = verbs[self.random.below(4) as usize];
+        let order = Order {
+            device: (verb != OrderVerb::TelemetryEvery).then_some(id(device)),
+            whose: token(1 + self.random.below(6) as u8),
+            until_s: self.site.now.wall_s + 60 + self.random.below(600),
+            value: self.random.below(100),
+            ..order(self.orders, verb, device)
+        };
+        self.site.put(&ordered(order));
     }
 
     /// The power goes; half of the time the journal begins with a snapshot. Both ways lead to the same state.
@@ -275,6 +286,7 @@ fn recompute(site: &Site) {
 #[test]
 fn walks_with_snapshots_and_boots_go_on_equal() {
     let (mut granted, mut closed, mut silent, mut operator) = (0, 0, 0, [0; 3]);
+    let mut reserved = [0; 3];
     for seed in 1..=60 {
         let mut walk = Walk {
             site: Site::new(),
@@ -284,6 +296,7 @@ fn walks_with_snapshots_and_boots_go_on_equal() {
             questions: Vec::new(),
             lists: 1,
             operator: [0; 3],
+            orders: 0,
         };
         walk.site.adopts = false;
         for i in 1..=300 {
@@ -302,12 +315,23 @@ fn walks_with_snapshots_and_boots_go_on_equal() {
             .iter_mut()
             .zip(walk.operator)
             .for_each(|(sum, count)| *sum += count);
+        reserved[0] += walk.site.count(|e| matches!(e, Event::Unreserved(_)));
+        reserved[1] += walk
+            .site
+            .count(|e| matches!(e, Event::Refused(e) if e.reason == RefusalReason::Reserved));
+        reserved[2] += walk
+            .site
+            .count(|e| matches!(e, Event::Ordered(e) if e.outcome == OrderOutcome::Busy));
         let budget = walk.site.gateway.config().limits.site_budget;
         assert!(walk.site.gateway.risk().exposure() <= budget, "seed {seed}");
     }
     assert!(
         granted > 1_000 && closed > 500 && silent > 50,
         "{granted} {closed} {silent}: the walks walk"
+    );
+    assert!(
+        reserved.iter().all(|&count| count > 20),
+        "{reserved:?}: outlets are reserved"
     );
     println!("adopted, rolled back, keys and scopes: {operator:?}");
     assert!(
@@ -354,6 +378,10 @@ fn every_event_of_a_snapshot_is_small() {
     let all: Vec<(u8, u64)> = (0..=255).map(|n| (n, 1)).collect();
     site.put(&revocations(1, &all));
     site.open("c1", 1);
+    site.now.mono_ms = u64::MAX / 2;
+    for n in 0..=ORDERS_REMEMBERED as u64 {
+        site.put(&ordered(order(u64::MAX - n, OrderVerb::Report, "c1")));
+    }
     // The journal's records have 3,584 bytes at most.
     for event in site.gateway.snapshot() {
         let bytes = match &event {
@@ -361,6 +389,10 @@ fn every_event_of_a_snapshot_is_small() {
             Event::RevocationsAdopted(revoked) => proto::codec::to_vec(revoked).len(),
             Event::Kept(Kept::Activity(kept)) => proto::codec::to_vec(kept).len(),
             Event::TariffsAdopted(adopted) => proto::codec::to_vec(adopted).len(),
+            Event::Kept(Kept::Orders(orders)) => {
+                assert_eq!(orders.fates().len(), ORDERS_REMEMBERED);
+                proto::codec::to_vec(orders).len()
+            }
             Event::Kept(Kept::Session(session)) => proto::codec::to_vec(&**session).len(),
             _ => 0,
         };

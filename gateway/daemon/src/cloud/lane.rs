@@ -50,6 +50,17 @@ impl Lane {
         }
     }
 
+    /// From now on a report every `every_s` seconds; 0: none.
+    pub const fn set_every(&mut self, every_s: u64, now_ms: u64) {
+        let every_ms = every_s.saturating_mul(1000);
+        if every_ms == self.every_ms {
+            return;
+        }
+        self.pass(now_ms);
+        self.every_ms = every_ms;
+        self.due_ms = now_ms.saturating_add(every_ms);
+    }
+
     /// The hub has agreed. The first report falls somewhere in the first interval, so that gateways that come back
     /// together do not report together. `draw` is any random number.
     pub const fn agreed(&mut self, now_ms: u64, draw: u64) {
@@ -246,6 +257,25 @@ mod tests {
         lane.sent();
         assert!(lane.is_wanted(50_000, CLEAR));
         assert_eq!(lane.may_send(CLEAR), Some(0));
+    }
+
+    #[test]
+    fn the_operator_sets_the_interval() {
+        let mut lane = Lane::new(60, 0);
+        lane.set_every(60, 59_000);
+        assert!(lane.is_wanted(60_000, CLEAR), "the same interval changes nothing");
+        assert_eq!(lane.may_send(CLEAR), Some(0));
+        lane.sent();
+        lane.set_every(5, 70_000);
+        assert!(!lane.is_wanted(74_999, CLEAR));
+        assert!(lane.is_wanted(75_000, CLEAR));
+        assert_eq!(lane.may_send(CLEAR), Some(0));
+        lane.sent();
+        lane.set_every(0, 76_000);
+        assert!(!lane.is_wanted(u64::MAX, CLEAR), "none at all");
+        lane.set_every(5, 80_000);
+        assert!(!lane.is_wanted(84_000, CLEAR));
+        assert!(lane.is_wanted(85_000, CLEAR));
     }
 
     #[test]

@@ -1,67 +1,69 @@
-//! The link to the hub: connects, asks, uploads, and connects again, for ever. It decides nothing. What must not be
-//! lost is in the journal; the link only reads from there, and starts again at the cursor with every connection.
+//! The link to the operator's backend through one cloud: connects, asks, uploads, and connects again, for ever. It decides
+//! nothing. What must not be lost is in the journal; the link only reads from there, and starts again at the cursor
+//! with every connection. Of several links the one that goes first ([`super::board`]) asks and uploads; the others
+//! stand by, and bring artifacts and orders as well.
+
+mod hub;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use gateway_core::{
-    Input,
-    pace::{Artifacts, Pace, may_tell},
-};
+use carrier::{Class, Event, STABLE_S, Sender, Symptom, WhyUnsent};
+use gateway_core::Input;
 use journal::Reader;
 use proto::{
-    codec,
-    id::{GatewayId, Hash, Name},
-    link::{ArtifactPart, LINK_FRAME_BYTES_MAX, LedgerReceipt, UPLOAD_RECORDS_MAX, Upload, chain},
+    id::{GatewayId, Name},
+    link::Echo,
+    seal::{Counter, PairSecret},
 };
-use serde_bytes::ByteBuf;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 
 use crate::{
     artifacts::{Assembly, Desk, Gone},
+    clock::Clock,
     cloud::{
         LinkJob,
+        adapter::{self, Adapter, At, Meaning, Out, Up},
+        board::{Board, Stage},
+        breaker::Breaker,
+        diary::Diary,
         fence::Fence,
-        hcp::{Hcp, Heard},
         lane::Road,
-        reconnect::Reconnect,
+        reconnect::{Reconnect, floor},
         reports::Reports,
+        sealed::Sealed,
+        uploads::Uploads,
     },
-    config::LinkConfig,
+    config::{CloudConfig, Pacing},
     engine::{Job, Position},
-    mqtt::{Connection, Event, Message, Options, STABLE_S, Sender},
-    record,
 };
 
 /// Questions that may wait for the link.
 pub const LINK_JOBS_MAX: usize = 256;
-/// Uploads without a receipt.
-const UPLOADS_MAX: usize = 4;
-/// A receipt that has not come after so long: send again from the cursor.
-const RECEIPT_WAIT: Duration = Duration::from_secs(10);
-/// Bytes of records in one upload: the frame's limit less seal, envelope and one record.
-const UPLOAD_BYTES_MAX: usize = LINK_FRAME_BYTES_MAX / 2;
-/// Journal records read at a time.
-const READ_RECORDS: usize = 256;
 /// Code of a cloud that asks us to slow down.
 const CODE_THROTTLED: u16 = 429;
 /// First wait for the answer to a hello; doubles up to [`HELLO_WAIT_MAX`]. A cloud that throttles swallows hellos too.
 const HELLO_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two hellos on one connection.
 const HELLO_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Hellos without an answer that are a failure of the cloud.
+const HELLOS_MAX: u32 = 4;
 /// Shortest time between two requests for the whole list: 100,000 tokens are 8 MB.
 const FETCH_LIST_EVERY: Duration = Duration::from_secs(30);
 /// How often an unfinished upload is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A question that is not answered for so long is a failure of its cloud.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// Questions without an answer that are watched.
+const ASKED_MAX: usize = 256;
+/// Nonces of the link's own echoes: far from those of the core, which are milliseconds.
+const OWN_ECHO: u64 = 1 << 63;
 
 /// What the link needs.
 pub struct Link {
@@ -69,8 +71,14 @@ pub struct Link {
     pub site: Name,
     /// Our name.
     pub gateway: GatewayId,
-    /// Where to, and how.
-    pub config: LinkConfig,
+    /// Shared with the hub.
+    pub secret: PairSecret,
+    /// Counts over all lanes.
+    pub counter: Arc<Mutex<Counter>>,
+    /// Which cloud, and how it is reached.
+    pub cloud: CloudConfig,
+    /// How fast.
+    pub pacing: Pacing,
     /// Where artifacts go.
     pub desk: Desk,
     /// To the engine.
@@ -81,165 +89,406 @@ pub struct Link {
     pub position: watch::Receiver<Position>,
     /// The journal.
     pub reader: Reader,
-    /// Told to the engine.
-    pub up: Arc<AtomicBool>,
+    /// Who goes first.
+    pub board: Board,
     /// Whether the hub takes anything of this epoch.
     pub fence: Fence,
-    /// When the hub last committed something of ours; before that, when this process began.
-    pub receipted: Instant,
+}
+
+/// What lives as long as the link.
+struct Life {
+    began: Instant,
+    clock: Clock,
+    breaker: Breaker,
+    diary: Diary,
+    reports: Reports,
+    stage: Stage,
+    /// Questions on their way, and since when.
+    asked: BTreeMap<u64, Instant>,
+}
+
+/// What lives as long as a connection.
+struct Talk {
+    sender: Sender,
+    out: Out,
+    assembly: Assembly,
+    uploads: Option<Uploads>,
+    /// When to say hello next, once the cloud lets us and until it is answered; how long to wait then; how often it was
+    /// said.
+    hello: Option<(Instant, Duration, u32)>,
+    /// When to ask for the whole list, and when that was done last.
+    fetch_list: Option<Instant>,
+    fetched: Option<Instant>,
+    /// Longest frame that the cloud takes, in bytes.
+    frame_bytes_max: usize,
+    /// Whether this cloud went first at the last look.
+    first: bool,
+    /// Why the connection is no good.
+    broken: Option<Symptom>,
 }
 
 fn far_away() -> Instant {
     Instant::now() + HELLO_WAIT_MAX
 }
 
-/// One connection's uploader.
-struct Uploads {
-    /// Where to read on in the journal.
-    journal: u64,
-    /// Last record sent, and the chain there.
-    sent: u64,
-    chain: Hash,
-    /// Ends of uploads without a receipt.
-    ends: BTreeMap<u64, Hash>,
-    last_progress: Instant,
-    /// How fast.
-    pace: Pace,
-    /// What the hub said is newest, and when: older sessions are told after it has arrived here.
-    announced: Artifacts,
-    welcomed: Instant,
-    /// What is on its way was refused: begin again at the cursor.
-    refused: bool,
+impl Life {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self) -> At {
+        let wall_s = self.clock.now().wall_s;
+        At {
+            mono_ms: self.now_ms(),
+            wall_ms: (wall_s != 0).then_some(wall_s * 1_000),
+        }
+    }
+
+    fn instant(&self, at_ms: u64) -> Instant {
+        self.began + Duration::from_millis(at_ms)
+    }
 }
 
 impl Link {
     /// Runs for ever, or until the engine is gone.
     pub async fn run(mut self) {
-        let boot = self.position.borrow().boot;
-        let mut hcp = Hcp::new(self.site, self.gateway, &self.config.secret, boot);
-        let mut reconnect = Reconnect::new(self.config.reconnect_s_max);
+        let mut sealed = Sealed::new(
+            self.site,
+            self.gateway,
+            self.cloud.lane,
+            &self.secret,
+            self.counter.clone(),
+        );
+        let mut adapter = self.cloud.adapter(self.site, self.gateway);
+        let mut reconnect = Reconnect::new(self.pacing.reconnect_s_max);
         reconnect.first(Instant::now());
-        let mut reports = Reports::new(self.config.telemetry_s);
+        let mut life = Life {
+            began: Instant::now(),
+            clock: Clock::start(),
+            breaker: Breaker::new(self.pacing.failback_s * 1_000, fastrand::Rng::new()),
+            diary: Diary::default(),
+            reports: Reports::new(self.pacing.telemetry_s),
+            stage: Stage::Down,
+            asked: BTreeMap::new(),
+        };
         loop {
             let since = Instant::now();
-            let Ok(why) = self.connection(&mut hcp, &mut reports).await else {
+            let Ok(why) = self.connection(&mut sealed, &mut *adapter, &mut life).await else {
                 return;
             };
-            reports.lost();
+            let was = life.stage;
+            life.reports.lost();
+            life.asked.clear();
             self.fence.lost();
-            self.up.store(false, Ordering::Relaxed);
             if since.elapsed().as_secs() >= STABLE_S {
                 reconnect.reset();
+            } else {
+                let now_ms = life.now_ms();
+                life.breaker.failed(now_ms);
             }
+            self.stage(&mut life, Stage::Down);
+            self.note(&mut life, &why);
+            life.diary.ended(&self.cloud.name, &why, was, since.elapsed());
             let now = Instant::now();
-            let at = reconnect.next(now);
-            tracing::info!(why, wait_ms = (at - now).as_millis() as u64, "no link to the hub");
+            let at = reconnect.next(now, floor(&why, life.diary.has_worked()));
+            tracing::info!(cloud = self.cloud.name, %why, wait_ms = (at - now).as_millis() as u64, "no link to the hub");
             tokio::time::sleep_until(at).await;
             // Questions of before: their deadlines have passed, or will.
             while self.jobs.try_recv().is_ok() {}
         }
     }
 
-    async fn connection(&mut self, hcp: &mut Hcp, reports: &mut Reports) -> Result<String, Gone> {
-        let options = Options {
-            broker: self.config.broker.clone(),
-            client_id: self.gateway.to_string(),
-            login: Some((self.gateway.to_string(), self.config.secret.password().to_string())),
-            keep_alive_s: self.config.keep_alive_s,
-            filter: hcp.filter().to_string(),
-            persistent: false,
-            packet_bytes_max: LINK_FRAME_BYTES_MAX as u32 + 1024,
-        };
-        let mut connection = Connection::open(&options);
-        let sender = connection.sender();
-        let mut assembly = Assembly::default();
-        let mut uploads: Option<Uploads> = None;
-        // When to say hello next, once the connection stands and until it is answered.
-        let mut hello: Option<(Instant, Duration)> = None;
-        // When to ask for the whole list, and when that was done last.
-        let mut fetch_list: Option<Instant> = None;
-        let mut fetched: Option<Instant> = None;
-        loop {
-            if self.up.load(Ordering::Relaxed) {
-                hello = None;
+    fn stage(&self, life: &mut Life, stage: Stage) {
+        life.stage = stage;
+        self.board.is(self.cloud.lane, stage, life.breaker.is_open());
+    }
+
+    /// What is wrong, for the status; and for the breaker, if it is the cloud that is wrong.
+    fn note(&self, life: &mut Life, symptom: &Symptom) {
+        self.board.suffers(self.cloud.lane, symptom.clone());
+        let now_ms = life.now_ms();
+        match symptom.class {
+            Class::Denied | Class::Broken | Class::Billing | Class::Intercepted => life.breaker.failed(now_ms),
+            Class::HalfDead => life.breaker.broke(now_ms),
+            // No connection says by its stage that there is none; the others are no fault of the cloud's, or no proof.
+            Class::Partition
+            | Class::Clock
+            | Class::Claimed
+            | Class::Throttled
+            | Class::Duplicate
+            | Class::Protocol
+            | Class::SessionLost => {}
+        }
+        self.stage(life, life.stage);
+    }
+
+    fn goes_first(&self) -> bool {
+        self.board.ways().money == Some(self.cloud.lane)
+    }
+
+    async fn connection(
+        &mut self,
+        sealed: &mut Sealed,
+        adapter: &mut dyn Adapter,
+        life: &mut Life,
+    ) -> Result<Symptom, Gone> {
+        let login = adapter.login(life.at());
+        let mut connection = match self.cloud.open(&login) {
+            Ok((connection, until_s)) => {
+                self.board.certificate(self.cloud.lane, until_s);
+                connection
             }
-            let look_at = self
-                .look_at(uploads.as_ref())
-                .min(hello.map_or_else(far_away, |(at, _)| at))
-                .min(fetch_list.unwrap_or_else(far_away));
+            Err(symptom) => return Ok(symptom),
+        };
+        let mut ways = self.board.watch();
+        let mut talk = Talk {
+            sender: connection.sender(),
+            out: Out::default(),
+            assembly: Assembly::default(),
+            uploads: None,
+            hello: None,
+            fetch_list: None,
+            fetched: None,
+            frame_bytes_max: adapter.frame_bytes_max(),
+            first: false,
+            broken: None,
+        };
+        loop {
+            let wake = self.wake(adapter, life, &talk);
             tokio::select! {
                 event = connection.next() => match event {
-                    Event::Up => hello = Some((Instant::now(), HELLO_WAIT)),
-                    Event::Message(message) => {
-                        self.heard(hcp, &mut assembly, &mut uploads, reports, message).await?;
+                    Event::Up => {
+                        self.stage(life, Stage::Connected);
+                        adapter.connected(life.at(), &mut talk.out);
                     }
+                    Event::Message(message) => {
+                        adapter.heard(life.at(), &message.topic, &message.payload, &mut talk.out);
+                        message.ack.accept(); // Nothing here is lost by a crash: it is asked for again.
+                    }
+                    Event::Symptom(symptom) => talk.out.say(adapter::Heard::Symptom(symptom)),
                     Event::Down(why) => return Ok(why),
                 },
-                job = self.jobs.recv() => match job {
-                    Some(LinkJob::Ask(ask)) => {
-                        let (topic, frame) = hcp.ask(&ask);
-                        if sender.publish(&topic, frame).is_err() {
-                            self.tell(Input::Trouble { ask: ask.ask, code: 503 }).await?;
-                        }
+                job = self.jobs.recv() => {
+                    let job = job.ok_or(Gone)?;
+                    self.job(sealed, adapter, life, &mut talk, job).await?;
+                }
+                report = life.reports.made() => {
+                    let road = self.road(life, &talk);
+                    if let Some(report) = life.reports.told(road, report) {
+                        let (topic, frame) = sealed.telemetry(&report);
+                        self.up(adapter, life, &mut talk, &topic, &frame, Meaning::Telemetry(&report));
                     }
-                    Some(LinkJob::FetchList) => {
-                        let due = fetched.map_or_else(Instant::now, |at| at + FETCH_LIST_EVERY);
-                        fetch_list = fetch_list.or(Some(due));
-                    }
-                    // One that cannot be sent is one that is not answered: the core keeps the deadline.
-                    Some(LinkJob::Echo(echo)) => {
-                        let (topic, frame) = hcp.echo(&echo);
-                        drop(sender.publish(&topic, frame));
-                    }
-                    Some(LinkJob::Hello) => {
-                        let (topic, frame) = hcp.hello(&self.position.borrow());
-                        drop(sender.publish(&topic, frame));
-                    }
-                    None => return Err(Gone),
-                },
-                report = reports.made() => {
-                    let road = self.road(uploads.as_ref(), reports);
-                    reports.send(hcp, &sender, road, report);
                 }
                 changed = self.position.changed() => changed.map_err(|_| Gone)?,
-                () = tokio::time::sleep_until(look_at) => {}
+                _ = ways.changed() => {}
+                () = tokio::time::sleep_until(wake) => {}
             }
-            if let Some((at, wait)) = hello.filter(|(at, _)| *at <= Instant::now()) {
-                let (topic, frame) = hcp.hello(&self.position.borrow());
-                if let Err(why) = sender.publish(&topic, frame) {
-                    return Ok(why);
-                }
-                hello = Some((at + wait, (wait * 2).min(HELLO_WAIT_MAX)));
-            }
-            if fetch_list.is_some_and(|at| at <= Instant::now()) {
-                (fetch_list, fetched) = (None, Some(Instant::now()));
-                let mut position = *self.position.borrow();
-                position.revisions.0 = 0;
-                let (topic, frame) = hcp.hello(&position);
-                if let Err(why) = sender.publish(&topic, frame) {
-                    return Ok(why);
-                }
-            }
+            self.heard(sealed, adapter, life, &mut talk).await?;
+            self.turn(sealed, adapter, life, &mut talk);
+            self.due(sealed, adapter, life, &mut talk);
             // Whoever stands at a device goes before what is long over.
-            if !self.jobs.is_empty() {
-                continue;
+            if self.jobs.is_empty() && talk.first {
+                self.upload(sealed, adapter, life, &mut talk).await?;
             }
-            if let Some(state) = &mut uploads
-                && let Err(why) = self.upload(hcp, &sender, state).await?
-            {
+            if let Some(why) = talk.broken.take() {
                 return Ok(why);
             }
-            reports.ask_when_due(&self.engine, self.road(uploads.as_ref(), reports));
+            let every_s = self.position.borrow().telemetry_every_s;
+            life.reports.set_every(every_s.unwrap_or(self.pacing.telemetry_s));
+            life.reports.ask_when_due(&self.engine, self.road(life, &talk));
         }
     }
 
-    /// The way to the hub, as what is shed first sees it.
-    fn road(&self, uploads: Option<&Uploads>, reports: &Reports) -> Road {
+    /// When there is something to do without anybody saying so.
+    fn wake(&self, adapter: &dyn Adapter, life: &Life, talk: &Talk) -> Instant {
+        let later = Instant::now() + LOOK_AGAIN;
+        let uploads = talk.uploads.as_ref().map_or(later, |state| {
+            if state.has_work(&self.position.borrow()) {
+                (Instant::now() + Duration::from_millis(state.pace.wait_ms(state.now_ms()))).min(later)
+            } else {
+                later
+            }
+        });
+        let hello = talk.hello.map_or_else(far_away, |(at, _, _)| at);
+        let own = [adapter.tick_at(), life.breaker.probe_at_ms()];
+        let own = own
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or_else(far_away, |at| life.instant(at));
+        uploads
+            .min(hello)
+            .min(talk.fetch_list.unwrap_or_else(far_away))
+            .min(own)
+    }
+
+    /// The cloud that goes first may have changed.
+    fn turn(&self, sealed: &mut Sealed, adapter: &mut dyn Adapter, life: &mut Life, talk: &mut Talk) {
+        let now = self.goes_first();
+        if talk.first && !now {
+            talk.uploads = None;
+        }
+        if now && !talk.first && talk.uploads.is_none() && talk.hello.is_none() && life.stage == Stage::Greeted {
+            // What it said when it greeted us is old: others may have carried records since.
+            self.hello(sealed, adapter, life, talk);
+            talk.hello = Some((Instant::now() + HELLO_WAIT, HELLO_WAIT * 2, 1));
+        }
+        talk.first = now;
+    }
+
+    /// What time brings: the adapter's own, hellos, probes, questions without an answer.
+    fn due(&self, sealed: &mut Sealed, adapter: &mut dyn Adapter, life: &mut Life, talk: &mut Talk) {
+        let now = Instant::now();
+        if adapter.tick_at().is_some_and(|at| life.instant(at) <= now) {
+            adapter.tick(life.at(), &mut talk.out);
+            self.flush(talk);
+        }
+        if let Some((_, wait, said)) = talk.hello.filter(|(at, _, _)| *at <= now) {
+            if said == HELLOS_MAX {
+                let symptom = Symptom::new(Class::HalfDead, 504, "no hello of ours is answered");
+                self.note(life, &symptom);
+            }
+            self.hello(sealed, adapter, life, talk);
+            talk.hello = Some((now + wait, (wait * 2).min(HELLO_WAIT_MAX), said.saturating_add(1)));
+        }
+        if talk.fetch_list.is_some_and(|at| at <= now) {
+            (talk.fetch_list, talk.fetched) = (None, Some(now));
+            let mut position = *self.position.borrow();
+            position.revisions.0 = 0;
+            self.hello_as(sealed, adapter, life, talk, &position);
+        }
+        let before = life.asked.len();
+        life.asked.retain(|_, since| since.elapsed() < ANSWER_WAIT);
+        for _ in life.asked.len()..before {
+            let now_ms = life.now_ms();
+            life.breaker.failed(now_ms);
+        }
+        if life.stage == Stage::Greeted && life.breaker.probe_at_ms().is_some_and(|at| at <= life.now_ms()) {
+            let now_ms = life.now_ms();
+            life.breaker.probed(now_ms);
+            let echo = Echo {
+                nonce: OWN_ECHO | now_ms,
+            };
+            let (topic, frame) = sealed.echo(&echo);
+            self.up(adapter, life, talk, &topic, &frame, Meaning::Echo(&echo));
+        }
+        if before != life.asked.len() {
+            self.stage(life, life.stage);
+        }
+    }
+
+    fn hello(&self, sealed: &mut Sealed, adapter: &mut dyn Adapter, life: &Life, talk: &mut Talk) {
         let position = *self.position.borrow();
+        self.hello_as(sealed, adapter, life, talk, &position);
+    }
+
+    fn hello_as(
+        &self,
+        sealed: &mut Sealed,
+        adapter: &mut dyn Adapter,
+        life: &Life,
+        talk: &mut Talk,
+        position: &Position,
+    ) {
+        let (hello, topic, frame) = sealed.hello(position);
+        self.up(adapter, life, talk, &topic, &frame, Meaning::Hello(&hello));
+    }
+
+    /// A frame of ours leaves.
+    fn up(
+        &self,
+        adapter: &mut dyn Adapter,
+        life: &Life,
+        talk: &mut Talk,
+        topic: &str,
+        frame: &[u8],
+        meaning: Meaning<'_>,
+    ) {
+        let up = Up { topic, frame, meaning };
+        adapter.send(life.at(), up, &mut talk.out);
+        self.flush(talk);
+    }
+
+    /// What the adapter wants to say leaves. A window that stays full is a connection that is no good: whatever matters
+    /// is said again on the next one.
+    fn flush(&self, talk: &mut Talk) {
+        while let Some(publish) = talk.out.publishes.pop_front() {
+            let is_lossy = publish.qos == carrier::Qos::AtMostOnce;
+            let Err(unsent) = talk.sender.send(publish) else {
+                continue;
+            };
+            match unsent.why {
+                // It would not fit the next connection either.
+                WhyUnsent::TooLarge { .. } | WhyUnsent::Topic => {
+                    talk.out.say(adapter::Heard::Symptom(Symptom::new(
+                        Class::Protocol,
+                        0,
+                        unsent.to_string(),
+                    )));
+                }
+                WhyUnsent::Full | WhyUnsent::Gone if is_lossy => {}
+                WhyUnsent::Full | WhyUnsent::Gone => {
+                    talk.broken = Some(Symptom::new(Class::Partition, 0, unsent.to_string()));
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn job(
+        &self,
+        sealed: &mut Sealed,
+        adapter: &mut dyn Adapter,
+        life: &mut Life,
+        talk: &mut Talk,
+        job: LinkJob,
+    ) -> Result<(), Gone> {
+        if life.stage == Stage::Down {
+            return Ok(());
+        }
+        match job {
+            LinkJob::Ask(ask) => {
+                let (topic, frame) = sealed.ask(&ask);
+                self.up(adapter, life, talk, &topic, &frame, Meaning::Ask(&ask));
+                if talk.broken.is_some() {
+                    self.tell(Input::Trouble {
+                        ask: ask.ask,
+                        code: 503,
+                    })
+                    .await?;
+                } else if life.asked.len() < ASKED_MAX {
+                    life.asked.insert(ask.ask, Instant::now());
+                }
+            }
+            LinkJob::FetchList => {
+                let due = talk.fetched.map_or_else(Instant::now, |at| at + FETCH_LIST_EVERY);
+                talk.fetch_list = talk.fetch_list.or(Some(due));
+            }
+            // One that cannot be sent is one that is not answered: the core keeps the deadline.
+            LinkJob::Echo(echo) => {
+                let (topic, frame) = sealed.echo(&echo);
+                self.up(adapter, life, talk, &topic, &frame, Meaning::Echo(&echo));
+            }
+            LinkJob::Hello => self.hello(sealed, adapter, life, talk),
+            LinkJob::Done(done) => {
+                let (topic, frame) = sealed.done(&done);
+                self.up(adapter, life, talk, &topic, &frame, Meaning::Done(&done));
+            }
+        }
+        Ok(())
+    }
+
+    /// The way to the hub, as what is shed first sees it.
+    fn road(&self, life: &Life, talk: &Talk) -> Road {
+        let position = *self.position.borrow();
+        let is_way = self.board.ways().telemetry == Some(self.cloud.lane);
+        let uploads = talk.uploads.as_ref();
+        let is_alone = !self.goes_first();
         Road {
-            is_agreed: reports.is_agreed() && uploads.is_some(),
-            has_records: uploads.is_none_or(|state| state.refused || state.sent < position.head),
-            is_free: uploads.is_some_and(|state| state.may_tell(&position) && state.pace.is_free(state.now_ms())),
+            is_agreed: is_way && life.reports.is_agreed() && (is_alone || uploads.is_some()),
+            has_records: !is_alone && uploads.is_none_or(|state| state.refused || state.sent < position.head),
+            is_free: is_alone
+                || uploads.is_some_and(|state| state.may_tell(&position) && state.pace.is_free(state.now_ms())),
         }
     }
 
@@ -247,294 +496,56 @@ impl Link {
         self.engine.send(Job::Cloud(input)).await.map_err(|_| Gone)
     }
 
+    /// Everything that the adapter heard.
     async fn heard(
         &mut self,
-        hcp: &mut Hcp,
-        assembly: &mut Assembly,
-        uploads: &mut Option<Uploads>,
-        reports: &mut Reports,
-        message: Message,
+        sealed: &mut Sealed,
+        adapter: &mut dyn Adapter,
+        life: &mut Life,
+        talk: &mut Talk,
     ) -> Result<(), Gone> {
-        let heard = hcp.open(&message.topic, &message.payload);
-        message.ack.accept(); // Nothing here is lost by a crash: it is asked for again.
-        match heard {
-            Ok(Heard::Welcome(welcome)) => {
-                if !self.up.swap(true, Ordering::Relaxed) {
-                    tracing::info!(hub = self.config.broker, upto = welcome.upto, "link to the hub");
-                }
-                let (epoch, upto, hash) = (welcome.epoch, welcome.upto, welcome.hash);
-                let own = self.position.borrow().epoch;
-                let is_fenced = welcome.version != 0 && epoch > own;
-                reports.welcomed(&welcome, own);
-                let announced = Artifacts {
-                    list: welcome.list_revision,
-                    revocations: welcome.revocations_revision,
-                    tariffs: welcome.tariffs_revision,
-                };
-                self.tell(Input::Welcome(welcome)).await?;
-                // On a link that stood already the hub says where we know it to be: what is on its way goes on.
-                let expected = uploads.as_ref().is_some_and(|state| state.ends.contains_key(&upto));
-                if is_fenced {
-                    self.fence.expects(epoch, own);
-                    *uploads = None;
-                } else if epoch == own && !expected {
-                    let mut state = self.uploads_from(upto).await?;
-                    if state.chain == hash {
-                        self.fence.agreed();
-                        state.recover(self, announced);
-                        *uploads = Some(state);
-                    } else {
-                        // It has other records of this epoch than we: nothing may follow on them.
-                        self.fence.expects(own.saturating_add(1), own);
-                        *uploads = None;
-                    }
+        self.flush(talk);
+        while let Some(heard) = talk.out.heard.pop_front() {
+            match heard {
+                adapter::Heard::Ready => talk.hello = Some((Instant::now(), HELLO_WAIT, 0)),
+                adapter::Heard::Frame { word, frame } => match sealed.open_frame(word, &frame) {
+                    Ok(heard) => self.said(sealed, life, talk, heard).await?,
+                    Err(bad) => tracing::warn!(cloud = self.cloud.name, %bad, "frame on the link dropped"),
+                },
+                adapter::Heard::Symptom(symptom) => self.symptom(life, talk, &symptom).await?,
+                adapter::Heard::Newer => self.hello(sealed, adapter, life, talk),
+                adapter::Heard::Clock(wall_ms) => {
+                    tracing::debug!(cloud = self.cloud.name, wall_ms, "the cloud's clock")
                 }
             }
-            Ok(Heard::Answer(answer)) => self.tell(Input::Answer(answer)).await?,
-            Ok(Heard::Receipt(receipt)) => {
-                if let Some(state) = uploads {
-                    self.receipt(state, receipt).await?;
-                }
-            }
-            Ok(Heard::Part(part)) => self.part(assembly, part).await?,
-            // The hello is said again anyway until it is answered.
-            Ok(Heard::Counter(seen)) => {
-                tracing::warn!(
-                    counter = seen.last,
-                    "the hub remembers more of this link than this journal"
-                );
-                hcp.raise_above(seen.last);
-            }
-            Ok(Heard::Echo(echo)) => self.tell(Input::Echo { nonce: echo.nonce }).await?,
-            Ok(Heard::Trouble(trouble)) => {
-                let text: String = trouble.text.chars().take(proto::link::TROUBLE_TEXT_BYTES_MAX).collect();
-                tracing::debug!(
-                    ask = trouble.ask,
-                    code = trouble.code,
-                    text,
-                    "the cloud reports trouble"
-                );
-                if let Some(state) = uploads.as_mut().filter(|_| trouble.code == CODE_THROTTLED) {
+        }
+        Ok(())
+    }
+
+    /// Evidence, never authority.
+    async fn symptom(&self, life: &mut Life, talk: &mut Talk, symptom: &Symptom) -> Result<(), Gone> {
+        self.note(life, symptom);
+        life.diary.symptom(&self.cloud.name, symptom);
+        life.asked.remove(&symptom.ask);
+        let code = match symptom.class {
+            Class::Throttled => {
+                if let Some(state) = &mut talk.uploads {
                     state.slow_down();
                 }
-                self.tell(Input::Trouble {
-                    ask: trouble.ask,
-                    code: trouble.code,
-                })
-                .await?;
+                CODE_THROTTLED
             }
-            Err(bad) => tracing::warn!(topic = message.topic, %bad, "message on the link dropped"),
+            Class::Denied | Class::Broken | Class::HalfDead | Class::Billing | Class::Intercepted => symptom.code,
+            // About one device, about our clock, about ourselves: the operator is told, nobody's verdict changes.
+            Class::Partition
+            | Class::Clock
+            | Class::Claimed
+            | Class::Duplicate
+            | Class::Protocol
+            | Class::SessionLost => return Ok(()),
+        };
+        if self.goes_first() {
+            self.tell(Input::Trouble { ask: symptom.ask, code }).await?;
         }
         Ok(())
-    }
-
-    async fn part(&self, assembly: &mut Assembly, part: ArtifactPart) -> Result<(), Gone> {
-        let (kind, revision) = (part.kind.word(), part.revision);
-        match assembly.add(part) {
-            Ok(None) => {}
-            Ok(Some(whole)) => {
-                if let Ok(Some(input)) = self.desk.check(whole).await? {
-                    self.tell(input).await?;
-                }
-            }
-            Err(error) => self.desk.reject(kind, revision, &error),
-        }
-        Ok(())
-    }
-
-    /// An uploader that goes on behind `upto`.
-    async fn uploads_from(&self, upto: u64) -> Result<Uploads, Gone> {
-        let (reply, answer) = oneshot::channel();
-        self.engine
-            .send(Job::Find { ledger: upto, reply })
-            .await
-            .map_err(|_| Gone)?;
-        let mark = answer.await.map_err(|_| Gone)?;
-        let now = Instant::now();
-        let mut state = Uploads {
-            journal: mark.journal,
-            sent: mark.ledger,
-            chain: mark.chain,
-            ends: BTreeMap::new(),
-            last_progress: now,
-            pace: Pace::steady(self.least_ms(), 0),
-            announced: Artifacts::default(),
-            welcomed: now,
-            refused: false,
-        };
-        // From the mark to the record after which to go on.
-        while state.sent < upto {
-            match state.read(&self.reader, (upto - state.sent) as usize) {
-                Ok(records) if records.is_empty() => break,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(error, "ALARM the journal cannot be read for the upload");
-                    break;
-                }
-            }
-        }
-        state.ends.insert(state.sent, state.chain);
-        Ok(state)
-    }
-
-    /// The same uploader, from another record on.
-    async fn again_from(&self, state: &Uploads, upto: u64) -> Result<Uploads, Gone> {
-        Ok(Uploads {
-            pace: state.pace,
-            announced: state.announced,
-            welcomed: state.welcomed,
-            ..self.uploads_from(upto).await?
-        })
-    }
-
-    /// The shortest time between two uploads, in ms.
-    fn least_ms(&self) -> u64 {
-        1_000 / u64::from(self.config.batches_a_second_max)
-    }
-
-    async fn receipt(&mut self, state: &mut Uploads, receipt: LedgerReceipt) -> Result<(), Gone> {
-        let upto = receipt.upto;
-        let head = self.position.borrow().head;
-        let own_hash = match state.ends.get(&upto) {
-            Some(hash) => *hash,
-            None => {
-                // Not the end of an upload of ours: the hub stands elsewhere. Go on from where it stands.
-                *state = self.again_from(state, upto.min(head)).await?;
-                state.chain
-            }
-        };
-        state.ends = state.ends.split_off(&upto);
-        state.last_progress = Instant::now();
-        self.receipted = state.last_progress;
-        state.pace.receipted();
-        if state.sent >= head {
-            state.pace.caught_up();
-        }
-        self.tell(Input::Receipt { receipt, own_hash }).await
-    }
-
-    fn look_at(&self, uploads: Option<&Uploads>) -> Instant {
-        let later = Instant::now() + LOOK_AGAIN;
-        match uploads {
-            Some(state) if state.has_work(&self.position.borrow()) => {
-                let wait = Duration::from_millis(state.pace.wait_ms(state.now_ms()));
-                (Instant::now() + wait).min(later)
-            }
-            Some(_) | None => later,
-        }
-    }
-
-    /// Sends what there is to send and the pace allows.
-    async fn upload(&self, hcp: &mut Hcp, sender: &Sender, state: &mut Uploads) -> Result<Result<(), String>, Gone> {
-        let position = *self.position.borrow();
-        if state.refused && state.pace.wait_ms(state.now_ms()) == 0 {
-            *state = self.again_from(state, position.cursor).await?;
-        }
-        Ok(self.send(hcp, sender, state, &position))
-    }
-
-    fn send(&self, hcp: &mut Hcp, sender: &Sender, state: &mut Uploads, position: &Position) -> Result<(), String> {
-        let now = Instant::now();
-        let in_flight = state.in_flight(position);
-        if in_flight > 0 && now - state.last_progress > RECEIPT_WAIT {
-            return Err("the hub acknowledges nothing: connecting again".to_owned());
-        }
-        if in_flight == 0 {
-            state.last_progress = now;
-        }
-        if !state.may_tell(position) || state.pace.wait_ms(state.now_ms()) > 0 {
-            return Ok(());
-        }
-        if !state.has_work(position) {
-            return Ok(());
-        }
-        let first = state.sent + 1;
-        let records = state.read(&self.reader, (position.head - state.sent) as usize)?;
-        if records.is_empty() {
-            return Ok(());
-        }
-        let (topic, frame) = hcp.upload(&Upload {
-            epoch: position.epoch,
-            first,
-            records,
-        });
-        sender.publish(&topic, frame)?;
-        state.ends.insert(state.sent, state.chain);
-        state.pace.sent(state.now_ms());
-        Ok(())
-    }
-}
-
-impl Uploads {
-    /// Milliseconds since the hub's welcome: the pace's clock.
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.welcomed.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// The hub is back: what it has not heard is told in its order and at a pace, after what is newer there.
-    fn recover(&mut self, link: &Link, announced: Artifacts) {
-        let backlog = link.position.borrow().head.saturating_sub(self.sent);
-        let outage_ms = u64::try_from(link.receipted.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.announced = announced;
-        if backlog > 0 {
-            self.pace = Pace::recovering(link.least_ms(), 0, backlog, outage_ms, fastrand::u64(..));
-        }
-    }
-
-    /// Whether what the hub announced is here, or has had its time.
-    fn may_tell(&self, position: &Position) -> bool {
-        let (list, revocations, tariffs) = position.revisions;
-        let adopted = Artifacts {
-            list,
-            revocations,
-            tariffs,
-        };
-        may_tell(&self.announced, &adopted, self.now_ms())
-    }
-
-    fn in_flight(&self, position: &Position) -> usize {
-        self.ends.range(position.cursor + 1..).count()
-    }
-
-    fn has_work(&self, position: &Position) -> bool {
-        if self.refused {
-            return true;
-        }
-        self.sent < position.head && self.in_flight(position) < UPLOADS_MAX
-    }
-
-    /// Reads up to `wanted` ledger records behind the last one, as many as fit an upload.
-    fn read(&mut self, reader: &Reader, wanted: usize) -> Result<Vec<ByteBuf>, String> {
-        let wanted = wanted.min(UPLOAD_RECORDS_MAX);
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        while records.len() < wanted {
-            let rows = reader
-                .read(self.journal, READ_RECORDS)
-                .map_err(|error| error.to_string())?;
-            if rows.is_empty() {
-                break;
-            }
-            for row in rows {
-                let (_, event) = record::decode(row.sequence, &row.bytes).map_err(|error| error.to_string())?;
-                let encoded = event.record().filter(|r| r.sequence > self.sent).map(codec::to_vec);
-                if let Some(encoded) = encoded {
-                    if records.len() >= wanted || (bytes > 0 && bytes + encoded.len() > UPLOAD_BYTES_MAX) {
-                        return Ok(records);
-                    }
-                    bytes += encoded.len();
-                    self.sent += 1;
-                    self.chain = chain(&self.chain, &encoded);
-                    records.push(ByteBuf::from(encoded));
-                }
-                self.journal = row.sequence + 1;
-            }
-        }
-        Ok(records)
-    }
-
-    fn slow_down(&mut self) {
-        self.pace.throttled(self.now_ms(), fastrand::u64(..));
-        self.refused = true;
     }
 }

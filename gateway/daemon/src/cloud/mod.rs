@@ -1,16 +1,30 @@
-//! The cloud side: one link, one adapter a cloud. HCP, our own protocol, is the first.
+//! The cloud side: a link for each cloud, and an adapter between it and what that cloud speaks.
 
+pub mod adapter;
+pub mod alink;
+pub mod aws;
+pub mod board;
+pub mod breaker;
+mod diary;
 pub mod fence;
 pub mod hcp;
+mod kinds;
 pub mod lane;
 pub mod link;
 pub mod reconnect;
 mod reports;
+pub mod router;
+pub mod sealed;
+pub mod start;
+mod told;
+mod uploads;
+pub mod webhook;
+pub mod wrap;
 
-use proto::link::{Ask, Echo};
+use proto::link::{Ask, Echo, OrderDone};
 
 /// Something for the link.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum LinkJob {
     /// Ask the hub; whoever waits has his own deadline.
     Ask(Ask),
@@ -20,4 +34,6 @@ pub enum LinkJob {
     Echo(Echo),
     /// Say hello again on the link that stands.
     Hello,
+    /// Tell the hub what became of an order.
+    Done(OrderDone),
 }

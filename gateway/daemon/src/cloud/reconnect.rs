@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use carrier::{Class, Symptom};
 use tokio::time::Instant;
 
 /// Attempts within [`WINDOW`].
@@ -14,6 +15,35 @@ const LEAST: Duration = Duration::from_secs(1);
 /// First ceiling of a wait: five attempts with doubling ceilings fill about half a minute, so that the limit of a minute
 /// is rarely what one waits for.
 const CEILING_FIRST: Duration = Duration::from_secs(3);
+
+/// How long a cloud is left alone after a connection ended so, whatever the backoff says. `has_worked`: it took us
+/// before, so that a denial is an outage that ends by itself.
+#[must_use]
+pub fn floor(why: &Symptom, has_worked: bool) -> Duration {
+    let floor = match why.class {
+        Class::Denied if has_worked => DENIED,
+        Class::Duplicate => DUPLICATE,
+        Class::Intercepted | Class::Billing => INTERCEPTED,
+        Class::Clock | Class::Denied => DENIED,
+        Class::Partition
+        | Class::Claimed
+        | Class::Throttled
+        | Class::Broken
+        | Class::HalfDead
+        | Class::Protocol
+        | Class::SessionLost => Duration::ZERO,
+    };
+    floor.max(why.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
+}
+
+/// A cloud that denies us heals by itself or not at all.
+const DENIED: Duration = Duration::from_secs(20);
+/// Two who use one identity must not race.
+const DUPLICATE: Duration = Duration::from_secs(60);
+/// Whoever answers in the cloud's place does so for a while; so does an unpaid bill.
+const INTERCEPTED: Duration = Duration::from_secs(60);
+/// Longest time that a cloud may ask for: a word of its own must not keep us away for a day.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(900);
 
 /// The attempts of one identity.
 #[derive(Debug)]
@@ -42,13 +72,13 @@ impl Reconnect {
         }
     }
 
-    /// When to try next, random between a second and a ceiling that doubles; counted as an attempt.
-    pub fn next(&mut self, now: Instant) -> Instant {
+    /// When to try next, random between a second and a ceiling that doubles, and not before `floor`; counted as an attempt.
+    pub fn next(&mut self, now: Instant, floor: Duration) -> Instant {
         let ceiling = self.ceiling.min(self.ceiling_max).max(LEAST);
         self.ceiling = self.ceiling_max.min(ceiling * 2);
         let least_ms = LEAST.as_millis() as u64;
         let wait_ms = self.random.u64(least_ms..=ceiling.as_millis() as u64);
-        let mut at = now + Duration::from_millis(wait_ms);
+        let mut at = now + Duration::from_millis(wait_ms) + self.spread(floor);
         if self.recent.len() >= ATTEMPTS_MAX
             && let Some(first) = self.recent.pop_front()
         {
@@ -56,6 +86,12 @@ impl Reconnect {
         }
         self.recent.push_back(at);
         at
+    }
+
+    /// The floor, and up to half of it more: whoever saw the same does not come back in the same second.
+    fn spread(&mut self, floor: Duration) -> Duration {
+        let floor_ms = floor.as_millis() as u64;
+        Duration::from_millis(floor_ms + self.random.u64(0..=floor_ms / 2))
     }
 
     /// The first attempt of all needs no wait; it counts.
@@ -89,7 +125,7 @@ mod tests {
                 if lasted_s >= 10 {
                     reconnect.reset();
                 }
-                now = reconnect.next(now);
+                now = reconnect.next(now, Duration::from_secs([0, 0, 60][fastrand::usize(..3)]));
                 attempts.push(now);
             }
             for pair in attempts.windows(2) {

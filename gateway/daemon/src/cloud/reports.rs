@@ -7,12 +7,8 @@ use tokio::{
 };
 
 use crate::{
-    cloud::{
-        hcp::Hcp,
-        lane::{Lane, Road},
-    },
+    cloud::lane::{Lane, Road},
     engine::Job,
-    mqtt::Sender,
 };
 
 /// One link's reports, over all its connections.
@@ -39,6 +35,12 @@ impl Reports {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// One every `every_s` seconds from now on; 0: none.
+    pub(super) fn set_every(&mut self, every_s: u64) {
+        let now_ms = self.now_ms();
+        self.lane.set_every(every_s, now_ms);
     }
 
     /// Whether the hub agreed to what this gateway, in `epoch`, said in its hello.
@@ -83,18 +85,14 @@ impl Reports {
         report
     }
 
-    /// Sends it, if the road is still clear and the connection has room.
-    pub(super) fn send(&mut self, hcp: &mut Hcp, sender: &Sender, road: Road, made: Option<Telemetry>) {
+    /// What to send of the one that was made, if the road is still clear. It leaves once, or not at all.
+    pub(super) fn told(&mut self, road: Road, made: Option<Telemetry>) -> Option<Telemetry> {
         let Some(report) = made else {
-            return self.lane.not_sent();
+            self.lane.not_sent();
+            return None;
         };
-        let Some(shed) = self.lane.may_send(road) else {
-            return;
-        };
-        let (topic, frame) = hcp.telemetry(&Telemetry { shed, ..report });
-        match sender.publish_once(&topic, frame) {
-            Ok(()) => self.lane.sent(),
-            Err(_) => self.lane.not_sent(),
-        }
+        let shed = self.lane.may_send(road)?;
+        self.lane.sent();
+        Some(Telemetry { shed, ..report })
     }
 }

@@ -10,7 +10,7 @@ use proto::{
 };
 use serde::Deserialize;
 
-use super::{Checker, ConfigError};
+use super::{Checker, ConfigError, clouds::CloudSecrets};
 
 /// The secrets file as written.
 #[derive(Deserialize)]
@@ -20,6 +20,8 @@ pub(super) struct SecretsFile {
     pub(super) link: Option<String>,
     pub(super) broker_password: Option<String>,
     pub(super) monitor_password: Option<String>,
+    #[serde(default)]
+    pub(super) clouds: BTreeMap<String, CloudSecrets>,
     #[serde(default)]
     pub(super) devices: BTreeMap<String, String>,
     #[serde(default)]

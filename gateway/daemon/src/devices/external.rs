@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, RwLock},
 };
 
+use carrier::mqtt::{Backoff, Connection, Event, Message, Options, STABLE_S, Sender};
 use proto::{id::DeviceId, topic};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -13,7 +14,6 @@ use crate::{
     devices::{Ack, Heard, Opener},
     engine::Job,
     firmware::Firmware,
-    mqtt::{Backoff, Connection, Event, Message, Options, STABLE_S, Sender},
 };
 
 /// The way out, replaced with every connection.
@@ -48,10 +48,14 @@ impl Outward {
         Some(devices.filter(|device| open.present.contains(device)).count())
     }
 
-    /// A fresh connection, or none. The broker tells the presence of all devices anew.
-    fn replace(&self, sender: Option<Sender>) {
-        let present = BTreeSet::new();
-        *self.0.write().expect("no panic happens under this lock") = Open { sender, present };
+    /// A connection stands. What its broker said of who is present may have come before.
+    fn open(&self, sender: Sender) {
+        self.0.write().expect("no panic happens under this lock").sender = Some(sender);
+    }
+
+    /// It is gone, and with it what was known of who is present: the broker tells it anew.
+    fn close(&self) {
+        *self.0.write().expect("no panic happens under this lock") = Open::default();
     }
 
     fn note(&self, device: DeviceId, is_present: bool) {
@@ -80,24 +84,25 @@ pub async fn run(
             match connection.next().await {
                 Event::Up => {
                     tracing::info!(broker = options.broker, "devices are reachable through the broker");
-                    outward.replace(Some(connection.sender()));
+                    outward.open(connection.sender());
                 }
                 Event::Message(message) => {
                     if receive(&opener, &outward, &engine, &firmware, message).await.is_err() {
                         return;
                     }
                 }
+                Event::Symptom(symptom) => tracing::warn!(%symptom, "the broker is not well"),
                 Event::Down(why) => break why,
             }
         };
-        outward.replace(None);
+        outward.close();
         if since.elapsed().as_secs() >= STABLE_S {
             backoff.reset();
         }
         let wait = backoff.next_wait();
         tracing::warn!(
             broker = options.broker,
-            why,
+            %why,
             wait_ms = wait.as_millis() as u64,
             "no connection to the broker"
         );

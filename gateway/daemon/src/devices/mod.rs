@@ -24,7 +24,7 @@ use crate::firmware;
 
 /// To be accepted when the message is in the journal.
 #[derive(Debug)]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "messages are what passes most; a box each would cost an allocation"
 )]
@@ -32,7 +32,7 @@ pub enum Ack {
     /// Of our own endpoint.
     Embedded(mqtt_endpoint::Ack),
     /// Of an external broker.
-    External(crate::mqtt::Ack),
+    External(carrier::Ack),
 }
 
 impl Ack {

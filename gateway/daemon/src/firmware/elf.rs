@@ -15,8 +15,11 @@ pub(super) fn is_elf(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF")
 }
 
-/// What of it lies in flash.
-pub(super) fn flatten(elf: &[u8]) -> Result<Vec<u8>, String> {
+/// What of an ELF lies in flash: where it begins, and its bytes. Between segments the flash is erased.
+///
+/// # Errors
+/// A text that says why there is no such thing.
+pub fn flatten(elf: &[u8]) -> Result<(u32, Vec<u8>), String> {
     let file = ElfFile32::<Endianness>::parse(elf).map_err(|error| error.to_string())?;
     let endian = file.endian();
     let mut parts = Vec::new();
@@ -42,9 +45,8 @@ pub(super) fn flatten(elf: &[u8]) -> Result<Vec<u8>, String> {
         if at < image.len() {
             return Err("segments lie upon each other".to_owned());
         }
-        // Between segments the flash is erased.
         image.resize(at, 0xff);
         image.extend_from_slice(data);
     }
-    Ok(image)
+    Ok((start, image))
 }

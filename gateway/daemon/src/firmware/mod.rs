@@ -5,7 +5,7 @@
 //! ends when the device confirms the image, or says why not.
 
 pub mod command;
-mod elf;
+pub mod elf;
 mod order;
 pub mod sign;
 
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use self::order::{Answer, Order};
-use crate::engine::Job;
+use crate::{engine::Job, files};
 
 /// Questions that may wait; beyond it a device's is dropped, and asked again.
 const ASKED_MAX: usize = 256;
@@ -146,6 +146,13 @@ pub fn start(
     Ok(Firmware(sender))
 }
 
+/// Does what takes the disk's time, on a thread where nobody's authorization waits behind it.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()))
+}
+
 /// The order that was given before a restart.
 fn kept(folder: &Path, device: &DeviceId) -> Option<Order> {
     let path = order::path(folder, device);
@@ -182,7 +189,7 @@ impl Keeper {
         match asked {
             Asked::Heard(device, counter, update) => self.heard(device, counter, update).await,
             Asked::Order(device, file, reply) => {
-                let result = self.order(device, &file).await;
+                let result = self.order(device, file).await;
                 drop(reply.send(result));
             }
             Asked::Rows(reply) => drop(reply.send(self.rows())),
@@ -221,15 +228,18 @@ impl Keeper {
             Answer::Nothing => return,
             Answer::Offer(offer) => Told::Offer(offer),
             Answer::Piece(piece) => Told::Piece(piece),
-            Answer::Confirmed(version) => return self.end(device, format!("confirmed version {version}"), false),
+            Answer::Confirmed(version) => {
+                return self.end(device, format!("confirmed version {version}"), false).await;
+            }
             Answer::Failed(version, fault) => {
-                return self.end(device, format!("failed: version {version}: {}", fault.word()), true);
+                let how = format!("failed: version {version}: {}", fault.word());
+                return self.end(device, how, true).await;
             }
         };
         self.tell(device, told).await;
     }
 
-    fn end(&mut self, device: DeviceId, how: String, failed: bool) {
+    async fn end(&mut self, device: DeviceId, how: String, failed: bool) {
         if failed {
             tracing::warn!(%device, how, "ALARM the update ended");
         } else {
@@ -238,23 +248,29 @@ impl Keeper {
         if let Some(row) = self.rows.get_mut(&device) {
             (row.order, row.ended) = (None, Some((how, failed)));
         }
-        if let Err(error) = std::fs::remove_file(order::path(&self.folder, &device)) {
-            tracing::warn!(%device, %error, "the order stays in its folder and is given again at the next start");
+        let path = order::path(&self.folder, &device);
+        if let Err(error) = beside(move || files::remove(&path).map_err(|error| error.to_string())).await {
+            tracing::warn!(%device, error, "the order stays in its folder and is given again at the next start");
         }
     }
 
-    async fn order(&mut self, device: DeviceId, file: &Path) -> Result<String, String> {
+    async fn order(&mut self, device: DeviceId, file: PathBuf) -> Result<String, String> {
         let row = self.rows.get(&device);
         let row = row.ok_or_else(|| format!("{device} is not a device of this site"))?;
-        let image = order::read(file)?;
-        order::check(&image, row.kind, row.heard.as_ref(), &self.signers)
-            .map_err(|why| format!("{}: {why}", file.display()))?;
-        order::keep(&order::path(&self.folder, &device), &image)?;
+        let from = row.heard.as_ref().map(|update| update.version);
+        let (kind, heard, signers) = (row.kind, row.heard.clone(), self.signers.clone());
+        let path = order::path(&self.folder, &device);
+        let image = beside(move || {
+            let image = order::read(&file)?;
+            order::check(&image, kind, heard.as_ref(), &signers).map_err(|why| format!("{}: {why}", file.display()))?;
+            order::keep(&path, &image)?;
+            Ok(image)
+        })
+        .await?;
         let version = image.manifest.version;
         tracing::info!(%device, version, "an update is ordered");
         let mut order = Order::new(image);
         let offer = order.offer();
-        let from = row.heard.as_ref().map(|update| update.version);
         if let Some(row) = self.rows.get_mut(&device) {
             (row.order, row.ended) = (Some(order), None);
         }

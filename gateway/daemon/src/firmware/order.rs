@@ -2,8 +2,6 @@
 
 use std::{
     fs,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +12,7 @@ use proto::{
 };
 
 use super::FILE_BYTES_MAX;
+use crate::files;
 
 /// What is answered to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,13 +162,5 @@ pub(super) fn read(path: &Path) -> Result<SignedImage, String> {
 
 /// Writes the order whole or not at all.
 pub(super) fn keep(path: &Path, image: &SignedImage) -> Result<(), String> {
-    let new = path.with_extension("new");
-    let write = || {
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&image.write())?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().map_err(|error: std::io::Error| format!("{}: {error}", new.display()))
+    files::replace(path, &image.write()).map_err(|error| format!("{}: {error}", path.display()))
 }

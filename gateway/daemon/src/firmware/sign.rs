@@ -1,9 +1,7 @@
 //! `holdfast image`: the key that signs firmware, and the signing.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +13,7 @@ use proto::{
 use serde::Deserialize;
 
 use super::elf;
+use crate::files;
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
@@ -65,18 +64,6 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> SignError {
     move |error| SignError::Io { path, error }
 }
 
-/// Writes a file that is not there yet.
-fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), SignError> {
-    let mut options = fs::OpenOptions::new();
-    options
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .map_err(failed(path))
-}
-
 /// Makes a key in a new file that only its owner reads; its public half, as configurations name it.
 ///
 /// # Errors
@@ -92,7 +79,7 @@ pub fn make_key(path: &Path) -> Result<Hash, SignError> {
         "# Signs firmware: who has it decides what devices run.\nfirmware_seed = \"{}\"\n",
         Hash(seed)
     );
-    write_new(path, 0o600, text.as_bytes())?;
+    files::create(path, files::PRIVATE, text.as_bytes()).map_err(failed(path))?;
     Ok(Hash(*Issuer::from_seed(&seed).key().as_bytes()))
 }
 
@@ -127,10 +114,11 @@ pub fn sign(
 ) -> Result<SignedImage, SignError> {
     let bytes = fs::read(image).map_err(failed(image))?;
     let bytes = if elf::is_elf(&bytes) {
-        elf::flatten(&bytes).map_err(|why| SignError::Elf {
+        let flat = elf::flatten(&bytes).map_err(|why| SignError::Elf {
             path: image.to_owned(),
             why,
-        })?
+        })?;
+        flat.1
     } else {
         bytes
     };
@@ -138,6 +126,6 @@ pub fn sign(
         path: image.to_owned(),
         error,
     })?;
-    write_new(out, 0o644, &signed.write())?;
+    files::create(out, files::PUBLIC, &signed.write()).map_err(failed(out))?;
     Ok(signed)
 }

@@ -10,14 +10,16 @@ use std::{
     time::Duration,
 };
 
+use carrier::mqtt::Version;
 use gateway::{
     artifacts::Desk,
     clock::Clock,
     cloud::{
-        fence::Fence,
-        link::{LINK_JOBS_MAX, Link},
+        board::Load,
+        link::LINK_JOBS_MAX,
+        start::{self, Surroundings},
     },
-    config::LinkConfig,
+    config::{CloudConfig, CloudKind, LinkConfig, Pacing, Road},
     devices::{Opener, Port, Sealer, external::Outward},
     engine::{Engine, JOBS_MAX, Job, Position, Shell},
     store::Store,
@@ -28,7 +30,7 @@ use proto::{
     id::{GatewayId, Hash, Name, TokenKey},
     link::{LINK_FRAME_BYTES_MAX, LedgerReceipt, Telemetry, Upload, Welcome, chain},
     seal::{Counter, Direction, PairSecret, Window},
-    topic::{self, LinkDown, LinkUp},
+    topic::{self, Lane, LinkDown, LinkUp},
     trust::Issuer,
 };
 use serde::Serialize;
@@ -101,7 +103,7 @@ impl FakeHub {
 
     pub fn say<T: Serialize>(&mut self, word: LinkDown, message: &T) {
         let (site, gateway) = names();
-        let topic = topic::link_down(&site, &gateway, word);
+        let topic = topic::link_down(&site, &gateway, word, Lane::FIRST);
         let frame = secret()
             .key(Direction::Down)
             .seal_vec(&topic, self.counter.next(), message);
@@ -139,7 +141,7 @@ impl FakeHub {
             self.window.check(opened.counter).unwrap();
             self.window.last = opened.counter;
             ack.accept();
-            let (_, _, word) = topic::parse_link_up(&topic).unwrap();
+            let word = topic::parse_link_up(&topic).unwrap().word;
             return (word, opened.counter, opened.body.to_vec(), qos);
         }
     }
@@ -167,7 +169,7 @@ impl FakeHub {
                     self.say(LinkDown::Receipt, &receipt);
                 }
                 LinkUp::Echo => self.say(LinkDown::Echo, &codec::decode::<proto::link::Echo>(&body).unwrap()),
-                LinkUp::Ask => {}
+                LinkUp::Ask | LinkUp::Done => {}
                 LinkUp::Telemetry => return (codec::decode(&body).unwrap(), qos),
             }
         }
@@ -185,6 +187,35 @@ impl FakeHub {
     }
 }
 
+/// One cloud: the hub itself.
+fn link_config(broker: String) -> LinkConfig {
+    let (_, gateway) = names();
+    let client_id = gateway.to_string();
+    LinkConfig {
+        secret: secret(),
+        pacing: Pacing {
+            reconnect_s_max: 1,
+            telemetry_s: 1,
+            ..Pacing::default()
+        },
+        clouds: vec![CloudConfig {
+            name: "main".to_owned(),
+            lane: Lane::FIRST,
+            carries: vec![Load::Money, Load::Telemetry],
+            road: Road {
+                broker,
+                version: Version::V5,
+                keep_alive_s: 30,
+                tls: None,
+            },
+            kind: CloudKind::Hcp {
+                user: Some((client_id.clone(), secret().password().to_string())),
+                client_id,
+            },
+        }],
+    }
+}
+
 /// An engine on the journal of `dir`, and its link to `broker`.
 pub fn start(dir: &std::path::Path, broker: String) -> mpsc::Sender<Job> {
     let (store, gateway) = Store::open(dir, super::support::config(), 50_000).unwrap();
@@ -193,13 +224,16 @@ pub fn start(dir: &std::path::Path, broker: String) -> mpsc::Sender<Job> {
     let (link_jobs, link_inbox) = mpsc::channel(LINK_JOBS_MAX);
     let (position, watched) = watch::channel(Position::default());
     let up = Arc::new(AtomicBool::new(false));
+    let config = link_config(broker);
+    let board = start::board(Some(&config), up.clone());
     let epoch_expected = Arc::<AtomicU32>::default();
     let rejected = Arc::new(AtomicU64::new(0));
     let nobody = BTreeMap::new();
     let shell = Shell {
         port: Port::External(Outward::default()),
         link: Some(link_jobs),
-        link_up: up.clone(),
+        link_up: up,
+        board: board.clone(),
         epoch_expected: epoch_expected.clone(),
         position,
         opener: Arc::new(Opener::new(&nobody, TokenKey([0; 32]))),
@@ -214,26 +248,17 @@ pub fn start(dir: &std::path::Path, broker: String) -> mpsc::Sender<Job> {
         runtime.unwrap().block_on(engine.run(inbox)).unwrap();
     });
     let (site, gateway) = names();
-    let link = Link {
+    let around = Surroundings {
         site,
         gateway,
-        config: LinkConfig {
-            broker,
-            secret: secret(),
-            keep_alive_s: 30,
-            batches_a_second_max: 20,
-            reconnect_s_max: 1,
-            telemetry_s: 1,
-        },
+        boot,
         desk: Desk::new(jobs.clone(), rejected),
         engine: jobs.clone(),
         jobs: link_inbox,
         position: watched,
         reader,
-        up,
-        fence: Fence::new(epoch_expected),
-        receipted: tokio::time::Instant::now(),
+        epoch_expected,
     };
-    tokio::spawn(link.run());
+    start::start(&config, &board, around);
     jobs
 }

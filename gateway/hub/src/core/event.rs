@@ -6,7 +6,7 @@ use core::fmt;
 use proto::{
     artifact::{Lease, PublicKey, Reason, Subject},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
-    link::LedgerRecord,
+    link::{LedgerRecord, Order, OrderDone},
     money::Money,
     policy::Policy,
     tariff::Tariff,
@@ -232,6 +232,29 @@ pub enum Event {
         account: AccountId,
         /// Until when, in seconds since 1970 UTC.
         until_s: u64,
+    },
+    /// The operator ordered something at a site.
+    Dispatched {
+        /// By which gateway.
+        gateway: GatewayId,
+        /// What, with its number and without its raw token.
+        order: Box<Order>,
+        /// When (seconds since 1970 UTC).
+        issued_s: u64,
+    },
+    /// The time of an order is over, and its gateway has not answered.
+    DispatchOverdue {
+        /// Whose.
+        gateway: GatewayId,
+        /// Which.
+        id: u64,
+    },
+    /// A gateway said what became of an order.
+    DispatchAnswered {
+        /// Who.
+        gateway: GatewayId,
+        /// What became of it.
+        done: OrderDone,
     },
     /// The hub came to the gateway's opinion: the price was not known here before.
     DisputeWithdrawn {

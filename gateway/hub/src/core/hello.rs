@@ -84,6 +84,7 @@ impl Hub {
             is_agreed: true,
         });
         self.send_newer(gateway, hello, &mut decision);
+        self.dispatch_again(gateway, &mut decision);
         decision
             .effects
             .extend(lease::withheld(self, gateway, hello.epoch).map(Effect::Alarm));

@@ -7,6 +7,7 @@ mod ask;
 mod catalogue;
 mod changes;
 pub mod conflict;
+mod dispatch;
 mod event;
 mod hello;
 mod lease;
@@ -20,7 +21,7 @@ mod upload;
 use proto::{
     artifact::{IssuerKeys, PublicKey, Revocations, TariffTable},
     id::{AccountId, GatewayId},
-    link::{Answer, Ask, Echo, LedgerReceipt, LinkHello, Upload, Welcome},
+    link::{self, Answer, Ask, Echo, LedgerReceipt, LinkHello, OrderDone, Upload, Welcome},
     money::Money,
     policy::Policy,
     trust::ArtifactKind,
@@ -29,6 +30,9 @@ use proto::{
 pub use catalogue::{Catalogue, ImportRefusal, ImportSummary, RevocationSpec, SHRINK_TOKENS_FREE, TokenSpec};
 pub use changes::{ListChanges, ListStep};
 pub use conflict::{About, Adjustment, Case, Class, Conflicts, Order, OrderRefusal};
+pub use dispatch::{
+    DISPATCHES_AHEAD_MAX, DISPATCHES_KEPT_MAX, DispatchRefusal, DispatchRow, DispatchState, Dispatches, withdrawn,
+};
 pub use event::{Event, RecordKey};
 pub use lease::{LeaseKey, LeaseRow};
 pub use publish::{LIST_LEAST_S, PublishedList};
@@ -111,6 +115,20 @@ pub enum Input {
         /// It never comes back with what it knew: its present epoch is over, too.
         gone: bool,
     },
+    /// The operator wants something done at a site.
+    Dispatch {
+        /// By which gateway.
+        gateway: GatewayId,
+        /// What; its number is given by the hub, and its raw token is kept elsewhere.
+        order: Box<link::Order>,
+    },
+    /// A gateway says what became of an order.
+    Done {
+        /// Who.
+        gateway: GatewayId,
+        /// What became of it.
+        done: OrderDone,
+    },
     /// Time passed.
     Tick,
 }
@@ -167,6 +185,18 @@ pub enum Effect {
     Released(Released),
     /// Nothing is released.
     ReleaseRefused(ReleaseRefusal),
+    /// Send an order, to every way on which its gateway was greeted, or as an answer to a hello. The raw token of a start
+    /// is added on the way out.
+    Order(GatewayId, Box<link::Order>),
+    /// The order has this number.
+    Dispatched {
+        /// Whose.
+        gateway: GatewayId,
+        /// It.
+        id: u64,
+    },
+    /// The order is not given.
+    DispatchRefused(DispatchRefusal),
     /// Tell the operator.
     Alarm(Alarm),
 }
@@ -315,7 +345,13 @@ impl Hub {
             },
             Input::Import(catalogue) => self.decide_import(now, catalogue),
             Input::Order(order) => self.decide_order(now, order),
-            Input::Tick => self.decide_publication(now, settings),
+            Input::Dispatch { gateway, order } => self.decide_dispatch(now, *gateway, order),
+            Input::Done { gateway, done } => self.decide_done(*gateway, done),
+            Input::Tick => {
+                let mut decision = self.decide_publication(now, settings);
+                self.decide_overdue(now, &mut decision);
+                decision
+            }
         }
     }
 

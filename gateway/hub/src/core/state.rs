@@ -17,6 +17,7 @@ use proto::{
 use super::{
     changes::ListStep,
     conflict::{Act, Adjustment, Conflicts, Correction, Facts, Standing},
+    dispatch::Dispatches,
     event::{Event, RecordKey},
     lease::{LeaseKey, LeaseRow},
     publish::PublishedList,
@@ -155,6 +156,7 @@ pub struct Hub {
     /// Number of the newest lease.
     pub(crate) lease_last: u64,
     pub(crate) lease_revisions: BTreeMap<GatewayId, u64>,
+    pub(crate) dispatches: Dispatches,
 }
 
 impl Hub {
@@ -409,9 +411,14 @@ impl Hub {
                 self.conflicts.barred.insert(*account, *until_s);
                 self.list_stale = true;
             }
-            Event::DisputeWithdrawn { at } => {
-                self.disputes.remove(at);
-            }
+            Event::DisputeWithdrawn { at } => drop(self.disputes.remove(at)),
+            Event::Dispatched {
+                gateway,
+                order,
+                issued_s,
+            } => self.dispatches.given(*gateway, order, *issued_s),
+            Event::DispatchOverdue { gateway, id } => self.dispatches.overdue(*gateway, *id),
+            Event::DispatchAnswered { gateway, done } => self.dispatches.answered(*gateway, done),
         }
     }
 

@@ -3,6 +3,7 @@
 use proto::{
     artifact::{Lease, PublicKey, Reason, Whitelist},
     id::{AccountId, GatewayId, Hash, Kind, SessionId, TokenHash},
+    link::{Order, OrderDone},
     money::Money,
     tariff::Tariff,
 };
@@ -191,6 +192,26 @@ pub(super) struct LeaseChanged1 {
     pub(super) revision: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+pub(super) struct Dispatched1 {
+    pub(super) gateway: GatewayId,
+    /// Without its raw token.
+    pub(super) order: Order,
+    pub(super) issued_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct DispatchOverdue1 {
+    pub(super) gateway: GatewayId,
+    pub(super) id: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct DispatchAnswered1 {
+    pub(super) gateway: GatewayId,
+    pub(super) done: OrderDone,
+}
+
 pub(super) const BOOTED: u16 = 1;
 pub(super) const ACCOUNT_SET: u16 = 2;
 pub(super) const TOKEN_SET: u16 = 3;
@@ -218,3 +239,6 @@ pub(super) const LEASE_GIVEN: u16 = 16;
 pub(super) const LEASE_RECALLED: u16 = 17;
 pub(super) const LEASE_RELEASED: u16 = 18;
 pub(super) const POLICY_PUBLISHED: u16 = 46;
+pub(super) const DISPATCHED: u16 = 50;
+pub(super) const DISPATCH_OVERDUE: u16 = 51;
+pub(super) const DISPATCH_ANSWERED: u16 = 52;

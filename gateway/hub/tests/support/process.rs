@@ -19,7 +19,7 @@ use proto::{
     id::{GatewayId, Name},
     link::{ArtifactPart, LedgerReceipt, LinkHello, Upload, Welcome},
     seal::{Counter, Direction, PairSecret, Window},
-    topic::{self, LinkDown, LinkUp},
+    topic::{self, Lane, LinkDown, LinkTopic, LinkUp},
     trust::{ArtifactKind, Issuer},
 };
 use rumqttc::{Client, ConnectReturnCode, Event, Incoming, MqttOptions, Packet, QoS};
@@ -206,7 +206,7 @@ impl Gateway {
     pub fn connect(hub: &Process, id: &str, boot: u32) -> Self {
         let mut gateway = Self::open(hub, id, id, &secret_of(id), boot);
         assert!(matches!(gateway.see(), Seen::Connected));
-        let filter = topic::link_down_filter(&site_name(), &gateway.id);
+        let filter = topic::link_down_filter(&site_name(), &gateway.id, Lane::FIRST);
         gateway.client.subscribe(filter.as_str(), QoS::AtLeastOnce).unwrap();
         assert!(matches!(gateway.see(), Seen::Subscribed(true)));
         gateway
@@ -258,7 +258,7 @@ impl Gateway {
     }
 
     pub fn topic(&self, word: LinkUp) -> topic::Topic {
-        topic::link_up(&site_name(), &self.id, word)
+        topic::link_up(&site_name(), &self.id, word, Lane::FIRST)
     }
 
     pub fn frame<T: Serialize>(&mut self, word: LinkUp, message: &T) -> Vec<u8> {
@@ -292,7 +292,9 @@ impl Gateway {
     }
 
     fn take(&mut self, topic: &str, frame: &[u8]) {
-        let (site, gateway, word) = topic::parse_link_down(topic).unwrap();
+        let LinkTopic {
+            site, gateway, word, ..
+        } = topic::parse_link_down(topic).unwrap();
         assert_eq!((site, gateway), (site_name(), self.id));
         let opened = self
             .secret

@@ -4,7 +4,7 @@ use proto::{
     codec,
     id::*,
     link::*,
-    message::{ClockQuality, StopReason},
+    message::{ClockQuality, Stamp, StopReason},
     money::{Money, Units},
     tariff::Bill,
     topic::{LinkDown, LinkUp},
@@ -14,8 +14,8 @@ use serde_bytes::ByteBuf;
 
 use super::{
     EVENING_S, MOST, MOST_SESSION, Place, Sample,
-    content::{card_hash, entry, most_record, record},
-    sample, session,
+    content::{card, card_hash, entry, most_record, record},
+    name, sample, session,
 };
 
 /// What a gateway says.
@@ -155,7 +155,78 @@ pub(crate) fn up() -> Vec<Sample> {
                 ..telemetry()
             },
         ),
+        sample(
+            place(LinkUp::Done),
+            "order-done",
+            "order-done-typical",
+            "the device is told",
+            OrderDone {
+                id: EVENING_S + 3,
+                outcome: OrderOutcome::Done,
+                at: Stamp {
+                    mono_ms: 86_400_123,
+                    wall_s: EVENING_S,
+                    quality: ClockQuality::Synchronised,
+                },
+            },
+        ),
+        sample(
+            place(LinkUp::Done),
+            "order-done",
+            "order-done-extreme",
+            MOST,
+            OrderDone {
+                id: u64::MAX,
+                outcome: OrderOutcome::Malformed,
+                at: Stamp {
+                    mono_ms: u64::MAX,
+                    wall_s: u64::MAX,
+                    quality: ClockQuality::Relative,
+                },
+            },
+        ),
     ]
+}
+
+/// Orders: a start, a reservation, one that is withdrawn, and the largest.
+fn orders() -> [Order; 4] {
+    let start = Order {
+        id: EVENING_S + 3,
+        not_after_s: EVENING_S + 30,
+        verb: OrderVerb::Start,
+        device: Some(name("charger-07")),
+        outlet: 1,
+        session: SessionId::ZERO,
+        token: Some(card()),
+        until_s: 0,
+        value: 0,
+        whose: card_hash(),
+    };
+    let reserve = Order {
+        id: EVENING_S + 4,
+        verb: OrderVerb::Reserve,
+        token: None,
+        until_s: EVENING_S + 1_200,
+        ..start.clone()
+    };
+    let withdraw = Order {
+        verb: OrderVerb::Withdraw,
+        token: None,
+        ..start.clone()
+    };
+    let most = Order {
+        id: u64::MAX,
+        not_after_s: u64::MAX,
+        verb: OrderVerb::Withdraw,
+        device: Some(name("abcdefghij-123456789")),
+        outlet: u8::MAX,
+        session: MOST_SESSION,
+        token: Some(IdToken::new(TokenKind::Unknown, &[0xff; TOKEN_BYTES_MAX]).expect("the longest")),
+        until_s: u64::MAX,
+        value: u64::MAX,
+        whose: TokenHash([0xff; 16]),
+    };
+    [start, reserve, withdraw, most]
 }
 
 fn telemetry() -> Telemetry {
@@ -304,6 +375,7 @@ pub(crate) fn down() -> Vec<Sample> {
         text: "水".repeat(TROUBLE_TEXT_BYTES_MAX / 3),
     };
     let echo = Echo { nonce: u64::MAX };
+    let [start, reserve, withdraw, most_order] = orders();
     vec![
         sample(
             place(LinkDown::Welcome),
@@ -376,6 +448,28 @@ pub(crate) fn down() -> Vec<Sample> {
             MOST,
             CounterSeen { last: u64::MAX },
         ),
+        sample(
+            place(LinkDown::Order),
+            "order",
+            "order-start",
+            "a card, from afar, within half a minute",
+            start,
+        ),
+        sample(
+            place(LinkDown::Order),
+            "order",
+            "order-reserve",
+            "twenty minutes",
+            reserve,
+        ),
+        sample(
+            place(LinkDown::Order),
+            "order",
+            "order-withdraw",
+            "its time is over",
+            withdraw,
+        ),
+        sample(place(LinkDown::Order), "order", "order-extreme", MOST, most_order),
         sample(
             place(LinkDown::Trouble),
             "trouble",

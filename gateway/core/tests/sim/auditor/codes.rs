@@ -93,6 +93,11 @@ impl Auditor {
         self.codes.at_ms = at_ms;
     }
 
+    /// Where the gateway is on its line of time, in ms.
+    pub(super) const fn line_ms(&self) -> u64 {
+        self.codes.at_ms
+    }
+
     pub(super) fn heard_code(&mut self, input: &Input) {
         if let Input::Device { said, .. } = input
             && let Said::Authorize {

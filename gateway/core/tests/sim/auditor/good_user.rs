@@ -67,6 +67,7 @@ impl Auditor {
         let place = (e.request.device, e.request.outlet);
         let state = self.reported.get(&place).copied().unwrap_or(OutletState::Free);
         let serves = !matches!(state, OutletState::Faulted | OutletState::Updating | OutletState::Other);
-        serves && !self.is_device_revoked(&e.request.device)
+        let reserved = self.is_reserved_for_another(place, &e.request.token);
+        serves && !reserved && !self.is_device_revoked(&e.request.device)
     }
 }

@@ -97,6 +97,11 @@ impl Auditor {
         self.instruments.clock = Some(*now);
     }
 
+    /// What the gateway's clocks said at the event.
+    pub(super) fn now(&self) -> Now {
+        self.instruments.clock.expect("an event has its time")
+    }
+
     /// A device has stored that it grants a session by itself.
     pub(crate) fn redeemed(&mut self, at: usize, redeemed: &Redeemed, marks: &mut Marks) {
         let known = self.instruments.alone.insert(redeemed.session, (at, redeemed.number));

@@ -8,6 +8,7 @@ mod instruments;
 mod law;
 mod modes;
 mod money;
+mod orders;
 mod outside;
 mod report;
 mod rules;
@@ -86,8 +87,7 @@ pub(crate) struct Auditor {
     boot: u32,
     // Trust, as the journal tells it.
     list: BTreeMap<TokenHash, ListEntry>,
-    /// Commands of the operator that ran.
-    orders: BTreeSet<u64>,
+    orders: orders::Orders,
     /// Revision of the revocations that stand.
     revocations_revision: u64,
     ring: trust::Ring,
@@ -153,7 +153,7 @@ impl Auditor {
             decisions: 0,
             boot: 0,
             list: BTreeMap::new(),
-            orders: BTreeSet::new(),
+            orders: orders::Orders::default(),
             revocations_revision: 0,
             ring: trust::Ring::default(),
             list_adopted_ms: 0,
@@ -297,7 +297,10 @@ impl Auditor {
                 self.waiting.insert(e.request.session, waiting);
             }
             Event::Refused(e) => self.refused(t_ms, e, marks),
-            Event::Granted(e) => self.granted(t_ms, e, marks),
+            Event::Granted(e) => {
+                self.served_at(e, marks);
+                self.granted(t_ms, e, marks);
+            }
             Event::Confirmed(e) => {
                 let known = self.confirmed.get(&e.token).map_or(0, |known| known.1);
                 self.confirmed
@@ -317,7 +320,16 @@ impl Auditor {
             }
             Event::Started(e) => self.speaks(&e.session, marks),
             Event::Metered(e) => self.speaks(&e.session, marks),
-            Event::Closed(e) => self.closed(e, marks),
+            Event::Closed(e) => {
+                self.closed(e, marks);
+                let hold = &self.holds[&e.session];
+                // Nobody uses it any more, whatever the device last said.
+                if let Some(state) = self.reported.get_mut(&(hold.device, hold.outlet))
+                    && matches!(state, OutletState::Busy | OutletState::Preparing)
+                {
+                    *state = OutletState::Free;
+                }
+            }
             Event::Noted(e) => {
                 assert!(e.sequence <= self.sequence, "a remark on a record that is not written");
                 assert_eq!(
@@ -330,13 +342,9 @@ impl Auditor {
                     marks.hit(Mark::RecordAdjusted);
                 }
             }
-            Event::Commanded(e) => {
-                assert!(
-                    e.order == 0 || self.orders.insert(e.order),
-                    "command {} runs twice",
-                    e.order
-                );
-            }
+            Event::Commanded(e) => self.commanded(e),
+            Event::Ordered(e) => self.ordered(e, marks),
+            Event::Unreserved(e) => self.unreserved(e, marks),
             Event::Silent(e) => {
                 marks.hit(Mark::Silent);
                 let hold = self

@@ -235,6 +235,10 @@ impl Auditor {
                 let state = self.reported.get(&place).copied().unwrap_or(OutletState::Free);
                 matches!(state, OutletState::Faulted | OutletState::Updating | OutletState::Other)
             }
+            RefusalReason::Reserved => {
+                marks.hit(Mark::RefusedReserved);
+                self.is_reserved_for_another(place, token)
+            }
             RefusalReason::Revoked => {
                 marks.hit(Mark::RefusedRevoked);
                 let code = self.is_code_of_revoked(&session);

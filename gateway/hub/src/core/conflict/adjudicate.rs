@@ -139,6 +139,9 @@ impl Hub {
                 | Event::CaseOpened(_)
                 | Event::Barred { .. }
                 | Event::DisputeWithdrawn { .. }
+                | Event::Dispatched { .. }
+                | Event::DispatchOverdue { .. }
+                | Event::DispatchAnswered { .. }
                 | Event::LeaseOnlySet { .. }
                 | Event::LeaseGiven { .. }
                 | Event::LeaseRecalled { .. } => {}

@@ -1,0 +1,226 @@
+//! What the hub says on a link, and what it is told in turn: welcome, receipts, artifacts, uploads.
+
+use carrier::{Class, Symptom};
+use gateway_core::{Input, pace::Artifacts};
+use proto::link::{ArtifactPart, LedgerReceipt, Welcome};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{CODE_THROTTLED, HELLO_WAIT, Life, Link, OWN_ECHO, Talk};
+use crate::{
+    artifacts::{Assembly, Gone},
+    cloud::{
+        adapter::{Adapter, Meaning},
+        board::Stage,
+        sealed::{Heard, Sealed},
+        uploads::{Step, Uploads},
+    },
+    engine::Job,
+};
+
+impl Link {
+    /// What the hub said, or, of trouble, whoever stands before it.
+    pub(super) async fn said(
+        &mut self,
+        sealed: &Sealed,
+        life: &mut Life,
+        talk: &mut Talk,
+        heard: Heard,
+    ) -> Result<(), Gone> {
+        let now_ms = life.now_ms();
+        match heard {
+            Heard::Welcome(welcome) => self.welcomed(life, talk, welcome).await?,
+            Heard::Answer(answer) => {
+                life.asked.remove(&answer.ask);
+                life.breaker.good(now_ms);
+                self.tell(Input::Answer(answer)).await?;
+            }
+            Heard::Receipt(receipt) => {
+                life.breaker.good(now_ms);
+                self.receipt(talk, receipt).await?;
+            }
+            Heard::Part(part) => self.part(&mut talk.assembly, part).await?,
+            // The hello is said again anyway until it is answered.
+            Heard::Counter(seen) => {
+                tracing::warn!(
+                    counter = seen.last,
+                    "the hub remembers more of this link than this journal, or doubts a hello that a cloud held back"
+                );
+                sealed.raise_above(seen.last);
+                talk.hello = Some((Instant::now(), HELLO_WAIT, 0));
+            }
+            Heard::Echo(echo) => {
+                life.breaker.good(now_ms);
+                if echo.nonce & OWN_ECHO == 0 {
+                    self.tell(Input::Echo { nonce: echo.nonce }).await?;
+                }
+            }
+            Heard::Order(order) => self
+                .engine
+                .send(Job::CloudOrder(Box::new(order)))
+                .await
+                .map_err(|_| Gone)?,
+            Heard::Trouble(trouble) => {
+                let class = match trouble.code {
+                    CODE_THROTTLED => Class::Throttled,
+                    401 | 403 | 404 | 410 => Class::Denied,
+                    402 => Class::Billing,
+                    _ => Class::Broken,
+                };
+                let mut symptom = Symptom::new(class, trouble.code, &trouble.text);
+                symptom.ask = trouble.ask;
+                self.symptom(life, talk, &symptom).await?;
+            }
+        }
+        self.stage(life, life.stage);
+        Ok(())
+    }
+
+    async fn welcomed(&mut self, life: &mut Life, talk: &mut Talk, welcome: Welcome) -> Result<(), Gone> {
+        talk.hello = None;
+        life.diary.worked();
+        if life.stage != Stage::Greeted {
+            tracing::info!(cloud = self.cloud.name, upto = welcome.upto, "link to the hub");
+        }
+        let own = self.position.borrow().epoch;
+        life.reports.welcomed(&welcome, own);
+        self.stage(life, Stage::Greeted);
+        talk.first = self.goes_first();
+        if !talk.first {
+            return Ok(());
+        }
+        let (epoch, upto, hash) = (welcome.epoch, welcome.upto, welcome.hash);
+        let is_fenced = welcome.version != 0 && epoch > own;
+        let announced = Artifacts {
+            list: welcome.list_revision,
+            revocations: welcome.revocations_revision,
+            tariffs: welcome.tariffs_revision,
+        };
+        self.tell(Input::Welcome(welcome)).await?;
+        // On a link that stood already the hub says where we know it to be: what is on its way goes on.
+        let expected = talk.uploads.as_ref().is_some_and(|state| state.knows(upto));
+        if is_fenced {
+            self.fence.expects(epoch, own);
+            talk.uploads = None;
+        } else if epoch == own && !expected {
+            let mut state = self.uploads_from(upto, talk.frame_bytes_max).await?;
+            if state.chain == hash {
+                self.fence.agreed();
+                let cursor = self.position.borrow().cursor;
+                if cursor < upto {
+                    // A receipt was lost, and nothing else may ever follow that brings another one: what it was for is
+                    // told again, and receipted again.
+                    state = self.uploads_from(cursor, talk.frame_bytes_max).await?;
+                }
+                let head = self.position.borrow().head;
+                state.recover(
+                    (self.least_ms(), self.backlog_ms_min()),
+                    head,
+                    self.board.receipted_at().elapsed(),
+                    announced,
+                );
+                talk.uploads = Some(state);
+            } else {
+                // It has other records of this epoch than we: nothing may follow on them.
+                self.fence.expects(own.saturating_add(1), own);
+                talk.uploads = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn part(&self, assembly: &mut Assembly, part: ArtifactPart) -> Result<(), Gone> {
+        let (kind, revision) = (part.kind.word(), part.revision);
+        match assembly.add(part) {
+            Ok(None) => {}
+            Ok(Some(whole)) => {
+                if let Ok(Some(input)) = self.desk.check(whole).await? {
+                    self.tell(input).await?;
+                }
+            }
+            Err(error) => self.desk.reject(kind, revision, &error),
+        }
+        Ok(())
+    }
+
+    /// An uploader that goes on behind `upto`.
+    async fn uploads_from(&self, upto: u64, frame_bytes_max: usize) -> Result<Uploads, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.engine
+            .send(Job::Find { ledger: upto, reply })
+            .await
+            .map_err(|_| Gone)?;
+        let mark = answer.await.map_err(|_| Gone)?;
+        Ok(Uploads::from(
+            &self.reader,
+            &mark,
+            upto,
+            self.least_ms(),
+            frame_bytes_max,
+        ))
+    }
+
+    /// The shortest time between two uploads, in ms.
+    fn least_ms(&self) -> u64 {
+        (1_000 / u64::from(self.pacing.batches_a_second_max)).max(self.cloud.kind.upload_ms_min())
+    }
+
+    /// As well, of a backlog.
+    fn backlog_ms_min(&self) -> u64 {
+        (1_000 / u64::from(self.pacing.backlog_batches_a_second_max)).max(self.cloud.kind.upload_ms_min())
+    }
+
+    async fn receipt(&self, talk: &mut Talk, receipt: LedgerReceipt) -> Result<(), Gone> {
+        let Some(state) = &mut talk.uploads else { return Ok(()) };
+        let upto = receipt.upto;
+        let head = self.position.borrow().head;
+        let own_hash = match state.end(upto) {
+            Some(hash) => hash,
+            None => {
+                // Not the end of an upload of ours: the hub stands elsewhere. Go on from where it stands.
+                *state = self
+                    .uploads_from(upto.min(head), talk.frame_bytes_max)
+                    .await?
+                    .at_pace_of(state);
+                state.chain
+            }
+        };
+        state.receipted(upto, head);
+        self.board.receipted();
+        self.tell(Input::Receipt { receipt, own_hash }).await
+    }
+
+    /// Sends what there is to send and the pace allows.
+    pub(super) async fn upload(
+        &self,
+        sealed: &mut Sealed,
+        adapter: &mut dyn Adapter,
+        life: &mut Life,
+        talk: &mut Talk,
+    ) -> Result<(), Gone> {
+        let position = *self.position.borrow();
+        let Some(state) = &mut talk.uploads else { return Ok(()) };
+        if state.refused && state.pace.wait_ms(state.now_ms()) == 0 {
+            *state = self
+                .uploads_from(position.cursor, talk.frame_bytes_max)
+                .await?
+                .at_pace_of(state);
+        }
+        match state.step(&self.reader, &position) {
+            Ok(Step::Wait) => {}
+            Ok(Step::Send(upload)) => {
+                state.sent();
+                let (topic, frame) = sealed.upload(&upload);
+                self.up(adapter, life, talk, &topic, &frame, Meaning::Records(&upload));
+            }
+            Ok(Step::Silence) => {
+                let text = "the hub acknowledges nothing: connecting again";
+                talk.broken = Some(Symptom::new(Class::HalfDead, 504, text));
+            }
+            Err(why) => {
+                tracing::error!(why, "ALARM the journal cannot be read for the upload");
+                talk.broken = Some(Symptom::new(Class::Protocol, 0, why));
+            }
+        }
+        Ok(())
+    }
+}

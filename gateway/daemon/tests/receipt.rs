@@ -1,0 +1,79 @@
+//! A receipt that is lost on its way, when nothing new follows that would bring another one.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/link.rs"]
+mod link;
+#[path = "support/site.rs"]
+mod support;
+
+use gateway::{control::Query, engine::Job};
+use link::{FakeHub, PATIENCE, start};
+use proto::{
+    codec,
+    link::{Upload, chain},
+    topic::{LinkDown, LinkUp},
+};
+use support::Site;
+use tokio::sync::{mpsc, oneshot};
+
+async fn waiting(jobs: &mpsc::Sender<Job>) -> u64 {
+    let (reply, answer) = oneshot::channel();
+    jobs.send(Job::Query(Query::Status, reply)).await.unwrap();
+    answer.await.unwrap()["waiting"].as_u64().unwrap()
+}
+
+/// The next message with this word; hellos before it are answered.
+async fn hear(hub: &mut FakeHub, wanted: LinkUp) -> Vec<u8> {
+    loop {
+        let (word, _, body, _) = hub.hear().await;
+        if word == wanted {
+            return body;
+        }
+        if word == LinkUp::Hello {
+            hub.say(LinkDown::Welcome, &hub.welcome());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_receipt_was_for_is_told_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path());
+    site.draw();
+    let head = site.gateway.outbox().head();
+    site.store.commit().unwrap();
+    let (gateway, now) = (site.gateway.clone(), site.now);
+    site.store.close(&gateway, &now).unwrap();
+
+    let mut hub = FakeHub::start().await;
+    let jobs = start(dir.path(), hub.endpoint.local_addr().to_string());
+    // Everything is committed there, and the connection breaks before anybody hears of it.
+    while hub.upto < head {
+        let upload: Upload = codec::decode(&hear(&mut hub, LinkUp::Records).await).unwrap();
+        assert_eq!(upload.first, hub.upto + 1);
+        hub.upto += upload.records.len() as u64;
+        hub.hash = upload
+            .records
+            .iter()
+            .fold(hub.hash, |hash, record| chain(&hash, record));
+    }
+    assert_eq!(waiting(&jobs).await, head);
+    hub.disconnect();
+
+    let again: Upload = codec::decode(&hear(&mut hub, LinkUp::Records).await).unwrap();
+    assert_eq!(again.first, 1, "from the cursor, though the hub's welcome is further");
+    let receipt = proto::link::LedgerReceipt {
+        epoch: 1,
+        upto: hub.upto,
+        hash: hub.hash,
+        ..proto::link::LedgerReceipt::default()
+    };
+    hub.say(LinkDown::Receipt, &receipt);
+    let gone = async {
+        while waiting(&jobs).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    jobs.send(Job::Shutdown).await.unwrap();
+}
