@@ -6,8 +6,11 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::programs::Programs;
 
 /// The microcontroller target the firmware is built for.
 pub(crate) const THUMB_TARGET: &str = "thumbv7em-none-eabihf";
@@ -26,6 +29,10 @@ pub(crate) struct Context {
     pub(crate) offline: bool,
     /// Where the programs of a step that runs beside others write to; `None`: to where we do.
     log: Option<File>,
+    /// Programs leave the cores to whatever runs beside them.
+    nice: bool,
+    /// The host's tests, built once.
+    pub(crate) programs: Arc<Programs>,
 }
 
 impl Context {
@@ -38,8 +45,13 @@ impl Context {
             .nth(2)
             .expect("this package lies two folders below the top")
             .to_path_buf();
-        let log = None;
-        Self { root, offline, log }
+        Self {
+            root,
+            offline,
+            log: None,
+            nice: false,
+            programs: Arc::default(),
+        }
     }
 
     /// The same, with the programs' output in a file.
@@ -48,6 +60,19 @@ impl Context {
             root: self.root.clone(),
             offline: self.offline,
             log: Some(log),
+            nice: self.nice,
+            programs: self.programs.clone(),
+        }
+    }
+
+    /// The same, with programs that leave the cores to whatever runs beside them.
+    pub(crate) fn nice(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            offline: self.offline,
+            log: None,
+            nice: true,
+            programs: self.programs.clone(),
         }
     }
 
@@ -80,7 +105,13 @@ impl Context {
 
     /// Any program, started at the top of the repository with the environment the tests expect.
     pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = if self.nice {
+            let mut nice = Command::new("nice");
+            nice.arg(program);
+            nice
+        } else {
+            Command::new(program)
+        };
         command
             .current_dir(&self.root)
             .env("PATH", search_path())

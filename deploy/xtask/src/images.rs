@@ -1,6 +1,10 @@
 //! How large the firmware's images are, how deep their stacks get, and whether they keep to their budget.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use object::{
@@ -9,7 +13,7 @@ use object::{
     read::elf::{ElfFile32, ProgramHeader as _},
 };
 
-use crate::context::{Context, THUMB_TARGET, say};
+use crate::context::{Context, THUMB_TARGET, run, say};
 use crate::stacks;
 
 /// The boards, by their packages: the board's own, which gives it its name, and its bootloader's if it has one. Images of two
@@ -19,9 +23,41 @@ pub(crate) const BOARDS: [&[&str]; 2] = [&[EMULATED_BOARD, EMULATED_BOOT], &["nu
 pub(crate) const EMULATED_BOARD: &str = "b-l475e-iot01a";
 /// Its bootloader, which has one image of this name.
 pub(crate) const EMULATED_BOOT: &str = "b-l475e-iot01a-boot";
+/// The board of the bench, as QEMU runs it.
+pub(crate) const EMULATED: [&str; 9] = [
+    "--package",
+    EMULATED_BOARD,
+    "--package",
+    EMULATED_BOOT,
+    "--no-default-features",
+    "--features",
+    "emulated",
+    "--target",
+    THUMB_TARGET,
+];
 /// Flash of STM32 begins here, RAM there.
 const FLASH: u32 = 0x0800_0000;
 const RAM: u32 = 0x2000_0000;
+
+/// Builds the images for the emulator and returns their folder. They have the names of those that are flashed and differ from
+/// them in the shim alone; copies lie in a folder of their own, so that neither is taken for the other.
+///
+/// # Errors
+/// If they do not build.
+pub(crate) fn emulated(context: &Context) -> Result<PathBuf> {
+    run(context
+        .cargo_firmware()
+        .args(["build", "--locked", "--release", "--bins"])
+        .args(EMULATED))?;
+    let built = context.firmware().join("target").join(THUMB_TARGET).join("release");
+    let folder = context.root.join("target/emulated");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    for image in budget(context, EMULATED_BOARD)?.keys() {
+        let from = built.join(image);
+        fs::copy(&from, folder.join(image)).with_context(|| from.display().to_string())?;
+    }
+    Ok(folder)
+}
 
 struct Size {
     flash: u64,

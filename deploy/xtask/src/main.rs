@@ -4,6 +4,7 @@
 
 mod context;
 mod images;
+mod programs;
 mod report;
 mod setup;
 mod stacks;
@@ -20,7 +21,7 @@ use lexopt::Arg::{Long, Short, Value};
 
 use context::{Context, say};
 use report::Report;
-use steps::Step;
+use steps::{Step, When};
 
 const HELP: &str = "\
 Set up what the tests need, then run everything CI runs.
@@ -95,8 +96,9 @@ fn start(task: Task) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the chosen steps: first the setup, whose failure keeps the others from running because all of them lean on it;
-/// then those that mostly compute in one row, and beside it those that mostly wait.
+/// Runs the chosen steps: first the setup, whose failure keeps the others from running because all of them lean on it; then
+/// the rest of the first; then those that mostly compute in one row, and beside it those that mostly wait; at last those that
+/// want to be alone.
 fn run(context: &Context, chosen: &[&'static Step]) -> Report {
     let mut report = Report::new();
     let (setup, others): (Vec<_>, Vec<_>) = chosen.iter().partition(|step| step.name == steps::SETUP);
@@ -107,18 +109,22 @@ fn run(context: &Context, chosen: &[&'static Step]) -> Report {
         }
         return report;
     }
-    let (waiting, computing): (Vec<&Step>, Vec<&Step>) = others.iter().partition(|step| step.waits);
+    let of = |when: When| -> Vec<&Step> { others.iter().filter(|step| step.when == when).copied().collect() };
+    in_turn(context, &mut report, &of(When::First));
+    let (waiting, computing) = (of(When::Waits), of(When::Computes));
     if computing.is_empty() {
         in_turn(context, &mut report, &waiting);
-        return report;
+    } else {
+        let beside = thread::scope(|scope| {
+            let beside = scope.spawn(|| beside(context, &waiting));
+            in_turn(&context.nice(), &mut report, &computing);
+            beside.join().expect("a step that panics is a bug of this program")
+        });
+        report.merge(beside);
     }
-    let beside = thread::scope(|scope| {
-        let beside = scope.spawn(|| beside(context, &waiting));
-        in_turn(context, &mut report, &computing);
-        beside.join().expect("a step that panics is a bug of this program")
-    });
+    in_turn(context, &mut report, &of(When::Alone));
     let order: Vec<&str> = chosen.iter().map(|step| step.name).collect();
-    report.merge(beside, &order);
+    report.sort(&order);
     report
 }
 
@@ -172,21 +178,16 @@ mod tests {
         bail!("as it should")
     }
 
-    const fn step(name: &'static str, waits: bool, run: fn(&Context) -> Result<Verdict>) -> Step {
+    const fn step(name: &'static str, when: When, run: fn(&Context) -> Result<Verdict>) -> Step {
         let about = "a test";
-        Step {
-            name,
-            about,
-            waits,
-            run,
-        }
+        Step { name, about, when, run }
     }
 
     #[test]
     fn what_waits_runs_beside_what_computes_and_nothing_runs_without_its_setup() {
-        static WAITS: Step = step("waits", true, meet);
-        static COMPUTES: Step = step("computes", false, meet);
-        static SETUP: Step = step(steps::SETUP, false, fail);
+        static WAITS: Step = step("waits", When::Waits, meet);
+        static COMPUTES: Step = step("computes", When::Computes, meet);
+        static SETUP: Step = step(steps::SETUP, When::First, fail);
         let context = Context::new(true);
         let report = run(&context, &[&WAITS, &COMPUTES]);
         assert_eq!(report.failed(), 0);

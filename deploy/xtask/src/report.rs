@@ -119,9 +119,13 @@ impl Report {
         });
     }
 
-    /// Takes what ran beside this in, in the order of these names.
-    pub(crate) fn merge(&mut self, other: Self, order: &[&'static str]) {
+    /// Takes what ran beside this in.
+    pub(crate) fn merge(&mut self, other: Self) {
         self.entries.extend(other.entries);
+    }
+
+    /// Puts the steps in the order of these names.
+    pub(crate) fn sort(&mut self, order: &[&'static str]) {
         self.entries
             .sort_by_key(|entry| order.iter().position(|name| *name == entry.name));
     }
@@ -196,7 +200,8 @@ mod tests {
         report.time("fmt", || Ok(Verdict::Passed));
         report.time("drill", || Ok(Verdict::Passed));
         beside.time("kill", || Err(anyhow!("lost")));
-        report.merge(beside, &["fmt", "kill", "drill"]);
+        report.merge(beside);
+        report.sort(&["fmt", "kill", "drill"]);
         let names: Vec<&str> = report.entries.iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["fmt", "kill", "drill"]);
         assert_eq!(report.failed(), 1);

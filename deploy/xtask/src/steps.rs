@@ -1,9 +1,8 @@
 //! The steps of `cargo xtask test`, in the order they run.
 //!
-//! Profiles are chosen so that nothing is built more often than needed: `lint` and `doc` share one set of metadata builds, `tests`
-//! builds once in dev, `simulation` and `leases` share a release build, and `kill`, `demo` and `drill` share the one that `cargo demo`
-//! uses anyway. (Packages that are named together are built with the features of all of them.) `kill` mostly waits and runs beside
-//! the others.
+//! Nothing is built more often than needed: the host's programs and tests are built once, in dev and with every feature (see
+//! `programs.rs`), for all steps that run them; `lint` and `doc` share one set of metadata builds; the emulated board shares its
+//! dependencies with the real one. What mostly waits runs beside what mostly computes, and what computes is nice to it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +10,24 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::context::{Context, THUMB_TARGET, output_of, run, say};
+use crate::context::{Context, THUMB_TARGET, output_of, run, run_as, say};
 use crate::images;
+use crate::programs::{self, HOST, LONG_TESTS};
 use crate::report::Verdict;
 use crate::setup;
+
+/// When a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// In its turn, before the others: it is cheap and often wrong, or they lean on it.
+    First,
+    /// It keeps the cores busy: in its turn, after the first.
+    Computes,
+    /// It waits more than it computes: beside those that compute.
+    Waits,
+    /// At the end, with nothing beside it: its clocks are those of the room.
+    Alone,
+}
 
 /// One thing that can be wrong with the project, and how to find out.
 pub(crate) struct Step {
@@ -22,8 +35,7 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     /// One line for `--list` and the log.
     pub(crate) about: &'static str,
-    /// It waits more than it computes: it runs beside the others.
-    pub(crate) waits: bool,
+    pub(crate) when: When,
     /// Runs it; an error fails the step.
     pub(crate) run: fn(&Context) -> Result<Verdict>,
 }
@@ -31,103 +43,115 @@ pub(crate) struct Step {
 /// The step everything else leans on.
 pub(crate) const SETUP: &str = "setup";
 
-/// Every step, in order: what is cheap and often wrong comes first.
-pub(crate) const STEPS: [Step; 16] = [
+/// Every step, in order.
+pub(crate) const STEPS: [Step; 18] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
-        waits: false,
+        when: When::First,
         run: setup::set_up,
     },
     Step {
         name: "fmt",
         about: "formatting of both workspaces",
-        waits: false,
+        when: When::First,
         run: fmt,
-    },
-    Step {
-        name: "lint",
-        about: "clippy on both workspaces, firmware for the thumb target too; warnings are errors",
-        waits: false,
-        run: lint,
     },
     Step {
         name: "deny",
         about: "licences, bans and sources of every dependency (deny.toml)",
-        waits: false,
+        when: When::First,
         run: deny,
     },
     Step {
         name: "advisories",
         about: "known vulnerabilities in dependencies; NOT CHECKED without a database",
-        waits: false,
+        when: When::First,
         run: advisories,
     },
     Step {
-        name: "doc",
-        about: "documentation of both workspaces builds without a warning",
-        waits: false,
-        run: doc,
-    },
-    Step {
-        name: "firmware",
-        about: "firmware builds for the thumb target, and its tests on the host",
-        waits: false,
-        run: firmware,
+        name: "build",
+        about: "every program and test of the host, once for all steps that run them",
+        when: When::First,
+        run: build,
     },
     Step {
         name: "tests",
         about: "unit, integration and documentation tests of the host workspace",
-        waits: false,
+        when: When::Computes,
         run: tests,
     },
     Step {
         name: "vectors",
         about: "CDDL and frozen vectors checked by a second CBOR implementation, in Python",
-        waits: false,
+        when: When::Computes,
         run: vectors,
     },
     Step {
         name: "simulation",
-        about: "seeded whole-system simulation of the core with the real device code, in release",
-        waits: false,
+        about: "seeded whole-system simulation of the core with the real device code",
+        when: When::Computes,
         run: simulation,
     },
     Step {
         name: "leases",
         about: "two gateways and a hub for 72 virtual hours, partitioned, put back: leased accounts are never overspent",
-        waits: false,
+        when: When::Computes,
         run: leases,
-    },
-    Step {
-        name: "kill",
-        about: "the real gateway killed with SIGKILL under load: nothing lost, nothing doubled",
-        waits: true,
-        run: kill,
-    },
-    Step {
-        name: "qemu",
-        about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety, updates",
-        waits: false,
-        run: qemu,
-    },
-    Step {
-        name: "probe",
-        about: "boards behind debug probes, without hardware: bench.toml, what is not run, a fake probe and the real image",
-        waits: false,
-        run: probe,
-    },
-    Step {
-        name: "demo",
-        about: "`cargo demo`: an evening with a lying, hanging and dark cloud, for each kind of cloud; the books close",
-        waits: false,
-        run: demo,
     },
     Step {
         name: "drill",
         about: "`cargo drill run 2023-11-12`: the false whitelist on a campus of 2,000 devices, in virtual time",
-        waits: false,
+        when: When::Computes,
         run: drill,
+    },
+    Step {
+        name: "lint",
+        about: "clippy on both workspaces, firmware for the thumb target too; warnings are errors",
+        when: When::Computes,
+        run: lint,
+    },
+    Step {
+        name: "doc",
+        about: "documentation of both workspaces builds without a warning",
+        when: When::Computes,
+        run: doc,
+    },
+    Step {
+        name: "firmware",
+        about: "firmware builds for the thumb target, and its tests on the host",
+        when: When::Computes,
+        run: firmware,
+    },
+    Step {
+        name: "probe",
+        about: "boards behind debug probes, without hardware: bench.toml, what is not run, a fake probe and the real image",
+        when: When::Computes,
+        run: probe,
+    },
+    Step {
+        name: "kill",
+        about: "the real gateway killed with SIGKILL under load: nothing lost, nothing doubled",
+        when: When::Waits,
+        run: kill,
+    },
+    Step {
+        name: "clouds",
+        about: "every shipped outage of every cloud on the wire, and real brokers on wires that break",
+        when: When::Waits,
+        run: clouds,
+    },
+    Step {
+        name: "demo",
+        about: "the evening of `cargo demo` with a lying, hanging and dark cloud, for each kind of cloud; the books close",
+        when: When::Waits,
+        run: demo,
+    },
+    Step {
+        name: "qemu",
+        about: "the firmware's images in QEMU at a real gateway: every kind, outages, power cuts, vouchers, safety, updates",
+        when: When::Alone,
+        run: qemu,
     },
 ];
 
@@ -160,31 +184,20 @@ fn fmt(context: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-/// The board of the bench, as QEMU runs it.
-const EMULATED: [&str; 9] = [
-    "--package",
-    images::EMULATED_BOARD,
-    "--package",
-    images::EMULATED_BOOT,
-    "--no-default-features",
-    "--features",
-    "emulated",
-    "--target",
-    THUMB_TARGET,
-];
-
-/// Tests that have a step of their own, so that `cargo test` does not run them; `--all-targets` leaves them out too.
-const OWN_STEP_TESTS: [&str; 5] = ["sim", "leases", "kill", "qemu", "update"];
-
 fn lint(context: &Context) -> Result<Verdict> {
-    let clippy = ["clippy", "--locked", "--workspace"];
     let deny_warnings = ["--", "-D", "warnings"];
-    run(context.cargo().args(clippy).arg("--all-targets").args(deny_warnings))?;
+    run(context
+        .cargo()
+        .arg("clippy")
+        .args(HOST)
+        .arg("--all-targets")
+        .args(deny_warnings))?;
     // `--all-targets` leaves out what `cargo test` leaves out.
     run(context
         .cargo()
-        .args(clippy)
-        .args(OWN_STEP_TESTS.iter().flat_map(|test| ["--test", test]))
+        .arg("clippy")
+        .args(HOST)
+        .args(LONG_TESTS.iter().flat_map(|test| ["--test", test]))
         .args(deny_warnings))?;
     // Without --workspace: boards build for their microcontroller only.
     run(context
@@ -202,7 +215,7 @@ fn lint(context: &Context) -> Result<Verdict> {
     run(context
         .cargo_firmware()
         .args(["clippy", "--locked"])
-        .args(EMULATED)
+        .args(images::EMULATED)
         .args(deny_warnings))?;
     Ok(Verdict::Passed)
 }
@@ -305,10 +318,16 @@ fn firmware(context: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+fn build(context: &Context) -> Result<Verdict> {
+    let programs = context.programs.all(context)?;
+    Ok(Verdict::PassedWith(format!("{} programs of tests", programs.len())))
+}
+
 fn tests(context: &Context) -> Result<Verdict> {
-    // Some tests start the project's own programs.
-    run(context.cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
-    run(context.cargo().args(["test", "--locked", "--workspace"]))?;
+    let mut programs = context.programs.all(context)?;
+    programs.retain(|program| !LONG_TESTS.contains(&&*program.name) && program.name != PROBE);
+    programs::run_all(context, &programs, |_| {})?;
+    run(context.cargo().args(["test", "--doc"]).args(HOST))?;
     Ok(Verdict::Passed)
 }
 
@@ -325,60 +344,32 @@ fn vectors(context: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-/// `cargo test` for one test of the two packages whose long tests need nothing but the cores.
-fn test_of_the_cores(context: &Context, test: &str) -> Command {
-    let mut command = context.cargo();
-    command.args([
-        "test",
-        "--locked",
-        "--release",
-        "--package",
-        "gateway-core",
-        "--package",
-        "hub",
-    ]);
-    command.args(["--test", test]);
-    command
-}
-
 fn simulation(context: &Context) -> Result<Verdict> {
-    run(&mut test_of_the_cores(context, "sim"))?;
+    context.programs.run(context, "sim", |_| {})?;
     Ok(Verdict::Passed)
 }
 
 /// Seeds of the leases test here; its own default is 10,000.
-const LEASE_SEEDS: &str = "3000";
+const LEASE_SEEDS: &str = "1000";
 
 fn leases(context: &Context) -> Result<Verdict> {
-    run(test_of_the_cores(context, "leases").env("HOLDFAST_LEASE_SEEDS", LEASE_SEEDS))?;
+    context.programs.run(context, "leases", |test| {
+        test.env("HOLDFAST_LEASE_SEEDS", LEASE_SEEDS);
+    })?;
     Ok(Verdict::Passed)
 }
 
 fn kill(context: &Context) -> Result<Verdict> {
-    let programs = [
-        "--package",
-        "gateway",
-        "--package",
-        "hub",
-        "--package",
-        "hil-tests",
-        "--bins",
-    ];
-    run(context.cargo().args(["build", "--locked", "--release"]).args(programs))?;
-    run(context.cargo().args([
-        "test",
-        "--locked",
-        "--release",
-        "--package",
-        "hil-tests",
-        "--test",
-        "kill",
-    ]))?;
+    context.programs.run(context, "kill", |_| {})?;
     Ok(Verdict::Passed)
 }
 
-/// The images differ from those that are flashed in the shim alone; they have a folder of their own, so that neither is
-/// taken for the other.
+fn clouds(context: &Context) -> Result<Verdict> {
+    context.programs.run(context, "clouds", |_| {})?;
+    context.programs.run(context, "brokers", |_| {})?;
+    Ok(Verdict::Passed)
+}
+
 fn qemu(context: &Context) -> Result<Verdict> {
     if !setup::has_emulator(context) {
         let why = "no qemu-system-arm that knows the board b-l475e-iot01a (10.0.2 does)";
@@ -388,59 +379,33 @@ fn qemu(context: &Context) -> Result<Verdict> {
         }
         return Ok(Verdict::NotChecked(why.into()));
     }
-    let folder = context.root.join("target/emulated");
-    run(context
-        .cargo_firmware()
-        .args(["build", "--locked", "--release", "--bins"])
-        .args(EMULATED)
-        .arg("--target-dir")
-        .arg(&folder))?;
-    run(context.cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
-    let stacks = folder.join("stacks.txt");
-    if stacks.exists() {
-        fs::remove_file(&stacks)?;
+    let images = images::emulated(context)?;
+    let stacks = images.join("stacks.txt");
+    forget(&stacks)?;
+    for test in ["qemu", "update"] {
+        context.programs.run(context, test, |test| {
+            test.arg("--nocapture")
+                .env("HOLDFAST_IMAGES", &images)
+                .env("HOLDFAST_STACKS", &stacks);
+        })?;
     }
-    run(context
-        .cargo()
-        .args([
-            "test",
-            "--locked",
-            "--package",
-            "hil-tests",
-            "--test",
-            "qemu",
-            "--test",
-            "update",
-            "--",
-            "--nocapture",
-        ])
-        .env("HOLDFAST_IMAGES", folder.join(THUMB_TARGET).join("release"))
-        .env("HOLDFAST_STACKS", &stacks))?;
     images::check_stacks(context, &stacks)?;
     Ok(Verdict::Passed)
 }
 
-/// The feature that brings the probe library, which nobody else has to build.
-const PROBE: [&str; 4] = ["--package", "hil-tests", "--features", "probe"];
+/// The test of boards behind debug probes.
+const PROBE: &str = "probe";
 
 /// Tells nothing about boards: those are for whoever has them, with `cargo bench-boards run`.
 fn probe(context: &Context) -> Result<Verdict> {
-    run(context
-        .cargo()
-        .args(["clippy", "--locked"])
-        .args(PROBE)
-        .args(["--all-targets", "--", "-D", "warnings"]))?;
     run(context
         .cargo_firmware()
         .args(["build", "--locked", "--release", "--target", THUMB_TARGET])
         .args(["--package", images::EMULATED_BOARD, "--package", images::EMULATED_BOOT]))?;
     let images = context.root.join("firmware/target").join(THUMB_TARGET).join("release");
-    run(context
-        .cargo()
-        .args(["test", "--locked"])
-        .args(PROBE)
-        .args(["--test", "probe"])
-        .env("HOLDFAST_BOARD_IMAGES", images))?;
+    context.programs.run(context, PROBE, |test| {
+        test.env("HOLDFAST_BOARD_IMAGES", &images);
+    })?;
     Ok(Verdict::PassedWith("no board was flashed".into()))
 }
 
@@ -452,10 +417,11 @@ fn demo(context: &Context) -> Result<Verdict> {
     let evening = |cloud: &str| -> Result<()> {
         let result = context.root.join(format!("target/demo-{cloud}.json"));
         forget(&result)?;
-        run(context
-            .cargo()
-            .args(["demo", "--", "--cloud", cloud, "--json"])
-            .arg(&result))?;
+        let mut demo = built(context, "demo")?;
+        run_as(
+            demo.args(["--cloud", cloud, "--json"]).arg(&result),
+            &format!("demo --cloud {cloud}"),
+        )?;
         if !result.is_file() {
             bail!("the demo exited with success and wrote no {}", result.display());
         }
@@ -479,8 +445,21 @@ fn demo(context: &Context) -> Result<Verdict> {
 const DRILL: &str = "2023-11-12";
 
 fn drill(context: &Context) -> Result<Verdict> {
-    run(context.cargo().args(["drill", "run", DRILL, "--seed", "1"]))?;
+    let mut drill = built(context, "holdfast-drill")?;
+    run_as(
+        drill.args(["run", DRILL, "--seed", "1"]),
+        &format!("holdfast-drill run {DRILL} --seed 1"),
+    )?;
     Ok(Verdict::Passed)
+}
+
+/// One of the host's own programs as the tests were built with it.
+fn built(context: &Context, name: &str) -> Result<Command> {
+    context.programs.all(context)?;
+    let mut command = context.program(context.root.join("target/debug").join(name));
+    // It would build what is built.
+    command.env_remove("CARGO");
+    Ok(command)
 }
 
 /// Removes an earlier run's result, so that it cannot be taken for this one's.
