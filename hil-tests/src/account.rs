@@ -97,11 +97,9 @@ impl Account {
                 (Way::Alink(AlinkOptions::new(vec![home], devices)), tls(false, &[]))
             }
             Vendor::Aws => {
-                let options = AwsOptions {
-                    things: BTreeMap::from([(self.gateway.to_string(), self.gateway)]),
-                    rules: vec![RULE.to_owned()],
-                    wants_alpn: true,
-                };
+                let mut options = AwsOptions::new(BTreeMap::from([(self.gateway.to_string(), self.gateway)]));
+                options.rules = vec![RULE.to_owned()];
+                options.wants_alpn = true;
                 (Way::Aws(options), tls(true, &[ALPN]))
             }
             Vendor::Webhook => {

@@ -478,7 +478,7 @@ async fn the_past_has_limits() {
 
 #[tokio::test]
 async fn too_many_messages_are_dropped() {
-    let mut rig = rig(|alink| alink.acknowledged_a_second_max = 3).await;
+    let mut rig = rig(|alink| (alink.acknowledged_a_second_max, alink.second_ms) = (3, 3_600_000)).await;
     let mut caller = caller(&rig).await;
     for i in 0..4 {
         let said = json!({ "id": i.to_string(), "params": frame_event("echo", b"echo") });

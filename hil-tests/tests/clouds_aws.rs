@@ -38,12 +38,15 @@ use tokio_rustls::rustls::{
 const HOST: &str = "localhost";
 const THING: &str = "thing-1";
 
+/// A second on a loaded machine, in ms.
+const LONG_SECOND_MS: u64 = 4_000;
+
 struct Rig {
     cloud: CloudSim,
     hub: Ear,
 }
 
-async fn rig_at(wants_alpn: bool) -> Rig {
+async fn rig_with(change: impl FnOnce(&mut AwsOptions)) -> Rig {
     let hub = Ear::open().await;
     let (id, site, secret) = gateway();
     let member = Member {
@@ -51,11 +54,10 @@ async fn rig_at(wants_alpn: bool) -> Rig {
         site,
         password: secret.password().to_string(),
     };
-    let aws = AwsOptions {
-        things: BTreeMap::from([(THING.to_owned(), id)]),
-        rules: vec!["hf_ingest".to_owned()],
-        wants_alpn,
-    };
+    let mut aws = AwsOptions::new(BTreeMap::from([(THING.to_owned(), id)]));
+    aws.rules = vec!["hf_ingest".to_owned()];
+    aws.wants_alpn = true;
+    change(&mut aws);
     let mut options = Options::new(Way::Aws(aws), hub.address, vec![member]);
     options.tls = Some(TlsOptions {
         name: HOST.to_owned(),
@@ -69,7 +71,7 @@ async fn rig_at(wants_alpn: bool) -> Rig {
 }
 
 async fn rig() -> Rig {
-    rig_at(true).await
+    rig_with(|_| {}).await
 }
 
 /// How somebody connects.
@@ -198,10 +200,15 @@ async fn who_gets_in() {
     ] {
         assert_eq!(Caller::login(options(&rig, &how)).await.err(), Some(expected), "{what}");
     }
-    let port_8883 = rig_at(false).await;
+    let port_8883 = rig_with(|aws| aws.wants_alpn = false).await;
     caller(&port_8883, &How { alpn: &[], ..WELL }).await;
     let hub = Ear::open().await;
-    let plain = CloudSim::start(Options::new(Way::Aws(AwsOptions::default()), hub.address, Vec::new())).await;
+    let plain = CloudSim::start(Options::new(
+        Way::Aws(AwsOptions::new(BTreeMap::new())),
+        hub.address,
+        Vec::new(),
+    ))
+    .await;
     assert!(matches!(plain, Err(StartError::Plain(_))));
 }
 
@@ -233,7 +240,7 @@ async fn certificates_that_are_wrong() {
 
 #[tokio::test]
 async fn one_login_a_second_and_the_second_kicks_the_first() {
-    let rig = rig().await;
+    let rig = rig_with(|aws| aws.second_ms = LONG_SECOND_MS).await;
     let mut first = caller(&rig, &WELL).await;
     assert_eq!(
         Caller::login(options(&rig, &WELL)).await.err(),
@@ -320,7 +327,7 @@ async fn frames_travel_on_their_topics_and_by_rules() {
 
 #[tokio::test]
 async fn more_than_a_hundred_a_second_are_dropped() {
-    let rig = rig().await;
+    let rig = rig_with(|aws| aws.second_ms = LONG_SECOND_MS).await;
     let mut caller = caller(&rig, &WELL).await;
     let client = caller.client.clone();
     let sending = tokio::spawn(async move {

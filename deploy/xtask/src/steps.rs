@@ -344,13 +344,18 @@ fn vectors(context: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// Seeds of the simulation here: enough to ask for every mark.
+const SIMULATION_SEEDS: &str = "1200";
+
 fn simulation(context: &Context) -> Result<Verdict> {
-    context.programs.run(context, "sim", |_| {})?;
+    context.programs.run(context, "sim", |test| {
+        test.env("HOLDFAST_SIM_SEEDS", SIMULATION_SEEDS);
+    })?;
     Ok(Verdict::Passed)
 }
 
 /// Seeds of the leases test here; its own default is 10,000.
-const LEASE_SEEDS: &str = "1000";
+const LEASE_SEEDS: &str = "3000";
 
 fn leases(context: &Context) -> Result<Verdict> {
     context.programs.run(context, "leases", |test| {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 /// How long anything may take here.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nothing must come to count as nothing.
 pub(crate) const NOTHING: Duration = Duration::from_millis(400);
 
