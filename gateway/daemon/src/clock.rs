@@ -39,17 +39,15 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Now {
         let mono_ms = self.started.elapsed().as_millis() as u64;
-        let wall_s = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let wall_s = wall_s();
         let quality = match wall_s {
-            0..PLAUSIBLE_S => ClockQuality::Unknown,
+            0 => ClockQuality::Unknown,
             _ if self.is_synchronised(mono_ms) => ClockQuality::Synchronised,
             _ => ClockQuality::Informative,
         };
         Now {
             mono_ms,
-            wall_s: if quality == ClockQuality::Unknown { 0 } else { wall_s },
+            wall_s,
             quality,
         }
     }
@@ -68,5 +66,36 @@ impl Clock {
     #[must_use]
     pub fn instant(&self, mono_ms: u64) -> Instant {
         self.started + std::time::Duration::from_millis(mono_ms)
+    }
+}
+
+/// Seconds since 1970 UTC; 0: the clock was never set.
+#[must_use]
+pub fn wall_s() -> u64 {
+    plausible(SystemTime::now())
+}
+
+fn plausible(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH);
+    since
+        .map(|since| since.as_secs())
+        .ok()
+        .filter(|wall_s| *wall_s >= PLAUSIBLE_S)
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_never_set_says_nothing() {
+        let at = |s: u64| plausible(UNIX_EPOCH + Duration::from_secs(s));
+        assert_eq!(plausible(UNIX_EPOCH - Duration::from_secs(1)), 0);
+        assert_eq!(at(86_400), 0);
+        assert_eq!(at(PLAUSIBLE_S - 1), 0);
+        assert_eq!(at(PLAUSIBLE_S), PLAUSIBLE_S);
     }
 }

@@ -1,9 +1,6 @@
 //! What is different from cloud to cloud: the adapter, and how the connection is made.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use carrier::{Class, Connection, Symptom, http, mqtt::Options};
 use proto::{
@@ -12,6 +9,7 @@ use proto::{
 };
 
 use crate::{
+    clock,
     cloud::{
         adapter::{Adapter, Login},
         alink::Alink,
@@ -100,7 +98,7 @@ impl CloudConfig {
             let options = http::Options {
                 tls: self.road.tls.clone(),
                 poll: login.filters.first().map(|(path, _)| path.clone()),
-                clock: Arc::new(wall_s),
+                clock: Arc::new(clock::wall_s),
                 ..http::Options::new(url.clone(), key.0.clone())
             };
             return Ok((Connection::open_http(&options), until_s));
@@ -116,10 +114,4 @@ impl CloudConfig {
         };
         Ok((Connection::open(&options), until_s))
     }
-}
-
-/// Seconds since 1970 UTC, for whoever wants to see how old a request is.
-fn wall_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
