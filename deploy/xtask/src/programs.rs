@@ -2,6 +2,7 @@
 //! while another builds.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Mutex,
@@ -37,7 +38,7 @@ impl Program {
         command
             .current_dir(&self.folder)
             .env("CARGO_MANIFEST_DIR", &self.folder)
-            .env_remove("CARGO");
+            .env("CARGO", env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command
     }
 
