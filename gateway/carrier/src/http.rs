@@ -33,6 +33,8 @@ const BODY_BYTES_MAX: u32 = 1024 * 1024;
 const POLLS_BURST: u32 = 16;
 /// See [`POLLS_BURST`].
 const POLL_EVERY: Duration = Duration::from_secs(1);
+/// A backend that answers no GET is asked again so much later.
+const POLL_AGAIN: Duration = Duration::from_secs(300);
 
 /// Seconds since 1970 UTC, as far as we know; 0: our clock is not to be trusted.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -147,10 +149,10 @@ async fn run(options: Options, ends: Ends) -> Symptom {
     }
     let Ends { events, publishes } = ends;
     drop(events.send(Event::Up).await);
-    let polls = Channel::new(options.clone(), place);
+    let polls = Channel::new(options.clone(), place.clone());
     tokio::select! {
         symptom = post(posts, publishes, &events) => symptom,
-        symptom = poll(polls, &options, &events) => symptom,
+        symptom = poll(polls, &place, &options, &events) => symptom,
     }
 }
 
@@ -172,7 +174,7 @@ async fn post(mut channel: Channel, mut publishes: mpsc::Receiver<Publish>, even
 }
 
 /// One GET after the other.
-async fn poll(mut channel: Channel, options: &Options, events: &mpsc::Sender<Event>) -> Symptom {
+async fn poll(mut channel: Channel, place: &Place, options: &Arc<Options>, events: &mpsc::Sender<Event>) -> Symptom {
     let Some(path_and_query) = options.poll.clone() else {
         return std::future::pending().await;
     };
@@ -191,6 +193,20 @@ async fn poll(mut channel: Channel, options: &Options, events: &mpsc::Sender<Eve
         tokio::time::sleep(ahead.saturating_sub(POLL_EVERY * POLLS_BURST)).await;
         match channel.exchange(&request).await {
             Ok(body) => tell(events, path.clone(), body).await,
+            // A backend may do without: the answers to POSTs bring frames too.
+            Err(symptom) if matches!(symptom.code, 404 | 405 | 501) => {
+                let text = format!(
+                    "no answer to GET {path} ({}): frames come with the answers to POSTs",
+                    symptom.code
+                );
+                drop(
+                    events
+                        .send(Event::Symptom(Symptom::new(Class::Protocol, symptom.code, text)))
+                        .await,
+                );
+                tokio::time::sleep(POLL_AGAIN).await;
+                channel = Channel::new(options.clone(), place.clone());
+            }
             Err(symptom) => return symptom,
         }
     }

@@ -69,9 +69,18 @@ impl Clock {
     }
 }
 
-/// Seconds since 1970 UTC; 0: the clock was never set.
+/// Seconds since 1970 UTC by a clock that the network has set; 0: it has not.
 #[must_use]
-pub fn wall_s() -> u64 {
+pub fn synchronised_wall_s() -> u64 {
+    if Path::new(SYNCHRONISED_MARK).exists() {
+        wall_s()
+    } else {
+        0
+    }
+}
+
+/// Seconds since 1970 UTC; 0: the clock was never set.
+fn wall_s() -> u64 {
     plausible(SystemTime::now())
 }
 

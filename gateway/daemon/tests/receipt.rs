@@ -1,4 +1,4 @@
-//! A receipt that is lost on its way, when nothing new follows that would bring another one.
+//! A receipt that is lost on its way, when nothing new follows that would bring another one; and an upload that is.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/link.rs"]
@@ -35,18 +35,47 @@ async fn hear(hub: &mut FakeHub, wanted: LinkUp) -> Vec<u8> {
     }
 }
 
-#[tokio::test]
-async fn what_a_lost_receipt_was_for_is_told_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut site = Site::new(dir.path());
+/// A gateway with records that nobody heard yet, before a hub; and the newest record.
+async fn begin(dir: &std::path::Path) -> (FakeHub, mpsc::Sender<Job>, u64) {
+    let mut site = Site::new(dir);
     site.draw();
     let head = site.gateway.outbox().head();
     site.store.commit().unwrap();
     let (gateway, now) = (site.gateway.clone(), site.now);
     site.store.close(&gateway, &now).unwrap();
+    let hub = FakeHub::start().await;
+    let jobs = start(dir, hub.endpoint.local_addr().to_string());
+    (hub, jobs, head)
+}
 
-    let mut hub = FakeHub::start().await;
-    let jobs = start(dir.path(), hub.endpoint.local_addr().to_string());
+#[tokio::test]
+async fn an_upload_that_the_hub_never_heard_goes_up_again_on_the_same_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut hub, jobs, _) = begin(dir.path()).await;
+    let lost: Upload = codec::decode(&hear(&mut hub, LinkUp::Records).await).unwrap();
+    assert_eq!(lost.first, 1);
+    // What a hub says to one that does not follow on what it has.
+    let receipt = proto::link::LedgerReceipt {
+        epoch: 1,
+        ..proto::link::LedgerReceipt::default()
+    };
+    hub.say(LinkDown::Receipt, &receipt);
+    loop {
+        let (word, _, body, _) = hub.hear().await;
+        assert_ne!(word, LinkUp::Hello, "the connection is good");
+        if word == LinkUp::Records {
+            let again: Upload = codec::decode(&body).unwrap();
+            assert_eq!(again.first, 1);
+            break;
+        }
+    }
+    jobs.send(Job::Shutdown).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_lost_receipt_was_for_is_told_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut hub, jobs, head) = begin(dir.path()).await;
     // Everything is committed there, and the connection breaks before anybody hears of it.
     while hub.upto < head {
         let upload: Upload = codec::decode(&hear(&mut hub, LinkUp::Records).await).unwrap();

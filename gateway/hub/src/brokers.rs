@@ -60,7 +60,6 @@ pub async fn run(
 ) {
     let mut backoff = Backoff::new(RECONNECT_S_MAX);
     loop {
-        let since = Instant::now();
         let options = Options {
             user: config.user.clone(),
             keep_alive_s: config.keep_alive_s,
@@ -71,13 +70,13 @@ pub async fn run(
             ..Options::new(config.broker.clone(), config.client_id.clone())
         };
         let mut connection = Connection::open(&options);
-        let Some(why) = talk(&config.name, number, &mut connection, &engine, &mut frames).await else {
+        let Some((why, up)) = talk(&config.name, number, &mut connection, &engine, &mut frames).await else {
             return;
         };
         if engine.send(Work::BrokerLost(number)).await.is_err() {
             return;
         }
-        if since.elapsed().as_secs() >= STABLE_S {
+        if up.is_some_and(|up| up.elapsed().as_secs() >= STABLE_S) {
             backoff.reset();
         }
         let wait = backoff.next_wait();
@@ -93,23 +92,23 @@ pub async fn run(
     }
 }
 
-/// One connection; why it ended, `None`: the engine is gone.
+/// One connection; why it ended and since when it stood, `None`: the engine is gone.
 async fn talk(
     name: &str,
     number: usize,
     connection: &mut Connection,
     engine: &mpsc::Sender<Work>,
     frames: &mut mpsc::Receiver<(Topic, Vec<u8>)>,
-) -> Option<String> {
+) -> Option<(String, Option<Instant>)> {
     let sender = connection.sender();
     let mut waiting: VecDeque<Publish> = VecDeque::new();
-    let mut is_up = false;
+    let mut up = None;
     loop {
         let again = Instant::now() + AGAIN;
         tokio::select! {
             event = connection.next() => match event {
                 Event::Up => {
-                    is_up = true;
+                    up = Some(Instant::now());
                     info!(broker = name, "gateways are reachable through the broker");
                 }
                 Event::Message(message) => {
@@ -128,11 +127,11 @@ async fn talk(
                     engine.send(work).await.ok()?;
                 }
                 Event::Symptom(symptom) => warn!(broker = name, %symptom, "the broker is not well"),
-                Event::Down(why) => return Some(why.to_string()),
+                Event::Down(why) => return Some((why.to_string(), up)),
             },
             frame = frames.recv(), if waiting.is_empty() => {
                 let (topic, payload) = frame?;
-                if is_up {
+                if up.is_some() {
                     waiting.push_back(Publish {
                         topic: topic.to_string(),
                         payload,
@@ -144,7 +143,7 @@ async fn talk(
             () = sleep_until(again), if !waiting.is_empty() => {}
         }
         if let Some(why) = send(name, &sender, &mut waiting) {
-            return Some(why);
+            return Some((why, up));
         }
     }
 }

@@ -6,7 +6,7 @@
 
 mod look;
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proto::{
@@ -37,6 +37,8 @@ use crate::{
 
 /// Most pieces of work that share one sync: more would not make the sync cheaper, only the first answer later.
 const BATCH_WORK_MAX: usize = 256;
+/// A gateway that is heard and never said hello to this process is asked to, so often.
+const ASK_EVERY: Duration = Duration::from_secs(60);
 /// Work that may wait; beyond it the endpoint is slowed down, and its clients with it.
 pub const QUEUE_MAX: usize = 1024;
 
@@ -357,6 +359,15 @@ impl Engine {
         let side = link.side_mut(lane);
         // Behind a broker nobody says who is connected: whoever is heard is there.
         (side.route, side.connected) = (route, true);
+        let is_hello = matches!(taken, Taken::Input(Input::Hello { .. }));
+        // Nor does its connection end when ours does: only a hello gets it what is published and ordered from now on.
+        let is_asked = side.asked.is_some_and(|at| at.elapsed() < ASK_EVERY);
+        if matches!(route, Route::Broker(_)) && !side.greeted && !is_hello && !is_asked {
+            side.asked = Some(Instant::now());
+            let last = side.last();
+            self.say_on(&gateway, lane, route, LinkDown::Counter, &CounterSeen { last });
+        }
+        let link = self.links.0.get_mut(&gateway).expect("it was there a moment ago");
         match taken {
             Taken::Input(input) => self.decide(Some(client), &input, batch),
             Taken::Done(done) => {

@@ -7,7 +7,7 @@
 //! greeted connection only, and has a window of its own that begins with the hello: with QoS 0 it may overtake an upload,
 //! which must not look old for that.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use proto::{
     codec::{self, CodecError},
@@ -110,6 +110,8 @@ pub struct Side {
     pub greeted: bool,
     /// Whether a bad frame was logged on this connection already.
     pub complained: bool,
+    /// When it was last asked to say hello.
+    pub asked: Option<Instant>,
 }
 
 /// One gateway's link.
@@ -175,7 +177,7 @@ impl Link {
     /// A connection of a lane opened or ended.
     pub fn connection(&mut self, lane: Lane, connected: bool) {
         let side = self.side_mut(lane);
-        (side.connected, side.greeted, side.complained) = (connected, false, false);
+        (side.connected, side.greeted, side.complained, side.asked) = (connected, false, false, None);
     }
 
     /// Everything behind a broker is out of reach.
@@ -283,6 +285,12 @@ impl Link {
 }
 
 impl Side {
+    /// The highest counter that was accepted.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.window.last
+    }
+
     fn accept(&mut self, counter: u64) -> Result<(), SealError> {
         self.window.check(counter)?;
         self.window.last = counter;

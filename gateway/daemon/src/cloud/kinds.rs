@@ -83,22 +83,24 @@ impl CloudConfig {
     ///
     /// # Errors
     /// What is wrong on our side: files that cannot be used.
-    pub(super) fn open(&self, login: &Login) -> Result<(Connection, Option<i64>), Symptom> {
+    pub(super) async fn open(&self, login: &Login) -> Result<(Connection, Option<i64>), Symptom> {
         let mut until_s = None;
         if let Some(tls) = &self.road.tls {
-            tls.config()
-                .map_err(|error| Symptom::new(Class::Clock, 0, error.to_string()))?;
-            let status = tls.status();
+            // Reads files; it says itself, once, what is wrong with them.
+            let tls = tls.clone();
+            let read = tokio::task::spawn_blocking(move || tls.config().map(|_| tls.status()));
+            let status = read
+                .await
+                .map_err(|error| error.to_string())
+                .and_then(|status| status.map_err(|error| error.to_string()))
+                .map_err(|why| Symptom::new(Class::Protocol, 0, why))?;
             until_s = status.identity.map(|validity| validity.not_after_s);
-            if let Some(problem) = status.problem {
-                tracing::error!(cloud = self.name, %problem, "ALARM the files of TLS cannot be used; the ones before stay in use");
-            }
         }
         if let CloudKind::Webhook { url, key } = &self.kind {
             let options = http::Options {
                 tls: self.road.tls.clone(),
                 poll: login.filters.first().map(|(path, _)| path.clone()),
-                clock: Arc::new(clock::wall_s),
+                clock: Arc::new(clock::synchronised_wall_s),
                 ..http::Options::new(url.clone(), key.0.clone())
             };
             return Ok((Connection::open_http(&options), until_s));

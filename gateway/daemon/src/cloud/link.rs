@@ -54,6 +54,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(1);
 const HELLO_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Hellos without an answer that are a failure of the cloud.
 const HELLOS_MAX: u32 = 4;
+/// How often a cloud that stands by is greeted.
+const STANDBY_HELLO_EVERY: Duration = Duration::from_secs(300);
 /// Shortest time between two requests for the whole list: 100,000 tokens are 8 MB.
 const FETCH_LIST_EVERY: Duration = Duration::from_secs(30);
 /// How often an unfinished upload is looked at.
@@ -103,6 +105,10 @@ struct Life {
     diary: Diary,
     reports: Reports,
     stage: Stage,
+    /// Since when the connection stands.
+    up: Option<Instant>,
+    /// The nonce of the breaker's last probe.
+    probe: Option<u64>,
     /// Questions on their way, and since when.
     asked: BTreeMap<u64, Instant>,
 }
@@ -116,6 +122,8 @@ struct Talk {
     /// When to say hello next, once the cloud lets us and until it is answered; how long to wait then; how often it was
     /// said.
     hello: Option<(Instant, Duration, u32)>,
+    /// When it was said last.
+    said_hello: Instant,
     /// When to ask for the whole list, and when that was done last.
     fetch_list: Option<Instant>,
     fetched: Option<Instant>,
@@ -169,10 +177,13 @@ impl Link {
             diary: Diary::default(),
             reports: Reports::new(self.pacing.telemetry_s),
             stage: Stage::Down,
+            up: None,
+            probe: None,
             asked: BTreeMap::new(),
         };
         loop {
             let since = Instant::now();
+            life.up = None;
             let Ok(why) = self.connection(&mut sealed, &mut *adapter, &mut life).await else {
                 return;
             };
@@ -180,11 +191,17 @@ impl Link {
             life.reports.lost();
             life.asked.clear();
             self.fence.lost();
-            if since.elapsed().as_secs() >= STABLE_S {
+            // An attempt that hangs until its time is over was no good connection, however long it took.
+            if life.up.is_some_and(|up| up.elapsed().as_secs() >= STABLE_S) {
                 reconnect.reset();
             } else {
                 let now_ms = life.now_ms();
                 life.breaker.failed(now_ms);
+            }
+            if was == Stage::Greeted {
+                // Another cloud carries the money until this one has proved itself.
+                let now_ms = life.now_ms();
+                life.breaker.broke(now_ms);
             }
             self.stage(&mut life, Stage::Down);
             self.note(&mut life, &why);
@@ -233,7 +250,7 @@ impl Link {
         life: &mut Life,
     ) -> Result<Symptom, Gone> {
         let login = adapter.login(life.at());
-        let mut connection = match self.cloud.open(&login) {
+        let mut connection = match self.cloud.open(&login).await {
             Ok((connection, until_s)) => {
                 self.board.certificate(self.cloud.lane, until_s);
                 connection
@@ -247,6 +264,7 @@ impl Link {
             assembly: Assembly::default(),
             uploads: None,
             hello: None,
+            said_hello: Instant::now(),
             fetch_list: None,
             fetched: None,
             frame_bytes_max: adapter.frame_bytes_max(),
@@ -258,6 +276,7 @@ impl Link {
             tokio::select! {
                 event = connection.next() => match event {
                     Event::Up => {
+                        life.up = Some(Instant::now());
                         self.stage(life, Stage::Connected);
                         adapter.connected(life.at(), &mut talk.out);
                     }
@@ -303,14 +322,16 @@ impl Link {
     fn wake(&self, adapter: &dyn Adapter, life: &Life, talk: &Talk) -> Instant {
         let later = Instant::now() + LOOK_AGAIN;
         let uploads = talk.uploads.as_ref().map_or(later, |state| {
-            if state.has_work(&self.position.borrow()) {
+            if state.wants_to_send(&self.position.borrow()) {
                 (Instant::now() + Duration::from_millis(state.pace.wait_ms(state.now_ms()))).min(later)
             } else {
                 later
             }
         });
         let hello = talk.hello.map_or_else(far_away, |(at, _, _)| at);
-        let own = [adapter.tick_at(), life.breaker.probe_at_ms()];
+        // A cloud that has not greeted us is not probed: that time would have come for good.
+        let probe_at = life.breaker.probe_at_ms().filter(|_| life.stage == Stage::Greeted);
+        let own = [adapter.tick_at(), probe_at];
         let own = own
             .into_iter()
             .flatten()
@@ -351,6 +372,11 @@ impl Link {
             self.hello(sealed, adapter, life, talk);
             talk.hello = Some((now + wait, (wait * 2).min(HELLO_WAIT_MAX), said.saturating_add(1)));
         }
+        // A hub that has begun anew does not know who stands by.
+        let is_standby = life.stage == Stage::Greeted && !talk.first && talk.hello.is_none();
+        if is_standby && talk.said_hello + STANDBY_HELLO_EVERY <= now {
+            self.hello(sealed, adapter, life, talk);
+        }
         if talk.fetch_list.is_some_and(|at| at <= now) {
             (talk.fetch_list, talk.fetched) = (None, Some(now));
             let mut position = *self.position.borrow();
@@ -367,8 +393,9 @@ impl Link {
             let now_ms = life.now_ms();
             life.breaker.probed(now_ms);
             let echo = Echo {
-                nonce: OWN_ECHO | now_ms,
+                nonce: OWN_ECHO | fastrand::u64(..),
             };
+            life.probe = Some(echo.nonce);
             let (topic, frame) = sealed.echo(&echo);
             self.up(adapter, life, talk, &topic, &frame, Meaning::Echo(&echo));
         }
@@ -390,6 +417,7 @@ impl Link {
         talk: &mut Talk,
         position: &Position,
     ) {
+        talk.said_hello = Instant::now();
         let (hello, topic, frame) = sealed.hello(position);
         self.up(adapter, life, talk, &topic, &frame, Meaning::Hello(&hello));
     }

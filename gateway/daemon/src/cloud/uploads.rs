@@ -18,6 +18,8 @@ use crate::{engine::Position, record, store::Mark};
 const UPLOADS_MAX: usize = 4;
 /// A receipt that has not come after so long: something between us and the backend does not work.
 const RECEIPT_WAIT: Duration = Duration::from_secs(10);
+/// A hub that says again how far it is, and does not get further for so long, did not hear what is on its way.
+const GAP_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of records in one upload, where the cloud takes whole frames: half of one is plenty.
 const UPLOAD_BYTES_MAX: usize = LINK_FRAME_BYTES_MAX / 2;
 /// Bytes of a frame that are not records: the seal, epoch and first sequence, the lengths of the list.
@@ -54,6 +56,8 @@ pub(super) struct Uploads {
     welcomed: Instant,
     /// What is on its way was refused: begin again at the cursor.
     pub(super) refused: bool,
+    /// The hub said again how far it is, and no further since.
+    is_doubtful: bool,
     /// Until when we pause because the cloud asked us to.
     paused_ms: u64,
     /// Bytes of records in one upload.
@@ -63,7 +67,16 @@ pub(super) struct Uploads {
 impl Uploads {
     /// One that goes on behind `upto`, from the nearest mark before it. `frame_bytes_max`: the longest frame that the cloud
     /// takes.
-    pub(super) fn from(reader: &Reader, mark: &Mark, upto: u64, least_ms: u64, frame_bytes_max: usize) -> Self {
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub(super) fn from(
+        reader: &Reader,
+        mark: &Mark,
+        upto: u64,
+        least_ms: u64,
+        frame_bytes_max: usize,
+    ) -> Result<Self, String> {
         let now = Instant::now();
         let mut state = Self {
             journal: mark.journal,
@@ -75,21 +88,17 @@ impl Uploads {
             announced: Artifacts::default(),
             welcomed: now,
             refused: false,
+            is_doubtful: false,
             paused_ms: 0,
             bytes_max: frame_bytes_max.saturating_sub(FRAME_BYTES).min(UPLOAD_BYTES_MAX),
         };
         while state.sent < upto {
-            match state.read(reader, (upto - state.sent) as usize) {
-                Ok(records) if records.is_empty() => break,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(error, "ALARM the journal cannot be read for the upload");
-                    break;
-                }
+            if state.read(reader, (upto - state.sent) as usize)?.is_empty() {
+                break;
             }
         }
         state.ends.insert(state.sent, state.chain);
-        state
+        Ok(state)
     }
 
     /// As well, at the pace of `before`.
@@ -145,9 +154,15 @@ impl Uploads {
         self.ends.get(&upto).copied()
     }
 
-    /// Everything up to here is committed, `head` is the newest record.
-    pub(super) fn receipted(&mut self, upto: u64, head: u64) {
+    /// Everything up to here is committed; `cursor` is how far that was known, `head` is the newest record.
+    pub(super) fn receipted(&mut self, upto: u64, cursor: u64, head: u64) {
         self.ends = self.ends.split_off(&upto);
+        if upto <= cursor {
+            // The hub says again how far it is: it heard something that does not follow, or this receipt came twice.
+            self.is_doubtful = true;
+            return;
+        }
+        self.is_doubtful = false;
         self.last_progress = Instant::now();
         self.pace.receipted();
         if self.sent >= head {
@@ -159,8 +174,19 @@ impl Uploads {
         self.ends.range(position.cursor + 1..).count()
     }
 
+    /// Whether what is on its way is to be sent again from the cursor on.
+    pub(super) fn is_to_go_back(&self, position: &Position) -> bool {
+        let is_lost = self.is_doubtful && self.in_flight(position) > 0 && self.last_progress.elapsed() >= GAP_WAIT;
+        self.refused || is_lost
+    }
+
+    /// Whether to look again as soon as the pace allows it.
+    pub(super) fn wants_to_send(&self, position: &Position) -> bool {
+        self.refused || (self.may_tell(position) && self.has_work(position))
+    }
+
     /// Whether there is something to send, and not too much on its way.
-    pub(super) fn has_work(&self, position: &Position) -> bool {
+    fn has_work(&self, position: &Position) -> bool {
         if self.refused {
             return true;
         }

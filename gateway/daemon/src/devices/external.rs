@@ -79,10 +79,11 @@ pub async fn run(
     let mut backoff = Backoff::new(10);
     loop {
         let mut connection = Connection::open(&options);
-        let since = Instant::now();
+        let mut up = None;
         let why = loop {
             match connection.next().await {
                 Event::Up => {
+                    up = Some(Instant::now());
                     tracing::info!(broker = options.broker, "devices are reachable through the broker");
                     outward.open(connection.sender());
                 }
@@ -96,7 +97,7 @@ pub async fn run(
             }
         };
         outward.close();
-        if since.elapsed().as_secs() >= STABLE_S {
+        if up.is_some_and(|up| up.elapsed().as_secs() >= STABLE_S) {
             backoff.reset();
         }
         let wait = backoff.next_wait();

@@ -172,7 +172,8 @@ impl Shadow {
             return;
         };
         let is_known = self.applied.is_empty() || self.applied == self.reported;
-        if is_known || self.is_refused || self.update.is_asked() {
+        // An update that failed is tried again in its own time.
+        if is_known || self.is_refused || self.update.tick_at().is_some() {
             return;
         }
         self.sent = self.applied.clone();

@@ -5,7 +5,7 @@ use gateway_core::{Input, pace::Artifacts};
 use proto::link::{ArtifactPart, LedgerReceipt, Welcome};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{CODE_THROTTLED, HELLO_WAIT, Life, Link, OWN_ECHO, Talk};
+use super::{CODE_THROTTLED, HELLO_WAIT, HELLO_WAIT_MAX, Life, Link, OWN_ECHO, Talk};
 use crate::{
     artifacts::{Assembly, Gone},
     cloud::{
@@ -49,9 +49,12 @@ impl Link {
                 talk.hello = Some((Instant::now(), HELLO_WAIT, 0));
             }
             Heard::Echo(echo) => {
-                life.breaker.good(now_ms);
                 if echo.nonce & OWN_ECHO == 0 {
+                    life.breaker.good(now_ms);
                     self.tell(Input::Echo { nonce: echo.nonce }).await?;
+                } else if life.probe == Some(echo.nonce) {
+                    life.probe = None;
+                    life.breaker.good(now_ms);
                 }
             }
             Heard::Order(order) => self
@@ -83,13 +86,21 @@ impl Link {
         }
         let own = self.position.borrow().epoch;
         life.reports.welcomed(&welcome, own);
+        if welcome.version == 0 {
+            let text = "the hub and this gateway have no version of the protocol in common";
+            let symptom = Symptom::new(Class::Protocol, 0, text);
+            self.note(life, &symptom);
+            life.diary.symptom(&self.cloud.name, &symptom);
+            talk.hello = Some((Instant::now() + HELLO_WAIT_MAX, HELLO_WAIT_MAX, 0));
+            return Ok(());
+        }
         self.stage(life, Stage::Greeted);
         talk.first = self.goes_first();
         if !talk.first {
             return Ok(());
         }
         let (epoch, upto, hash) = (welcome.epoch, welcome.upto, welcome.hash);
-        let is_fenced = welcome.version != 0 && epoch > own;
+        let is_fenced = epoch > own;
         let announced = Artifacts {
             list: welcome.list_revision,
             revocations: welcome.revocations_revision,
@@ -102,14 +113,19 @@ impl Link {
             self.fence.expects(epoch, own);
             talk.uploads = None;
         } else if epoch == own && !expected {
-            let mut state = self.uploads_from(upto, talk.frame_bytes_max).await?;
+            let Some(mut state) = self.uploads_from(upto, talk).await? else {
+                return Ok(());
+            };
             if state.chain == hash {
                 self.fence.agreed();
                 let cursor = self.position.borrow().cursor;
                 if cursor < upto {
                     // A receipt was lost, and nothing else may ever follow that brings another one: what it was for is
                     // told again, and receipted again.
-                    state = self.uploads_from(cursor, talk.frame_bytes_max).await?;
+                    let Some(earlier) = self.uploads_from(cursor, talk).await? else {
+                        return Ok(());
+                    };
+                    state = earlier;
                 }
                 let head = self.position.borrow().head;
                 state.recover(
@@ -142,21 +158,16 @@ impl Link {
         Ok(())
     }
 
-    /// An uploader that goes on behind `upto`.
-    async fn uploads_from(&self, upto: u64, frame_bytes_max: usize) -> Result<Uploads, Gone> {
+    /// An uploader that goes on behind `upto`; none: the journal cannot be read, which says nothing about its records.
+    async fn uploads_from(&self, upto: u64, talk: &mut Talk) -> Result<Option<Uploads>, Gone> {
         let (reply, answer) = oneshot::channel();
         self.engine
             .send(Job::Find { ledger: upto, reply })
             .await
             .map_err(|_| Gone)?;
         let mark = answer.await.map_err(|_| Gone)?;
-        Ok(Uploads::from(
-            &self.reader,
-            &mark,
-            upto,
-            self.least_ms(),
-            frame_bytes_max,
-        ))
+        let state = Uploads::from(&self.reader, &mark, upto, self.least_ms(), talk.frame_bytes_max);
+        Ok(state.map_err(|why| unreadable(talk, why)).ok())
     }
 
     /// The shortest time between two uploads, in ms.
@@ -170,21 +181,27 @@ impl Link {
     }
 
     async fn receipt(&self, talk: &mut Talk, receipt: LedgerReceipt) -> Result<(), Gone> {
-        let Some(state) = &mut talk.uploads else { return Ok(()) };
+        let Some(mut state) = talk.uploads.take() else {
+            return Ok(());
+        };
         let upto = receipt.upto;
-        let head = self.position.borrow().head;
+        let (head, cursor) = {
+            let position = self.position.borrow();
+            (position.head, position.cursor)
+        };
         let own_hash = match state.end(upto) {
             Some(hash) => hash,
             None => {
                 // Not the end of an upload of ours: the hub stands elsewhere. Go on from where it stands.
-                *state = self
-                    .uploads_from(upto.min(head), talk.frame_bytes_max)
-                    .await?
-                    .at_pace_of(state);
+                let Some(elsewhere) = self.uploads_from(upto.min(head), talk).await? else {
+                    return Ok(());
+                };
+                state = elsewhere.at_pace_of(&state);
                 state.chain
             }
         };
-        state.receipted(upto, head);
+        state.receipted(upto, cursor, head);
+        talk.uploads = Some(state);
         self.board.receipted();
         self.tell(Input::Receipt { receipt, own_hash }).await
     }
@@ -198,17 +215,23 @@ impl Link {
         talk: &mut Talk,
     ) -> Result<(), Gone> {
         let position = *self.position.borrow();
-        let Some(state) = &mut talk.uploads else { return Ok(()) };
-        if state.refused && state.pace.wait_ms(state.now_ms()) == 0 {
-            *state = self
-                .uploads_from(position.cursor, talk.frame_bytes_max)
-                .await?
-                .at_pace_of(state);
+        let Some(mut state) = talk.uploads.take() else {
+            return Ok(());
+        };
+        if state.is_to_go_back(&position) && state.pace.wait_ms(state.now_ms()) == 0 {
+            let Some(earlier) = self.uploads_from(position.cursor, talk).await? else {
+                return Ok(());
+            };
+            state = earlier.at_pace_of(&state);
         }
-        match state.step(&self.reader, &position) {
+        let step = state.step(&self.reader, &position);
+        if let Ok(Step::Send(_)) = &step {
+            state.sent();
+        }
+        talk.uploads = Some(state);
+        match step {
             Ok(Step::Wait) => {}
             Ok(Step::Send(upload)) => {
-                state.sent();
                 let (topic, frame) = sealed.upload(&upload);
                 self.up(adapter, life, talk, &topic, &frame, Meaning::Records(&upload));
             }
@@ -216,11 +239,14 @@ impl Link {
                 let text = "the hub acknowledges nothing: connecting again";
                 talk.broken = Some(Symptom::new(Class::HalfDead, 504, text));
             }
-            Err(why) => {
-                tracing::error!(why, "ALARM the journal cannot be read for the upload");
-                talk.broken = Some(Symptom::new(Class::Protocol, 0, why));
-            }
+            Err(why) => unreadable(talk, why),
         }
         Ok(())
     }
+}
+
+/// The next connection tries again.
+fn unreadable(talk: &mut Talk, why: String) {
+    tracing::error!(why, "ALARM the journal cannot be read for the upload");
+    talk.broken = Some(Symptom::new(Class::Protocol, 0, why));
 }
