@@ -75,8 +75,9 @@ enum Failed {
 }
 
 impl Failed {
-    const fn exit_code(&self) -> u8 {
+    fn exit_code(&self) -> u8 {
         match self {
+            Self::Backup(BackupError::Io { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => exit::EXISTS,
             Self::Backup(BackupError::Damaged { .. }) | Self::Lacks(_) | Self::Form(_) | Self::Short { .. } => {
                 exit::DATA
             }
