@@ -18,6 +18,14 @@ pub use crate::{
     symptom::{Class, Symptom},
 };
 
+/// Whether the way to another side is open: name, TCP and, if given, TLS with its certificates. Nothing is said there.
+///
+/// # Errors
+/// What fails, within `within_s` seconds.
+pub async fn reach(host: &str, port: u16, tls: Option<tls::Tls>, within_s: u16) -> Result<(), Symptom> {
+    net::dial(host, port, tls, net::in_s(within_s)).await.map(drop)
+}
+
 /// `host:port` in two; `None` if it is not that.
 #[must_use]
 pub fn split_host_port(text: &str) -> Option<(&str, u16)> {

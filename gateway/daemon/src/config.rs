@@ -7,7 +7,7 @@ mod limits;
 mod secrets;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -86,6 +86,14 @@ struct File {
     limits: limits::LimitsSection,
     #[serde(default)]
     health: health::HealthSection,
+    #[serde(default)]
+    control: ControlSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ControlSection {
+    group: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +164,8 @@ struct DeviceSection {
     /// A charger of cars.
     #[serde(default)]
     car: bool,
+    #[serde(default)]
+    blocked: bool,
 }
 
 fn one() -> u8 {
@@ -224,6 +234,10 @@ pub struct Config {
     pub firmware_keys: Vec<IssuerKey>,
     /// Key under which id tokens are hashed.
     pub token_key: TokenKey,
+    /// Devices that may neither log in nor be granted anything.
+    pub blocked: BTreeSet<DeviceId>,
+    /// Whose members may ask the running gateway, beside root and its own user; none: nobody.
+    pub control_group: Option<String>,
     /// What the core needs.
     pub core: CoreConfig,
 }
@@ -271,6 +285,8 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     let check_secrets = Checker { path: &secrets_path };
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
+    let blocked = file.device.iter().filter(|section| section.blocked);
+    let blocked = blocked.filter_map(|section| Name::new(&section.id).ok()).collect();
     let ids: Vec<DeviceId> = devices.keys().copied().collect();
     let gateway = check.name("site.gateway", &file.site.gateway)?;
     let mut limits = limits::limits(&check, &file.limits)?;
@@ -333,8 +349,20 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         issuer_keys,
         firmware_keys,
         token_key: TokenKey(check_secrets.bytes("token_key", &secrets.token_key)?),
+        blocked,
+        control_group: file.control.group,
         core,
     })
+}
+
+/// Where journal and control socket of a configuration are. Reads no secrets: who may ask the running gateway need not be
+/// one who may read them.
+///
+/// # Errors
+/// As [`load`], of the form of `path` alone.
+pub fn store_dir(path: &Path) -> Result<PathBuf, ConfigError> {
+    let file: File = parse(path)?;
+    Ok(path.parent().unwrap_or(Path::new(".")).join(&file.store.dir))
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {

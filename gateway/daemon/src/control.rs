@@ -26,14 +26,15 @@ use tokio::{
 use crate::{
     artifacts::Desk,
     cloud::board::Board,
-    devices::Port,
+    devices::{Port, blocked::Blocked},
+    door::Door,
     engine::{DONE, Job},
     exit,
     firmware::Firmware,
     look::{self, LookError},
-    record,
+    outbox, record,
     store::Store,
-    trust,
+    stream, trust,
 };
 
 /// Longest question, in bytes.
@@ -90,6 +91,20 @@ pub enum Query {
     },
     /// Every device, with its firmware and how its update stands.
     Devices,
+    /// Every record of the journal: not one line, but as `stream` says.
+    Journal,
+    /// Records without a receipt, and those of which the hub said more than that it has them.
+    Outbox {
+        /// Most records in the answer, at most [`outbox::OUTBOX_ROWS_MAX`].
+        rows_max: usize,
+    },
+    /// Block a device, or let it in again. Lasts until the next start; the configuration says what is then.
+    Block {
+        /// Which.
+        device: DeviceId,
+        /// Or let it in.
+        blocked: bool,
+    },
     /// Update the firmware of a device.
     Update {
         /// Which.
@@ -162,6 +177,9 @@ impl Look<'_> {
             | Query::RollBack { .. }
             | Query::Import { .. }
             | Query::Devices
+            | Query::Journal
+            | Query::Outbox { .. }
+            | Query::Block { .. }
             | Query::Update { .. } => {
                 json!({"error": "this is not answered by looking at the engine"})
             }
@@ -323,7 +341,7 @@ fn remarks(gateway: &Gateway) -> Value {
     Value::Array(rows.collect())
 }
 
-const fn mark_word(mark: Mark) -> &'static str {
+pub(crate) const fn mark_word(mark: Mark) -> &'static str {
     match mark {
         Mark::Quarantined => "quarantined",
         Mark::Disputed => "disputed",
@@ -401,18 +419,26 @@ pub fn socket_path(dir: &Path) -> PathBuf {
     dir.join("control.sock")
 }
 
-/// Answers people, for ever.
+/// What answers are made from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The journal.
+    pub reader: Reader,
+    /// The state.
+    pub engine: mpsc::Sender<Job>,
+    /// Artifacts and orders.
+    pub desk: Desk,
+    /// Firmware of devices.
+    pub firmware: Firmware,
+    /// Who is blocked.
+    pub blocked: Blocked,
+}
+
+/// Answers those whom the door admits, for ever.
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(
-    dir: &Path,
-    reader: Reader,
-    engine: mpsc::Sender<Job>,
-    desk: Desk,
-    firmware: Firmware,
-) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
+pub async fn serve(dir: &Path, door: Door, sources: Sources) -> std::io::Result<()> {
     let path = socket_path(dir);
     // One daemon a store: the journal's lock is ours, so a socket that is here is a dead one's.
     match std::fs::remove_file(&path) {
@@ -420,13 +446,12 @@ pub async fn serve(
         Ok(()) | Err(_) => {}
     }
     let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    door.open_to(&path)?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (reader, engine) = (reader.clone(), engine.clone());
-            let (desk, firmware) = (desk.clone(), firmware.clone());
+            let (door, sources) = (door.clone(), sources.clone());
             tokio::spawn(async move {
-                if let Err(error) = converse(stream, reader, engine, desk, firmware).await {
+                if let Err(error) = converse(stream, &door, sources).await {
                     tracing::debug!(%error, "control connection");
                 }
             });
@@ -435,13 +460,21 @@ pub async fn serve(
     Ok(())
 }
 
-async fn converse(
-    stream: UnixStream,
-    reader: Reader,
-    engine: mpsc::Sender<Job>,
-    desk: Desk,
-    firmware: Firmware,
-) -> std::io::Result<()> {
+async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std::io::Result<()> {
+    let peer = stream.peer_cred()?;
+    if !door.admits(&peer) {
+        tracing::warn!(uid = peer.uid(), gid = peer.gid(), "control: refused");
+        let why = "you may not ask: root, the gateway's own user and members of [control] group may";
+        let answer = json!({ "error": why, "exit": exit::UNAVAILABLE });
+        return stream.write_all(format!("{answer}\n").as_bytes()).await;
+    }
+    let Sources {
+        reader,
+        engine,
+        desk,
+        firmware,
+        blocked,
+    } = sources;
     let (incoming, mut outgoing) = stream.into_split();
     let mut question = String::new();
     BufReader::new(incoming.take(QUESTION_BYTES_MAX))
@@ -466,7 +499,16 @@ async fn converse(
             Ok(rows) => json!(rows),
             Err(error) => json!({ "error": error }),
         },
-        Ok(Query::Devices) => firmware.rows().await.unwrap_or_else(|error| json!({ "error": error })),
+        Ok(Query::Devices) => devices(&firmware, &blocked).await,
+        Ok(Query::Journal) => return stream::send(reader, &mut outgoing).await,
+        Ok(Query::Outbox { rows_max }) => outbox::show(reader, &engine, rows_max).await,
+        Ok(Query::Block { device, blocked: block }) => {
+            let changed = blocked.set(device, block);
+            if changed {
+                tracing::warn!(%device, block, "an operator blocks a device, or lets it in again");
+            }
+            json!({ "result": DONE, "changed": changed })
+        }
         Ok(Query::Update { device, file }) => match firmware.order(device, file).await {
             Ok(result) => json!({ "result": result }),
             Err(error) => json!({"error": error, "exit": exit::DATA}),
@@ -474,6 +516,7 @@ async fn converse(
         Ok(Query::Status) => match (look(&engine, Query::Status).await, firmware.summary().await) {
             (Value::Object(mut status), Ok(Value::Object(of_firmware))) => {
                 status.extend(of_firmware);
+                status.insert("devices_blocked".to_owned(), json!(blocked.count()));
                 Value::Object(status)
             }
             (status, _) => status,
@@ -486,8 +529,21 @@ async fn converse(
     outgoing.write_all(line.as_bytes()).await
 }
 
+/// Every device, with its firmware and whether it is blocked.
+async fn devices(firmware: &Firmware, blocked: &Blocked) -> Value {
+    let mut rows = match firmware.rows().await {
+        Ok(rows) => rows,
+        Err(error) => return json!({ "error": error }),
+    };
+    for row in rows.as_array_mut().into_iter().flatten() {
+        let device = row["device"].as_str().and_then(|id| DeviceId::new(id).ok());
+        row["blocked"] = json!(device.is_some_and(|device| blocked.has(&device)));
+    }
+    rows
+}
+
 /// Has the engine answer.
-async fn look(engine: &mpsc::Sender<Job>, query: Query) -> Value {
+pub(crate) async fn look(engine: &mpsc::Sender<Job>, query: Query) -> Value {
     let stopping = || json!({"error": "the gateway is stopping"});
     let (reply, answer) = oneshot::channel();
     match engine.send(Job::Query(query, reply)).await {

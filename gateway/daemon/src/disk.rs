@@ -34,7 +34,8 @@ pub(crate) async fn watch(dir: PathBuf, reserve_bytes: u64, engine: mpsc::Sender
     }
 }
 
-fn free_bytes(dir: &Path) -> std::io::Result<u64> {
+/// What is free for us, in bytes.
+pub(crate) fn free_bytes(dir: &Path) -> std::io::Result<u64> {
     let disk = rustix::fs::statvfs(dir)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -6,20 +6,25 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod artifacts;
+pub mod backup;
+pub mod cli;
 pub mod clock;
 pub mod cloud;
 pub mod config;
 pub mod control;
 pub mod devices;
 mod disk;
+pub mod door;
 pub mod engine;
 mod files;
 pub mod firmware;
 pub mod look;
+pub mod outbox;
 pub mod provision;
 pub mod record;
 pub mod run;
 pub mod store;
+pub mod stream;
 mod telemetry;
 pub mod trust;
 
@@ -35,6 +40,8 @@ pub mod exit {
     pub const UNAVAILABLE: u8 = 69;
     /// An invariant is broken.
     pub const SOFTWARE: u8 = 70;
+    /// A file that would be written is there already.
+    pub const EXISTS: u8 = 73;
     /// The journal cannot be opened, read or written.
     pub const STORAGE: u8 = 74;
     /// The configuration is wrong.

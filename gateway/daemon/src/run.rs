@@ -22,13 +22,15 @@ use crate::{
         start::{self, Surroundings},
     },
     config::{Config, DeviceSide},
-    control,
+    control::{self, Sources},
     devices::{
         Opener, Port, Sealer,
+        blocked::Blocked,
         embedded::{self, DeviceAccess},
         external::{self, Outward},
     },
     disk,
+    door::Door,
     engine::{Engine, JOBS_MAX, Job, Shell},
     exit,
     firmware::{self, Firmware},
@@ -109,7 +111,8 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let (store, gateway) = Store::open(&config.dir, config.core.clone(), config.snapshot_every)?;
     let boot = gateway.timeline().boot + 1;
     let epoch_before = gateway.timeline().epoch;
-    let epoch = epoch_before.max(epoch.unwrap_or(FIRST_EPOCH)).max(FIRST_EPOCH);
+    let ordered = epoch.unwrap_or(FIRST_EPOCH).max(store.epoch_due()?);
+    let epoch = epoch_before.max(ordered).max(FIRST_EPOCH);
     if boot > 1 && epoch > epoch_before {
         tracing::warn!(
             from = epoch_before,
@@ -128,12 +131,14 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let (jobs, engine_jobs) = mpsc::channel(JOBS_MAX);
     let (link_jobs, link_inbox) = mpsc::channel(LINK_JOBS_MAX);
     let (position, watched) = watch::channel(crate::engine::Position::default());
-    let opener = Arc::new(Opener::new(&config.device_secrets, config.token_key.clone()));
+    let blocked = Blocked::new(config.blocked.clone());
+    let opener = Opener::new(&config.device_secrets, config.token_key.clone());
+    let opener = Arc::new(opener.deaf_to(blocked.clone()));
     let link_up = Arc::new(AtomicBool::new(false));
     let board = start::board(config.link.as_ref(), link_up.clone());
     let epoch_expected = Arc::new(AtomicU32::new(0));
     let firmware = start_firmware(config, &jobs)?;
-    let (port, endpoint) = device_port(config, &opener, &jobs, &firmware).await?;
+    let (port, endpoint) = device_port(config, &opener, &jobs, &firmware, &blocked).await?;
     let reader = store.reader();
     let rejected = Arc::new(AtomicU64::new(0));
     let shell = Shell {
@@ -148,7 +153,7 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
         rejected: rejected.clone(),
     };
     let desk = Desk::new(jobs.clone(), rejected);
-    let sealer = Sealer::new(&config.device_secrets, boot);
+    let sealer = Sealer::new(&config.device_secrets, boot).silent_to(blocked.clone());
     let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?;
     let (ended, mut engine_ended) = mpsc::channel(1);
     let thread = std::thread::Builder::new()
@@ -166,12 +171,14 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
             what: "the engine",
             error,
         })?;
-    control::serve(&config.dir, reader.clone(), jobs.clone(), desk.clone(), firmware)
-        .await
-        .map_err(|error| RunError::Io {
-            what: "the control socket",
-            error,
-        })?;
+    let sources = Sources {
+        reader: reader.clone(),
+        engine: jobs.clone(),
+        desk: desk.clone(),
+        firmware,
+        blocked,
+    };
+    serve_control(config, sources).await?;
     if let Some(link) = &config.link {
         let around = Surroundings {
             site: config.site,
@@ -216,6 +223,15 @@ fn start_firmware(config: &Config, jobs: &mpsc::Sender<Job>) -> Result<Firmware,
     })
 }
 
+async fn serve_control(config: &Config, sources: Sources) -> Result<(), RunError> {
+    let failed = |error| RunError::Io {
+        what: "the control socket",
+        error,
+    };
+    let door = Door::new(config.control_group.as_deref()).map_err(failed)?;
+    control::serve(&config.dir, door, sources).await.map_err(failed)
+}
+
 async fn stop_signal() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -231,16 +247,15 @@ async fn device_port(
     opener: &Arc<Opener>,
     jobs: &mpsc::Sender<Job>,
     firmware: &Firmware,
+    blocked: &Blocked,
 ) -> Result<(Port, Option<Endpoint>), RunError> {
     match &config.device_side {
         DeviceSide::Embedded {
             listen,
             connections_max,
         } => {
-            let access = Arc::new(DeviceAccess::new(
-                &config.device_secrets,
-                config.monitor_password.clone(),
-            ));
+            let access = DeviceAccess::new(&config.device_secrets, config.monitor_password.clone());
+            let access = Arc::new(access.closed_to(blocked.clone()));
             let (inbound, from_devices) = mpsc::channel(INBOUND_MAX);
             let limits = Limits {
                 connections_max: *connections_max,
@@ -256,6 +271,7 @@ async fn device_port(
             // Port 0 is for tests and demos, which read the port from this line.
             tracing::info!(address = %endpoint.local_addr(), "devices may connect");
             let handle = endpoint.handle();
+            blocked.cuts_at(handle.clone());
             tokio::spawn(embedded::run(
                 from_devices,
                 opener.clone(),

@@ -15,6 +15,8 @@ const KIND: &str = "holdfast gateway";
 const FORMAT_VERSION: u32 = 1;
 /// An index row for every so many ledger records: 1,000,000 records cost 16,000 rows.
 const INDEX_EVERY: u64 = 64;
+/// Where a restored journal keeps the epoch that it has to begin.
+const EPOCH_CELL: &str = "epoch due";
 /// Snapshot chunks written between two batches, so that no verdict waits long for a snapshot.
 const SNAPSHOT_SLICE: usize = 16;
 
@@ -86,6 +88,37 @@ impl Store {
     /// As [`Self::open`].
     pub fn open_reader(dir: &Path) -> Result<Journal, StoreError> {
         Ok(Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION))?)
+    }
+
+    /// A new journal in `dir` out of the records of a backup, in whose epoch nothing more may be said: the next start begins
+    /// `epoch`, or a higher one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what is in the directory then is of no use.
+    pub fn restore(dir: &Path, epoch: u32, records: &mut dyn Iterator<Item = Vec<u8>>) -> Result<u64, StoreError> {
+        let mut journal = Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION).create())?;
+        journal.set_meta(EPOCH_CELL, &epoch.to_be_bytes())?;
+        loop {
+            let batch: Vec<Vec<u8>> = records.take(journal::BATCH_RECORDS_MAX).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let batch: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
+            journal.append(&batch)?;
+        }
+        let restored = journal.head().sequence;
+        journal.close()?;
+        Ok(restored)
+    }
+
+    /// The epoch that has to be begun, because this journal is a restored one; 0: it is not.
+    ///
+    /// # Errors
+    /// If the cell cannot be read.
+    pub fn epoch_due(&self) -> Result<u32, StoreError> {
+        let cell = self.journal.meta(EPOCH_CELL)?;
+        let bytes: Option<[u8; 4]> = cell.and_then(|cell| cell.try_into().ok());
+        Ok(bytes.map_or(0, u32::from_be_bytes))
     }
 
     fn load_snapshot(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {

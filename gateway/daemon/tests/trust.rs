@@ -14,7 +14,8 @@ use gateway::{
     artifacts::Desk,
     clock::Clock,
     control::{self, Gated, Query},
-    devices::{Opener, Port, Sealer, external::Outward},
+    devices::{Opener, Port, Sealer, blocked::Blocked, external::Outward},
+    door::Door,
     engine::{Engine, JOBS_MAX, Job, Position, Shell},
     store::Store,
 };
@@ -141,7 +142,14 @@ impl Site {
             let jobs = jobs.clone();
             async move {
                 let firmware = gateway::firmware::start(&path, std::iter::empty(), &[], jobs.clone()).unwrap();
-                control::serve(&path, reader, jobs, desk, firmware).await.unwrap();
+                let sources = control::Sources {
+                    reader,
+                    engine: jobs,
+                    desk,
+                    firmware,
+                    blocked: Blocked::default(),
+                };
+                control::serve(&path, Door::new(None).unwrap(), sources).await.unwrap();
             }
         };
         let serving = runtime();

@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::mpsc;
 
 use crate::{
-    devices::{Ack, Heard, Opener},
+    devices::{Ack, Heard, Opener, blocked::Blocked},
     engine::Job,
     firmware::Firmware,
 };
@@ -26,6 +26,7 @@ pub const MONITOR: &str = "monitor";
 pub struct DeviceAccess {
     passwords: BTreeMap<DeviceId, heapless::String<32>>,
     monitor_password: Option<String>,
+    blocked: Blocked,
 }
 
 impl DeviceAccess {
@@ -35,7 +36,14 @@ impl DeviceAccess {
         Self {
             passwords: secrets.iter().map(|(id, secret)| (*id, secret.password())).collect(),
             monitor_password,
+            blocked: Blocked::default(),
         }
+    }
+
+    /// As well, closed to these.
+    #[must_use]
+    pub fn closed_to(self, blocked: Blocked) -> Self {
+        Self { blocked, ..self }
     }
 }
 
@@ -56,6 +64,10 @@ impl Access for DeviceAccess {
         let fits = expected.is_some_and(|expected| expected.as_bytes().ct_eq(password).into());
         if !fits {
             return Err(ConnectDenied::BadCredentials);
+        }
+        // Whoever knows the password may be told that he is blocked.
+        if Name::new(user).is_ok_and(|device| self.blocked.has(&device)) {
+            return Err(ConnectDenied::Banned);
         }
         // A device is its client id; watchers may choose theirs, but not a device's.
         let as_itself = if user == MONITOR {

@@ -1,5 +1,6 @@
 //! The device side: frames in, frames out. Two ways to reach devices, the same contract.
 
+pub mod blocked;
 pub mod embedded;
 pub mod external;
 
@@ -20,6 +21,7 @@ use proto::{
     update::Update,
 };
 
+use self::blocked::Blocked;
 use crate::firmware;
 
 /// To be accepted when the message is in the journal.
@@ -54,6 +56,9 @@ pub enum Bad {
     /// No such device.
     #[error("{0} is not a device of this site")]
     UnknownDevice(DeviceId),
+    /// The operator does not want to hear it.
+    #[error("{0} is blocked; to let it in again: holdfast device unblock {0}")]
+    Blocked(DeviceId),
     /// Published by somebody else.
     #[error("{client} speaks as {device}")]
     NotItself {
@@ -98,6 +103,7 @@ pub enum Heard {
 pub struct Opener {
     keys: BTreeMap<DeviceId, SealKey>,
     token_key: TokenKey,
+    blocked: Blocked,
     complained: Mutex<BTreeSet<String>>,
     dropped: AtomicU64,
 }
@@ -116,9 +122,16 @@ impl Opener {
         Self {
             keys,
             token_key,
+            blocked: Blocked::default(),
             complained: Mutex::default(),
             dropped: AtomicU64::new(0),
         }
+    }
+
+    /// As well, deaf to these.
+    #[must_use]
+    pub fn deaf_to(self, blocked: Blocked) -> Self {
+        Self { blocked, ..self }
     }
 
     /// Whether this is a device of the site: nobody else takes room in memory.
@@ -139,6 +152,9 @@ impl Opener {
             });
         }
         let key = self.keys.get(&device).ok_or(Bad::UnknownDevice(device))?;
+        if self.blocked.has(&device) {
+            return Err(Bad::Blocked(device));
+        }
         let opened = key.open(topic, frame, FRAME_BYTES_MAX).map_err(|error| Bad::Seal {
             device,
             word: word.word(),
@@ -189,6 +205,7 @@ fn shorten(text: &str) -> String {
 #[derive(Debug)]
 pub struct Sealer {
     devices: BTreeMap<DeviceId, (SealKey, Counter)>,
+    blocked: Blocked,
 }
 
 impl Sealer {
@@ -199,7 +216,21 @@ impl Sealer {
             .iter()
             .map(|(id, secret)| (*id, (secret.key(Direction::Down), Counter::of_boot(boot))))
             .collect();
-        Self { devices }
+        Self {
+            devices,
+            blocked: Blocked::default(),
+        }
+    }
+
+    /// As well, silent to these.
+    #[must_use]
+    pub fn silent_to(self, blocked: Blocked) -> Self {
+        Self { blocked, ..self }
+    }
+
+    /// Whom something may be told, and under which counter.
+    fn spoken_to(&mut self, device: &DeviceId) -> Option<&mut (SealKey, Counter)> {
+        self.devices.get_mut(device).filter(|_| !self.blocked.has(device))
     }
 
     /// The device remembers a counter: go on above it.
@@ -209,15 +240,15 @@ impl Sealer {
         }
     }
 
-    /// Topic and frame of a message; `None` for a device without a secret.
+    /// Topic and frame of a message; `None` for a device without a secret, and for one that is blocked.
     pub fn seal(&mut self, device: &DeviceId, message: &Told) -> Option<(Topic, Vec<u8>)> {
-        let (key, counter) = self.devices.get_mut(device)?;
+        let (key, counter) = self.spoken_to(device)?;
         Some(message.seal(device, key, counter.next()))
     }
 
-    /// Topic and frame of a message about firmware; `None` for a device without a secret.
+    /// Topic and frame of a message about firmware; `None` as in [`Self::seal`].
     pub fn seal_firmware(&mut self, device: &DeviceId, told: &firmware::Told) -> Option<(Topic, Vec<u8>)> {
-        let (key, counter) = self.devices.get_mut(device)?;
+        let (key, counter) = self.spoken_to(device)?;
         Some(match told {
             firmware::Told::Offer(offer) => {
                 let topic = topic::down(device, Down::Offer);

@@ -1,0 +1,153 @@
+//! Who may ask the running gateway: root, the gateway's own user, and members of the configured group. The kernel says who
+//! is at the other end of the socket; nobody can pretend.
+
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+
+use tokio::net::unix::UCred;
+
+/// Where the system keeps its groups and users.
+const GROUP_FILE: &str = "/etc/group";
+const USER_FILE: &str = "/etc/passwd";
+
+/// A door and who may pass.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    own_uid: u32,
+    group: Option<Group>,
+}
+
+/// A group, as it was at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) gid: u32,
+    members: Vec<u32>,
+}
+
+impl Door {
+    /// For root, the user of this process and, if one is named, the members of a group.
+    ///
+    /// # Errors
+    /// If there is no such group.
+    pub fn new(group: Option<&str>) -> io::Result<Self> {
+        let own_uid = fs::metadata("/proc/self")?.uid();
+        let group = match group {
+            None => None,
+            Some(name) => {
+                let (groups, users) = (read(GROUP_FILE)?, read(USER_FILE)?);
+                let found = find(name, &groups, &users);
+                Some(found.ok_or_else(|| {
+                    let why = format!(
+                        "[control] group: there is no group \"{name}\" in {GROUP_FILE}; type: groupadd --system {name}"
+                    );
+                    io::Error::new(io::ErrorKind::NotFound, why)
+                })?)
+            }
+        };
+        Ok(Self { own_uid, group })
+    }
+
+    /// Whether this one may ask.
+    #[must_use]
+    pub fn admits(&self, peer: &UCred) -> bool {
+        self.lets_in(peer.uid(), peer.gid())
+    }
+
+    fn lets_in(&self, uid: u32, gid: u32) -> bool {
+        let is_member = |group: &Group| group.gid == gid || group.members.contains(&uid);
+        uid == 0 || uid == self.own_uid || self.group.as_ref().is_some_and(is_member)
+    }
+
+    /// Opens the socket's file to those who may ask, and to nobody else.
+    ///
+    /// # Errors
+    /// If this process may not give a file to the group: it has to be a member itself, or root.
+    pub(crate) fn open_to(&self, path: &Path) -> io::Result<()> {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let mode = match &self.group {
+            None => 0o600,
+            Some(group) => {
+                chown(path, None, Some(group.gid)).map_err(|error| {
+                    let why = format!(
+                        "{}: cannot be given to the group of [control]: {error}; the gateway's user has to be a member of it",
+                        path.display()
+                    );
+                    io::Error::new(error.kind(), why)
+                })?;
+                0o660
+            }
+        };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+}
+
+fn read(path: &str) -> io::Result<String> {
+    fs::read_to_string(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
+}
+
+/// A group of the system's files, by name.
+fn find(name: &str, groups: &str, users: &str) -> Option<Group> {
+    let mut fields = groups
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&name))?
+        .into_iter()
+        .skip(2);
+    let gid = fields.next()?.parse().ok()?;
+    let names: Vec<&str> = fields.next().unwrap_or_default().split(',').collect();
+    let uid = |line: &str| {
+        let mut fields = line.split(':');
+        let is_member = fields.next().is_some_and(|user| names.contains(&user));
+        fields.nth(1)?.parse().ok().filter(|_| is_member)
+    };
+    let members = users.lines().filter_map(uid).collect();
+    Some(Group { gid, members })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUPS: &str = "root:x:0:\nops:x:700:alice,bob\nempty:x:701:\nbroken\n";
+    const USERS: &str = "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:700::/:/bin/sh\neve:x:1002:1002::/:/bin/sh\n";
+
+    #[test]
+    fn the_groups_of_the_system_are_read() {
+        let ops = find("ops", GROUPS, USERS).unwrap();
+        assert_eq!((ops.gid, ops.members.as_slice()), (700, &[1000, 1001][..]));
+        assert_eq!(find("empty", GROUPS, USERS).unwrap().members, Vec::<u32>::new());
+        assert_eq!(find("nobody", GROUPS, USERS), None);
+        assert_eq!(find("broken", GROUPS, USERS), None);
+    }
+
+    #[test]
+    fn root_the_own_user_and_members_pass() {
+        let group = find("ops", GROUPS, USERS);
+        let (own, with) = (
+            Door {
+                own_uid: 50,
+                group: None,
+            },
+            Door { own_uid: 50, group },
+        );
+        for (uid, gid, alone, in_group) in [
+            (0, 0, true, true),
+            (50, 50, true, true),
+            (1000, 1000, false, true),
+            (1001, 700, false, true),
+            (1005, 700, false, true),
+            (1002, 1002, false, false),
+        ] {
+            assert_eq!(
+                (own.lets_in(uid, gid), with.lets_in(uid, gid)),
+                (alone, in_group),
+                "{uid}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_named() {
+        let error = Door::new(Some("no-such-group-here")).unwrap_err().to_string();
+        assert!(error.contains("groupadd --system no-such-group-here"), "{error}");
+    }
+}

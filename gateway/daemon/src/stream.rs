@@ -1,0 +1,186 @@
+//! The whole journal, record by record, for whoever copies or checks it: over the control socket from a running gateway,
+//! which goes on meanwhile, or from the files of a stopped one.
+//!
+//! On the socket: a line of JSON ([`Start`]), then each record behind its length (4 bytes, little endian). The length 0
+//! ends it; [`FAILED`] means that a text follows which says why it ends early.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    ops::ControlFlow,
+    os::unix::net::UnixStream,
+    path::Path,
+};
+
+use journal::{RECORD_BYTES_MAX, Reader};
+use serde::{Deserialize, Serialize};
+use tokio::{io::AsyncWriteExt as _, sync::mpsc};
+
+use crate::{
+    control::{Query, socket_path},
+    store::{Store, StoreError},
+};
+
+/// In place of a length: the journal cannot be read on.
+const FAILED: u32 = u32::MAX;
+/// Bytes that are sent together.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks between the reading thread and the socket: whoever asks slowly is read for slowly.
+const CHUNKS_MAX: usize = 4;
+/// Longest text of an error.
+const ERROR_BYTES_MAX: u64 = 4_096;
+
+/// What comes before the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Sequence of the first record.
+    pub first: u64,
+    /// Sequence of the last one; below `first` if there is none.
+    pub head: u64,
+}
+
+/// Why a journal does not come, or not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// No gateway runs, and the files cannot be read.
+    #[error("no gateway runs on it, and {0}")]
+    Store(#[from] StoreError),
+    /// A record cannot be read: damage, named by its sequence.
+    #[error("{0}")]
+    Damaged(String),
+    /// The gateway stopped, or refused.
+    #[error("the running gateway: {0}")]
+    Gateway(String),
+    /// Whoever takes the records cannot go on.
+    #[error("{0}")]
+    Taker(String),
+}
+
+/// Sends all records up to now.
+pub(crate) async fn send(reader: Reader, outgoing: &mut (impl tokio::io::AsyncWrite + Unpin)) -> io::Result<()> {
+    let start = Start {
+        first: reader.oldest_sequence(),
+        head: reader.head().sequence,
+    };
+    let mut line = serde_json::to_string(&start)?;
+    line.push('\n');
+    outgoing.write_all(line.as_bytes()).await?;
+    let (chunks, mut ready) = mpsc::channel::<Vec<u8>>(CHUNKS_MAX);
+    let reading = tokio::task::spawn_blocking(move || read(&reader, start, &chunks));
+    while let Some(chunk) = ready.recv().await {
+        outgoing.write_all(&chunk).await?;
+    }
+    let end = match reading.await {
+        Ok(Ok(())) => 0u32.to_le_bytes().to_vec(),
+        Ok(Err(error)) => [&FAILED.to_le_bytes(), error.to_string().as_bytes()].concat(),
+        Err(error) => [&FAILED.to_le_bytes(), error.to_string().as_bytes()].concat(),
+    };
+    outgoing.write_all(&end).await
+}
+
+fn read(reader: &Reader, start: Start, chunks: &mpsc::Sender<Vec<u8>>) -> Result<(), journal::ReadError> {
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES + RECORD_BYTES_MAX);
+    reader.replay(start.first, &mut |sequence, bytes| {
+        if sequence > start.head {
+            return ControlFlow::Break(());
+        }
+        let length = u32::try_from(bytes.len()).expect("a record is a few KiB at most");
+        chunk.extend_from_slice(&length.to_le_bytes());
+        chunk.extend_from_slice(bytes);
+        if chunk.len() >= CHUNK_BYTES && chunks.blocking_send(std::mem::take(&mut chunk)).is_err() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    // Who asked may have gone away.
+    drop(chunks.blocking_send(chunk));
+    Ok(())
+}
+
+/// Calls `take(start, sequence, record)` for every record of the gateway whose store is in `dir`, in order.
+///
+/// # Errors
+/// [`StreamError`]; then not all records came.
+pub fn each(dir: &Path, take: &mut dyn FnMut(Start, u64, &[u8]) -> Result<(), String>) -> Result<Start, StreamError> {
+    match UnixStream::connect(socket_path(dir)) {
+        Ok(stream) => of_running(stream, take),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(StreamError::Gateway(format!(
+            "{}: {error}; ask as root",
+            socket_path(dir).display()
+        ))),
+        Err(_) => of_stopped(dir, take),
+    }
+}
+
+fn of_stopped(dir: &Path, take: &mut dyn FnMut(Start, u64, &[u8]) -> Result<(), String>) -> Result<Start, StreamError> {
+    let journal = Store::open_reader(dir)?;
+    let start = Start {
+        first: journal.oldest_sequence(),
+        head: journal.head().sequence,
+    };
+    let mut failed = None;
+    let walked = journal.replay(start.first, &mut |sequence, bytes| match take(start, sequence, bytes) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    });
+    walked.map_err(|error| StreamError::Damaged(error.to_string()))?;
+    failed.map_or(Ok(start), |error| Err(StreamError::Taker(error)))
+}
+
+fn of_running(
+    mut stream: UnixStream,
+    take: &mut dyn FnMut(Start, u64, &[u8]) -> Result<(), String>,
+) -> Result<Start, StreamError> {
+    let ended = |error: io::Error| StreamError::Gateway(format!("it stopped in the middle of the journal: {error}"));
+    let question = serde_json::to_string(&Query::Journal).expect("a question is JSON") + "\n";
+    stream.write_all(question.as_bytes()).map_err(ended)?;
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream
+        .by_ref()
+        .take(ERROR_BYTES_MAX)
+        .read_line(&mut line)
+        .map_err(ended)?;
+    let start: Start = serde_json::from_str(&line).map_err(|_| StreamError::Gateway(refusal(&line)))?;
+    let mut record = Vec::with_capacity(RECORD_BYTES_MAX);
+    let mut sequence = start.first;
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).map_err(ended)?;
+        match u32::from_le_bytes(length) {
+            0 => break,
+            FAILED => {
+                let mut why = String::new();
+                stream.take(ERROR_BYTES_MAX).read_to_string(&mut why).map_err(ended)?;
+                return Err(StreamError::Damaged(why));
+            }
+            length if length as usize > RECORD_BYTES_MAX => {
+                return Err(StreamError::Gateway(format!(
+                    "a record of {length} bytes: it is of another version"
+                )));
+            }
+            length => {
+                record.resize(length as usize, 0);
+                stream.read_exact(&mut record).map_err(ended)?;
+                take(start, sequence, &record).map_err(StreamError::Taker)?;
+                sequence += 1;
+            }
+        }
+    }
+    if sequence == start.head + 1 {
+        Ok(start)
+    } else {
+        let why = format!("record {sequence} of {} did not come", start.head);
+        Err(StreamError::Gateway(why))
+    }
+}
+
+/// What it answers instead.
+fn refusal(line: &str) -> String {
+    let answer: Option<serde_json::Value> = serde_json::from_str(line).ok();
+    let error = answer.and_then(|answer| answer.get("error")?.as_str().map(str::to_owned));
+    error.unwrap_or_else(|| "it is of another version".to_owned())
+}
