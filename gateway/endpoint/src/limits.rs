@@ -31,6 +31,9 @@ pub const CLIENT_ID_BYTES_MAX: usize = 128;
 pub const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 32;
 /// Unacknowledged QoS 1 and 2 messages of one client, in each direction.
 pub const INFLIGHT_MAX: u16 = 64;
+/// Messages of one client that wait for the application's word. Above all that an MQTT 5 client may have open, and all that
+/// libraries for 3.1.1 do.
+pub const UNSETTLED_MAX: usize = 1_024;
 /// Messages waiting for a connected client beyond those in flight. A client further behind than this is not reading.
 pub const OUTBOUND_QUEUE_MAX: usize = 512;
 /// Messages kept for a persistent session while its client is away.
@@ -89,6 +92,9 @@ pub struct Limits {
     pub subscriptions_per_client_max: usize,
     /// Unacknowledged QoS 1 and 2 messages of one client, in each direction (MQTT 5: the receive maximum announced).
     pub inflight_max: u16,
+    /// Messages of one client that wait for the application's word; while there are so many, it is not read. A low one keeps a
+    /// client that floods the application from making the others wait behind it.
+    pub unsettled_max: usize,
     /// Messages waiting for a connected client. One more, and the client is cut as a slow consumer.
     pub outbound_queue_max: usize,
     /// Messages kept for a persistent session whose client is away. One more is refused to its publisher.
@@ -130,6 +136,7 @@ impl Default for Limits {
             client_id_bytes_max: CLIENT_ID_BYTES_MAX,
             subscriptions_per_client_max: SUBSCRIPTIONS_PER_CLIENT_MAX,
             inflight_max: INFLIGHT_MAX,
+            unsettled_max: UNSETTLED_MAX,
             outbound_queue_max: OUTBOUND_QUEUE_MAX,
             offline_queue_max: OFFLINE_QUEUE_MAX,
             queue_bytes_max: QUEUE_BYTES_MAX,

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use common::{
-    BOTH, Connect, INBOUND_CAPACITY, PATIENCE, QOS0, Raw, Rig, connect, packet, persistent, publish, v5, v311,
+    BOTH, Connect, INBOUND_CAPACITY, PATIENCE, PUBACK, QOS0, QOS1, Raw, Rig, ack, connect, packet, persistent, publish,
+    v5, v311,
 };
 use mqtt_endpoint::{DisconnectReason, Limits, Protocol, Published, Qos, limits::QUEUE_BYTES_SHARE};
 use tokio::io::DuplexStream;
@@ -177,6 +178,38 @@ async fn deaf_clients_cannot_fill_the_memory_of_a_good_one() {
     good.send(&packet(0x40, &[0, 1])).await;
     good.nothing_before_pingresp().await;
     assert_eq!(rig.handle.counters().queued_bytes, 0);
+}
+
+#[tokio::test]
+async fn who_asks_much_waits_for_the_answers() {
+    let limits = Limits {
+        unsettled_max: 2,
+        ..Limits::default()
+    };
+    for protocol in BOTH {
+        let mut rig = Rig::with(limits.clone(), INBOUND_CAPACITY).await;
+        let mut greedy = rig.client(&connect(protocol, "greedy")).await;
+        let mut good = rig.client(&connect(protocol, "good")).await;
+        let asked = (1..=5).map(|id| publish(protocol, QOS1, "up/x", id, "greedy"));
+        greedy.send(&asked.collect::<Vec<_>>().concat()).await;
+        let (_, _, first) = rig.message().await;
+        let (_, _, second) = rig.message().await;
+        // The third is not read; the good one's question is next.
+        good.send(&publish(protocol, QOS1, "up/x", 1, "good")).await;
+        let (payload, _, promise) = rig.message().await;
+        assert_eq!(payload, b"good");
+        promise.accept();
+        first.accept();
+        second.accept();
+        for _ in 3..=5 {
+            let (payload, _, promise) = rig.message().await;
+            assert_eq!(payload, b"greedy");
+            promise.accept();
+        }
+        for id in 1..=5 {
+            greedy.expect(&ack(PUBACK, id)).await;
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,8 +14,10 @@ use super::{Checker, ConfigError, host_port, secrets::SecretsFile};
 
 /// Largest MQTT packet of a device, in bytes: a frame, a topic and the header, with room for properties.
 pub(crate) const DEVICE_PACKET_BYTES_MAX: u32 = FRAME_BYTES_MAX as u32 + 512;
-/// Packets of a device in a second: a hundred times what one sends that works, and room for asking for firmware.
-const PACKETS_A_SECOND_MAX: u32 = 200;
+/// Packets of a device in a second: many times what one sends that works, and room for asking for firmware.
+const PACKETS_A_SECOND_MAX: u32 = 50;
+/// Messages of a device that wait for the engine: what stands before another device's request.
+const UNSETTLED_MAX: usize = 16;
 /// Kilobytes of a device in a second: more than any line to a device carries but Ethernet.
 const KIB_A_SECOND_MAX: u32 = 256;
 
@@ -173,6 +175,7 @@ impl DevicesSection {
             queue_bytes_max: size("queue_kib_max", self.queue_kib_max, limits::QUEUE_BYTES_MAX / 1024)?
                 .saturating_mul(1024),
             write_stall_ms: above_zero("write_stall_ms", self.write_stall_ms, limits::WRITE_STALL_MS)?,
+            unsettled_max: UNSETTLED_MAX,
             packet_bytes_max: DEVICE_PACKET_BYTES_MAX,
             ..Limits::default()
         })
