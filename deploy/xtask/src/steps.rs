@@ -44,7 +44,7 @@ pub(crate) struct Step {
 pub(crate) const SETUP: &str = "setup";
 
 /// Every step, in order.
-pub(crate) const STEPS: [Step; 18] = [
+pub(crate) const STEPS: [Step; 19] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
@@ -134,6 +134,12 @@ pub(crate) const STEPS: [Step; 18] = [
         about: "the real gateway killed with SIGKILL under load: nothing lost, nothing doubled",
         when: When::Waits,
         run: kill,
+    },
+    Step {
+        name: "hostile",
+        about: "floods, malformed packets, forgeries and more at the real gateway: good devices go on, memory is bounded",
+        when: When::Waits,
+        run: hostile,
     },
     Step {
         name: "clouds",
@@ -366,6 +372,11 @@ fn leases(context: &Context) -> Result<Verdict> {
 
 fn kill(context: &Context) -> Result<Verdict> {
     context.programs.run(context, "kill", |_| {})?;
+    Ok(Verdict::Passed)
+}
+
+fn hostile(context: &Context) -> Result<Verdict> {
+    context.programs.run(context, "hostile", |_| {})?;
     Ok(Verdict::Passed)
 }
 

@@ -4,6 +4,7 @@
 
 mod load;
 mod section;
+mod server;
 
 use std::{
     fmt,
@@ -12,6 +13,7 @@ use std::{
 };
 
 pub use self::section::{Section, Unpaired};
+pub use self::server::{REREAD_AFTER, ServerFiles, ServerTls};
 use tokio_rustls::rustls::{ClientConfig, pki_types::CertificateDer};
 
 /// Which files, and what to speak inside.

@@ -2,13 +2,13 @@
 //! key. `deploy/config/holdfast.toml` documents every key.
 
 mod clouds;
+mod devices;
 mod health;
 mod limits;
 mod secrets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +26,8 @@ use proto::{
 use serde::Deserialize;
 
 pub use self::clouds::{CloudConfig, CloudKind, LinkConfig, Pacing, Road, SignKey};
+pub(crate) use self::devices::DEVICE_PACKET_BYTES_MAX;
+pub use self::devices::{DeviceSide, DeviceTls};
 pub(crate) use self::secrets::check_mode;
 use self::secrets::{SecretsFile, enrolments, keys};
 
@@ -74,7 +76,7 @@ pub enum ConfigError {
 struct File {
     site: SiteSection,
     store: StoreSection,
-    devices: DevicesSection,
+    devices: devices::DevicesSection,
     #[serde(default)]
     device: Vec<DeviceSection>,
     #[serde(default)]
@@ -140,22 +142,6 @@ fn snapshot_every_default() -> u64 {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DevicesSection {
-    /// Serve devices here ...
-    listen: Option<SocketAddr>,
-    /// ... or meet them at a broker.
-    broker: Option<String>,
-    username: Option<String>,
-    #[serde(default = "connections_max_default")]
-    connections_max: usize,
-}
-
-fn connections_max_default() -> usize {
-    mqtt_endpoint::limits::CONNECTIONS_MAX
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct DeviceSection {
     id: String,
     kind: String,
@@ -181,27 +167,6 @@ struct TrustSection {
     issuer_keys: Vec<String>,
     #[serde(default)]
     firmware_keys: Vec<String>,
-}
-
-/// How devices are reached.
-#[derive(Clone, Debug)]
-pub enum DeviceSide {
-    /// We are the MQTT endpoint.
-    Embedded {
-        /// Where we listen.
-        listen: SocketAddr,
-        /// Most connections.
-        connections_max: usize,
-    },
-    /// A broker stands between us.
-    External {
-        /// `host:port`.
-        broker: String,
-        /// Our user name there.
-        username: Option<String>,
-        /// Our password there.
-        password: Option<String>,
-    },
 }
 
 /// Everything `holdfast run` needs, checked.
@@ -335,7 +300,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         snapshot_every: file.store.snapshot_every.max(1),
         reserve_bytes: file.store.reserve_mib.saturating_mul(1 << 20),
         keep_d: file.store.keep_d,
-        device_side: device_side(&check, &file.devices, &secrets)?,
+        device_side: devices::device_side(&check, &file.devices, &secrets, base)?,
         device_secrets,
         monitor_password: secrets.monitor_password.clone(),
         link: clouds::link(
@@ -424,31 +389,6 @@ fn devices(
         }
     }
     Ok((devices, keys))
-}
-
-fn device_side(
-    check: &Checker<'_>,
-    section: &DevicesSection,
-    secrets: &SecretsFile,
-) -> Result<DeviceSide, ConfigError> {
-    match (section.listen, &section.broker) {
-        (Some(listen), None) => Ok(DeviceSide::Embedded {
-            listen,
-            connections_max: section.connections_max,
-        }),
-        (None, Some(broker)) => {
-            host_port(check, "devices.broker", broker)?;
-            Ok(DeviceSide::External {
-                broker: broker.clone(),
-                username: section.username.clone(),
-                password: secrets.broker_password.clone(),
-            })
-        }
-        (Some(_), Some(_)) | (None, None) => check.fail(
-            "devices",
-            "either `listen` (serve devices here) or `broker` (meet them at a broker)",
-        ),
-    }
 }
 
 fn host_port(check: &Checker<'_>, key: &str, text: &str) -> Result<(), ConfigError> {

@@ -261,6 +261,7 @@ fn status(look: &Look<'_>) -> Value {
     // The macro takes no more fields than that.
     status["epoch_expected"] = json!(look.epoch_expected);
     status["clouds"] = look.board.status();
+    status["endpoint"] = look.port.counters();
     status["reservations"] = reservations(gateway, at);
     status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
     status

@@ -7,8 +7,8 @@ use std::sync::{
 };
 
 use carrier::{Qos, mqtt::Options};
-use mqtt_endpoint::{Endpoint, Limits};
-use proto::{seal::FRAME_BYTES_MAX, topic};
+use mqtt_endpoint::Endpoint;
+use proto::topic;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -21,7 +21,7 @@ use crate::{
         link::LINK_JOBS_MAX,
         start::{self, Surroundings},
     },
-    config::{Config, DeviceSide},
+    config::{Config, DEVICE_PACKET_BYTES_MAX, DeviceSide},
     control::{self, Sources},
     devices::{
         Opener, Port, Sealer,
@@ -37,8 +37,6 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Largest MQTT packet of a device, in bytes: a frame, a topic and the header, with room for properties.
-const DEVICE_PACKET_BYTES_MAX: u32 = FRAME_BYTES_MAX as u32 + 512;
 /// Messages of devices between endpoint and decoder.
 const INBOUND_MAX: usize = 1_024;
 /// Epoch of a journal that was never restored from a backup.
@@ -61,6 +59,9 @@ pub enum RunError {
         /// Why.
         error: std::io::Error,
     },
+    /// The certificates for devices.
+    #[error("devices.tls: {0}")]
+    Tls(#[from] carrier::tls::Error),
     /// The control socket, or signals.
     #[error("cannot serve {what}: {error}")]
     Io {
@@ -80,6 +81,7 @@ impl RunError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Store(_) => exit::STORAGE,
+            Self::Tls(_) => exit::CONFIG,
             Self::Listen { .. } | Self::Io { .. } => exit::UNAVAILABLE,
             Self::Broken => exit::SOFTWARE,
         }
@@ -250,19 +252,11 @@ async fn device_port(
     blocked: &Blocked,
 ) -> Result<(Port, Option<Endpoint>), RunError> {
     match &config.device_side {
-        DeviceSide::Embedded {
-            listen,
-            connections_max,
-        } => {
+        DeviceSide::Embedded { listen, tls, limits } => {
             let access = DeviceAccess::new(&config.device_secrets, config.monitor_password.clone());
             let access = Arc::new(access.closed_to(blocked.clone()));
             let (inbound, from_devices) = mpsc::channel(INBOUND_MAX);
-            let limits = Limits {
-                connections_max: *connections_max,
-                packet_bytes_max: DEVICE_PACKET_BYTES_MAX,
-                ..Limits::default()
-            };
-            let endpoint = Endpoint::bind(*listen, limits, access, inbound)
+            let mut endpoint = Endpoint::bind(*listen, (**limits).clone(), access, inbound)
                 .await
                 .map_err(|error| RunError::Listen {
                     address: *listen,
@@ -270,6 +264,9 @@ async fn device_port(
                 })?;
             // Port 0 is for tests and demos, which read the port from this line.
             tracing::info!(address = %endpoint.local_addr(), "devices may connect");
+            if let Some(tls) = tls {
+                embedded::listen_tls(&mut endpoint, tls).await?;
+            }
             let handle = endpoint.handle();
             blocked.cuts_at(handle.clone());
             tokio::spawn(embedded::run(

@@ -104,7 +104,12 @@ fn main() -> std::io::Result<()> {
     let (sender, mut inbound) = tokio::sync::mpsc::channel(1024);
     let endpoint = runtime.block_on(Endpoint::bind(
         ([127, 0, 0, 1], 0).into(),
-        Limits::default(),
+        // What it can, not what one client may.
+        Limits {
+            packets_a_second_max: u32::MAX,
+            bytes_a_second_max: u32::MAX,
+            ..Limits::default()
+        },
         Arc::new(Open),
         sender,
     ))?;

@@ -24,6 +24,8 @@ pub struct ConnectRequest<'a> {
     pub password: Option<&'a [u8]>,
     /// Protocol version of the connection.
     pub protocol: Protocol,
+    /// The name that the client proved before it said anything: that of its TLS certificate. `None` on a plain listener.
+    pub identity: Option<&'a str>,
     /// Address of the peer, as given by accept or by whoever attached the stream.
     pub peer: SocketAddr,
 }

@@ -1,7 +1,7 @@
 //! From a fresh stream to a connected client, and back: CONNECT, access, the session, CONNACK; and letting the session go.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,6 +17,7 @@ use crate::hello::{self, Connect};
 use crate::inbound::{DisconnectReason, Inbound};
 use crate::mailbox::Mailbox;
 use crate::message::Will;
+use crate::rate::Pace;
 use crate::reason;
 use crate::router::Attach;
 use crate::session::Session;
@@ -28,8 +29,18 @@ use crate::topic;
 pub(crate) struct Admitted {
     pub(crate) attachment: Attachment,
     pub(crate) exchange: Exchange,
-    /// Silence after which the client counts as lost: one and a half times its keep-alive.
-    pub(crate) keep_alive: Option<Duration>,
+    /// Silence after which the client counts as lost: one and a half times its keep-alive, or as long as anybody may be silent.
+    pub(crate) keep_alive: Duration,
+    /// How fast it may be read.
+    pub(crate) pace: Arc<Mutex<Pace>>,
+}
+
+/// Who knocks: where it comes from, what it proved on the way, and until when it has to be in.
+#[derive(Debug, Clone)]
+pub(crate) struct Stranger {
+    pub(crate) peer: SocketAddr,
+    pub(crate) identity: Option<Box<str>>,
+    pub(crate) deadline: Instant,
 }
 
 /// Why a stream never became a client.
@@ -45,6 +56,8 @@ pub(crate) enum Refused {
     Denied { client_id: String, denied: ConnectDenied },
     #[error("client {client_id:?}: {why}")]
     Unacceptable { client_id: String, why: &'static str },
+    #[error("client {client_id:?} connects too often")]
+    TooOften { client_id: String },
     #[error("no room for another session")]
     NoRoom,
     #[error("server shutting down")]
@@ -59,14 +72,16 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
     inbound: &mpsc::Sender<Inbound>,
     stream: &mut Stream<S>,
-    peer: SocketAddr,
+    stranger: &Stranger,
 ) -> Result<Admitted, Refused> {
-    let timeout = Duration::from_millis(shared.limits.connect_timeout_ms);
-    let connect = tokio::time::timeout(timeout, read_connect(shared, stream))
+    let connect = tokio::time::timeout_at(stranger.deadline, read_connect(shared, stream))
         .await
-        .map_err(|_| Refused::Timeout)??;
+        .map_err(|_| {
+            counters::add(&shared.counting.connect_timeouts, 1);
+            Refused::Timeout
+        })??;
     let protocol = connect.protocol;
-    match admit_client(shared, inbound, stream, peer, connect).await {
+    match admit_client(shared, inbound, stream, stranger, connect).await {
         Ok(admitted) => Ok(admitted),
         Err((refused, code)) => {
             counters::add(&shared.counting.connects_refused, 1);
@@ -125,13 +140,19 @@ async fn admit_client<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
     inbound: &mpsc::Sender<Inbound>,
     stream: &mut Stream<S>,
-    peer: SocketAddr,
+    stranger: &Stranger,
     mut connect: Connect,
 ) -> Result<Admitted, Denial> {
     let assigned = connect.client_id.is_empty();
-    check_request(shared, &mut connect, assigned, peer)?;
+    check_request(shared, &mut connect, assigned, stranger)?;
     let limits = &shared.limits;
     let client_id: Arc<str> = Arc::from(&*connect.client_id);
+    let Some(pace) = shared.gate.pace(&client_id, limits, Instant::now()) else {
+        counters::add(&shared.counting.connects_too_often, 1);
+        let client_id = shortened(&client_id);
+        let code = reason::connect_denied(connect.protocol, ConnectDenied::Unavailable);
+        return Err((Refused::TooOften { client_id }, Some(code)));
+    };
     let expiry_s = connect.session_expiry_s.min(limits.session_expiry_s_max);
     let mailbox = Arc::new(Mailbox::default());
     let (session, present, ended_will) = take_session(shared, &client_id, &connect, expiry_s, &mailbox).await?;
@@ -178,16 +199,21 @@ async fn admit_client<S: AsyncRead + AsyncWrite + Unpin>(
         aliased: Vec::new(),
     };
     let exchange = Exchange::new(shared.clone(), session, mailbox, recipient, connect.will.take());
-    let keep_alive = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1_500));
+    let silence = Duration::from_secs(limits.silence_s_max);
+    let keep_alive = match keep_alive_s {
+        0 => silence,
+        seconds => silence.min(Duration::from_millis(u64::from(seconds) * 1_500)),
+    };
     Ok(Admitted {
         attachment,
         exchange,
         keep_alive,
+        pace,
     })
 }
 
 /// Everything about a CONNECT that can be judged without its session.
-fn check_request(shared: &Shared, connect: &mut Connect, assigned: bool, peer: SocketAddr) -> Result<(), Denial> {
+fn check_request(shared: &Shared, connect: &mut Connect, assigned: bool, stranger: &Stranger) -> Result<(), Denial> {
     let protocol = connect.protocol;
     let denied = |connect: &Connect, denied| {
         let client_id = shortened(&connect.client_id);
@@ -223,7 +249,8 @@ fn check_request(shared: &Shared, connect: &mut Connect, assigned: bool, peer: S
         username: connect.username.as_deref(),
         password: connect.password.as_deref(),
         protocol,
-        peer,
+        identity: stranger.identity.as_deref(),
+        peer: stranger.peer,
     };
     shared.access.connect(&request).map_err(|why| denied(connect, why))?;
     if let Some(will) = &connect.will {

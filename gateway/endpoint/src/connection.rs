@@ -4,9 +4,8 @@
 //! application, CONNACK; then packets until it ends; then the will, `Disconnected`, the session let go, the last bytes.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,13 +13,15 @@ use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
 use tokio::time::{Instant, Sleep};
 
 use crate::access::Protocol;
-use crate::admission::{self, Admitted, Attachment, Refused};
+use crate::admission::{self, Admitted, Attachment, Refused, Stranger};
 use crate::counters;
 use crate::decode;
 use crate::encode;
 use crate::exchange::{End, Exchange};
+use crate::gate::{self, Slot};
 use crate::inbound::{DisconnectReason, Inbound, Outcome};
-use crate::shared::{Shared, Slot};
+use crate::rate::Pace;
+use crate::shared::Shared;
 use crate::stream::{Driven, Stream};
 
 /// Unsent bytes above which nothing more is read from or queued for a client: a packet, so that every packet gets its turn.
@@ -39,25 +40,37 @@ struct Connection<S> {
     held: Option<(Inbound, Permit)>,
     /// Reused between rounds.
     settled: Vec<(u64, Outcome)>,
-    keep_alive: Option<Duration>,
+    keep_alive: Duration,
+    pace: Arc<Mutex<Pace>>,
+    /// Until when nothing is read, because the client was faster than it may be.
+    paced_until: Option<Instant>,
     last_received: Instant,
     /// Since when the client has taken no byte although some wait.
     stalled_since: Option<Instant>,
 }
 
 /// Serve one stream from its first byte to its last.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, inbound: mpsc::Sender<Inbound>, io: S, peer: SocketAddr, slot: Slot)
-where
+pub(crate) async fn serve<S>(
+    shared: Arc<Shared>,
+    inbound: mpsc::Sender<Inbound>,
+    io: S,
+    stranger: Stranger,
+    mut slot: Slot,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut stream = Stream::new(io);
+    let peer = stranger.peer;
     let admitted = tokio::select! {
         biased;
         () = shared.closing() => Err(Refused::ShuttingDown),
-        admitted = admission::admit(&shared, &inbound, &mut stream, peer) => admitted,
+        admitted = admission::admit(&shared, &inbound, &mut stream, &stranger) => admitted,
     };
     match admitted {
-        Ok(admitted) => run(shared, inbound, stream, peer, admitted).await,
+        Ok(admitted) => {
+            slot.admitted();
+            run(shared, inbound, stream, stranger, admitted).await;
+        }
         Err(why) => {
             // A port scan or a health check is not news; a client that was told no is.
             match why {
@@ -66,6 +79,7 @@ where
                 | Refused::Violation(_)
                 | Refused::Denied { .. }
                 | Refused::Unacceptable { .. }
+                | Refused::TooOften { .. }
                 | Refused::NoRoom => tracing::info!(%peer, reason = %why, "connection refused"),
             }
             stream.close().await;
@@ -78,7 +92,7 @@ async fn run<S>(
     shared: Arc<Shared>,
     inbound: mpsc::Sender<Inbound>,
     stream: Stream<S>,
-    peer: SocketAddr,
+    stranger: Stranger,
     admitted: Admitted,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -87,6 +101,7 @@ async fn run<S>(
         attachment,
         exchange,
         keep_alive,
+        pace,
     } = admitted;
     let mut connection = Connection {
         stream,
@@ -95,6 +110,8 @@ async fn run<S>(
         held: None,
         settled: Vec::new(),
         keep_alive,
+        pace,
+        paced_until: None,
         last_received: Instant::now(),
         stalled_since: None,
     };
@@ -105,7 +122,7 @@ async fn run<S>(
         inbound,
         ..
     } = connection;
-    report(&shared, peer, &attachment, end.reason);
+    report(&shared, stranger.peer, &attachment, end.reason);
     if let (Protocol::V5, Some(code)) = (exchange.recipient.protocol, end.code) {
         encode::disconnect(&mut stream.out, code);
     }
@@ -114,7 +131,7 @@ async fn run<S>(
 }
 
 /// Count and log the end, once per connection. What a peer did wrong is worth a line; coming and going is not.
-fn report(shared: &Shared, peer: SocketAddr, attachment: &Attachment, reason: DisconnectReason) {
+fn report(shared: &Shared, peer: std::net::SocketAddr, attachment: &Attachment, reason: DisconnectReason) {
     let client_id = attachment.client_id();
     match reason {
         DisconnectReason::ByClient
@@ -157,6 +174,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Do everything that can be done without waiting.
     fn work(&mut self) -> Result<(), End> {
+        if self.paced_until.is_some_and(|until| until <= Instant::now()) {
+            self.paced_until = None;
+            // What came meanwhile was not read, so the silence was ours.
+            self.last_received = Instant::now();
+        }
         if let Some(reason) = self.exchange.mailbox.take(&mut self.settled) {
             return Err(reason.into());
         }
@@ -171,7 +193,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// True while packets may be taken from the stream.
     fn reading(&self) -> bool {
-        self.held.is_none() && !self.exchange.paused() && self.stream.unsent() < OUT_BYTES_PAUSE
+        self.held.is_none()
+            && self.paced_until.is_none()
+            && !self.exchange.paused()
+            && self.stream.unsent() < OUT_BYTES_PAUSE
     }
 
     fn read_packets(&mut self) -> Result<(), End> {
@@ -194,7 +219,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(violation) => break Err(violation.into()),
             };
             consumed += end;
-            self.last_received = Instant::now();
+            let now = Instant::now();
+            self.last_received = now;
+            self.paced_until = gate::lock(&self.pace).read(end, &self.exchange.shared.limits, now);
+            if self.paced_until.is_some() {
+                counters::add(&self.exchange.shared.counting.throttled, 1);
+            }
             match packet
                 .map_err(End::from)
                 .and_then(|packet| self.exchange.handle(packet, &mut self.stream.out))
@@ -279,11 +309,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .stalled_since
             .map(|since| since + Duration::from_millis(limits.write_stall_ms));
         // A client that is not read from cannot prove that it lives.
-        let silence = self
-            .keep_alive
-            .filter(|_| self.reading())
-            .map(|interval| self.last_received + interval);
-        stall.into_iter().chain(silence).min()
+        let silence = self.reading().then(|| self.last_received + self.keep_alive);
+        stall.into_iter().chain(silence).chain(self.paced_until).min()
     }
 
     fn check_deadline(&self, mut sleep: Pin<&mut Sleep>) -> Result<(), End> {
@@ -293,6 +320,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let stall = Duration::from_millis(self.exchange.shared.limits.write_stall_ms);
                 if self.stalled_since.is_some_and(|since| since + stall <= now) {
                     Err(DisconnectReason::SlowConsumer.into())
+                } else if self.paced_until.is_some() {
+                    sleep.as_mut().reset(now + NEVER);
+                    Ok(())
                 } else {
                     Err(DisconnectReason::KeepAliveExpired.into())
                 }

@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::access::Access;
+use crate::admission::Stranger;
 use crate::connection;
 use crate::counters;
+use crate::gate::Slot;
 use crate::handle::Handle;
 use crate::inbound::{DisconnectReason, Inbound};
 use crate::limits::Limits;
-use crate::shared::{Shared, Slot};
+use crate::shared::Shared;
 
 /// Pause after a failed accept (no file descriptor left, say), in milliseconds: long enough not to spin, short for a client.
 const ACCEPT_RETRY_MS: u64 = 50;
@@ -29,7 +32,7 @@ pub struct Endpoint {
     shared: Arc<Shared>,
     inbound: mpsc::Sender<Inbound>,
     local_addr: SocketAddr,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 impl Endpoint {
@@ -49,7 +52,11 @@ impl Endpoint {
         let listener = TcpListener::bind(addr).await?;
         let local_addr = listener.local_addr()?;
         let shared = Arc::new(Shared::new(limits, access));
-        let accepting = tokio::spawn(accept(shared.clone(), inbound.clone(), listener));
+        let plain = Plain(shared.clone(), inbound.clone());
+        let spawn = move |stream: TcpStream, peer| {
+            plain.spawn(stream, peer);
+        };
+        let accepting = vec![tokio::spawn(accept(listener, spawn))];
         Ok(Endpoint {
             shared,
             inbound,
@@ -68,20 +75,47 @@ impl Endpoint {
         Handle::new(self.shared.clone())
     }
 
-    /// Serve a stream that was accepted elsewhere, for example one with TLS on it. False, and the stream is dropped, if
-    /// `Limits::connections_max` is reached.
+    /// Listen on a second address, where every stream is first made safe by `secure` (TLS, say), which also returns the name that
+    /// the client proved thereby: [`crate::ConnectRequest::identity`]. It runs in the connection's own task and within
+    /// `Limits::connect_timeout_ms`, CONNECT included. Returns the address listened on.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn bind_secured<F, S>(
+        &mut self,
+        addr: SocketAddr,
+        secure: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+    ) -> io::Result<SocketAddr>
+    where
+        F: Future<Output = io::Result<(S, Box<str>)>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let listener = TcpListener::bind(addr).await?;
+        let local_addr = listener.local_addr()?;
+        let (shared, inbound) = (self.shared.clone(), self.inbound.clone());
+        let spawn = move |stream: TcpStream, peer: SocketAddr| {
+            if let Some(slot) = place(&shared, peer) {
+                let secured = secure(stream);
+                tokio::spawn(serve_secured(shared.clone(), inbound.clone(), secured, peer, slot));
+            }
+        };
+        self.accepting.push(tokio::spawn(accept(listener, spawn)));
+        Ok(local_addr)
+    }
+
+    /// Serve a stream that was accepted elsewhere. False, and the stream is dropped, if there is no place for it.
     pub fn attach<S>(&self, stream: S, peer: SocketAddr) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        spawn(&self.shared, &self.inbound, stream, peer)
+        Plain(self.shared.clone(), self.inbound.clone()).spawn(stream, peer)
     }
 
     /// Stop listening, disconnect all clients (MQTT 5 clients are told), and wait until their tasks have ended, for at most
     /// three seconds. Wills are not published: it is not the clients that went away. Keep receiving from the inbound queue
     /// meanwhile, it gets a `Disconnected` for each client; it ends when all is done and the endpoint is gone.
     pub fn shutdown(self) -> impl Future<Output = ()> + Send {
-        self.accepting.abort();
+        self.accepting.iter().for_each(JoinHandle::abort);
         async move {
             let deadline = tokio::time::sleep(Duration::from_millis(SHUTDOWN_MS));
             tokio::pin!(deadline);
@@ -109,11 +143,11 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.iter().for_each(JoinHandle::abort);
     }
 }
 
-async fn accept(shared: Arc<Shared>, inbound: mpsc::Sender<Inbound>, listener: TcpListener) {
+async fn accept(listener: TcpListener, spawn: impl Fn(TcpStream, SocketAddr) + Send + 'static) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -121,7 +155,7 @@ async fn accept(shared: Arc<Shared>, inbound: mpsc::Sender<Inbound>, listener: T
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "TCP_NODELAY not set");
                 }
-                spawn(&shared, &inbound, stream, peer);
+                spawn(stream, peer);
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -131,18 +165,77 @@ async fn accept(shared: Arc<Shared>, inbound: mpsc::Sender<Inbound>, listener: T
     }
 }
 
-fn spawn<S>(shared: &Arc<Shared>, inbound: &mpsc::Sender<Inbound>, stream: S, peer: SocketAddr) -> bool
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+/// What serves streams as they are.
+struct Plain(Arc<Shared>, mpsc::Sender<Inbound>);
+
+impl Plain {
+    fn spawn<S>(&self, stream: S, peer: SocketAddr) -> bool
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Plain(shared, inbound) = self;
+        let Some(slot) = place(shared, peer) else { return false };
+        let stranger = Stranger {
+            peer,
+            identity: None,
+            deadline: deadline(shared),
+        };
+        tokio::spawn(connection::serve(
+            shared.clone(),
+            inbound.clone(),
+            stream,
+            stranger,
+            slot,
+        ));
+        true
+    }
+}
+
+/// Until when a stranger that has just come must have said CONNECT.
+fn deadline(shared: &Shared) -> Instant {
+    Instant::now() + Duration::from_millis(shared.limits.connect_timeout_ms)
+}
+
+async fn serve_secured<S>(
+    shared: Arc<Shared>,
+    inbound: mpsc::Sender<Inbound>,
+    secured: impl Future<Output = io::Result<(S, Box<str>)>> + Send,
+    peer: SocketAddr,
+    slot: Slot,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Some(slot) = Slot::take(shared) else {
-        let over_limit = counters::read(&shared.counting.over_limit);
-        // The first, then every power of two: a flood must not fill the log.
-        if over_limit.is_power_of_two() {
-            tracing::warn!(%peer, over_limit, "connection limit reached");
+    let deadline = deadline(&shared);
+    match tokio::time::timeout_at(deadline, secured).await {
+        Ok(Ok((stream, identity))) => {
+            let stranger = Stranger {
+                peer,
+                identity: Some(identity),
+                deadline,
+            };
+            connection::serve(shared, inbound, stream, stranger, slot).await;
         }
-        return false;
-    };
-    tokio::spawn(connection::serve(shared.clone(), inbound.clone(), stream, peer, slot));
-    true
+        Ok(Err(error)) => {
+            counters::add(&shared.counting.tls_refused, 1);
+            tracing::info!(%peer, %error, "connection refused: TLS");
+        }
+        Err(_) => {
+            counters::add(&shared.counting.connect_timeouts, 1);
+            tracing::info!(%peer, "connection refused: no TLS in time");
+        }
+    }
+}
+
+/// A place for a connection that has just come.
+fn place(shared: &Arc<Shared>, peer: SocketAddr) -> Option<Slot> {
+    match Slot::take(shared, peer.ip()) {
+        Ok(slot) => Some(slot),
+        Err((limit, times)) => {
+            // The first, then every power of two: a flood must not fill the log.
+            if times.is_power_of_two() {
+                tracing::warn!(%peer, ?limit, times, "connection limit reached");
+            }
+            None
+        }
+    }
 }

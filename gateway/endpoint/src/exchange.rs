@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 /// Topic aliases a client may set, and as many are used towards it, each holding a topic of at most `Limits::topic_bytes_max` bytes.
 pub(crate) const TOPIC_ALIAS_MAX: u16 = 16;
-/// Unacknowledged messages of a 3.1.1 client, and QoS 2 ids it has not released. It cannot be told a limit and libraries differ
-/// (20 to 100), so this one is above all of them: each costs a few bytes here, the messages are the application's.
+/// QoS 2 ids that a 3.1.1 client has not released. It cannot be told a limit and libraries differ
+/// (20 to 100), so this one is above all of them: each costs a few bytes here.
 const OPEN_MAX_V311: usize = 1_024;
 
 /// Why a connection ends, and the code to tell an MQTT 5 client.
@@ -236,10 +236,10 @@ impl Exchange {
         }
     }
 
-    /// True while no further packet may be read: a 3.1.1 client has as many messages open as are kept. An MQTT 5 client knows
-    /// its limit, so its pings are answered even when all its messages wait for the application.
+    /// True while no further packet may be read: as many messages of the client as may do so wait for the application. (An MQTT 5
+    /// client that was told a lower limit is cut before.)
     pub(crate) fn paused(&self) -> bool {
-        self.recipient.protocol == Protocol::V311 && self.acks.len() >= OPEN_MAX_V311
+        self.acks.len() >= self.shared.limits.unsettled_max
     }
 
     /// MQTT 5 has a code for it. 3.1.1 offers a false acknowledgement or a closed connection, and a message must not be

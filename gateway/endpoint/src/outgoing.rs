@@ -1,10 +1,14 @@
 //! Messages on their way to one client: the order they leave in, the window they leave through, and what is sent again.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
 use crate::encode::{self, Recipient};
+use crate::limits::{Limits, QUEUE_BYTES_SHARE};
 use crate::message::{Delivery, Qos};
 use crate::reason;
 
@@ -21,8 +25,40 @@ pub(crate) struct Outgoing {
     /// How many of `inflight`, from the front, were sent on this connection.
     sent: usize,
     /// What `queue` and `inflight` are charged for.
-    bytes: usize,
+    bytes: Charge,
     last_id: u16,
+}
+
+/// Bytes of one client, and those of all together.
+#[derive(Debug, Default)]
+struct Charge {
+    own: usize,
+    all: Arc<AtomicU64>,
+}
+
+impl Charge {
+    /// What is below a client's share fits however much the others have waiting.
+    fn has_room(&self, cost: usize, limits: &Limits) -> bool {
+        let own = self.own + cost;
+        let all = self.all.load(Relaxed) as usize + cost;
+        own <= limits.queue_bytes_max && (own <= QUEUE_BYTES_SHARE || all <= limits.queued_bytes_max)
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.own += bytes;
+        self.all.fetch_add(bytes as u64, Relaxed);
+    }
+
+    fn sub(&mut self, bytes: usize) {
+        self.own -= bytes;
+        self.all.fetch_sub(bytes as u64, Relaxed);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own as u64, Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -53,15 +89,23 @@ pub(crate) struct Filled {
 }
 
 impl Outgoing {
+    /// Empty; what waits is added to `all`, in bytes.
+    pub(crate) fn new(all: Arc<AtomicU64>) -> Outgoing {
+        Outgoing {
+            bytes: Charge { own: 0, all },
+            ..Outgoing::default()
+        }
+    }
+
     /// Messages waiting, those that do not count included.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// True if another message fits; expired ones make room if need be.
-    pub(crate) fn has_room(&mut self, delivery: &Delivery, queue_max: usize, bytes_max: usize, now: Instant) -> bool {
+    pub(crate) fn has_room(&mut self, delivery: &Delivery, queue_max: usize, limits: &Limits, now: Instant) -> bool {
         let cost = delivery.message.cost_bytes();
-        let fits = |this: &Outgoing| this.counted < queue_max && this.bytes + cost <= bytes_max;
+        let fits = |this: &Outgoing| this.counted < queue_max && this.bytes.has_room(cost, limits);
         if fits(self) {
             return true;
         }
@@ -74,7 +118,7 @@ impl Outgoing {
         self.queue.retain(|waiting| {
             let kept = keep(&waiting.delivery);
             if !kept {
-                self.bytes -= waiting.cost;
+                self.bytes.sub(waiting.cost);
                 self.counted -= usize::from(waiting.cost > 0);
             }
             kept
@@ -84,7 +128,7 @@ impl Outgoing {
     /// Add a message for which there is room.
     pub(crate) fn push(&mut self, delivery: Delivery) {
         let cost = delivery.message.cost_bytes();
-        self.bytes += cost;
+        self.bytes.add(cost);
         self.counted += 1;
         self.queue.push_back(Waiting { delivery, cost });
     }
@@ -179,7 +223,7 @@ impl Outgoing {
             });
             self.sent += 1;
         } else {
-            self.bytes -= cost;
+            self.bytes.sub(cost);
         }
     }
 
@@ -199,7 +243,7 @@ impl Outgoing {
 
     fn forget(&mut self, at: usize) {
         if let Some(entry) = self.inflight.remove(at) {
-            self.bytes -= entry.cost;
+            self.bytes.sub(entry.cost);
             if at < self.sent {
                 self.sent -= 1;
             }
@@ -229,7 +273,7 @@ impl Outgoing {
         }
         let entry = &mut self.inflight[at];
         entry.delivery = None;
-        self.bytes -= std::mem::take(&mut entry.cost);
+        self.bytes.sub(std::mem::take(&mut entry.cost));
         Some(reason::SUCCESS)
     }
 

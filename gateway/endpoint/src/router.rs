@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::time::Instant;
 
@@ -27,6 +28,8 @@ pub(crate) struct Router {
     last_session_id: u64,
     subscriptions: Subscriptions,
     retained: Retained,
+    /// What waits in all sessions, in bytes.
+    queued_bytes: Arc<AtomicU64>,
 }
 
 /// The answer to a connection that wants a session.
@@ -55,6 +58,14 @@ pub(crate) struct Routed {
 }
 
 impl Router {
+    /// Without clients; what waits for them will be counted here, in bytes.
+    pub(crate) fn new(queued_bytes: Arc<AtomicU64>) -> Router {
+        Router {
+            queued_bytes,
+            ..Router::default()
+        }
+    }
+
     pub(crate) fn session_count(&self) -> usize {
         self.sessions.len()
     }
@@ -125,7 +136,11 @@ impl Router {
             return Attach::Full;
         }
         self.last_session_id += 1;
-        let session = Arc::new(Session::new(self.last_session_id, client_id.clone()));
+        let session = Arc::new(Session::new(
+            self.last_session_id,
+            client_id.clone(),
+            self.queued_bytes.clone(),
+        ));
         {
             let mut state = session.lock();
             state.mailbox = Some(mailbox.clone());

@@ -1,6 +1,7 @@
 //! One client's session: what survives its connection. Subscriptions, messages waiting and in flight, QoS 2 ids received.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::task::AbortHandle;
@@ -54,11 +55,15 @@ pub(crate) enum Offer {
 }
 
 impl Session {
-    pub(crate) fn new(id: u64, client_id: Arc<str>) -> Session {
+    /// A new one; what waits in it is added to `queued_bytes`.
+    pub(crate) fn new(id: u64, client_id: Arc<str>, queued_bytes: Arc<AtomicU64>) -> Session {
         Session {
             id,
             client_id,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                outgoing: Outgoing::new(queued_bytes),
+                ..State::default()
+            }),
         }
     }
 
@@ -75,10 +80,7 @@ impl State {
             None if delivery.qos == Qos::AtMostOnce => return Offer::Absent,
             None => limits.offline_queue_max,
         };
-        if !self
-            .outgoing
-            .has_room(&delivery, queue_max, limits.queue_bytes_max, now)
-        {
+        if !self.outgoing.has_room(&delivery, queue_max, limits, now) {
             if let Some(mailbox) = &self.mailbox {
                 mailbox.close(DisconnectReason::SlowConsumer);
             }

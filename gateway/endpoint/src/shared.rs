@@ -1,7 +1,6 @@
 //! What all tasks of one endpoint hold. No global state: two endpoints in one process do not know of each other.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -9,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::access::Access;
 use crate::counters::{self, Counting};
+use crate::gate::Gate;
 use crate::inbound::{Ack, Inbound};
 use crate::limits::Limits;
 use crate::message::{Message, Will, shared_bytes};
@@ -21,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) counting: Counting,
+    pub(crate) gate: Gate,
     router: Mutex<Router>,
     /// Called when the last connection is gone.
     pub(crate) idle: Notify,
@@ -30,11 +31,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(limits: Limits, access: Arc<dyn Access>) -> Shared {
+        let counting = Counting::default();
         Shared {
             limits,
             access,
-            counting: Counting::default(),
-            router: Mutex::default(),
+            router: Mutex::new(Router::new(counting.queued_bytes.clone())),
+            counting,
+            gate: Gate::default(),
             idle: Notify::new(),
             closing: watch::Sender::new(false),
         }
@@ -106,32 +109,4 @@ impl Shared {
 /// The instant a message published now expires.
 pub(crate) fn expiry_at(expiry_s: Option<u32>) -> Option<Instant> {
     expiry_s.map(|seconds| Instant::now() + std::time::Duration::from_secs(u64::from(seconds)))
-}
-
-/// A place among `Limits::connections_max`, held as long as a connection's task.
-pub(crate) struct Slot {
-    shared: Arc<Shared>,
-}
-
-impl Slot {
-    /// Take a place, if one is free.
-    pub(crate) fn take(shared: &Arc<Shared>) -> Option<Slot> {
-        let before = shared.counting.connections.fetch_add(1, Ordering::AcqRel);
-        // Made before the check, so that its drop undoes the count.
-        let slot = Slot { shared: shared.clone() };
-        if before >= shared.limits.connections_max as u64 {
-            counters::add(&shared.counting.over_limit, 1);
-            return None;
-        }
-        counters::add(&shared.counting.accepted, 1);
-        Some(slot)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if self.shared.counting.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.idle.notify_waiters();
-        }
-    }
 }

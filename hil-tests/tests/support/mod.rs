@@ -12,7 +12,7 @@ use hil_tests::site::DevicePlan;
 use proto::{
     codec,
     id::{IdToken, SessionId, TokenKind},
-    message::{Authorize, Grant, Hello, Receipt, Stamp, StartProof, Started, Stop, StopReason},
+    message::{Authorize, Grant, Hello, Receipt, Refusal, Stamp, StartProof, Started, Stop, StopReason},
     money::{Money, Units},
     seal::{Direction, FRAME_BYTES_MAX},
     topic::{self, Down, Topic, Up},
@@ -140,14 +140,26 @@ impl Bytes {
         }
     }
 
-    /// A whole session of a user; what the receipt says.
-    pub fn session(&mut self, number: u32, token: &[u8]) -> Receipt {
-        self.granted_session(number, token).1
+    /// Asks for a user who is refused.
+    pub fn refused(&mut self, number: u32, token: &[u8]) {
+        let hello = self.hello();
+        self.say(Up::Hello, &hello);
+        let authorize = Authorize {
+            session: SessionId::mint(&self.device.id, hello.boot, number),
+            outlet: 0,
+            token: IdToken::new(TokenKind::Card, token).unwrap(),
+            units_wished: Units::ZERO,
+            register: Units::ZERO,
+            at: Stamp::relative(2),
+            instrument: proto::instrument::Instrument::NONE,
+        };
+        let heard = self.say(Up::Authorize, &authorize);
+        let refusal: Refusal = self.hear(Down::Refusal, heard);
+        assert_eq!(refusal.session, authorize.session);
     }
 
-    /// A whole session of a user; what it was granted, and what the receipt says.
-    pub fn granted_session(&mut self, number: u32, token: &[u8]) -> (Grant, Receipt) {
-        let hello = Hello {
+    fn hello(&self) -> Hello {
+        Hello {
             version_min: 1,
             version_max: 1,
             kind: self.device.kind,
@@ -156,7 +168,17 @@ impl Bytes {
             down_counter: 0,
             firmware: "bytes".parse().unwrap(),
             at: Stamp::relative(1),
-        };
+        }
+    }
+
+    /// A whole session of a user; what the receipt says.
+    pub fn session(&mut self, number: u32, token: &[u8]) -> Receipt {
+        self.granted_session(number, token).1
+    }
+
+    /// A whole session of a user; what it was granted, and what the receipt says.
+    pub fn granted_session(&mut self, number: u32, token: &[u8]) -> (Grant, Receipt) {
+        let hello = self.hello();
         self.say(Up::Hello, &hello);
         let session = SessionId::mint(&self.device.id, hello.boot, number);
         let start = Units(u64::from(number) * 1_000);

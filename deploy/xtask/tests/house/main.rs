@@ -8,6 +8,7 @@ mod arrows;
 mod hygiene;
 mod locks;
 mod rust_source;
+mod threats;
 
 use std::env;
 use std::fs;
@@ -169,5 +170,14 @@ fn files_fit_in_a_head() {
     expect_none(
         "a file is too long and does not say why",
         rust_sources().iter().filter_map(hygiene::too_long).collect(),
+    );
+}
+
+#[test]
+fn what_is_defended_is_shown() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).ok();
+    expect_none(
+        "docs/threat-model.md promises what nothing shows",
+        threats::unshown(&text("docs/threat-model.md"), &read),
     );
 }

@@ -42,7 +42,7 @@ pub(super) fn read(files: &Files) -> Result<Content, Error> {
     Ok(Content { roots, identity })
 }
 
-fn bytes(path: &Path, is_secret: bool) -> Result<Vec<u8>, Error> {
+pub(super) fn bytes(path: &Path, is_secret: bool) -> Result<Vec<u8>, Error> {
     let failed = |error| Error::Read {
         path: path.to_owned(),
         error,
@@ -64,7 +64,7 @@ fn bytes(path: &Path, is_secret: bool) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn content(path: &Path, why: impl ToString) -> Error {
+pub(super) fn content(path: &Path, why: impl ToString) -> Error {
     Error::Content {
         path: path.to_owned(),
         why: why.to_string(),
@@ -72,7 +72,7 @@ fn content(path: &Path, why: impl ToString) -> Error {
 }
 
 /// At least one.
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| content(path, format!("not PEM: {error}")))?;

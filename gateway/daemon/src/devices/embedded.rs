@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mqtt_endpoint::{Access, ConnectDenied, ConnectRequest, Inbound};
+use carrier::tls::ServerTls;
+use mqtt_endpoint::{Access, ConnectDenied, ConnectRequest, Endpoint, Inbound};
 use proto::{
     id::{DeviceId, Name},
     seal::PairSecret,
@@ -13,9 +14,11 @@ use subtle::ConstantTimeEq;
 use tokio::sync::mpsc;
 
 use crate::{
+    config::DeviceTls,
     devices::{Ack, Heard, Opener, blocked::Blocked},
     engine::Job,
     firmware::Firmware,
+    run::RunError,
 };
 
 /// The read-only user for people who look.
@@ -49,6 +52,15 @@ impl DeviceAccess {
 
 impl Access for DeviceAccess {
     fn connect(&self, request: &ConnectRequest<'_>) -> Result<(), ConnectDenied> {
+        // Whoever comes with a certificate is whom it names. It needs no password; a wrong one is wrong all the same.
+        if let Some(name) = request.identity {
+            if name != request.client_id || !self.is_device(name) {
+                return Err(ConnectDenied::ClientIdRejected);
+            }
+            if request.username.is_none() && request.password.is_none() {
+                return Ok(());
+            }
+        }
         let (Some(user), Some(password)) = (request.username, request.password) else {
             return Err(ConnectDenied::BadCredentials);
         };
@@ -108,6 +120,27 @@ impl DeviceAccess {
     fn is_device(&self, client_id: &str) -> bool {
         Name::new(client_id).is_ok_and(|id| self.passwords.contains_key(&id))
     }
+}
+
+/// Opens the listener with TLS.
+///
+/// # Errors
+/// The files make no sense, or the address is not to be had.
+pub async fn listen_tls(endpoint: &mut Endpoint, tls: &DeviceTls) -> Result<(), RunError> {
+    let server = ServerTls::new(tls.files.clone())?;
+    let secure = move |stream| {
+        let server = server.clone();
+        async move { server.accept(stream).await }
+    };
+    let address = endpoint
+        .bind_secured(tls.listen, secure)
+        .await
+        .map_err(|error| RunError::Listen {
+            address: tls.listen,
+            error,
+        })?;
+    tracing::info!(tls_address = %address, "devices may connect with TLS");
+    Ok(())
 }
 
 /// Hands on what devices say, until the endpoint or the engine ends.

@@ -283,6 +283,35 @@ impl Port {
         Some(u32::try_from(connected).unwrap_or(u32::MAX))
     }
 
+    /// What the endpoint counts, for status; null where a broker has the devices.
+    #[must_use]
+    pub fn counters(&self) -> serde_json::Value {
+        let Self::Embedded(handle) = self else {
+            return serde_json::Value::Null;
+        };
+        let seen = handle.counters();
+        serde_json::json!({
+            "connections": seen.connections,
+            "pending": seen.pending,
+            "sessions": seen.sessions,
+            "queued_bytes": seen.queued_bytes,
+            "accepted": seen.accepted,
+            "over_connections": seen.over_limit,
+            "over_connections_per_address": seen.over_address_limit,
+            "over_pending": seen.over_pending_limit,
+            "connect_timeouts": seen.connect_timeouts,
+            "tls_refused": seen.tls_refused,
+            "connects_refused": seen.connects_refused,
+            "connects_too_often": seen.connects_too_often,
+            "violations": seen.violations,
+            "throttled": seen.throttled,
+            "forbidden": seen.forbidden,
+            "slow_consumers": seen.slow_consumers,
+            "messages_received": seen.received,
+            "messages_dropped": seen.dropped,
+        })
+    }
+
     /// Sends one frame.
     pub fn send(&self, topic: &str, frame: Vec<u8>) {
         let result = match self {
