@@ -4,6 +4,7 @@
 mod clouds;
 mod health;
 mod limits;
+mod page;
 mod secrets;
 
 use std::{
@@ -26,6 +27,7 @@ use proto::{
 use serde::Deserialize;
 
 pub use self::clouds::{CloudConfig, CloudKind, LinkConfig, Pacing, Road, SignKey};
+pub use self::page::PageConfig;
 pub(crate) use self::secrets::check_mode;
 use self::secrets::{SecretsFile, enrolments, keys};
 
@@ -86,6 +88,7 @@ struct File {
     limits: limits::LimitsSection,
     #[serde(default)]
     health: health::HealthSection,
+    page: Option<page::PageSection>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,6 +227,8 @@ pub struct Config {
     pub firmware_keys: Vec<IssuerKey>,
     /// Key under which id tokens are hashed.
     pub token_key: TokenKey,
+    /// The page; none: it is not served.
+    pub page: Option<PageConfig>,
     /// What the core needs.
     pub core: CoreConfig,
 }
@@ -333,6 +338,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         issuer_keys,
         firmware_keys,
         token_key: TokenKey(check_secrets.bytes("token_key", &secrets.token_key)?),
+        page: page::page(&check, &check_secrets, file.page, &secrets)?,
         core,
     })
 }

@@ -88,6 +88,8 @@ pub enum Query {
         /// Where it is.
         file: PathBuf,
     },
+    /// What the page shows.
+    Page,
     /// Every device, with its firmware and how its update stands.
     Devices,
     /// Update the firmware of a device.
@@ -152,6 +154,7 @@ impl Look<'_> {
     pub fn answer(&self, query: &Query) -> Value {
         match query {
             Query::Status => status(self),
+            Query::Page => crate::page::look(self),
             Query::Sessions => sessions(self.gateway),
             Query::Lists => trust::show(self.gateway, &self.now),
             Query::Diff { what } => trust::diff(self.gateway, what.kind()),
@@ -323,7 +326,7 @@ fn remarks(gateway: &Gateway) -> Value {
     Value::Array(rows.collect())
 }
 
-const fn mark_word(mark: Mark) -> &'static str {
+pub(crate) const fn mark_word(mark: Mark) -> &'static str {
     match mark {
         Mark::Quarantined => "quarantined",
         Mark::Disputed => "disputed",
@@ -348,7 +351,7 @@ fn settlement(gateway: &Gateway, session: &gateway_core::Session) -> &'static st
     }
 }
 
-fn state(session: &gateway_core::Session) -> &'static str {
+pub(crate) fn state(session: &gateway_core::Session) -> &'static str {
     if session.refused.is_some() {
         "refused"
     } else if session.closing.is_some() {

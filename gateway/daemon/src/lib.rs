@@ -16,6 +16,7 @@ pub mod engine;
 mod files;
 pub mod firmware;
 pub mod look;
+pub mod page;
 pub mod provision;
 pub mod record;
 pub mod run;

@@ -32,6 +32,7 @@ use crate::{
     engine::{Engine, JOBS_MAX, Job, Shell},
     exit,
     firmware::{self, Firmware},
+    page,
     store::{Store, StoreError},
 };
 
@@ -172,6 +173,7 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
             what: "the control socket",
             error,
         })?;
+    page::start(config, reader.clone());
     if let Some(link) = &config.link {
         let around = Surroundings {
             site: config.site,
