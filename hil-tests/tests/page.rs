@@ -1,6 +1,6 @@
 //! The page of a running gateway: its door with HTTP by hand, and an evening with an outage as an operator's browser shows it.
 //! `HOLDFAST_SCREENSHOTS=docs/page` writes the pictures of docs/page.md anew.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 
 #[path = "page/browser.rs"]
 mod browser;
@@ -138,7 +138,7 @@ fn the_door() {
         ("content-security-policy", "default-src 'none'"),
         ("content-security-policy", "frame-ancestors 'none'"),
         ("x-content-type-options", "nosniff"),
-        ("referrer-policy", "no-referrer"),
+        ("referrer-policy", "same-origin"),
         ("x-frame-options", "DENY"),
         ("cache-control", "no-store"),
     ] {

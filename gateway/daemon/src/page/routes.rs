@@ -41,7 +41,8 @@ const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Headers of every answer. Nothing from elsewhere, nothing inline, in nobody's frame, kept by nobody.
+/// Headers of every answer. Nothing from elsewhere, nothing inline, in nobody's frame, kept by nobody. (With `no-referrer` browsers would
+/// send our own forms with `Origin: null`.)
 const HEADERS: [(&str, &str); 9] = [
     (
         "content-security-policy",
@@ -49,7 +50,7 @@ const HEADERS: [(&str, &str); 9] = [
          base-uri 'none'; frame-ancestors 'none'",
     ),
     ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
+    ("referrer-policy", "same-origin"),
     ("x-frame-options", "DENY"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
