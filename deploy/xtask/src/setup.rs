@@ -38,6 +38,10 @@ const PACKAGES: [(&str, Probe); 6] = [
     ("python3-venv", Probe::PythonModules("import venv, ensurepip")),
 ];
 
+/// The browser before which the page is tested, and its driver: packages of Debian, and the programs in them. Elsewhere they are
+/// called otherwise; then the step that needs them says that it was not checked.
+const BROWSER: [(&str, &str); 2] = [("chromium", "chromium"), ("chromium-driver", "chromedriver")];
+
 /// Installs packages without letting them start a service. Debian asks `policy-rc.d` before any service starts (101: do not);
 /// one that is already there is the administrator's word and stays. The trap takes ours away however the script ends.
 const APT_INSTALL: &str = r#"
@@ -81,6 +85,7 @@ fi
 /// The whole step: what fails fast and costs nothing comes first.
 pub(crate) fn set_up(context: &Context) -> Result<Verdict> {
     packages(context)?;
+    browser(context);
     toolchain(context)?;
     crates(context)?;
     cargo_deny(context)?;
@@ -136,6 +141,28 @@ fn packages(context: &Context) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether the page can be tested in a browser here.
+pub(crate) fn has_browser() -> bool {
+    BROWSER.iter().all(|(_, program)| find_program(program).is_some())
+}
+
+/// Installs the browser if it can; one step needs it, and says so.
+fn browser(context: &Context) {
+    if has_browser() {
+        return;
+    }
+    let packages = BROWSER.map(|(package, _)| package);
+    if context.offline || !is_root() || find_program("apt-get").is_none() {
+        say(&format!("{}\n", what_to_type(&packages)));
+        return;
+    }
+    let mut install = context.program("sh");
+    install.args(["-c", APT_INSTALL, "apt-install"]).args(packages);
+    if let Err(error) = run_as(&mut install, &format!("apt-get install {}", packages.join(" "))) {
+        say(&format!("{error:#}\n"));
+    }
 }
 
 /// Whether the board of the bench can be emulated here.

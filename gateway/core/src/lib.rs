@@ -511,6 +511,15 @@ impl Gateway {
         self.is_disk_scarce
     }
 
+    /// Outlets that a device has told of, and what it said last.
+    pub fn outlets(&self) -> impl Iterator<Item = (&DeviceId, OutletId, OutletState, Fault)> {
+        let rows = self.devices.iter().flat_map(|(id, device)| {
+            let outlets = device.outlets.iter();
+            outlets.map(move |(outlet, row)| (id, *outlet, row.state, row.fault))
+        });
+        rows
+    }
+
     /// The configuration.
     #[must_use]
     pub const fn config(&self) -> &Config {

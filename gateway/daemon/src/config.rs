@@ -5,6 +5,7 @@ mod clouds;
 mod devices;
 mod health;
 mod limits;
+mod page;
 mod secrets;
 
 use std::{
@@ -28,6 +29,7 @@ use serde::Deserialize;
 pub use self::clouds::{CloudConfig, CloudKind, LinkConfig, Pacing, Road, SignKey};
 pub(crate) use self::devices::DEVICE_PACKET_BYTES_MAX;
 pub use self::devices::{DeviceSide, DeviceTls};
+pub use self::page::PageConfig;
 pub(crate) use self::secrets::check_mode;
 use self::secrets::{SecretsFile, enrolments, keys};
 
@@ -96,6 +98,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct ControlSection {
     group: Option<String>,
+    page: Option<page::PageSection>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,6 +206,8 @@ pub struct Config {
     pub blocked: BTreeSet<DeviceId>,
     /// Whose members may ask the running gateway, beside root and its own user; none: nobody.
     pub control_group: Option<String>,
+    /// The page; none: it is not served.
+    pub page: Option<PageConfig>,
     /// What the core needs.
     pub core: CoreConfig,
 }
@@ -316,6 +321,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         token_key: TokenKey(check_secrets.bytes("token_key", &secrets.token_key)?),
         blocked,
         control_group: file.control.group,
+        page: page::page(&check, &check_secrets, file.page, &secrets)?,
         core,
     })
 }

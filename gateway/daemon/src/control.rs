@@ -89,6 +89,8 @@ pub enum Query {
         /// Where it is.
         file: PathBuf,
     },
+    /// What the page shows.
+    Page,
     /// Every device, with its firmware and how its update stands.
     Devices,
     /// Every record of the journal: not one line, but as `stream` says.
@@ -167,6 +169,7 @@ impl Look<'_> {
     pub fn answer(&self, query: &Query) -> Value {
         match query {
             Query::Status => status(self),
+            Query::Page => crate::page::look(self),
             Query::Sessions => sessions(self.gateway),
             Query::Lists => trust::show(self.gateway, &self.now),
             Query::Diff { what } => trust::diff(self.gateway, what.kind()),
@@ -367,7 +370,7 @@ fn settlement(gateway: &Gateway, session: &gateway_core::Session) -> &'static st
     }
 }
 
-fn state(session: &gateway_core::Session) -> &'static str {
+pub(crate) fn state(session: &gateway_core::Session) -> &'static str {
     if session.refused.is_some() {
         "refused"
     } else if session.closing.is_some() {

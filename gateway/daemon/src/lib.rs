@@ -20,6 +20,7 @@ mod files;
 pub mod firmware;
 pub mod look;
 pub mod outbox;
+pub mod page;
 pub mod pki;
 pub mod provision;
 pub mod record;

@@ -34,6 +34,7 @@ use crate::{
     engine::{Engine, JOBS_MAX, Job, Shell},
     exit,
     firmware::{self, Firmware},
+    page,
     store::{Store, StoreError},
 };
 
@@ -181,6 +182,7 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
         blocked,
     };
     serve_control(config, sources).await?;
+    page::start(config, reader.clone());
     if let Some(link) = &config.link {
         let around = Surroundings {
             site: config.site,

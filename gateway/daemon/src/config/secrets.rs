@@ -20,6 +20,8 @@ pub(super) struct SecretsFile {
     pub(super) link: Option<String>,
     pub(super) broker_password: Option<String>,
     pub(super) monitor_password: Option<String>,
+    pub(super) page_token: Option<String>,
+    pub(super) metrics_token: Option<String>,
     #[serde(default)]
     pub(super) clouds: BTreeMap<String, CloudSecrets>,
     #[serde(default)]
