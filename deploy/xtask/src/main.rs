@@ -4,8 +4,10 @@
 
 mod context;
 mod images;
+mod package;
 mod programs;
 mod report;
+mod service;
 mod setup;
 mod stacks;
 mod steps;

@@ -16,7 +16,9 @@ use crate::context::{Context, run_as, say};
 pub(crate) const HOST: [&str; 4] = ["--locked", "--workspace", "--features", "hil-tests/probe"];
 
 /// Tests that `cargo test` does not run by itself: long ones, and those that need images.
-pub(crate) const LONG_TESTS: [&str; 7] = ["sim", "leases", "kill", "qemu", "update", "clouds", "brokers"];
+pub(crate) const LONG_TESTS: [&str; 8] = [
+    "sim", "leases", "kill", "qemu", "update", "clouds", "brokers", "service",
+];
 
 /// A program of tests.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,10 +28,12 @@ const EMULATOR: &str = "qemu-system-arm";
 const EMULATED_BOARD: &str = "b-l475e-iot01a";
 
 /// Debian and Ubuntu packages, each with what the tests use of it.
-const PACKAGES: [(&str, Probe); 6] = [
+const PACKAGES: [(&str, Probe); 7] = [
     ("mosquitto", Probe::Program("mosquitto")),
     ("mosquitto-clients", Probe::Program("mosquitto_pub")),
     ("strace", Probe::Program("strace")),
+    // Boots the units.
+    ("systemd-container", Probe::Program("systemd-nspawn")),
     (EMULATOR, Probe::Emulator),
     ("python3", Probe::Program("python3")),
     // Brings pip for virtual environments as well.
