@@ -222,7 +222,8 @@ impl Operator {
         self.json(&["ledger", "export"])
     }
 
-    /// The service ends and comes back by itself; what the books were, they are.
+    /// The service ends and comes back by itself; what stood in the books stands there. What was on its way to the disk may
+    /// have come there: nobody was told, and the device asks again.
     fn survives(&mut self, blow: &str, strike: impl FnOnce(&mut Self)) {
         let (books, before) = (self.books(), self.of_unit("NRestarts").parse::<u32>().unwrap());
         let pid = self.of_unit("MainPID");
@@ -240,11 +241,9 @@ impl Operator {
                 && unit(machine, "ActiveState").trim() == "active"
         });
         assert_ne!(self.of_unit("MainPID"), pid, "{blow}");
-        assert_eq!(self.books(), books, "{blow}");
-        println!(
-            "{blow}: back by itself, {} lines in the books",
-            books.as_array().unwrap().len()
-        );
+        let (books, after) = (books.as_array().unwrap().clone(), self.books());
+        assert!(after.as_array().unwrap().starts_with(&books), "{blow}: {after:#}");
+        println!("{blow}: back by itself, {} lines in the books", books.len());
     }
 
     /// Waits until the gateway has looked at its disk.
@@ -343,6 +342,12 @@ fn crash(site: &mut Operator) {
     });
 }
 
+/// How often the watchdog bit.
+fn watchdogs(machine: &Machine) -> usize {
+    let log = machine.run(&["journalctl", "--unit", UNIT, "--no-pager"]);
+    log.matches("Watchdog timeout").count()
+}
+
 /// A process that stands still, and an engine that stands still in a process that does not.
 fn hang(site: &mut Operator, tap: &mut Tap) {
     site.0
@@ -360,10 +365,8 @@ fn hang(site: &mut Operator, tap: &mut Tap) {
         let script = format!("grep --files-with-matches --line-regexp engine /proc/{pid}/task/*/comm");
         let comm = site.0.run(&["sh", "-c", &script]);
         let thread = comm.trim().split('/').nth_back(1).unwrap().to_owned();
-        let mut trace = site
-            .0
-            .command(&["strace", "-o", "/srv/trace", "-p", &thread, "-e", HANG]);
-        strace = Some(trace.spawn().unwrap());
+        let script = format!("echo $$ > /srv/tracer; exec strace -o /srv/trace -p {thread} -e {HANG}");
+        strace = Some(site.0.command(&["sh", "-c", &script]).spawn().unwrap());
         site.0.wait("the tracer", |machine| {
             let status = machine.run(&["grep", "TracerPid", &format!("/proc/{pid}/task/{thread}/status")]);
             !status.trim().ends_with("\t0")
@@ -376,11 +379,13 @@ fn hang(site: &mut Operator, tap: &mut Tap) {
         body.extend_from_slice(&frame);
         asked.bytes.stream.write_all(&support::packet(0x32, &body)).unwrap();
         held = Some(asked);
+        site.0.wait("the watchdog", |machine| watchdogs(machine) == 2);
+        // A tracer keeps even what is killed.
+        site.0.run(&["sh", "-c", "kill -KILL $(cat /srv/tracer)"]);
     });
     drop(held);
     let _ = strace.unwrap().wait();
-    let log = site.0.run(&["journalctl", "--unit", UNIT, "--no-pager"]);
-    assert_eq!(log.matches("Watchdog timeout").count(), 2, "{log}");
+    assert_eq!(watchdogs(&site.0), 2);
     site.0.run(&["rm", "/etc/systemd/system/holdfast.service.d/quick.conf"]);
     site.0.run(&["systemctl", "daemon-reload"]);
     site.systemctl("restart");
