@@ -3,9 +3,12 @@
 //! Read `steps.rs` for what is run, `setup.rs` for what is installed and `report.rs` for what is printed at the end.
 
 mod context;
+mod dist;
 mod images;
+mod package;
 mod programs;
 mod report;
+mod service;
 mod setup;
 mod stacks;
 mod steps;
@@ -28,9 +31,13 @@ Set up what the tests need, then run everything CI runs.
 
 Usage: cargo xtask test [--step NAME]... [--offline]
        cargo xtask test --list
+       cargo xtask dist [--arch NAME] [--offline]
+
+dist makes what is shipped, in target/dist: packages, tarballs and their sums, each program run once.
 
   --step NAME  run only this step; may be repeated
   --list       print the steps and what each does, run nothing
+  --arch NAME  with dist: for this architecture alone, as Debian calls it
   --offline    use no network: install nothing, fetch nothing, work with what is here
   --help       print this
 
@@ -47,6 +54,7 @@ enum Task {
     Help,
     List,
     Test { steps: Vec<String>, offline: bool },
+    Dist { arch: Option<String>, offline: bool },
 }
 
 fn main() -> ExitCode {
@@ -60,21 +68,27 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: lexopt::Parser) -> Result<Task> {
-    let (mut named_task, mut list, mut offline, mut steps) = (false, false, false, Vec::new());
+    let (mut named_task, mut list, mut offline, mut steps) = (None, false, false, Vec::new());
+    let mut arch = None;
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(Task::Help),
-            Value(task) if task == "test" && !named_task => named_task = true,
+            Value(task) if task == "test" && named_task.is_none() => named_task = Some(false),
+            Value(task) if task == "dist" && named_task.is_none() => named_task = Some(true),
+            Long("arch") => arch = Some(arguments.value()?.to_string_lossy().into_owned()),
             Long("list") => list = true,
             Long("offline") => offline = true,
             Long("step") => steps.push(arguments.value()?.to_string_lossy().into_owned()),
             Long(_) | Short(_) | Value(_) => return Err(argument.unexpected().into()),
         }
     }
-    match (named_task, list) {
-        (false, _) => bail!("the task is missing; there is one: test"),
-        (true, true) => Ok(Task::List),
-        (true, false) => Ok(Task::Test { steps, offline }),
+    let is_dist = named_task.context("the task is missing; there are two: test and dist")?;
+    match (is_dist, list) {
+        (true, _) if list || !steps.is_empty() => bail!("dist has no steps"),
+        (true, _) => Ok(Task::Dist { arch, offline }),
+        (false, _) if arch.is_some() => bail!("only dist takes --arch"),
+        (false, true) => Ok(Task::List),
+        (false, false) => Ok(Task::Test { steps, offline }),
     }
 }
 
@@ -83,6 +97,12 @@ fn start(task: Task) -> Result<ExitCode> {
     match task {
         Task::Help => say(HELP),
         Task::List => say(&steps::listing()),
+        Task::Dist { arch, offline } => {
+            if let Err(error) = dist::make(&Context::new(offline).nice(), arch.as_deref()) {
+                eprintln!("error: {error:#}");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Task::Test { steps, offline } => {
             let report = run(&Context::new(offline), &steps::choose(&steps)?);
             say(&format!("\n{}", report.table()));
@@ -218,6 +238,16 @@ mod tests {
         check("test --step fmt --offline --step=doc", test(&["fmt", "doc"], true));
         check("test --list", Ok(Task::List));
         check("test -h", Ok(Task::Help));
+        let dist = |arch: Option<&str>| {
+            Ok(Task::Dist {
+                arch: arch.map(str::to_owned),
+                offline: false,
+            })
+        };
+        check("dist", dist(None));
+        check("dist --arch arm64", dist(Some("arm64")));
+        check("dist --list", Err("no steps"));
+        check("test --arch arm64", Err("only dist"));
         check("", Err("the task is missing"));
         check("test test", Err("unexpected argument \"test\""));
         check("test --setp fmt", Err("--setp"));

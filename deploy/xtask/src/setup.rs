@@ -12,6 +12,9 @@ use crate::report::Verdict;
 /// The advisory and licence checker; its diagnostics and configuration change between versions.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// Makes the packages that are shipped; what it puts into them changes between versions.
+const CARGO_DEB_VERSION: &str = "3.8.0";
+
 /// The pinned packages of the second implementations.
 const PYTHON_REQUIREMENTS: &str = "hil-tests/python/requirements.txt";
 
@@ -28,10 +31,12 @@ const EMULATOR: &str = "qemu-system-arm";
 const EMULATED_BOARD: &str = "b-l475e-iot01a";
 
 /// Debian and Ubuntu packages, each with what the tests use of it.
-const PACKAGES: [(&str, Probe); 6] = [
+const PACKAGES: [(&str, Probe); 7] = [
     ("mosquitto", Probe::Program("mosquitto")),
     ("mosquitto-clients", Probe::Program("mosquitto_pub")),
     ("strace", Probe::Program("strace")),
+    // Boots the units.
+    ("systemd-container", Probe::Program("systemd-nspawn")),
     (EMULATOR, Probe::Emulator),
     ("python3", Probe::Program("python3")),
     // Brings pip for virtual environments as well.
@@ -154,15 +159,25 @@ fn browser(context: &Context) {
         return;
     }
     let packages = BROWSER.map(|(package, _)| package);
-    if context.offline || !is_root() || find_program("apt-get").is_none() {
-        say(&format!("{}\n", what_to_type(&packages)));
-        return;
-    }
-    let mut install = context.program("sh");
-    install.args(["-c", APT_INSTALL, "apt-install"]).args(packages);
-    if let Err(error) = run_as(&mut install, &format!("apt-get install {}", packages.join(" "))) {
+    if let Err(error) = install(context, &packages) {
         say(&format!("{error:#}\n"));
     }
+}
+
+/// Installs packages that only some task needs.
+///
+/// # Errors
+/// What to type where this may not install.
+pub(crate) fn install(context: &Context, missing: &[&str]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if context.offline || !is_root() || find_program("apt-get").is_none() {
+        bail!("{}", what_to_type(missing));
+    }
+    let mut install = context.program("sh");
+    install.args(["-c", APT_INSTALL, "apt-install"]).args(missing);
+    run_as(&mut install, &format!("apt-get install {}", missing.join(" ")))
 }
 
 /// Whether the board of the bench can be emulated here.
@@ -253,39 +268,46 @@ pub(crate) fn cargo_home(context: &Context) -> Option<PathBuf> {
     set.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
 }
 
-/// The pinned cargo-deny: the one on PATH if it is that version, otherwise one in the user's cache, built there on first use.
+/// The pinned cargo-deny.
+///
+/// # Errors
+/// As [`cargo_tool`].
+pub(crate) fn cargo_deny(context: &Context) -> Result<PathBuf> {
+    cargo_tool(context, "cargo-deny", CARGO_DENY_VERSION)
+}
+
+/// The pinned cargo-deb, which makes the packages that are shipped.
+///
+/// # Errors
+/// As [`cargo_tool`].
+pub(crate) fn cargo_deb(context: &Context) -> Result<PathBuf> {
+    cargo_tool(context, "cargo-deb", CARGO_DEB_VERSION)
+}
+
+/// A pinned tool: the one on PATH if it is that version, otherwise one in the user's cache, built there on first use.
 ///
 /// # Errors
 /// It is not there and cannot be built, or must not be because the run is offline.
-pub(crate) fn cargo_deny(context: &Context) -> Result<PathBuf> {
-    let folder = cargo_deny_folder()?;
-    let cached = folder.join("bin/cargo-deny");
-    let on_path = find_program("cargo-deny").into_iter();
+fn cargo_tool(context: &Context, tool: &str, version: &str) -> Result<PathBuf> {
+    let folder = tool_folder(tool, version)?;
+    let cached = folder.join("bin").join(tool);
+    let on_path = find_program(tool).into_iter();
     if let Some(found) = on_path
         .chain([cached.clone()])
-        .find(|program| is_pinned_deny(context, program))
+        .find(|program| is_pinned(context, program, version))
     {
         return Ok(found);
     }
     if context.offline {
-        bail!(
-            "cargo-deny {CARGO_DENY_VERSION} is missing\ntype: cargo install --locked cargo-deny --version {CARGO_DENY_VERSION}"
-        );
+        bail!("{tool} {version} is missing\ntype: cargo install --locked {tool} --version {version}");
     }
     say(&format!(
-        "building cargo-deny {CARGO_DENY_VERSION} once, into {}: this takes a few minutes\n",
+        "building {tool} {version} once, into {}: this takes a few minutes\n",
         folder.display()
     ));
     let mut install = context.cargo();
     install
-        .args([
-            "install",
-            "--locked",
-            "cargo-deny",
-            "--version",
-            CARGO_DENY_VERSION,
-            "--root",
-        ])
+        .args(["install", "--locked", tool, "--version", version, "--root"])
         .arg(&folder);
     // It runs for a second per test run: a quick build is worth more than a quick program.
     install.envs([
@@ -297,20 +319,21 @@ pub(crate) fn cargo_deny(context: &Context) -> Result<PathBuf> {
     Ok(cached)
 }
 
-fn is_pinned_deny(context: &Context, program: &Path) -> bool {
+/// cargo-deny says its name as well, cargo-deb does not.
+fn is_pinned(context: &Context, program: &Path, version: &str) -> bool {
     output_of(context.program(program).arg("--version"))
-        .is_some_and(|version| version == format!("cargo-deny {CARGO_DENY_VERSION}"))
+        .is_some_and(|said| said.split_whitespace().next_back() == Some(version))
 }
 
 /// Outside `target`, so that `cargo clean` and a second clone do not cost minutes.
-fn cargo_deny_folder() -> Result<PathBuf> {
+fn tool_folder(tool: &str, version: &str) -> Result<PathBuf> {
     let set = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
     let cache = set
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    Ok(cache.join("holdfast").join(format!("cargo-deny-{CARGO_DENY_VERSION}")))
+    Ok(cache.join("holdfast").join(format!("{tool}-{version}")))
 }
 
 // ---------------------------------------------------------------- Python

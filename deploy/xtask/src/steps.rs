@@ -14,6 +14,7 @@ use crate::context::{Context, THUMB_TARGET, output_of, run, run_as, say};
 use crate::images;
 use crate::programs::{self, HOST, LONG_TESTS};
 use crate::report::Verdict;
+use crate::service;
 use crate::setup;
 
 /// When a step runs.
@@ -44,7 +45,7 @@ pub(crate) struct Step {
 pub(crate) const SETUP: &str = "setup";
 
 /// Every step, in order.
-pub(crate) const STEPS: [Step; 19] = [
+pub(crate) const STEPS: [Step; 21] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
@@ -158,6 +159,12 @@ pub(crate) const STEPS: [Step; 19] = [
         about: "the page of a real gateway in Chromium through an outage, in both languages; its door, its metrics",
         when: When::Waits,
         run: page,
+    },
+    Step {
+        name: "service",
+        about: "units verified and rated by systemd, then booted from a package: crash, watchdog, full disk, upgrade, purge",
+        when: When::Waits,
+        run: service::check,
     },
     Step {
         name: "qemu",

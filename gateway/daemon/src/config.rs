@@ -242,14 +242,14 @@ impl Checker<'_> {
     }
 }
 
-/// Reads and checks `path` and the secrets file: `secrets`, or `secrets.toml` beside it.
+/// Reads and checks `path` and the secrets file: `secrets`, or what the service manager laid ready as `secrets.toml`, or
+/// `secrets.toml` beside `path`.
 ///
 /// # Errors
 /// [`ConfigError`], the first that is found.
 pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> {
     let file: File = parse(path)?;
-    let secrets_path = secrets.map_or_else(|| path.with_file_name("secrets.toml"), Path::to_owned);
-    check_mode(&secrets_path)?;
+    let secrets_path = secrets_path(path, secrets)?;
     let secrets: SecretsFile = parse(&secrets_path)?;
     let check = Checker { path };
     let check_secrets = Checker { path: &secrets_path };
@@ -334,6 +334,19 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
 pub fn store_dir(path: &Path) -> Result<PathBuf, ConfigError> {
     let file: File = parse(path)?;
     Ok(path.parent().unwrap_or(Path::new(".")).join(&file.store.dir))
+}
+
+/// Name of the secrets file, and of the manager's credential.
+const SECRETS: &str = "secrets.toml";
+
+/// Where the secrets are; nobody else may read them there.
+fn secrets_path(path: &Path, named: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    if let Some(given) = service::credential(SECRETS).filter(|_| named.is_none()) {
+        return Ok(given);
+    }
+    let beside = named.map_or_else(|| path.with_file_name(SECRETS), Path::to_owned);
+    check_mode(&beside)?;
+    Ok(beside)
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {

@@ -15,7 +15,11 @@ use proto::{
     link::{Order, Telemetry},
     trust::{ArtifactKind, IssuerKey},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use service::{BEAT_EVERY, Heart};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use crate::{
     clock::Clock,
@@ -135,6 +139,7 @@ pub struct Engine {
     replies: Vec<(oneshot::Sender<String>, String)>,
     follow_ups: VecDeque<Input>,
     replayed: u64,
+    heart: Heart,
 }
 
 impl Engine {
@@ -162,10 +167,17 @@ impl Engine {
             replies: Vec::new(),
             follow_ups: VecDeque::new(),
             replayed: 0,
+            heart: Heart::default(),
         };
         engine.take(&Input::Boot { boot, epoch });
         engine.commit()?;
         Ok(engine)
+    }
+
+    /// The watchdog listens to this heart: the loop beats it, and nobody else.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
     }
 
     /// Runs until told to stop.
@@ -174,11 +186,12 @@ impl Engine {
     /// If the journal fails. Then nothing was let out that is not durable, and nothing more may be decided.
     pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<(), StoreError> {
         loop {
+            self.heart.beat();
             let deadline = self.gateway.next_deadline().map(|mono_ms| self.clock.instant(mono_ms));
-            let first = match deadline {
-                Some(at) => tokio::time::timeout_at(at.into(), jobs.recv()).await.ok(),
-                None => Some(jobs.recv().await),
-            };
+            // Whoever has nothing to do shows that it is there.
+            let beat = Instant::now() + BEAT_EVERY;
+            let wake = deadline.map_or(beat, |at| beat.min(at.into()));
+            let first = tokio::time::timeout_at(wake, jobs.recv()).await.ok();
             let mut stop = match first {
                 Some(Some(job)) => self.job(job),
                 Some(None) => true,

@@ -3,12 +3,13 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use carrier::{Qos, mqtt::Options};
 use mqtt_endpoint::Endpoint;
 use proto::topic;
+use service::Heart;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -147,7 +148,7 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let shell = Shell {
         port,
         link: config.link.is_some().then_some(link_jobs),
-        link_up,
+        link_up: link_up.clone(),
         board: board.clone(),
         epoch_expected: epoch_expected.clone(),
         position,
@@ -157,7 +158,8 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     };
     let desk = Desk::new(jobs.clone(), rejected);
     let sealer = Sealer::new(&config.device_secrets, boot).silent_to(blocked.clone());
-    let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?;
+    let heart = Heart::default();
+    let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?.with_heart(heart.clone());
     let (ended, mut engine_ended) = mpsc::channel(1);
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
@@ -201,11 +203,15 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
         tokio::spawn(disk::watch(config.dir.clone(), config.reserve_bytes, jobs.clone()));
     }
     tracing::info!(site = %config.site, gateway = %config.gateway, devices = config.device_secrets.len(), "ready");
+    let status = status(config, link_up);
+    service::ready(&status());
+    tokio::spawn(service::watch(heart, status));
 
     tokio::select! {
         stopped = stop_signal() => stopped.map_err(|error| RunError::Io { what: "signals", error })?,
         _ = engine_ended.recv() => {}
     }
+    service::stopping("closing the journal");
     if let Some(endpoint) = endpoint {
         endpoint.shutdown().await;
     }
@@ -217,6 +223,19 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     }
     tracing::info!("stopped; the journal is closed");
     Ok(())
+}
+
+/// For whoever types `systemctl status`.
+fn status(config: &Config, link_up: Arc<AtomicBool>) -> impl Fn() -> String + use<> {
+    let (devices, has_link) = (config.device_secrets.len(), config.link.is_some());
+    move || {
+        let cloud = match (has_link, link_up.load(Ordering::Relaxed)) {
+            (false, _) => "no cloud is configured",
+            (true, true) => "the cloud is reached",
+            (true, false) => "the cloud is not reached; the site decides alone",
+        };
+        format!("serving {devices} devices; {cloud}")
+    }
 }
 
 fn start_firmware(config: &Config, jobs: &mpsc::Sender<Job>) -> Result<Firmware, RunError> {

@@ -204,6 +204,9 @@ impl Config {
     }
 }
 
+/// Name of the service manager's credential that goes before the secrets file.
+pub(crate) const SECRETS: &str = "hub-secrets.toml";
+
 /// Reads and checks a configuration and its secrets. Relative paths are relative to the configuration file.
 ///
 /// # Errors
@@ -211,7 +214,7 @@ impl Config {
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let file: File = read_toml(path)?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let secrets_path = base.join(&file.secrets_file);
+    let secrets_path = service::credential(SECRETS).unwrap_or_else(|| base.join(&file.secrets_file));
     let secrets: SecretsFile = read_toml(&secrets_path)?;
     let value = |key: &str, reason: String| ConfigError::Value {
         path: path.to_owned(),

@@ -16,6 +16,7 @@ use proto::{
     trust::ArtifactKind,
 };
 use serde::Serialize;
+use service::Heart;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, trace, warn};
 
@@ -152,6 +153,7 @@ pub struct Engine {
     tokens: Tokens,
     listen: String,
     send: Sender,
+    heart: Heart,
 }
 
 /// Who said what is decided about, and on which lane; none: an operator, or time.
@@ -213,7 +215,14 @@ impl Engine {
             tokens,
             listen,
             send,
+            heart: Heart::default(),
         })
+    }
+
+    /// The watchdog listens to this heart: the loop beats it, and nobody else.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
     }
 
     /// Works until it is told to stop or everybody else is gone. Blocks its thread.
@@ -221,7 +230,9 @@ impl Engine {
     /// # Errors
     /// [`StoreError`]: the process has to end and start again.
     pub fn run(mut self, mut queue: mpsc::Receiver<Work>) -> Result<(), StoreError> {
+        // Time is work, too: there is a tick a second, and a beat.
         while let Some(first) = queue.blocking_recv() {
+            self.heart.beat();
             let mut batch = Batch::default();
             self.take(first, &mut batch);
             for _ in 1..BATCH_WORK_MAX {

@@ -298,6 +298,7 @@ fn serve(config: Config) -> Result<(), Failure> {
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     match config.log_format {
+        LogFormat::Human if service::logs_to_journald() => logs.event_format(service::Levelled::default()).init(),
         LogFormat::Human => logs.init(),
         LogFormat::Json => logs.json().init(),
     }

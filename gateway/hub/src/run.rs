@@ -16,6 +16,7 @@ use proto::{
     link::LINK_FRAME_BYTES_MAX,
     topic::{self, Topic},
 };
+use service::Heart;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -26,7 +27,7 @@ use tracing::{error, info, warn};
 use crate::{
     access::GatewayAccess,
     brokers::{self, FRAMES_MAX},
-    config::{Config, GATEWAYS_MAX},
+    config::{self, Config, GATEWAYS_MAX},
     control::{self, Door},
     core::{Catalogue, Hub},
     engine::{Ack, Engine, QUEUE_MAX, Sender, Work},
@@ -120,7 +121,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         error,
     })?;
     let (ways, inboxes): (Vec<_>, Vec<_>) = config.brokers.iter().map(|_| mpsc::channel(FRAMES_MAX)).unzip();
+    let heart = Heart::default();
     let engine = Engine::start(&config, store, hub, address.to_string(), sender(&endpoint, ways))?;
+    let engine = engine.with_heart(heart.clone());
     let mut engine = spawn_engine(engine, work)?;
     if let Some(catalogue) = seed {
         let (reply, _) = oneshot::channel();
@@ -130,16 +133,20 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     for (number, (broker, inbox)) in config.brokers.iter().zip(inboxes).enumerate() {
         tokio::spawn(brokers::run(broker.clone(), number, queue.clone(), inbox));
     }
+    let status = format!("serving {} gateways at {address}", config.gateways.len());
     let tasks = [
         tokio::spawn(forward(inbound, queue.clone())),
         tokio::spawn(tick(queue.clone())),
         tokio::spawn(control::serve(control, Arc::clone(&door))),
+        tokio::spawn(service::watch(heart, move || status.clone())),
     ];
     info!(%address, "listening");
+    service::ready("listening");
     let ended = tokio::select! {
         ended = &mut engine => Some(ended),
         () = signals.serve(&door) => None,
     };
+    service::stopping("closing the books");
     let ended = match ended {
         Some(ended) => ended,
         None => {
@@ -159,6 +166,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 }
 
 fn warn_of_readable_secrets(path: &Path) {
+    if service::credential(config::SECRETS).as_deref() == Some(path) {
+        return;
+    }
     const OTHERS: u32 = 0o077;
     let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
     if mode & OTHERS != 0 {

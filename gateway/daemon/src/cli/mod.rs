@@ -156,6 +156,7 @@ fn start_log(format: LogFormat) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
+        LogFormat::Text if service::logs_to_journald() => builder.event_format(service::Levelled::default()).init(),
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),
     }
