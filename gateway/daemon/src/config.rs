@@ -92,13 +92,13 @@ struct File {
     health: health::HealthSection,
     #[serde(default)]
     control: ControlSection,
+    page: Option<page::PageSection>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ControlSection {
     group: Option<String>,
-    page: Option<page::PageSection>,
 }
 
 #[derive(Debug, Deserialize)]
