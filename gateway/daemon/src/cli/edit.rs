@@ -144,6 +144,11 @@ impl Edit {
         if car {
             table["car"] = value(true);
         }
+        // Comments at the end of the file may be keys of the table above them: they stay there.
+        let document = &mut self.config.document;
+        let above = document.trailing().as_str().unwrap_or_default().to_owned();
+        document.set_trailing("");
+        table.decor_mut().set_prefix(format!("{above}\n"));
         self.devices()?.push(table);
         Ok(())
     }
@@ -272,10 +277,14 @@ mod tests {
 
     #[test]
     fn the_first_device_of_a_site() {
-        let none = EXAMPLE.split("# The devices of the site").next().unwrap();
+        let none = EXAMPLE.split("\n[[device]]").next().unwrap();
         let place = Place::new(none);
         place.add("washer-007", "washer", 1).unwrap();
         assert_eq!(place.load().core.devices.len(), 1);
+        place.add("washer-008", "washer", 1).unwrap();
+        let text = fs::read_to_string(place.config()).unwrap();
+        assert!(text.starts_with(none.trim_end()), "{text}");
+        assert_eq!(place.load().core.devices.len(), 2);
     }
 
     #[test]
