@@ -21,7 +21,10 @@ pub(super) enum EditError {
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error("{}: {error}", path.display())]
-    Form { path: PathBuf, error: toml_edit::TomlError },
+    Form {
+        path: PathBuf,
+        error: Box<toml_edit::TomlError>,
+    },
     #[error("{}: {key} is not written as {wanted}; change it by hand", path.display())]
     Shape {
         path: PathBuf,
@@ -52,7 +55,7 @@ impl Edited {
         let text = fs::read_to_string(&path).map_err(failed)?;
         let document = text.parse().map_err(|error| EditError::Form {
             path: path.clone(),
-            error,
+            error: Box::new(error),
         })?;
         Ok(Self { path, document })
     }
@@ -183,8 +186,8 @@ impl Edit {
             .config
             .stage()
             .and_then(|config| Ok((config, self.secrets.stage()?)));
-        let checked = staged
-            .and_then(|(config, secrets)| config::load(&config, Some(&secrets)).map_err(|error| EditError::Bad(error)));
+        let checked =
+            staged.and_then(|(config, secrets)| config::load(&config, Some(&secrets)).map_err(EditError::Bad));
         if let Err(error) = checked {
             // Whatever of the two was made.
             drop((
