@@ -65,7 +65,7 @@ enum Failed {
     #[error("the backup has no {0}; nothing was restored")]
     Lacks(&'static str),
     #[error("the backup's configuration: {0}; nothing was restored")]
-    Form(toml_edit::TomlError),
+    Form(Box<toml_edit::TomlError>),
     #[error("everything is in its place, but the configuration is not good here: {0}")]
     Config(#[from] ConfigError),
     #[error("the backup ends in epoch {found}, so --epoch has to be above it; nothing was restored")]
@@ -214,7 +214,7 @@ impl RestoreCommand {
             Some(epoch) => epoch,
             None => backup.epoch.saturating_add(1),
         };
-        let mut document: DocumentMut = text.parse().map_err(Failed::Form)?;
+        let mut document: DocumentMut = text.parse().map_err(|error| Failed::Form(Box::new(error)))?;
         if self.dir.is_some() {
             document["store"]["dir"] = value("data");
         }

@@ -21,7 +21,10 @@ pub(super) enum EditError {
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error("{}: {error}", path.display())]
-    Form { path: PathBuf, error: toml_edit::TomlError },
+    Form {
+        path: PathBuf,
+        error: Box<toml_edit::TomlError>,
+    },
     #[error("{}: {key} is not written as {wanted}; change it by hand", path.display())]
     Shape {
         path: PathBuf,
@@ -52,7 +55,7 @@ impl Edited {
         let text = fs::read_to_string(&path).map_err(failed)?;
         let document = text.parse().map_err(|error| EditError::Form {
             path: path.clone(),
-            error,
+            error: Box::new(error),
         })?;
         Ok(Self { path, document })
     }
@@ -144,6 +147,11 @@ impl Edit {
         if car {
             table["car"] = value(true);
         }
+        // Comments at the end of the file may be keys of the table above them: they stay there.
+        let document = &mut self.config.document;
+        let above = document.trailing().as_str().unwrap_or_default().to_owned();
+        document.set_trailing("");
+        table.decor_mut().set_prefix(format!("{above}\n"));
         self.devices()?.push(table);
         Ok(())
     }
@@ -178,8 +186,8 @@ impl Edit {
             .config
             .stage()
             .and_then(|config| Ok((config, self.secrets.stage()?)));
-        let checked = staged
-            .and_then(|(config, secrets)| config::load(&config, Some(&secrets)).map_err(|error| EditError::Bad(error)));
+        let checked =
+            staged.and_then(|(config, secrets)| config::load(&config, Some(&secrets)).map_err(EditError::Bad));
         if let Err(error) = checked {
             // Whatever of the two was made.
             drop((
@@ -272,10 +280,14 @@ mod tests {
 
     #[test]
     fn the_first_device_of_a_site() {
-        let none = EXAMPLE.split("# The devices of the site").next().unwrap();
+        let none = EXAMPLE.split("\n[[device]]").next().unwrap();
         let place = Place::new(none);
         place.add("washer-007", "washer", 1).unwrap();
         assert_eq!(place.load().core.devices.len(), 1);
+        place.add("washer-008", "washer", 1).unwrap();
+        let text = fs::read_to_string(place.config()).unwrap();
+        assert!(text.starts_with(none.trim_end()), "{text}");
+        assert_eq!(place.load().core.devices.len(), 2);
     }
 
     #[test]

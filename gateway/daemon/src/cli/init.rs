@@ -185,10 +185,9 @@ impl InitCommand {
             });
         }
         let (token_key, link) = (random()?, random()?);
-        let mut handover = format!(
+        let mut handover =
             "# holdfast: what the hub has to know, made by `holdfast init` (mode 600). The keys of holdfast-hub's secrets file,\n\
-             # hub-secrets.toml: carry them there, then delete this file here.\n"
-        );
+             # hub-secrets.toml: carry them there, then delete this file here.\n".to_owned();
         let issuer_key = match &self.issuer_key {
             Some(key) => key.to_string(),
             None => {
