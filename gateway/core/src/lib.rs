@@ -513,11 +513,10 @@ impl Gateway {
 
     /// Outlets that a device has told of, and what it said last.
     pub fn outlets(&self) -> impl Iterator<Item = (&DeviceId, OutletId, OutletState, Fault)> {
-        let rows = self.devices.iter().flat_map(|(id, device)| {
+        self.devices.iter().flat_map(|(id, device)| {
             let outlets = device.outlets.iter();
             outlets.map(move |(outlet, row)| (id, *outlet, row.state, row.fault))
-        });
-        rows
+        })
     }
 
     /// The configuration.

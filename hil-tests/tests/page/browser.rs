@@ -72,7 +72,7 @@ impl Browsers {
         }
         let mut options = json!({"args": args, "prefs": {"intl.accept_languages": looks.lang}});
         if looks.is_phone {
-            let metrics = json!({"width": width, "height": height, "pixelRatio": 1.5, "touch": true});
+            let metrics = json!({"width": width, "height": height, "pixelRatio": 1, "touch": true});
             options["mobileEmulation"] = json!({ "deviceMetrics": metrics });
         }
         let Value::Object(wanted) = json!({"browserName": "chrome", "goog:chromeOptions": options}) else {

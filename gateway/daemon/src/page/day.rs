@@ -123,10 +123,8 @@ impl Day {
                 *self.counts.granted.entry(e.request.kind.word()).or_default() += 1;
             }
             Event::Refused(e) => *self.counts.refused.entry(e.reason.word()).or_default() += 1,
-            Event::Closed(e) => {
-                if e.closing != Closing::Voided {
-                    *self.counts.captured.entry(e.record.device_kind.word()).or_default() += e.amount.0;
-                }
+            Event::Closed(e) if e.closing != Closing::Voided => {
+                *self.counts.captured.entry(e.record.device_kind.word()).or_default() += e.amount.0;
             }
             // Everything else is no matter of the day.
             _ => {}

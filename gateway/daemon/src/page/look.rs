@@ -123,7 +123,9 @@ const fn state_word(state: OutletState) -> &'static str {
 }
 
 /// The states that are counted, in the order in which they are shown.
-pub(super) const STATES: [&str; 6] = ["free", "preparing", "busy", "faulted", "updating", "other"];
+pub(super) const STATES: [&str; 7] = ["free", "preparing", "busy", "faulted", "updating", "other", AWAY];
+/// What a device last said of its outlets is worth nothing while it is not connected.
+const AWAY: &str = "away";
 
 /// A device as it is now.
 struct Device<'a> {
@@ -161,9 +163,14 @@ fn kinds(gateway: &Gateway, all: &[Device<'_>]) -> Value {
             connected = connected.zip(device.connected).map(|(count, is)| count + u32::from(is));
             for (_, state, _) in &device.outlets {
                 told += 1;
+                let now = if device.connected == Some(false) {
+                    AWAY
+                } else {
+                    state_word(*state)
+                };
                 states
                     .iter_mut()
-                    .filter(|(word, _)| *word == state_word(*state))
+                    .filter(|(word, _)| *word == now)
                     .for_each(|(_, count)| *count += 1);
             }
         }

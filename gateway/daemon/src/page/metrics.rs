@@ -58,7 +58,10 @@ pub const METRICS: [Metric; 40] = [
     gauge("holdfast_tokens_denied", "Listed tokens that the cloud denies."),
     gauge("holdfast_devices", "Devices in the configuration."),
     gauge("holdfast_devices_connected", "Devices with an open connection."),
-    gauge("holdfast_outlets", "Outlets by the state that their device told last."),
+    gauge(
+        "holdfast_outlets",
+        "Outlets by the state that their device told last; away if it is not connected.",
+    ),
     gauge("holdfast_sessions_open", "Sessions whose money is held."),
     counter("holdfast_grants_total", "Grants, in the journal."),
     counter("holdfast_refusals_total", "Refusals by reason, in the journal."),

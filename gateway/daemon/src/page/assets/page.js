@@ -104,7 +104,7 @@
       const states = kind.states;
       const busy = states.busy + states.preparing;
       const bad = states.faulted + states.other;
-      const words = [t("in_use", busy), t("free", states.free), bad && t("faulted", bad), states.updating && t("updating", states.updating), kind.silent && t("silent", kind.silent)].filter(Boolean);
+      const words = [t("in_use", busy), t("free", states.free), bad && t("faulted", bad), states.updating && t("updating", states.updating), states.away && t("away", states.away), kind.silent && t("silent", kind.silent)].filter(Boolean);
       const bar = h("div", { class: "stack", "aria-hidden": "true" });
       for (const [name, n] of [["busy", busy], ["free", states.free], ["bad", bad]]) {
         const piece = h("i", { class: name });
@@ -142,7 +142,7 @@
     const [closed, absent] = [[], []];
     for (const row of day.rows) {
       if (row.at_s === null) continue;
-      if (row.start !== undefined) { absent.push({ fromS: row.absent_since_s, toS: row.at_s, boot: row.start }); continue; }
+      if (row.start !== undefined) { absent.push({ fromS: row.start === 1 ? startS : row.absent_since_s, toS: row.at_s, isFirst: row.start === 1 }); continue; }
       const i = CAPABILITIES.indexOf(row.capability);
       closed.push({ ...open[i], toS: row.at_s });
       open[i] = { capability: row.capability, mode: row.mode, fromS: row.at_s, signal: row.signal };
@@ -188,7 +188,7 @@
         return { at: span.fromS, item: h("li", { class: span.isOpen ? "going-on" : null }, words) };
       });
       for (const gap of found.absent) {
-        const words = gap.fromS === null ? t("o_start", moment(gap.toS)) : t("o_absent", moment(gap.fromS), moment(gap.toS));
+        const words = gap.fromS === null || gap.isFirst ? t("o_start", moment(gap.toS)) : t("o_absent", moment(gap.fromS), moment(gap.toS));
         rows.push({ at: gap.toS, item: h("li", {}, words) });
       }
       if (day.left > 0) rows.push({ at: 0, item: h("li", { class: "hint" }, t("day_left", day.left)) });
@@ -202,14 +202,14 @@
   const short = (session) => `${session.slice(0, 8)}…${session.slice(-4)}`;
   function table(rows, caption) {
     if (rows.length === 0) return [h("p", { class: "hint" }, t("nobody"))];
-    const head = [["t_device"], ["t_who", "less"], ["t_state"], ["t_since"], ["t_units", "number less"], ["t_money", "number"], ["t_session", "less"]];
+    const head = [["t_device"], ["t_who", "less"], ["t_state"], ["t_since", "time"], ["t_units", "number less"], ["t_money", "number"], ["t_session", "less"]];
     const body = rows.map((row) => {
       const who = row.account === null ? t("card", row.token) : t("account", row.account);
       const paid = row.amount !== null ? money(row.amount) : row.hold === null ? "–" : t("upto", money(row.hold));
       const find = h("button", { type: "button", class: "text id", "aria-label": `${t("search")} ${row.session}`, on: () => explain(row.session) }, short(row.session));
       const why = h("button", { type: "button", class: "text", "aria-label": `${t("search")} ${row.device}`, on: () => explain(row.session) }, row.device);
       const word = row.refused === null ? t(`z_${row.state}`) : `${t("z_refused")}${state.lang === "zh" ? "：" : ": "}${named("e_", row.refused, "other")}`;
-      return h("tr", { "data-session": row.session }, h("th", { scope: "row" }, why, row.outlet > 1 ? ` ${t("outlet", row.outlet)}` : ""), h("td", { class: "less" }, who), h("td", {}, tag(STATES[row.state], word), row.unsecured && row.amount === null ? h("span", {}, " ", tag("warn", t("risk"))) : null), h("td", {}, since(row.since_ms)), h("td", { class: "number less" }, row.refused === null ? quantity(row.kind, row.units) : "–"), h("td", { class: "number" }, paid), h("td", { class: "less" }, find));
+      return h("tr", { "data-session": row.session }, h("th", { scope: "row" }, why, row.outlet > 0 ? ` ${t("outlet", row.outlet)}` : ""), h("td", { class: "less" }, who), h("td", {}, tag(STATES[row.state], word), row.unsecured && row.amount === null ? h("span", {}, " ", tag("warn", t("risk"))) : null), h("td", { class: "time" }, since(row.since_ms)), h("td", { class: "number less" }, row.refused === null ? quantity(row.kind, row.units) : "–"), h("td", { class: "number" }, paid), h("td", { class: "less" }, find));
     });
     const line = h("tr", {}, ...head.map(([key, name]) => h("th", { scope: "col", class: name }, t(key))));
     return [h("table", { "aria-label": caption }, h("thead", {}, line), h("tbody", {}, ...body))];
@@ -247,6 +247,7 @@
       h("ul", {}, ...remarks.rows.map((row) => h("li", {}, t("remark_row", row.record, named("x_", row.is, "other")))), ...(remarks.count > remarks.rows.length ? [h("li", {}, t("more", remarks.count - remarks.rows.length))] : [])),
     ]));
   }
+  const limit = (name, value) => (/money|budget/.test(name) ? money(value) : count(value));
   function diffTable(what, diff) {
     if (what === "list") {
       const rows = [["d_tokens", `${count(diff.tokens_before)} → ${count(diff.tokens_after)}`], ...["joined", "left", "blocked", "unblocked", "users", "users_refused", "balances_zeroed"].map((name) => [`d_${name}`, count(diff[name])])];
@@ -254,7 +255,7 @@
     }
     const isPolicy = what === "policy";
     const head = isPolicy ? ["class", "limit", "before", "after"] : ["kind", "before", "after"];
-    const cell = (row, key) => (row[key] === null ? t("none") : has(row[key]) ? t(row[key]) : key === "before" || key === "after" ? (isPolicy ? count(row[key]) : row[key]) : row[key]);
+    const cell = (row, key) => (row[key] === null ? t("none") : has(row[key]) ? t(row[key]) : key === "before" || key === "after" ? (isPolicy ? limit(row.limit, row[key]) : row[key]) : row[key]);
     return [h("table", {}, h("thead", {}, h("tr", {}, ...head.map((key) => h("th", { scope: "col" }, t(key))))), h("tbody", {}, ...diff.map((row) => h("tr", {}, ...head.map((key) => h("td", {}, String(cell(row, key))))))))];
   }
   async function showDiff(row) {
