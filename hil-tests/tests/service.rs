@@ -394,7 +394,7 @@ fn hang(site: &mut Operator, tap: &mut Tap) {
 /// What goes on is settled, nothing new begins; with room again all is as before.
 fn full_disk(site: &mut Operator, tap: &mut Tap) {
     let running = tap.begin();
-    let fill = "dd if=/dev/zero of=/var/lib/holdfast/film bs=1M count=44 status=none";
+    let fill = "dd if=/dev/zero of=/var/lib/holdfast/film bs=1M count=52 status=none";
     site.0.run(&["sh", "-c", fill]);
     site.wait_for_disk(true);
     running.end();

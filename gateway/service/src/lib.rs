@@ -96,6 +96,14 @@ pub fn credential(name: &str) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// The secret of this name of a running unit: for commands of the operator where the file itself is encrypted. Root and
+/// the unit's user can read it.
+#[must_use]
+pub fn credential_of(unit: &str, name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from("/run/credentials").join(unit).join(name);
+    path.is_file().then_some(path)
+}
+
 /// A manager that does not hear is its own trouble: the watchdog or the timeout of the start says so to people.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
