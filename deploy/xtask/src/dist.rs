@@ -33,22 +33,13 @@ struct Arch {
 
 /// On musl, static: one file runs on any Linux. Rust's own musl is linked, so a cross compiler made for glibc is good
 /// enough.
-const ARCHS: [Arch; 2] = [
-    Arch {
-        name: "amd64",
-        target: "x86_64-unknown-linux-musl",
-        compiler: ("musl-gcc", "musl-tools"),
-        strip: "strip",
-        emulator: None,
-    },
-    Arch {
-        name: "arm64",
-        target: "aarch64-unknown-linux-musl",
-        compiler: ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
-        strip: "aarch64-linux-gnu-strip",
-        emulator: Some("qemu-aarch64-static"),
-    },
-];
+const ARCHS: [Arch; 1] = [Arch {
+    name: "amd64",
+    target: "x86_64-unknown-linux-musl",
+    compiler: ("musl-gcc", "musl-tools"),
+    strip: "strip",
+    emulator: None,
+}];
 
 /// The programs that are shipped.
 const PROGRAMS: [&str; 2] = ["holdfast", "holdfast-hub"];

@@ -62,7 +62,7 @@ pub fn stopping(status: &str) {
 /// Feeds the manager's watchdog for ever, if there is one, as long as `heart` beats; and tells the status when it changes.
 pub async fn watch(heart: Heart, status: impl Fn() -> String) {
     let patience = sd_notify::watchdog_enabled();
-    pass_on(&heart, status, patience, |states| tell(states)).await;
+    pass_on(&heart, status, patience, tell).await;
 }
 
 async fn pass_on(
