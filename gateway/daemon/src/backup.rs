@@ -395,7 +395,6 @@ mod tests {
         for (name, inside) in [
             ("tls/ca.pem", true),
             ("holdfast.toml", true),
-            ("../passwd", false),
             ("/etc/passwd", false),
             ("a/../../b", false),
             ("", false),

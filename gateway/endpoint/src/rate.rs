@@ -153,8 +153,8 @@ mod tests {
             at(300_000),
             at(300_001),
             at(329_000),
-            at(330_000),
-            at(330_001),
+            at(330_010),
+            at(330_020),
         ];
         let allowed = connects.map(|now| pace.may_connect(&limits, now));
         assert_eq!(allowed, [true, true, false, false, true, false]);
