@@ -1,6 +1,6 @@
 //! A backup: configuration, secrets and journal of a gateway in one file.
 //!
-//! The file: [`MAGIC`]; then parts, each a letter, a length (4 bytes, little endian) and as many bytes; then the SHA-256 of
+//! The file: `MAGIC`; then parts, each a letter, a length (4 bytes, little endian) and as many bytes; then the SHA-256 of
 //! all of it. `n` names a file and `f` is its content; `r` is one record of the journal, in order; `z`, empty, is the last.
 //!
 //! A restored journal never goes on in the epoch of the one it was copied from: the two would write different records

@@ -2,7 +2,7 @@
 //! which goes on meanwhile, or from the files of a stopped one.
 //!
 //! On the socket: a line of JSON ([`Start`]), then each record behind its length (4 bytes, little endian). The length 0
-//! ends it; [`FAILED`] means that a text follows which says why it ends early.
+//! ends it; `FAILED` means that a text follows which says why it ends early.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -97,11 +97,14 @@ fn read(reader: &Reader, start: Start, chunks: &mpsc::Sender<Vec<u8>>) -> Result
     Ok(())
 }
 
+/// Takes one record: where the journal stood when the reading began, its sequence, its bytes. An error ends the reading.
+pub type Take<'a> = dyn FnMut(Start, u64, &[u8]) -> Result<(), String> + 'a;
+
 /// Calls `take(start, sequence, record)` for every record of the gateway whose store is in `dir`, in order.
 ///
 /// # Errors
 /// [`StreamError`]; then not all records came.
-pub fn each(dir: &Path, take: &mut dyn FnMut(Start, u64, &[u8]) -> Result<(), String>) -> Result<Start, StreamError> {
+pub fn each(dir: &Path, take: &mut Take<'_>) -> Result<Start, StreamError> {
     match UnixStream::connect(socket_path(dir)) {
         Ok(stream) => of_running(stream, take),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(StreamError::Gateway(format!(
@@ -112,7 +115,7 @@ pub fn each(dir: &Path, take: &mut dyn FnMut(Start, u64, &[u8]) -> Result<(), St
     }
 }
 
-fn of_stopped(dir: &Path, take: &mut dyn FnMut(Start, u64, &[u8]) -> Result<(), String>) -> Result<Start, StreamError> {
+fn of_stopped(dir: &Path, take: &mut Take<'_>) -> Result<Start, StreamError> {
     let journal = Store::open_reader(dir)?;
     let start = Start {
         first: journal.oldest_sequence(),
@@ -130,10 +133,7 @@ fn of_stopped(dir: &Path, take: &mut dyn FnMut(Start, u64, &[u8]) -> Result<(), 
     failed.map_or(Ok(start), |error| Err(StreamError::Taker(error)))
 }
 
-fn of_running(
-    mut stream: UnixStream,
-    take: &mut dyn FnMut(Start, u64, &[u8]) -> Result<(), String>,
-) -> Result<Start, StreamError> {
+fn of_running(mut stream: UnixStream, take: &mut Take<'_>) -> Result<Start, StreamError> {
     let ended = |error: io::Error| StreamError::Gateway(format!("it stopped in the middle of the journal: {error}"));
     let question = serde_json::to_string(&Query::Journal).expect("a question is JSON") + "\n";
     stream.write_all(question.as_bytes()).map_err(ended)?;
