@@ -33,10 +33,13 @@ impl Bucket {
     fn fill(&mut self, capacity: u64, rate: u64, every_s: i64, now: Instant) {
         let passed_ms = now.duration_since(self.filled_at).as_millis();
         let passed_ms = i64::try_from(passed_ms).unwrap_or(FILL_MS_MAX).min(FILL_MS_MAX);
-        let gained = i64::try_from(rate).unwrap_or(i64::MAX).saturating_mul(passed_ms) / every_s;
+        let rate = i64::try_from(rate).unwrap_or(i64::MAX);
+        let gained = rate.saturating_mul(passed_ms) / every_s;
         if gained > 0 {
             self.level = self.level.saturating_add(gained).min(parts(capacity));
-            self.filled_at = now;
+            // What was too little for a thousandth counts the next time.
+            let rest_ms = passed_ms - gained.saturating_mul(every_s) / rate;
+            self.filled_at = now - Duration::from_millis(u64::try_from(rest_ms).unwrap_or(0));
         }
     }
 
@@ -153,8 +156,8 @@ mod tests {
             at(300_000),
             at(300_001),
             at(329_000),
-            at(330_010),
-            at(330_020),
+            at(330_000),
+            at(330_001),
         ];
         let allowed = connects.map(|now| pace.may_connect(&limits, now));
         assert_eq!(allowed, [true, true, false, false, true, false]);

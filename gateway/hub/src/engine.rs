@@ -373,7 +373,9 @@ impl Engine {
         let is_hello = matches!(taken, Taken::Input(Input::Hello { .. }));
         // Nor does its connection end when ours does: only a hello gets it what is published and ordered from now on.
         let is_asked = side.asked.is_some_and(|at| at.elapsed() < ASK_EVERY);
-        if matches!(route, Route::Broker(_)) && !side.greeted && !is_hello && !is_asked {
+        if is_hello {
+            side.asked = Some(Instant::now());
+        } else if matches!(route, Route::Broker(_)) && !side.greeted && !is_asked {
             side.asked = Some(Instant::now());
             let last = side.last();
             self.say_on(&gateway, lane, route, LinkDown::Counter, &CounterSeen { last });

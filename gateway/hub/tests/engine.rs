@@ -23,7 +23,7 @@ use hub::{
 use process_support::{Site, secret_of, site_name};
 use proto::{
     codec,
-    link::{LedgerReceipt, RecordKind, Upload},
+    link::{CounterSeen, Echo, LedgerReceipt, RecordKind, Upload},
     seal::Direction,
     topic::{self, Lane, LinkDown, LinkUp},
 };
@@ -33,12 +33,22 @@ use tokio::sync::mpsc;
 type Sent = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 fn frame(word: LinkUp, counter: u64, message: &impl serde::Serialize, acks: &Arc<Mutex<Vec<bool>>>) -> Work {
+    frame_by(Route::Endpoint, word, counter, message, acks)
+}
+
+fn frame_by(
+    route: Route,
+    word: LinkUp,
+    counter: u64,
+    message: &impl serde::Serialize,
+    acks: &Arc<Mutex<Vec<bool>>>,
+) -> Work {
     let topic = topic::link_up(&site_name(), &gateway(), word, Lane::FIRST);
     let frame = secret_of("gw-1").key(Direction::Up).seal_vec(&topic, counter, message);
     let acks = Arc::clone(acks);
     Work::Frame {
         client: (gateway(), Lane::FIRST),
-        route: Route::Endpoint,
+        route,
         topic: topic.to_string(),
         frame: frame.into(),
         ack: Ack::new(move |taken| acks.lock().unwrap().push(taken)),
@@ -46,7 +56,11 @@ fn frame(word: LinkUp, counter: u64, message: &impl serde::Serialize, acks: &Arc
 }
 
 fn receipts(sent: &Sent) -> Vec<LedgerReceipt> {
-    let topic = topic::link_down(&site_name(), &gateway(), LinkDown::Receipt, Lane::FIRST);
+    said(sent, LinkDown::Receipt)
+}
+
+fn said<T: serde::de::DeserializeOwned>(sent: &Sent, word: LinkDown) -> Vec<T> {
+    let topic = topic::link_down(&site_name(), &gateway(), word, Lane::FIRST);
     let key = secret_of("gw-1").key(Direction::Down);
     let sent = sent.lock().unwrap();
     let opened = sent
@@ -107,6 +121,41 @@ fn a_failed_sync_lets_nothing_out_and_ends_the_engine() {
         assert_eq!(receipts(&sent)[0].upto, 1);
         assert_eq!(*acks.lock().unwrap(), [true, true], "fails: {fails}");
     }
+}
+
+/// Behind a broker a gateway's connection outlives the hub's: whoever is heard and never said hello to this process is
+/// asked to, once.
+#[test]
+fn a_hub_that_begins_anew_asks_whom_it_hears_to_say_hello() {
+    let site = Site::new();
+    let config = config::load(&site.path("hub.toml")).unwrap();
+    let acks = Arc::new(Mutex::new(Vec::new()));
+    let asked = |works: Vec<Work>| -> Vec<CounterSeen> {
+        let sent = Sent::default();
+        let sender = Arc::clone(&sent);
+        let send =
+            move |_: &_, _: Route, topic: topic::Topic, frame| sender.lock().unwrap().push((topic.to_string(), frame));
+        let (store, hub) = Store::open(&site.path("data"), true).unwrap();
+        let engine = Engine::start(&config, store, hub, String::new(), Box::new(send)).unwrap();
+        let (queue, work) = mpsc::channel(8);
+        for one in works {
+            queue.try_send(one).unwrap();
+        }
+        queue.try_send(Work::Stop).unwrap();
+        engine.run(work).unwrap();
+        said(&sent, LinkDown::Counter)
+    };
+    let by_broker = |word, counter, message: &Echo| frame_by(Route::Broker(0), word, counter, message, &acks);
+    let greeting = frame_by(Route::Broker(0), LinkUp::Hello, 1, &hello(1, 0), &acks);
+    let echo = Echo { nonce: 5 };
+    assert_eq!(asked(vec![greeting, by_broker(LinkUp::Echo, 2, &echo)]), []);
+    let heard = vec![by_broker(LinkUp::Echo, 3, &echo), by_broker(LinkUp::Echo, 4, &echo)];
+    assert_eq!(asked(heard), [CounterSeen { last: 3 }]);
+    assert_eq!(
+        asked(vec![frame(LinkUp::Echo, 5, &echo, &acks)]),
+        [],
+        "its own connection ends with the hub's"
+    );
 }
 
 #[test]

@@ -187,3 +187,51 @@ impl Sealed {
         .map_err(body)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        link::{ArtifactPart, LedgerReceipt},
+        trust::ArtifactKind,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_carries_its_own_number_may_come_late() {
+        let (site, gateway) = (Name::new("campus").unwrap(), GatewayId::new("gw-1").unwrap());
+        let secret = PairSecret([7; 32]);
+        let counter = Arc::new(Mutex::new(Counter::of_boot(1)));
+        let mut sealed = Sealed::new(site, gateway, Lane::FIRST, &secret, counter);
+        let down = secret.key(Direction::Down);
+        let topic_of = |word| topic::link_down(&site, &gateway, word, Lane::FIRST);
+        let one = ArtifactPart {
+            kind: ArtifactKind::Revocations,
+            revision: 1,
+            part: 0,
+            parts: 1,
+            bytes: Vec::new().into(),
+        };
+        let part = |counter| {
+            let topic = topic_of(LinkDown::Artifact);
+            (LinkDown::Artifact, down.seal_vec(&topic, counter, &one))
+        };
+        let receipt = |counter| {
+            let topic = topic_of(LinkDown::Receipt);
+            (
+                LinkDown::Receipt,
+                down.seal_vec(&topic, counter, &LedgerReceipt::default()),
+            )
+        };
+        let story = [
+            (receipt(9), true),
+            (part(5), true),
+            (receipt(9), false),
+            (receipt(6), false),
+            (receipt(10), true),
+        ];
+        for (number, ((word, frame), is_taken)) in story.into_iter().enumerate() {
+            assert_eq!(sealed.open_frame(word, &frame).is_ok(), is_taken, "frame {number}");
+        }
+    }
+}
