@@ -53,31 +53,16 @@ impl DeviceAccess {
 impl Access for DeviceAccess {
     fn connect(&self, request: &ConnectRequest<'_>) -> Result<(), ConnectDenied> {
         // Whoever comes with a certificate is whom it names. It needs no password; a wrong one is wrong all the same.
-        if let Some(name) = request.identity {
-            if name != request.client_id || !self.is_device(name) {
-                return Err(ConnectDenied::ClientIdRejected);
-            }
-            if request.username.is_none() && request.password.is_none() {
-                return Ok(());
-            }
+        let identity = request.identity;
+        if identity.is_some_and(|name| name != request.client_id || !self.is_device(name)) {
+            return Err(ConnectDenied::ClientIdRejected);
         }
-        let (Some(user), Some(password)) = (request.username, request.password) else {
-            return Err(ConnectDenied::BadCredentials);
+        let has_login = request.username.is_some() || request.password.is_some();
+        let user = match identity.filter(|_| !has_login) {
+            Some(name) => name,
+            None => self.logged_in(request)?,
         };
-        let expected = if user == MONITOR {
-            self.monitor_password.as_deref()
-        } else {
-            Name::new(user)
-                .ok()
-                .and_then(|id| self.passwords.get(&id))
-                .map(heapless::String::as_str)
-        };
-        // The length of the right password is no secret; its content is.
-        let fits = expected.is_some_and(|expected| expected.as_bytes().ct_eq(password).into());
-        if !fits {
-            return Err(ConnectDenied::BadCredentials);
-        }
-        // Whoever knows the password may be told that he is blocked.
+        // Whoever has proved who he is may be told that he is blocked.
         if Name::new(user).is_ok_and(|device| self.blocked.has(&device)) {
             return Err(ConnectDenied::Banned);
         }
@@ -117,6 +102,24 @@ impl Access for DeviceAccess {
 }
 
 impl DeviceAccess {
+    /// The user whose password this is.
+    fn logged_in<'a>(&self, request: &ConnectRequest<'a>) -> Result<&'a str, ConnectDenied> {
+        let (Some(user), Some(password)) = (request.username, request.password) else {
+            return Err(ConnectDenied::BadCredentials);
+        };
+        let expected = if user == MONITOR {
+            self.monitor_password.as_deref()
+        } else {
+            Name::new(user)
+                .ok()
+                .and_then(|id| self.passwords.get(&id))
+                .map(heapless::String::as_str)
+        };
+        // The length of the right password is no secret; its content is.
+        let fits = expected.is_some_and(|expected| expected.as_bytes().ct_eq(password).into());
+        fits.then_some(user).ok_or(ConnectDenied::BadCredentials)
+    }
+
     fn is_device(&self, client_id: &str) -> bool {
         Name::new(client_id).is_ok_and(|id| self.passwords.contains_key(&id))
     }
@@ -183,5 +186,57 @@ pub async fn run(
                 ack.accept();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use mqtt_endpoint::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn who_is_blocked_is_blocked_however_he_proves_who_he_is() {
+        let id = DeviceId::new("c-1").unwrap();
+        let secrets = BTreeMap::from([(id, PairSecret([3; 32]))]);
+        let password = secrets[&id].password();
+        let blocked = Blocked::default();
+        let access = DeviceAccess::new(&secrets, Some("look".to_owned())).closed_to(blocked.clone());
+        let ask = |identity: Option<&str>, client_id: &str, login: Option<(&str, &str)>| {
+            access.connect(&ConnectRequest {
+                client_id,
+                client_id_assigned: false,
+                username: login.map(|(user, _)| user),
+                password: login.map(|(_, password)| password.as_bytes()),
+                protocol: Protocol::V5,
+                identity,
+                peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            })
+        };
+        let own = Some(("c-1", password.as_str()));
+        for is_blocked in [false, true] {
+            blocked.set(id, is_blocked);
+            let expected = if is_blocked { Err(ConnectDenied::Banned) } else { Ok(()) };
+            for (identity, login) in [(None, own), (Some("c-1"), None), (Some("c-1"), own)] {
+                assert_eq!(
+                    ask(identity, "c-1", login),
+                    expected,
+                    "{identity:?}, blocked: {is_blocked}"
+                );
+            }
+            assert_eq!(ask(None, "look-1", Some((MONITOR, "look"))), Ok(()));
+        }
+        blocked.set(id, false);
+        let rejected = Err(ConnectDenied::ClientIdRejected);
+        assert_eq!(ask(Some("c-2"), "c-2", None), rejected, "no device");
+        assert_eq!(ask(Some("c-1"), "c-2", None), rejected, "another's name");
+        assert_eq!(ask(None, "c-2", own), rejected);
+        assert_eq!(
+            ask(Some("c-1"), "c-1", Some(("c-1", "x"))),
+            Err(ConnectDenied::BadCredentials)
+        );
+        assert_eq!(ask(None, "c-1", None), Err(ConnectDenied::BadCredentials));
     }
 }
