@@ -176,15 +176,14 @@ impl Link {
 
     /// A connection of a lane opened or ended.
     pub fn connection(&mut self, lane: Lane, connected: bool) {
-        let side = self.side_mut(lane);
-        (side.connected, side.greeted, side.complained, side.asked) = (connected, false, false, None);
+        self.side_mut(lane).reset(connected);
     }
 
     /// Everything behind a broker is out of reach.
     pub fn broker_lost(&mut self, broker: usize) {
         for side in &mut self.sides {
             if side.route == Route::Broker(broker) {
-                (side.connected, side.greeted, side.complained) = (false, false, false);
+                side.reset(false);
             }
         }
     }
@@ -285,6 +284,11 @@ impl Link {
 }
 
 impl Side {
+    /// Another connection, or none.
+    const fn reset(&mut self, connected: bool) {
+        (self.connected, self.greeted, self.complained, self.asked) = (connected, false, false, None);
+    }
+
     /// The highest counter that was accepted.
     #[must_use]
     pub const fn last(&self) -> u64 {
