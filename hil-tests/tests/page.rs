@@ -482,6 +482,8 @@ async fn outage(site: &Site, cloud: &CloudSim, page: SocketAddr, browsers: &Brow
     .await;
     desk.until("#why", "an explanation in Chinese", |text| text.contains("逐步说明"))
         .await;
+    let untold = "return document.querySelectorAll('#why ol [lang=en]').length;";
+    assert_eq!(desk.run(untold).await, json!(0), "{}", desk.text("#why").await);
     desk.picture("desktop-zh-outage").await;
     desk.click("[data-lang=en]").await;
     also_on(

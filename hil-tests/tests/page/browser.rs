@@ -178,6 +178,7 @@ impl Browser {
     /// Keeps what is seen, if somebody wants to look (`HOLDFAST_SCREENSHOTS`: a folder).
     pub async fn picture(&self, name: &str) {
         if let Some(folder) = std::env::var_os("HOLDFAST_SCREENSHOTS") {
+            self.run("window.scrollTo(0, 0);").await;
             let bytes = self.client.screenshot().await.unwrap();
             std::fs::write(std::path::Path::new(&folder).join(format!("{name}.png")), bytes).unwrap();
         }

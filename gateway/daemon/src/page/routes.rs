@@ -27,6 +27,7 @@ const LOGIN: &str = include_str!("assets/login.html");
 const STYLE: &str = include_str!("assets/page.css");
 const SCRIPT: &str = include_str!("assets/page.js");
 const WORDS: &str = include_str!("assets/words.js");
+const SENTENCES: &str = include_str!("assets/sentences.js");
 
 /// Largest body of a request, in bytes: a token, or a decision.
 const BODY_BYTES_MAX: usize = 1_024;
@@ -87,6 +88,7 @@ async fn route(app: &Arc<App>, peer: IpAddr, request: Request<Incoming>) -> Answ
         (&Method::GET, "/page.css") => typed("text/css; charset=utf-8", STYLE),
         (&Method::GET, "/page.js") => typed("text/javascript; charset=utf-8", SCRIPT),
         (&Method::GET, "/words.js") => typed("text/javascript; charset=utf-8", WORDS),
+        (&Method::GET, "/sentences.js") => typed("text/javascript; charset=utf-8", SENTENCES),
         (&Method::GET, "/login") if app.guard.has_login() => login_page("", StatusCode::OK),
         (&Method::POST, "/login") if app.guard.has_login() => log_in(app, peer, &headers, body).await,
         (&Method::POST, "/logout") if !Guard::is_foreign(&headers) => {
@@ -361,6 +363,7 @@ mod tests {
             ("css", STYLE),
             ("script", SCRIPT),
             ("words", WORDS),
+            ("sentences", SENTENCES),
         ] {
             for foreign in [
                 "http://",
@@ -374,6 +377,36 @@ mod tests {
                 let namespace = text.replace("http://www.w3.org/2000/svg", "");
                 assert!(!namespace.contains(foreign), "{name} contains {foreign}");
             }
+        }
+    }
+    /// Every sentence of the decision order has its Chinese one.
+    #[test]
+    fn the_decision_order_is_told_in_chinese_too() {
+        let blank = |text: &str| {
+            let parts: Vec<&str> = text.split('{').collect();
+            let rest = parts[1..].iter().map(|part| part.split_once('}').expect("a pair").1);
+            parts[..1].iter().copied().chain(rest).collect::<Vec<_>>().join("{}")
+        };
+        let source = include_str!("../../../core/src/why/walk.rs");
+        let said: Vec<String> = source
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .flat_map(|line| line.split('"').skip(1).step_by(2))
+            .filter(|literal| literal.contains(' '))
+            .map(blank)
+            .collect();
+        assert!(said.len() > 60, "{said:?}");
+        for sentence in said {
+            // What leads over to a second sentence, or stands behind one, is found by its own words.
+            let alone = sentence.strip_suffix(", but ").unwrap_or(&sentence);
+            let behind = alone
+                .strip_prefix("{}")
+                .filter(|rest| rest.starts_with('t'))
+                .unwrap_or(alone);
+            assert!(
+                behind == "{}" || SENTENCES.contains(&format!("\n  \"{behind}\": \"")),
+                "not in sentences.js: {sentence:?}"
+            );
         }
     }
 }

@@ -137,7 +137,9 @@
   const CAPABILITIES = ["authorize", "commit", "control"];
   // One span a mode and capability, and one for each time without the gateway.
   function spans(day, endS) {
-    const startS = endS - day.day_s;
+    // A site's first day is not a day without the gateway: it begins with its first hour.
+    const first = day.rows.find((row) => row.start === 1 && row.at_s !== null);
+    const startS = first ? Math.max(endS - day.day_s, Math.min(Math.floor(first.at_s / 60) * 60, endS - 3600)) : endS - day.day_s;
     const open = CAPABILITIES.map((capability, i) => ({ capability, mode: day.before[i], fromS: startS, signal: null }));
     const [closed, absent] = [[], []];
     for (const row of day.rows) {
@@ -147,7 +149,7 @@
       closed.push({ ...open[i], toS: row.at_s });
       open[i] = { capability: row.capability, mode: row.mode, fromS: row.at_s, signal: row.signal };
     }
-    return { startS, closed, open: open.map((span) => ({ ...span, toS: endS, isOpen: true })), absent };
+    return { startS, lengthS: endS - startS, closed, open: open.map((span) => ({ ...span, toS: endS, isOpen: true })), absent };
   }
 
   function drawDay() {
@@ -160,9 +162,9 @@
     const endS = Math.ceil(now.wall_s / 60) * 60;
     const found = spans(day, endS);
     const place = (element, fromS, toS) => {
-      const left = Math.max(0, (fromS - found.startS) / day.day_s);
+      const left = Math.max(0, (fromS - found.startS) / found.lengthS);
       element.style.left = `${100 * left}%`;
-      element.style.width = `${100 * Math.max(0, Math.min(1, (toS - found.startS) / day.day_s) - left)}%`;
+      element.style.width = `${100 * Math.max(0, Math.min(1, (toS - found.startS) / found.lengthS) - left)}%`;
       return element;
     };
     part("day", [day, endS], () => {
@@ -174,9 +176,11 @@
       });
       const hours = h("div", { class: "hours" });
       const zone = state.me.offset_min * 60;
-      for (let at = Math.ceil((found.startS + zone) / 10800) * 10800 - zone; at < endS - 3000; at += 10800) {
+      // About eight marks, each at a time that is round.
+      const step = [600, 1800, 3600, 10800].find((s) => found.lengthS / s <= 8) ?? 10800;
+      for (let at = Math.ceil((found.startS + zone) / step) * step - zone; at < endS - step / 4; at += step) {
         const label = h("b", {}, clock(at));
-        label.style.left = `${Math.max(2, Math.min(98, (100 * (at - found.startS)) / day.day_s))}%`;
+        label.style.left = `${Math.max(2, Math.min(98, (100 * (at - found.startS)) / found.lengthS))}%`;
         hours.append(label);
       }
       return [...lanes, h("div", { class: "lane" }, h("span", {}), hours)];
@@ -275,6 +279,10 @@
   }
 
   // ------------------------------------------------------------ why
+  function said(text) {
+    const chinese = state.lang === "zh" ? sentence(text) : null;
+    return chinese === null ? h("span", { lang: "en" }, text) : h("span", {}, chinese);
+  }
   async function explain(of) {
     $("of").value = of;
     const box = $("why");
@@ -299,7 +307,7 @@
     const lines = [h("p", { class: "verdict" }, verdict), h("p", { class: "id" }, why.session), h("p", {}, state.lang === "zh" ? t("why_asked", at, why.request.device, why.request.outlet) : t("why_asked", at, why.request.device, why.request.outlet))];
     if (decision) lines.push(h("p", {}, t("why_mode", `${t("authorize")}, ${t(`m_${decision.authorize}`)}`)));
     if (why.money) lines.push(h("p", {}, why.money.charged === null ? t("why_money_open", money(why.money.hold)) : t("why_money", money(why.money.hold), money(why.money.charged))));
-    const walk = h("ol", {}, ...why.walk.map((step) => h("li", { class: step.decided ? "decided" : null }, `${step.step} · ${named("step_", step.step, "10")}`, h("br"), h("span", { lang: "en" }, step.text))));
+    const walk = h("ol", {}, ...why.walk.map((step) => h("li", { class: step.decided ? "decided" : null }, `${step.step} · ${named("step_", step.step, "10")}`, h("br"), said(step.text))));
     const course = h("table", { "aria-label": t("why_course") }, h("tbody", {}, ...why.course.map((row) => h("tr", {}, h("th", { scope: "row" }, row.at.wall_s ? moment(row.at.wall_s) : row.at.text), h("td", { lang: "en" }, row.text)))));
     $("why").replaceChildren(...lines, h("h3", {}, t("why_walk")), walk, h("details", {}, h("summary", {}, t("why_details")), h("p", { lang: "en" }, why.summary.join(" ")), course));
   }
