@@ -246,6 +246,23 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     )
 }
 
+/// Every line of a gateway's book, as an operator's accountant gets it.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn gateway_book(config: &Path) -> anyhow::Result<Vec<Value>> {
+    let mut command = Command::new(binary("holdfast")?);
+    command.arg("--config").arg(config);
+    let output = command.args(["ledger", "export", "--format", "json"]).output()?;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        config.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
 /// How a gateway reaches the hub, as it stands in its files.
 #[derive(Clone, Debug)]
 pub struct Ways {
@@ -454,9 +471,8 @@ impl Site {
     /// # Errors
     /// If one of them does not answer.
     pub fn books(&self) -> anyhow::Result<Books> {
-        let gateway = self.ask_gateway("ledger")?;
-        let gateway = gateway.as_array().context("the gateway's book is a list")?;
-        books::compare(gateway, &self.ask_hub("ledger")?)
+        let gateway = gateway_book(&self.dir.join("gateway/holdfast.toml"))?;
+        books::compare(&gateway, &self.ask_hub("ledger")?)
     }
 
     fn open_sessions(&self) -> anyhow::Result<Value> {

@@ -480,7 +480,7 @@ async fn outage(site: &Site, cloud: &CloudSim, page: SocketAddr, browsers: &Brow
         text.contains("起中断。名单上的卡照常使用。")
     })
     .await;
-    desk.until("#why", "an explanation in Chinese", |text| text.contains("逐步说明"))
+    desk.until("#why ol", "the steps in Chinese", |text| text.contains("名单版本 1（"))
         .await;
     let untold = "return document.querySelectorAll('#why ol [lang=en]').length;";
     assert_eq!(desk.run(untold).await, json!(0), "{}", desk.text("#why").await);

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,18 +11,18 @@ use std::{
 
 use gateway_core::Input;
 use proto::{
-    artifact::{self, ArtifactError, BundleError},
+    artifact::{self, ArtifactError},
     link::ArtifactPart,
     trust::{ArtifactKind, IssuerKey},
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::Job;
+use crate::{engine::Job, files::Attached};
 
 /// Most parts of one artifact: a list has fewer than 500 chunks, and an envelope.
 const PARTS_MAX: u32 = 1_000;
 /// Largest file that is read, in bytes: the largest list with everything else, several times.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(crate) const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// An artifact with all its parts, of which nothing is known yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,22 +152,21 @@ impl Desk {
     ///
     /// # Errors
     /// A text that says why the file cannot be used at all; then nothing was changed.
-    pub async fn import(&self, file: &Path) -> Result<Vec<Imported>, String> {
-        let path = file.to_owned();
-        let read = tokio::task::spawn_blocking(move || read_bundle(&path)).await;
-        let parts = read
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
+    pub async fn import(&self, file: Attached) -> Result<Vec<Imported>, String> {
+        let Attached { name, bytes } = file;
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", name.display());
+        let read = tokio::task::spawn_blocking(move || artifact::read_bundle(&bytes)).await;
+        let parts = read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let mut assembly = Assembly::default();
         let mut wholes = Vec::new();
         for (at, part) in parts.into_iter().enumerate() {
             let whole = assembly
                 .add(part)
-                .map_err(|error| format!("{}: part {at}: {error}", file.display()))?;
+                .map_err(|error| failed(&format_args!("part {at}: {error}")))?;
             wholes.extend(whole);
         }
         if !assembly.is_empty() {
-            return Err(format!("{}: an artifact lacks some of its parts", file.display()));
+            return Err(failed(&"an artifact lacks some of its parts"));
         }
         let mut all = Vec::new();
         for whole in wholes {
@@ -211,32 +209,4 @@ pub struct Imported {
     pub revision: u64,
     /// `done`, or what was done instead and why.
     pub result: String,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FileError {
-    #[error("{}: {error}", path.display())]
-    Read { path: PathBuf, error: std::io::Error },
-    #[error("{}: {bytes} bytes are more than {FILE_BYTES_MAX}", path.display())]
-    Long { path: PathBuf, bytes: u64 },
-    #[error("{}: {error}", path.display())]
-    Bundle { path: PathBuf, error: BundleError },
-}
-
-fn read_bundle(path: &Path) -> Result<Vec<ArtifactPart>, FileError> {
-    let failed = |error| FileError::Read {
-        path: path.to_owned(),
-        error,
-    };
-    let bytes = std::fs::metadata(path).map_err(failed)?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(FileError::Long {
-            path: path.to_owned(),
-            bytes,
-        });
-    }
-    artifact::read_bundle(&std::fs::read(path).map_err(failed)?).map_err(|error| FileError::Bundle {
-        path: path.to_owned(),
-        error,
-    })
 }

@@ -340,7 +340,7 @@ pub fn store_dir(path: &Path) -> Result<PathBuf, ConfigError> {
 const SECRETS: &str = "secrets.toml";
 
 /// Where the secrets are; nobody else may read them there.
-fn secrets_path(path: &Path, named: Option<&Path>) -> Result<PathBuf, ConfigError> {
+pub(crate) fn secrets_path(path: &Path, named: Option<&Path>) -> Result<PathBuf, ConfigError> {
     if let Some(given) = service::credential(SECRETS).filter(|_| named.is_none()) {
         return Ok(given);
     }

@@ -2,14 +2,15 @@
 //! directory that only its owner can open.
 
 use std::{
-    ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use gateway_core::{Gateway, Input, Instant, Now, health::Track, report::Span, why::Wanted};
 use journal::Reader;
 use proto::{
-    book::{Book, Transfer},
+    book::Transfer,
     id::DeviceId,
     link::{Mark, Telemetry},
     message::Closing,
@@ -18,27 +19,32 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
 };
 
 use crate::{
-    artifacts::Desk,
+    artifacts::{self, Desk},
     cloud::board::Board,
     devices::{Port, blocked::Blocked},
     door::Door,
     engine::{DONE, Job},
     exit,
-    firmware::Firmware,
+    files::Attached,
+    firmware::{self, Firmware},
     look::{self, LookError},
-    outbox, record,
+    outbox,
     store::Store,
     stream, trust,
 };
 
 /// Longest question, in bytes.
 const QUESTION_BYTES_MAX: u64 = 4_096;
+/// Searches of the journal at a time: each takes a whole processor.
+const SEARCHES_MAX: usize = 1;
+/// After a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// What may be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +54,6 @@ pub enum Query {
     Status,
     /// Open and recent sessions.
     Sessions,
-    /// Every line of the book.
-    Ledger,
     /// Why a session was granted or refused.
     Why {
         /// Which.
@@ -86,8 +90,10 @@ pub enum Query {
     },
     /// Take in a file of signed artifacts.
     Import {
-        /// Where it is.
-        file: PathBuf,
+        /// How it is called.
+        name: PathBuf,
+        /// How many bytes of it follow the question.
+        length: u64,
     },
     /// What the page shows.
     Page,
@@ -111,9 +117,22 @@ pub enum Query {
     Update {
         /// Which.
         device: DeviceId,
-        /// A signed image.
-        file: PathBuf,
+        /// How the signed image is called.
+        name: PathBuf,
+        /// How many bytes of it follow the question.
+        length: u64,
     },
+}
+
+impl Query {
+    /// Whether the journal has to be read, or a file to be checked, which takes as long as it takes.
+    #[must_use]
+    pub const fn is_search(&self) -> bool {
+        matches!(
+            self,
+            Self::Why { .. } | Self::Report { .. } | Self::Import { .. } | Self::Update { .. } | Self::Journal
+        )
+    }
 }
 
 /// What the gate may set aside.
@@ -173,8 +192,7 @@ impl Look<'_> {
             Query::Sessions => sessions(self.gateway),
             Query::Lists => trust::show(self.gateway, &self.now),
             Query::Diff { what } => trust::diff(self.gateway, what.kind()),
-            Query::Ledger
-            | Query::Why { .. }
+            Query::Why { .. }
             | Query::Report { .. }
             | Query::Adopt { .. }
             | Query::RollBack { .. }
@@ -386,37 +404,6 @@ pub(crate) fn state(session: &gateway_core::Session) -> &'static str {
     }
 }
 
-/// Every line of the book, from the journal.
-///
-/// # Errors
-/// A text that names the record that cannot be read or booked.
-pub fn ledger(reader: &Reader) -> Result<Vec<Line>, String> {
-    let mut book = Book::default();
-    let mut lines = Vec::new();
-    let mut failed = None;
-    let walked = reader.replay(reader.oldest_sequence().max(1), &mut |sequence, bytes| {
-        let booked = record::decode(sequence, bytes)
-            .map_err(|error| error.to_string())
-            .and_then(|(_, event)| {
-                event.record().map_or(Ok(Vec::new()), |row| {
-                    book.book(row).map_err(|error| format!("record {sequence}: {error}"))
-                })
-            });
-        match booked {
-            Ok(transfers) => {
-                lines.extend(transfers.iter().map(Line::from));
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    });
-    walked.map_err(|error| error.to_string())?;
-    failed.map_or(Ok(lines), Err)
-}
-
 /// Where the socket is.
 #[must_use]
 pub fn socket_path(dir: &Path) -> PathBuf {
@@ -450,12 +437,26 @@ pub async fn serve(dir: &Path, door: Door, sources: Sources) -> std::io::Result<
         Ok(()) | Err(_) => {}
     }
     let listener = UnixListener::bind(&path)?;
-    door.open_to(&path)?;
+    if let Err(error) = door.open_to(&path) {
+        // Root and the gateway's user can ask; no site is dark because of who may look at it.
+        tracing::error!(%error, "ALARM the control socket is open to nobody but root and the gateway's own user");
+        Door::default().open_to(&path)?;
+    }
+    let turn = Arc::new(Semaphore::new(SEARCHES_MAX));
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (door, sources) = (door.clone(), sources.clone());
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // No descriptors, say: that passes, and an operator must be heard afterwards.
+                    tracing::warn!(%error, "an operator's command cannot be heard");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
+            let (door, sources, turn) = (door.clone(), sources.clone(), turn.clone());
             tokio::spawn(async move {
-                if let Err(error) = converse(stream, &door, sources).await {
+                if let Err(error) = converse(stream, &door, sources, turn).await {
                     tracing::debug!(%error, "control connection");
                 }
             });
@@ -464,7 +465,7 @@ pub async fn serve(dir: &Path, door: Door, sources: Sources) -> std::io::Result<
     Ok(())
 }
 
-async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std::io::Result<()> {
+async fn converse(mut stream: UnixStream, door: &Door, sources: Sources, turn: Arc<Semaphore>) -> std::io::Result<()> {
     let peer = stream.peer_cred()?;
     if !door.admits(&peer) {
         tracing::warn!(uid = peer.uid(), gid = peer.gid(), "control: refused");
@@ -480,29 +481,33 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
         blocked,
     } = sources;
     let (incoming, mut outgoing) = stream.into_split();
+    let mut incoming = BufReader::new(incoming);
     let mut question = String::new();
-    BufReader::new(incoming.take(QUESTION_BYTES_MAX))
+    (&mut incoming)
+        .take(QUESTION_BYTES_MAX)
         .read_line(&mut question)
         .await?;
     let answer = match serde_json::from_str::<Query>(&question) {
-        Ok(Query::Ledger) => {
-            let read = tokio::task::spawn_blocking(move || ledger(&reader)).await;
-            match read.map_err(|error| error.to_string()).and_then(|lines| lines) {
-                Ok(lines) => json!(lines),
-                Err(error) => json!({ "error": error }),
-            }
+        Ok(Query::Why { wanted, offset_min }) => {
+            from_journal(turn, move || look::why(&reader, &wanted, offset_min)).await
         }
-        Ok(Query::Why { wanted, offset_min }) => from_journal(move || look::why(&reader, &wanted, offset_min)).await,
-        Ok(Query::Report { span, offset_min }) => from_journal(move || look::report(&reader, span, offset_min)).await,
+        Ok(Query::Report { span, offset_min }) => {
+            from_journal(turn, move || look::report(&reader, span, offset_min)).await
+        }
         Ok(Query::Adopt { what, revision }) => {
             let kind = what.kind();
             order(&desk, Input::Adopt { kind, revision }).await
         }
         Ok(Query::RollBack { what }) => order(&desk, Input::RollBack(what.kind())).await,
-        Ok(Query::Import { file }) => match desk.import(&file).await {
-            Ok(rows) => json!(rows),
-            Err(error) => json!({ "error": error }),
-        },
+        Ok(Query::Import { name, length }) => {
+            match attached(&mut incoming, name, length, artifacts::FILE_BYTES_MAX).await {
+                Ok(file) => match desk.import(file).await {
+                    Ok(rows) => json!(rows),
+                    Err(error) => json!({ "error": error }),
+                },
+                Err(error) => json!({"error": error, "exit": exit::DATA}),
+            }
+        }
         Ok(Query::Devices) => devices(&firmware, &blocked).await,
         Ok(Query::Journal) => return stream::send(reader, &mut outgoing).await,
         Ok(Query::Outbox { rows_max }) => outbox::show(reader, &engine, rows_max).await,
@@ -513,10 +518,16 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
             }
             json!({ "result": DONE, "changed": changed })
         }
-        Ok(Query::Update { device, file }) => match firmware.order(device, file).await {
-            Ok(result) => json!({ "result": result }),
-            Err(error) => json!({"error": error, "exit": exit::DATA}),
-        },
+        Ok(Query::Update { device, name, length }) => {
+            let ordered = match attached(&mut incoming, name, length, firmware::FILE_BYTES_MAX).await {
+                Ok(file) => firmware.order(device, file).await,
+                Err(error) => Err(error),
+            };
+            match ordered {
+                Ok(result) => json!({ "result": result }),
+                Err(error) => json!({"error": error, "exit": exit::DATA}),
+            }
+        }
         Ok(Query::Status) => match (look(&engine, Query::Status).await, firmware.summary().await) {
             (Value::Object(mut status), Ok(Value::Object(of_firmware))) => {
                 status.extend(of_firmware);
@@ -556,10 +567,38 @@ pub(crate) async fn look(engine: &mpsc::Sender<Job>, query: Query) -> Value {
     }
 }
 
-/// Reads the journal beside the engine, which goes on meanwhile.
+/// The file that follows a question.
+async fn attached(
+    incoming: &mut (impl AsyncRead + Unpin),
+    name: PathBuf,
+    length: u64,
+    bytes_max: u64,
+) -> Result<Attached, String> {
+    if length > bytes_max {
+        return Err(format!("{}: {length} bytes are more than {bytes_max}", name.display()));
+    }
+    let mut bytes = Vec::new();
+    let read = incoming.take(length).read_to_end(&mut bytes).await;
+    let read = read.map_err(|error| format!("{}: {error}", name.display()))?;
+    if (read as u64) < length {
+        return Err(format!("{}: {read} of {length} bytes came", name.display()));
+    }
+    Ok(Attached { name, bytes })
+}
+
+/// Reads the journal beside the engine, which goes on meanwhile. A search ends when it ends, even if nobody waits for it any
+/// more: its turn ends with it.
 async fn from_journal<T: Serialize + Send + 'static>(
+    turn: Arc<Semaphore>,
     read: impl FnOnce() -> Result<T, LookError> + Send + 'static,
 ) -> Value {
+    let Ok(turn) = turn.acquire_owned().await else {
+        return json!({"error": "the gateway is stopping"});
+    };
+    let read = move || {
+        let _turn = turn;
+        read()
+    };
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(found)) => json!(found),
         Ok(Err(error)) => json!({"error": error.to_string(), "exit": error.exit_code()}),
@@ -581,10 +620,33 @@ async fn order(desk: &Desk, input: Input) -> Value {
 /// # Errors
 /// If none listens, or it does not answer in JSON.
 pub async fn ask(dir: &Path, query: &Query) -> std::io::Result<Value> {
+    ask_with(dir, query, &[]).await
+}
+
+/// Asks a running daemon to take in a file of artifacts.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn import(dir: &Path, file: &Attached) -> std::io::Result<Value> {
+    let (name, length) = (file.name.clone(), file.bytes.len() as u64);
+    ask_with(dir, &Query::Import { name, length }, &file.bytes).await
+}
+
+/// Asks a running daemon to update a device with a signed image.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn update(dir: &Path, device: DeviceId, file: &Attached) -> std::io::Result<Value> {
+    let (name, length) = (file.name.clone(), file.bytes.len() as u64);
+    ask_with(dir, &Query::Update { device, name, length }, &file.bytes).await
+}
+
+async fn ask_with(dir: &Path, query: &Query, attached: &[u8]) -> std::io::Result<Value> {
     let mut stream = UnixStream::connect(socket_path(dir)).await?;
     let mut line = serde_json::to_string(query)?;
     line.push('\n');
     stream.write_all(line.as_bytes()).await?;
+    stream.write_all(attached).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(serde_json::from_str(&answer)?)

@@ -1,16 +1,61 @@
 //! Files that are written whole or not at all.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// For what nobody but the owner may read.
 pub(crate) const PRIVATE: u32 = 0o600;
 /// For what everybody may.
 pub(crate) const PUBLIC: u32 = 0o644;
+
+/// A file as a command read it, for a gateway that sees neither the operator's folders nor his private files.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// How it is called where it was read.
+    pub name: PathBuf,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+impl Attached {
+    /// Reads a regular file of at most `bytes_max`.
+    ///
+    /// # Errors
+    /// Also if it is longer, or no file: a pipe has no end, and a device none either.
+    pub fn read(path: &Path, bytes_max: u64) -> io::Result<Self> {
+        let bytes = read(path, bytes_max)?;
+        let name = path.to_owned();
+        Ok(Self { name, bytes })
+    }
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.name.display(), self.bytes.len())
+    }
+}
+
+/// Reads a regular file of at most `bytes_max`.
+///
+/// # Errors
+/// As [`Attached::read`].
+pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let refused = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    if !fs::metadata(path)?.is_file() {
+        return Err(refused("not a file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(refused(format!("more than {bytes_max} bytes")));
+    }
+    Ok(bytes)
+}
 
 /// Writes a file that is not there yet.
 ///
@@ -61,6 +106,19 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn what_has_no_end_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seven");
+        create(&path, PUBLIC, b"1234567").unwrap();
+        let read = |bytes_max| Attached::read(&path, bytes_max).map(|attached| attached.bytes);
+        assert_eq!(read(7).unwrap(), b"1234567");
+        assert_eq!(read(6).unwrap_err().to_string(), "more than 6 bytes");
+        for other in [dir.path(), Path::new("/dev/zero")] {
+            assert_eq!(Attached::read(other, 10).unwrap_err().to_string(), "not a file");
+        }
+    }
 
     #[test]
     fn what_is_there_is_kept_or_replaced_whole() {

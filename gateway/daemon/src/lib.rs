@@ -16,7 +16,7 @@ pub mod devices;
 mod disk;
 pub mod door;
 pub mod engine;
-mod files;
+pub mod files;
 pub mod firmware;
 pub mod look;
 pub mod outbox;

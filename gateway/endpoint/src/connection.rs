@@ -80,7 +80,7 @@ pub(crate) async fn serve<S>(
                 | Refused::Denied { .. }
                 | Refused::Unacceptable { .. }
                 | Refused::TooOften { .. }
-                | Refused::NoRoom => tracing::info!(%peer, reason = %why, "connection refused"),
+                | Refused::NoRoom => shared.tell_refusal(peer, &why),
             }
             stream.close().await;
         }

@@ -217,11 +217,11 @@ async fn serve_secured<S>(
         }
         Ok(Err(error)) => {
             counters::add(&shared.counting.tls_refused, 1);
-            tracing::info!(%peer, %error, "connection refused: TLS");
+            shared.tell_refusal(peer, &format_args!("TLS: {error}"));
         }
         Err(_) => {
             counters::add(&shared.counting.connect_timeouts, 1);
-            tracing::info!(%peer, "connection refused: no TLS in time");
+            shared.tell_refusal(peer, &"no TLS in time");
         }
     }
 }

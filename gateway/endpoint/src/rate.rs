@@ -1,7 +1,7 @@
 //! How fast one client may go: buckets that fill with time. A client above its rate is not cut but read more slowly, so that
 //! its own messages wait in its own socket.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
 
@@ -61,6 +61,34 @@ impl Bucket {
     fn wait_ms(&self, rate: u64) -> u64 {
         let debt = u64::try_from(-self.level).unwrap_or(0);
         debt.div_ceil(rate.max(1))
+    }
+}
+
+/// Refusals that are told at once.
+const TOLD_AT_ONCE: u64 = 20;
+/// Seconds in which as many more may be told: a flood must not fill the log, where alarms have to be found.
+const TOLD_EVERY_S: i64 = 60;
+
+/// Which refusals are told; the counters count all of them.
+#[derive(Debug)]
+pub(crate) struct Telling(Mutex<(Bucket, u64)>);
+
+impl Telling {
+    pub(crate) fn new(now: Instant) -> Telling {
+        Telling(Mutex::new((Bucket::full(TOLD_AT_ONCE, now), 0)))
+    }
+
+    /// Whether this one is told; then how many before it were not.
+    pub(crate) fn next(&self, now: Instant) -> Option<u64> {
+        let mut inner = self.0.lock().expect("nothing panics while it holds the bucket");
+        let (bucket, kept) = &mut *inner;
+        bucket.fill(TOLD_AT_ONCE, TOLD_AT_ONCE, TOLD_EVERY_S, now);
+        if bucket.take() {
+            Some(std::mem::take(kept))
+        } else {
+            *kept += 1;
+            None
+        }
     }
 }
 
@@ -128,6 +156,17 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_one_piece_of_news() {
+        let start = Instant::now();
+        let telling = Telling::new(start);
+        let told = (0..10_000).filter(|_| telling.next(start).is_some()).count();
+        assert_eq!(told, 20);
+        assert_eq!(telling.next(start + Duration::from_secs(2)), None);
+        assert_eq!(telling.next(start + Duration::from_secs(3)), Some(10_000 - 20 + 1));
+        assert_eq!(telling.next(start + Duration::from_secs(3)), None);
+    }
 
     #[test]
     fn a_client_has_its_burst_and_then_its_rate() {

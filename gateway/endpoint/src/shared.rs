@@ -1,6 +1,8 @@
 //! What all tasks of one endpoint hold. No global state: two endpoints in one process do not know of each other.
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -12,6 +14,7 @@ use crate::gate::Gate;
 use crate::inbound::{Ack, Inbound};
 use crate::limits::Limits;
 use crate::message::{Message, Will, shared_bytes};
+use crate::rate::Telling;
 use crate::router::{Routed, Router};
 use crate::session::Session;
 
@@ -22,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) access: Arc<dyn Access>,
     pub(crate) counting: Counting,
     pub(crate) gate: Gate,
+    pub(crate) refusals: Telling,
     router: Mutex<Router>,
     /// Called when the last connection is gone.
     pub(crate) idle: Notify,
@@ -38,6 +42,7 @@ impl Shared {
             router: Mutex::new(Router::new(counting.queued_bytes.clone())),
             counting,
             gate: Gate::default(),
+            refusals: Telling::new(Instant::now()),
             idle: Notify::new(),
             closing: watch::Sender::new(false),
         }
@@ -45,6 +50,13 @@ impl Shared {
 
     pub(crate) fn router(&self) -> MutexGuard<'_, Router> {
         self.router.lock().expect("nothing panics while it holds the router")
+    }
+
+    /// A client that was told no is news; a thousand of them are one piece of news.
+    pub(crate) fn tell_refusal(&self, peer: SocketAddr, reason: &dyn fmt::Display) {
+        if let Some(untold) = self.refusals.next(Instant::now()) {
+            tracing::info!(%peer, %reason, untold, "connection refused");
+        }
     }
 
     /// Let nobody in any more.

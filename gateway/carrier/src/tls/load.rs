@@ -151,7 +151,7 @@ fn alpn(names: &[String]) -> Result<Vec<Vec<u8>>, Error> {
         .collect()
 }
 
-fn validity(path: &Path, certificate: &CertificateDer<'_>) -> Result<Validity, Error> {
+pub(super) fn validity(path: &Path, certificate: &CertificateDer<'_>) -> Result<Validity, Error> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|error| content(path, format!("the certificate cannot be parsed: {error}")))?;
     Ok(Validity {

@@ -23,8 +23,8 @@ use tokio_rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    Error, Identity,
-    load::{bytes, certificates, content},
+    Error, Identity, Validity,
+    load::{bytes, certificates, content, validity},
 };
 
 /// How old what was read may be before the files are looked at again: a flood of connections must not become one of the disk.
@@ -116,6 +116,20 @@ impl ServerTls {
                 Err(error)
             }
         }
+    }
+
+    /// Whom the certificate names that we show, and until when, as the files are now.
+    ///
+    /// # Errors
+    /// They make no sense now.
+    pub fn validity(&self) -> Result<Validity, Error> {
+        let path = &self.files.identity.certificate;
+        let chain = certificates(path, &bytes(path, false)?)?;
+        // A server shows its own certificate first; without one the files were refused.
+        validity(
+            path,
+            chain.first().ok_or_else(|| content(path, "no certificate in it"))?,
+        )
     }
 
     /// What is wrong with the files as they were last looked at.

@@ -6,13 +6,14 @@ use std::{
     process::ExitCode,
 };
 
+use carrier::tls::ServerFiles;
 use clap::Args;
 use toml_edit::{DocumentMut, value};
 
-use super::{Place, fail, show::Progress};
+use super::{Place, fail, owner::Owner, show::Progress};
 use crate::{
     backup::{Backup, BackupError, Writer, is_inside},
-    config::{self, Config, ConfigError},
+    config::{self, Config, ConfigError, DeviceSide},
     exit, files, run,
     store::{Store, StoreError},
     stream::{self, StreamError},
@@ -68,6 +69,8 @@ enum Failed {
     Form(Box<toml_edit::TomlError>),
     #[error("everything is in its place, but the configuration is not good here: {0}")]
     Config(#[from] ConfigError),
+    #[error("{0}; nothing was backed up")]
+    Secrets(ConfigError),
     #[error("the backup ends in epoch {found}, so --epoch has to be above it; nothing was restored")]
     Epoch { found: u32 },
     #[error("the backup changed while it was read: {found} of {expected} records came")]
@@ -84,10 +87,14 @@ impl Failed {
             Self::Backup(_) | Self::Io { .. } | Self::Stream(StreamError::Gateway(_)) => exit::UNAVAILABLE,
             Self::Stream(_) | Self::Store(_) => exit::STORAGE,
             Self::Exists(_) => exit::EXISTS,
-            Self::Config(_) => exit::CONFIG,
+            Self::Config(_) | Self::Secrets(_) => exit::CONFIG,
             Self::Epoch { .. } => exit::USAGE,
         }
     }
+}
+
+fn given((path, error): (PathBuf, io::Error)) -> Failed {
+    Failed::Io { path, error }
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> Failed + use<> {
@@ -137,7 +144,8 @@ fn fill(writer: &mut Writer, place: &Place, config: &Config) -> Result<(u64, Vec
         writer.file(name, &content).map_err(Failed::from)
     };
     put(CONFIG_NAME, &place.config)?;
-    put(SECRETS_NAME, &place.secrets())?;
+    let secrets = config::secrets_path(&place.config, place.secrets.as_deref()).map_err(Failed::Secrets)?;
+    put(SECRETS_NAME, &secrets)?;
     let base = place.config.parent().unwrap_or(Path::new("."));
     let (inside, outside) = tls_files(config, base);
     for (name, path) in &inside {
@@ -173,12 +181,16 @@ fn fill(writer: &mut Writer, place: &Place, config: &Config) -> Result<(u64, Vec
 /// Files of TLS under the configuration's folder, by name, and those elsewhere.
 fn tls_files(config: &Config, base: &Path) -> (Vec<(String, PathBuf)>, Vec<PathBuf>) {
     let clouds = config.link.iter().flat_map(|link| &link.clouds);
-    let tls = clouds.filter_map(|cloud| cloud.road.tls.as_ref());
+    let of_clouds = clouds.filter_map(|cloud| cloud.road.tls.as_ref());
     let mut paths: Vec<PathBuf> = Vec::new();
-    for files in tls.map(carrier::tls::Tls::files) {
+    for files in of_clouds.map(carrier::tls::Tls::files) {
         paths.extend(files.roots.iter().cloned());
         let identity = files.identity.iter();
         paths.extend(identity.flat_map(|own| [own.certificate.clone(), own.key.clone()]));
+    }
+    if let DeviceSide::Embedded { tls: Some(tls), .. } = &config.device_side {
+        let ServerFiles { identity, clients } = &tls.files;
+        paths.extend([&identity.certificate, &identity.key, clients].into_iter().cloned());
     }
     paths.sort();
     paths.dedup();
@@ -241,32 +253,39 @@ impl RestoreCommand {
     }
 
     fn write(&self, backup: &Backup, dir: &Path, store: &Path, config: &str, epoch: u32) -> Result<(), Failed> {
+        let owner = Owner::of(store, self.dir.is_none());
         make_private(store).map_err(at(store))?;
         let journal = store.join("journal");
-        if backup.records > 0 {
-            let mut progress = Progress::new("restoring", backup.records);
-            let mut count = 0;
-            let mut records = backup.records()?.inspect(|_| {
-                count += 1;
-                progress.at(count);
-            });
-            let found = Store::restore(store, epoch, &mut records)?;
-            if found != backup.records {
-                drop(fs::remove_dir_all(&journal));
-                let expected = backup.records;
-                return Err(Failed::Short { found, expected });
-            }
+        let mut progress = Progress::new("restoring", backup.records);
+        let mut count = 0;
+        let mut records = backup.records()?.inspect(|_| {
+            count += 1;
+            progress.at(count);
+        });
+        let found = Store::restore(store, epoch, &mut records)?;
+        if found != backup.records {
+            drop(fs::remove_dir_all(&journal));
+            let expected = backup.records;
+            return Err(Failed::Short { found, expected });
         }
         for (name, content) in &backup.files {
             let path = dir.join(name);
             let (mode, content) = match name.as_str() {
                 CONFIG_NAME => (files::PUBLIC, config.as_bytes()),
-                // Of the others, keys must not be read by anybody, and nothing suffers if certificates are not either.
+                // The gateway opens files of TLS itself: they are its user's, and nobody else's.
                 _ => (files::PRIVATE, content.as_slice()),
             };
             let folder = path.parent().unwrap_or(dir);
             fs::create_dir_all(folder).map_err(at(folder))?;
             files::create(&path, mode, content).map_err(at(&path))?;
+            // The configuration is public, and the secrets are root's: the unit hands them to the gateway.
+            if let Some(owner) = owner.filter(|_| ![CONFIG_NAME, SECRETS_NAME].contains(&name.as_str())) {
+                owner.give(&path).map_err(given)?;
+            }
+        }
+        if let Some(owner) = owner {
+            owner.give(store).map_err(given)?;
+            owner.let_into(dir).map_err(given)?;
         }
         config::load(&dir.join(CONFIG_NAME), None)?;
         Ok(())

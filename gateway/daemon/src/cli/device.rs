@@ -12,14 +12,14 @@ use serde_json::json;
 use super::{
     Place,
     args::DeviceCommand,
-    block_on,
+    asked, attach, block_on,
     edit::{Edit, EditError, random_key},
-    fail, no_daemon, show,
+    fail, has_gateway, no_daemon, show,
 };
 use crate::{
     config::{self, Config},
     control::{self, Query},
-    exit,
+    exit, firmware,
     provision::{self, Trusted},
 };
 
@@ -64,9 +64,12 @@ pub(super) fn run(place: &Place, command: DeviceCommand) -> ExitCode {
         DeviceCommand::Block { device } => block(place, device, true),
         DeviceCommand::Unblock { device } => block(place, device, false),
         DeviceCommand::List { json } => place.at(|dir| list(place, dir, json)),
-        DeviceCommand::Update { device, file } => match std::path::absolute(&file) {
-            Ok(file) => place.ask(&Query::Update { device, file }, false),
-            Err(error) => fail(exit::USAGE, &format!("{}: {error}", file.display())),
+        DeviceCommand::Update { device, file } => match attach(&file, firmware::FILE_BYTES_MAX) {
+            Ok(file) => place.at(|dir| match block_on(control::update(dir, device, &file)) {
+                Ok(answer) => show::answer(&answer, false),
+                Err(error) => fail(exit::UNAVAILABLE, &no_daemon(dir, &error)),
+            }),
+            Err(code) => code,
         },
         DeviceCommand::Provision {
             device,
@@ -92,14 +95,14 @@ fn refuse(error: &EditError) -> ExitCode {
     let code = match error {
         EditError::Exists(_) => exit::EXISTS,
         EditError::Unknown(_) => exit::NOT_FOUND,
-        EditError::Io { .. } => exit::UNAVAILABLE,
+        EditError::Io { .. } | EditError::NoSecrets(_) => exit::UNAVAILABLE,
         EditError::Form { .. } | EditError::Shape { .. } | EditError::Bad(_) => exit::CONFIG,
     };
     fail(code, error)
 }
 
 fn open(place: &Place) -> Result<Edit, EditError> {
-    Edit::open(&place.config, &place.secrets())
+    Edit::open(&place.config, Some(&place.secrets()))
 }
 
 fn new_secret(edit: &mut Edit, device: &DeviceId) -> Result<(), EditError> {
@@ -146,7 +149,8 @@ fn rotate(place: &Place, device: &DeviceId) -> Result<String, EditError> {
 
 /// Writes it down first, so that it lasts, and then tells the running gateway, so that it holds at once.
 fn block(place: &Place, device: DeviceId, blocked: bool) -> ExitCode {
-    let written = open(place).and_then(|mut edit| {
+    // No secret changes, so they may be encrypted, or with somebody else.
+    let written = Edit::open(&place.config, None).and_then(|mut edit| {
         let changed = edit.block(&device, blocked)?;
         edit.save().map(|()| changed)
     });
@@ -164,8 +168,7 @@ fn block(place: &Place, device: DeviceId, blocked: bool) -> ExitCode {
         Ok(dir) => dir,
         Err(error) => return fail(exit::CONFIG, &error),
     };
-    let asked = block_on(control::ask(&dir, &Query::Block { device, blocked }));
-    match asked {
+    match asked(&dir, &Query::Block { device, blocked }) {
         Ok(answer) if answer.get("error").is_some() => show::answer(&answer, false),
         Ok(_) if blocked => {
             println!(
@@ -178,26 +181,29 @@ fn block(place: &Place, device: DeviceId, blocked: bool) -> ExitCode {
             println!("{device}: {now}; it may connect again.");
             ExitCode::SUCCESS
         }
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            fail(exit::UNAVAILABLE, &no_daemon(&dir, &error))
-        }
-        Err(_) => {
+        Err(_) if !has_gateway(&dir) => {
             println!(
                 "{device}: {now} in {}. No gateway runs on it now.",
                 place.config.display()
             );
             ExitCode::SUCCESS
         }
+        Err(error) => fail(
+            exit::UNAVAILABLE,
+            &format!(
+                "{device}: {now} in {}, but the gateway that runs was not told, and knows it from its next start on: {}",
+                place.config.display(),
+                no_daemon(&dir, &error)
+            ),
+        ),
     }
 }
 
 /// Of the running gateway; of the configuration, if none runs.
 fn list(place: &Place, dir: &Path, json: bool) -> ExitCode {
-    match block_on(control::ask(dir, &Query::Devices)) {
+    match asked(dir, &Query::Devices) {
         Ok(answer) => show::answer(&answer, json),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            fail(exit::UNAVAILABLE, &no_daemon(dir, &error))
-        }
+        Err(error) if has_gateway(dir) => fail(exit::UNAVAILABLE, &no_daemon(dir, &error)),
         Err(_) => place.with(|config| {
             let rows = config.core.devices.iter().map(|(device, known)| {
                 json!({

@@ -3,25 +3,26 @@
 
 use std::{
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::fs::MetadataExt as _,
     path::Path,
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use carrier::tls::ServerTls;
 use proto::message::ClockQuality;
 use serde_json::{Value, json};
 
 use super::{
-    Place, block_on,
+    Place, asked, block_on,
     show::{self, Paint, Tone},
 };
 use crate::{
     clock::Clock,
     cloud::fence::remedy,
-    config::{self, CloudConfig, Config, DeviceSide},
-    control::{self, Query, socket_path},
+    config::{self, CloudConfig, Config, DeviceSide, DeviceTls},
+    control::{Query, socket_path},
     disk, exit,
 };
 
@@ -175,11 +176,15 @@ fn clock(findings: &mut Findings) {
 }
 
 fn site(findings: &mut Findings, config: &Config) {
-    let running = block_on(control::ask(&config.dir, &Query::Status));
+    let running = asked(&config.dir, &Query::Status);
     store(findings, config);
     disk(findings, config);
     gateway(findings, config, &running);
     port(findings, config, running.is_ok());
+    if let DeviceSide::Embedded { tls: Some(tls), .. } = &config.device_side {
+        listener("port for devices with TLS", findings, tls.listen, running.is_ok());
+        device_certificates(findings, tls);
+    }
     let clouds = config.link.as_ref().map_or(&[][..], |link| &link.clouds);
     if clouds.is_empty() {
         findings.good("clouds", "none is configured: the site decides alone");
@@ -253,6 +258,11 @@ fn gateway(findings: &mut Findings, config: &Config, running: &io::Result<Value>
         Err(error) => {
             let remedy = match error.kind() {
                 io::ErrorKind::PermissionDenied => "ask as root, or set [control] group and be a member of it",
+                io::ErrorKind::TimedOut => {
+                    let remedy = "it hangs; why: journalctl -u holdfast; start it again: systemctl restart holdfast";
+                    let found = format!("{}: it runs and does not answer", path.display());
+                    return findings.add("gateway", Verdict::Problem, found, remedy);
+                }
                 _ => "start it: systemctl start holdfast; why it stopped: journalctl -u holdfast",
             };
             return findings.add(
@@ -291,39 +301,7 @@ fn gateway(findings: &mut Findings, config: &Config, running: &io::Result<Value>
 
 fn port(findings: &mut Findings, config: &Config, is_running: bool) {
     match &config.device_side {
-        DeviceSide::Embedded { listen, .. } => match TcpListener::bind(listen) {
-            Ok(_) if is_running => {
-                let remedy = "it runs with another configuration than this; start it again";
-                findings.add(
-                    "port for devices",
-                    Verdict::Problem,
-                    format!("the gateway runs, and {listen} is free"),
-                    remedy,
-                );
-            }
-            Ok(_) => findings.good("port for devices", format!("{listen} is free")),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {
-                findings.good("port for devices", format!("{listen} is in use, and the gateway runs"));
-            }
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let remedy = format!("another program has it; find it: ss -ltnp 'sport = :{}'", listen.port());
-                findings.add(
-                    "port for devices",
-                    Verdict::Problem,
-                    format!("{listen}: {error}"),
-                    remedy,
-                );
-            }
-            Err(error) => {
-                let remedy = "correct devices.listen: an address of this machine, or 0.0.0.0";
-                findings.add(
-                    "port for devices",
-                    Verdict::Problem,
-                    format!("{listen}: {error}"),
-                    remedy,
-                );
-            }
-        },
+        DeviceSide::Embedded { listen, .. } => listener("port for devices", findings, *listen, is_running),
         DeviceSide::External { broker, .. } => {
             let Some((host, port)) = carrier::split_host_port(broker) else {
                 return;
@@ -344,6 +322,58 @@ fn port(findings: &mut Findings, config: &Config, is_running: bool) {
     }
 }
 
+/// Whether a port is had by whoever shall have it.
+fn listener(what: &'static str, findings: &mut Findings, listen: SocketAddr, is_running: bool) {
+    match TcpListener::bind(listen) {
+        Ok(_) if is_running => {
+            let remedy = "it runs with another configuration than this; start it again";
+            let found = format!("the gateway runs, and {listen} is free");
+            findings.add(what, Verdict::Problem, found, remedy);
+        }
+        Ok(_) => findings.good(what, format!("{listen} is free")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {
+            findings.good(what, format!("{listen} is in use, and the gateway runs"));
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let remedy = format!("another program has it; find it: ss -ltnp 'sport = :{}'", listen.port());
+            findings.add(what, Verdict::Problem, format!("{listen}: {error}"), remedy);
+        }
+        Err(error) => {
+            let remedy = "correct it in [devices]: an address of this machine, or 0.0.0.0";
+            findings.add(what, Verdict::Problem, format!("{listen}: {error}"), remedy);
+        }
+    }
+}
+
+/// What devices are shown, and who may sign theirs.
+fn device_certificates(findings: &mut Findings, tls: &DeviceTls) {
+    let what = "TLS files for devices";
+    match ServerTls::new(tls.files.clone()).and_then(|server| server.validity()) {
+        Ok(own) => {
+            let (verdict, found) = expiry(own.days_left(now_s()));
+            let remedy = match verdict {
+                Verdict::Ok => "",
+                Verdict::Warning | Verdict::Problem => {
+                    "put a new certificate into the same files; it is used within a minute"
+                }
+            };
+            findings.add(what, verdict, format!("{}: {found}", own.subject), remedy);
+        }
+        Err(error) => findings.add(
+            what,
+            Verdict::Problem,
+            error,
+            "the gateway does not start like this: correct the files named in [devices.tls]",
+        ),
+    }
+}
+
+/// In s since 1970 UTC, as this machine has it.
+fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
 fn certificates(findings: &mut Findings, cloud: &CloudConfig) {
     let Some(tls) = &cloud.road.tls else { return };
     let what = format!("TLS files of cloud {}", cloud.name);
@@ -356,12 +386,10 @@ fn certificates(findings: &mut Findings, cloud: &CloudConfig) {
             "correct the files named in [cloud.tls]",
         );
     }
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_s = now_s.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
     match status.identity {
         None => findings.good(what, "good; no certificate of our own"),
         Some(own) => {
-            let (verdict, found) = expiry(own.days_left(now_s));
+            let (verdict, found) = expiry(own.days_left(now_s()));
             let remedy = match verdict {
                 Verdict::Ok => "",
                 Verdict::Warning | Verdict::Problem => {

@@ -20,6 +20,11 @@ use crate::{
 pub(super) enum EditError {
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
+    #[error(
+        "{} is not there; if it is encrypted, decrypt it beside the configuration, and encrypt it again afterwards: systemd-creds(1)",
+        .0.display()
+    )]
+    NoSecrets(PathBuf),
     #[error("{}: {error}", path.display())]
     Form {
         path: PathBuf,
@@ -106,17 +111,35 @@ impl Edited {
     }
 }
 
-/// Configuration and secrets, open for a change.
+/// Configuration, and secrets if they are to change too, open for a change; for one at a time.
 pub(super) struct Edit {
     config: Edited,
-    secrets: Edited,
+    secrets: Option<Edited>,
+    /// Of the configuration's folder, held while this value lives.
+    _lock: fs::File,
 }
 
 impl Edit {
-    pub(super) fn open(config: &Path, secrets: &Path) -> Result<Self, EditError> {
+    /// Waits for whoever changes them now.
+    pub(super) fn open(config: &Path, secrets: Option<&Path>) -> Result<Self, EditError> {
+        let found = fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
+        let folder = found.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let lock = fs::File::open(folder).and_then(|lock| lock.lock().map(|()| lock));
+        let lock = lock.map_err(|error| EditError::Io {
+            path: folder.to_owned(),
+            error,
+        })?;
+        let secrets = match secrets.map(Edited::open) {
+            Some(Err(EditError::Io { path, error })) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(EditError::NoSecrets(path));
+            }
+            other => other.transpose()?,
+        };
         Ok(Self {
             config: Edited::open(config)?,
-            secrets: Edited::open(secrets)?,
+            secrets,
+            _lock: lock,
         })
     }
 
@@ -171,8 +194,9 @@ impl Edit {
     /// The secret of a device, new or another one.
     pub(super) fn secret(&mut self, device: &DeviceId, secret: &str) -> Result<(), EditError> {
         self.device(device)?;
-        let shape = self.secrets.shape("devices", "[devices]");
-        let item = self.secrets.document.entry("devices");
+        let secrets = self.secrets.as_mut().expect("whoever changes one opens them");
+        let shape = secrets.shape("devices", "[devices]");
+        let item = secrets.document.entry("devices");
         let table = item.or_insert(Item::Table(Table::new()));
         let table = table.as_table_like_mut().ok_or(shape)?;
         table.insert(device.as_str(), value(secret));
@@ -182,22 +206,27 @@ impl Edit {
     /// Checks what the files shall be, and puts it in their place. A crash leaves files that are good: a secret without a
     /// device does no harm, and the next attempt writes it over.
     pub(super) fn save(self) -> Result<(), EditError> {
-        let staged = self
-            .config
-            .stage()
-            .and_then(|config| Ok((config, self.secrets.stage()?)));
-        let checked =
-            staged.and_then(|(config, secrets)| config::load(&config, Some(&secrets)).map_err(EditError::Bad));
-        if let Err(error) = checked {
+        if let Err(error) = self.stage() {
             // Whatever of the two was made.
-            drop((
-                fs::remove_file(self.config.next()),
-                fs::remove_file(self.secrets.next()),
-            ));
+            for edited in self.secrets.iter().chain([&self.config]) {
+                drop(fs::remove_file(edited.next()));
+            }
             return Err(error);
         }
-        self.secrets.commit()?;
+        if let Some(secrets) = &self.secrets {
+            secrets.commit()?;
+        }
         self.config.commit()
+    }
+
+    /// What needs no secret is no more than a word in a table: it cannot make a good file bad.
+    fn stage(&self) -> Result<(), EditError> {
+        let config = self.config.stage()?;
+        let Some(secrets) = &self.secrets else {
+            return Ok(());
+        };
+        let secrets = secrets.stage()?;
+        config::load(&config, Some(&secrets)).map(drop).map_err(EditError::Bad)
     }
 }
 
@@ -234,7 +263,7 @@ mod tests {
         }
 
         fn edit(&self) -> Edit {
-            Edit::open(&self.config(), &self.secrets()).unwrap()
+            Edit::open(&self.config(), Some(&self.secrets())).unwrap()
         }
 
         fn load(&self) -> config::Config {
@@ -306,7 +335,8 @@ mod tests {
         );
         let inline = place.0.path().join("inline.toml");
         fs::write(&inline, "device = [{ id = \"a\" }]\n").unwrap();
-        let error = Edit::open(&inline, &place.secrets()).unwrap().devices().err().unwrap();
+        let edit = Edit::open(&inline, Some(&place.secrets()));
+        let error = edit.unwrap().devices().err().unwrap();
         assert!(error.to_string().contains("[[device]]"), "{error}");
     }
 
@@ -324,8 +354,29 @@ mod tests {
         assert_eq!(block(true), (false, true));
         assert_eq!(block(false), (true, false));
         assert_eq!(fs::read_to_string(place.config()).unwrap(), EXAMPLE);
+        // Also where the secrets are not to be had; a new device needs them.
+        fs::rename(place.secrets(), place.0.path().join("away")).unwrap();
+        let mut edit = Edit::open(&place.config(), None).unwrap();
+        assert!(edit.block(&washer, true).unwrap());
+        edit.save().unwrap();
+        assert!(fs::read_to_string(place.config()).unwrap().contains("blocked = true"));
+        let error = Edit::open(&place.config(), Some(&place.secrets())).err().unwrap();
+        assert!(error.to_string().contains("decrypt it"), "{error}");
+        fs::rename(place.0.path().join("away"), place.secrets()).unwrap();
         let nobody = DeviceId::new("nobody").unwrap();
         assert!(matches!(place.edit().block(&nobody, true), Err(EditError::Unknown(_))));
+    }
+
+    #[test]
+    fn two_at_once_lose_nothing() {
+        let place = Place::new(EXAMPLE);
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let place = &place;
+                scope.spawn(move || place.add(&format!("charger-9{n}"), "charger", 1).unwrap());
+            }
+        });
+        assert_eq!(place.load().core.devices.len(), 3 + 8);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use proto::{
 };
 use serde::Deserialize;
 
-use super::{backup::make_private, edit::random_key, fail};
+use super::{backup::make_private, edit::random_key, fail, owner::Owner};
 use crate::{
     config::{self, ConfigError},
     exit, files,
@@ -151,6 +151,11 @@ impl InitCommand {
                 if let Some(text) = text {
                     files::create(path, mode, text.as_bytes()).map_err(at(path))?;
                 }
+            }
+            if let Some(owner) = Owner::of(&store_dir, self.dir.is_none()) {
+                let given = |(path, error)| InitError::Io { path, error };
+                owner.give(&store_dir).map_err(given)?;
+                owner.let_into(&dir).map_err(given)?;
             }
             config::load(config, None).map(drop).map_err(InitError::Bad)
         };

@@ -1,6 +1,10 @@
 //! `holdfast ledger`: the book, printed and checked.
 
-use std::{fmt::Write as _, path::Path, process::ExitCode};
+use std::{
+    io::{self, BufWriter, Write},
+    path::Path,
+    process::ExitCode,
+};
 
 use clap::ValueEnum;
 use proto::{
@@ -9,7 +13,7 @@ use proto::{
     id::Hash,
     link::{LedgerRecord, chain},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     fail,
@@ -146,24 +150,58 @@ pub(super) fn verify(dir: &Path, json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Prints every line of the book.
+/// Prints every line of the book as it is found, so that a book of millions needs no memory. What is damaged ends it, with an
+/// exit code that says so: the lines before it are good.
 pub(super) fn export(dir: &Path, json: bool, format: Option<ExportFormat>) -> ExitCode {
-    let mut lines = Vec::new();
-    if let Err(error) = walk(dir, "reading", &mut |more| lines.extend(more)) {
-        return refuse(&error);
-    }
-    let as_value = |lines: &[Line]| -> Value { lines.iter().map(|line| json!(line)).collect() };
-    match format {
-        Some(ExportFormat::Csv) => show::print(&csv(&lines)),
-        Some(ExportFormat::Json) => return show::answer(&as_value(&lines), true),
-        None => return show::answer(&as_value(&lines), json),
-    }
-    ExitCode::SUCCESS
+    let mut out = Lines::new(BufWriter::new(io::stdout().lock()), json, format);
+    let walked = walk(dir, "reading", &mut |lines| {
+        lines.iter().for_each(|line| out.line(line))
+    });
+    out.end();
+    walked.map_or_else(|error| refuse(&error), |_| ExitCode::SUCCESS)
 }
 
-fn csv(lines: &[Line]) -> String {
-    let mut text = "sequence,session,phase,debit,credit,amount\r\n".to_owned();
-    for line in lines {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Csv,
+    Json,
+    Table,
+}
+
+/// Lines on their way out. Whoever reads may have seen enough, as `head` has: then nothing more is written.
+struct Lines<W> {
+    out: W,
+    form: Form,
+    count: u64,
+    failed: bool,
+}
+
+impl<W: Write> Lines<W> {
+    fn new(out: W, json: bool, format: Option<ExportFormat>) -> Self {
+        let form = match format {
+            Some(ExportFormat::Csv) => Form::Csv,
+            Some(ExportFormat::Json) => Form::Json,
+            None if json => Form::Json,
+            None => Form::Table,
+        };
+        let mut lines = Self {
+            out,
+            form,
+            count: 0,
+            failed: false,
+        };
+        match form {
+            Form::Csv => lines.put(format_args!("sequence,session,phase,debit,credit,amount\r\n")),
+            Form::Json => lines.put(format_args!("[")),
+            Form::Table => lines.put(format_args!(
+                "{:>9}  {:<32}  {:<7}  {:<24}  {:<24}  {:>10}\n",
+                "sequence", "session", "phase", "debit", "credit", "amount"
+            )),
+        }
+        lines
+    }
+
+    fn line(&mut self, line: &Line) {
         let Line {
             sequence,
             session,
@@ -172,16 +210,34 @@ fn csv(lines: &[Line]) -> String {
             credit,
             amount,
         } = line;
-        let _ = write!(
-            text,
-            "{sequence},{},{},{},{},{amount}\r\n",
-            field(session),
-            field(phase),
-            field(debit),
-            field(credit)
-        );
+        match self.form {
+            Form::Csv => {
+                let (session, phase, debit, credit) = (field(session), field(phase), field(debit), field(credit));
+                self.put(format_args!(
+                    "{sequence},{session},{phase},{debit},{credit},{amount}\r\n"
+                ));
+            }
+            Form::Json => {
+                let comma = if self.count == 0 { "" } else { "," };
+                self.put(format_args!("{comma}\n{}", json!(line)));
+            }
+            Form::Table => self.put(format_args!(
+                "{sequence:>9}  {session:<32}  {phase:<7}  {debit:<24}  {credit:<24}  {amount:>10}\n"
+            )),
+        }
+        self.count += 1;
     }
-    text
+
+    fn end(&mut self) {
+        if self.form == Form::Json {
+            self.put(format_args!("\n]\n"));
+        }
+        self.failed |= self.out.flush().is_err();
+    }
+
+    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        self.failed = self.failed || self.out.write_fmt(text).is_err();
+    }
 }
 
 /// As RFC 4180 has it: in quotes if it must be.
@@ -198,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn csv_has_a_head_and_quotes_what_must_be() {
+    fn each_form_has_its_head_and_quotes_what_must_be() {
         let line = Line {
             sequence: 7,
             session: "s".to_owned(),
@@ -207,9 +263,21 @@ mod tests {
             credit: "a,\"b\"".to_owned(),
             amount: -15,
         };
+        let written = |json, format, count| {
+            let mut out = Vec::new();
+            let mut lines = Lines::new(&mut out, json, format);
+            (0..count).for_each(|_| lines.line(&line));
+            lines.end();
+            String::from_utf8(out).unwrap()
+        };
         assert_eq!(
-            csv(&[line]),
+            written(false, Some(ExportFormat::Csv), 1),
             "sequence,session,phase,debit,credit,amount\r\n7,s,post,customer:1,\"a,\"\"b\"\"\",-15\r\n"
         );
+        for (count, format) in [(0, Some(ExportFormat::Json)), (1, None), (2, Some(ExportFormat::Json))] {
+            let read: Vec<Line> = serde_json::from_str(&written(true, format, count)).unwrap();
+            assert_eq!(read, vec![line.clone(); count]);
+        }
+        assert_eq!(written(false, None, 3).lines().count(), 4);
     }
 }

@@ -9,14 +9,16 @@ mod generate;
 mod init;
 mod ledger;
 mod outbox;
+mod owner;
 mod show;
 mod status;
 
 use std::{
     fmt::Display,
-    io::IsTerminal,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{CommandFactory as _, Parser as _};
@@ -24,10 +26,16 @@ use serde_json::Value;
 
 use self::args::{Cli, Command, KeypadCommand, LedgerCommand, ListCommand, LogFormat, ReportCommand, TrustCommand};
 use crate::{
+    artifacts,
     config::{self, Config},
     control::{self, Query},
-    exit, run,
+    exit,
+    files::Attached,
+    run,
 };
+
+/// Longest wait for an answer of the running gateway that does not have to read the journal.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// The whole command line, for man pages and completions.
 #[must_use]
@@ -64,6 +72,7 @@ struct Place {
 }
 
 impl Place {
+    /// Where the secrets are, for whoever changes them: a file, not what a running gateway was given of an encrypted one.
     fn secrets(&self) -> PathBuf {
         self.secrets
             .clone()
@@ -119,9 +128,9 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
             ListCommand::Adopt { what, revision } => place.ask(&Query::Adopt { what, revision }, false),
             ListCommand::Rollback { what } => place.ask(&Query::RollBack { what }, false),
         },
-        Command::Trust(TrustCommand::Import { file, json }) => match std::path::absolute(&file) {
-            Ok(file) => place.at(|dir| import(dir, file, json)),
-            Err(error) => fail(exit::USAGE, &format!("{}: {error}", file.display())),
+        Command::Trust(TrustCommand::Import { file, json }) => match attach(&file, artifacts::FILE_BYTES_MAX) {
+            Ok(file) => place.at(|dir| import(dir, &file, json)),
+            Err(code) => code,
         },
     }
 }
@@ -175,15 +184,42 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn ask(dir: &Path, query: &Query, json: bool) -> ExitCode {
-    match block_on(control::ask(dir, query)) {
+    match asked(dir, query) {
         Ok(answer) => show::answer(&answer, json),
         Err(error) => fail(exit::UNAVAILABLE, &no_daemon(dir, &error)),
     }
 }
 
+/// Asks the running gateway, and does not wait for ever: one that hangs has to be seen as one.
+fn asked(dir: &Path, query: &Query) -> io::Result<Value> {
+    block_on(async {
+        let answer = control::ask(dir, query);
+        match query.is_search() {
+            true => answer.await,
+            false => tokio::time::timeout(ANSWER_WITHIN, answer)
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        }
+    })
+}
+
+/// Whether a gateway runs on this store: it holds the journal's lock, whatever became of its socket. Who may not look is told
+/// that one runs.
+fn has_gateway(dir: &Path) -> bool {
+    match std::fs::File::open(dir.join("journal/lock")) {
+        Ok(lock) => lock.try_lock_shared().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Reads a file here, for the gateway may see neither this folder nor what only this user may read.
+fn attach(file: &Path, bytes_max: u64) -> Result<Attached, ExitCode> {
+    Attached::read(file, bytes_max).map_err(|error| fail(exit::USAGE, &format!("{}: {error}", file.display())))
+}
+
 /// Prints what became of each artifact; one that is not believed makes the whole command fail.
-fn import(dir: &Path, file: PathBuf, json: bool) -> ExitCode {
-    let answer = match block_on(control::ask(dir, &Query::Import { file })) {
+fn import(dir: &Path, file: &Attached, json: bool) -> ExitCode {
+    let answer = match block_on(control::import(dir, file)) {
         Ok(answer) => answer,
         Err(error) => return fail(exit::UNAVAILABLE, &no_daemon(dir, &error)),
     };
@@ -200,10 +236,16 @@ fn import(dir: &Path, file: PathBuf, json: bool) -> ExitCode {
 }
 
 /// Why nobody answers, and what to do.
-fn no_daemon(dir: &Path, error: &std::io::Error) -> String {
+fn no_daemon(dir: &Path, error: &io::Error) -> String {
     let path = control::socket_path(dir);
     let path = path.display();
-    if error.kind() == std::io::ErrorKind::PermissionDenied {
+    if error.kind() == io::ErrorKind::TimedOut {
+        return format!(
+            "{path}: the gateway runs and has not answered for {} s; why: journalctl -u holdfast; start it again: systemctl restart holdfast",
+            ANSWER_WITHIN.as_secs()
+        );
+    }
+    if error.kind() == io::ErrorKind::PermissionDenied {
         return format!(
             "{path}: {error}; ask as root, or set [control] group in the configuration and be a member of that group"
         );

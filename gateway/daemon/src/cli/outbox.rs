@@ -6,13 +6,10 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{
-    block_on, fail, no_daemon,
+    asked, fail, no_daemon,
     show::{self, plain, span},
 };
-use crate::{
-    control::{self, Query},
-    exit,
-};
+use crate::{control::Query, exit};
 
 /// `holdfast outbox`. There is nothing to try again by hand: what waits is sent whenever a cloud takes it, for ever, and
 /// nothing is ever given up.
@@ -43,7 +40,7 @@ impl OutboxCommand {
             Self::Ls { most, json } => (most, json, false),
             Self::Quarantine { json } => (0, json, true),
         };
-        let answer = match block_on(control::ask(dir, &Query::Outbox { rows_max: most })) {
+        let answer = match asked(dir, &Query::Outbox { rows_max: most }) {
             Ok(answer) => answer,
             Err(error) => return fail(exit::UNAVAILABLE, &no_daemon(dir, &error)),
         };

@@ -5,14 +5,10 @@ use std::{fmt::Write as _, path::Path, process::ExitCode};
 use serde_json::Value;
 
 use super::{
-    block_on, fail, no_daemon,
+    asked, fail, no_daemon,
     show::{self, Paint, Tone, plain, span},
 };
-use crate::{
-    cloud::fence::remedy,
-    control::{self, Query},
-    disk, exit,
-};
+use crate::{cloud::fence::remedy, control::Query, disk, exit};
 
 /// Bytes that a waiting record takes on the disk, rounded up from what an evening of sessions wrote: for an estimate.
 const RECORD_BYTES: u64 = 1_024;
@@ -21,7 +17,7 @@ const RECORDS_AN_HOUR: u64 = 50_000 * 4 / 24;
 
 /// Asks and shows.
 pub(super) fn run(dir: &Path, json: bool) -> ExitCode {
-    let answer = match block_on(control::ask(dir, &Query::Status)) {
+    let answer = match asked(dir, &Query::Status) {
         Ok(answer) => answer,
         Err(error) => return fail(exit::UNAVAILABLE, &no_daemon(dir, &error)),
     };

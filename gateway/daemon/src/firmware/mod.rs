@@ -19,13 +19,16 @@ use proto::{
     id::{DeviceId, Kind},
     seal::Window,
     trust::IssuerKey,
-    update::{Offer, Piece, State, Update},
+    update::{Offer, Piece, SignedImage, State, Update},
 };
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use self::order::{Answer, Order};
-use crate::{engine::Job, files};
+use crate::{
+    engine::Job,
+    files::{self, Attached},
+};
 
 /// Questions that may wait; beyond it a device's is dropped, and asked again.
 const ASKED_MAX: usize = 256;
@@ -34,7 +37,7 @@ const OFFER_EVERY: Duration = Duration::from_secs(30);
 /// Folder of the orders, in the store's directory.
 const FOLDER: &str = "firmware";
 /// Largest file that is read, in bytes.
-const FILE_BYTES_MAX: u64 = proto::update::IMAGE_BYTES_MAX as u64 + 1024;
+pub(crate) const FILE_BYTES_MAX: u64 = proto::update::IMAGE_BYTES_MAX as u64 + 1024;
 
 /// What a device is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub enum Told {
 
 enum Asked {
     Heard(DeviceId, u64, Update),
-    Order(DeviceId, PathBuf, oneshot::Sender<Result<String, String>>),
+    Order(DeviceId, Attached, oneshot::Sender<Result<String, String>>),
     Rows(oneshot::Sender<Value>),
     Summary(oneshot::Sender<Value>),
 }
@@ -67,7 +70,7 @@ impl Firmware {
     ///
     /// # Errors
     /// A text that says why it cannot be; then nothing was changed.
-    pub async fn order(&self, device: DeviceId, file: PathBuf) -> Result<String, String> {
+    pub async fn order(&self, device: DeviceId, file: Attached) -> Result<String, String> {
         self.ask(|reply| Asked::Order(device, file, reply)).await?
     }
 
@@ -254,15 +257,16 @@ impl Keeper {
         }
     }
 
-    async fn order(&mut self, device: DeviceId, file: PathBuf) -> Result<String, String> {
+    async fn order(&mut self, device: DeviceId, file: Attached) -> Result<String, String> {
         let row = self.rows.get(&device);
         let row = row.ok_or_else(|| format!("{device} is not a device of this site"))?;
         let from = row.heard.as_ref().map(|update| update.version);
         let (kind, heard, signers) = (row.kind, row.heard.clone(), self.signers.clone());
         let path = order::path(&self.folder, &device);
         let image = beside(move || {
-            let image = order::read(&file)?;
-            order::check(&image, kind, heard.as_ref(), &signers).map_err(|why| format!("{}: {why}", file.display()))?;
+            let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", file.name.display());
+            let image = SignedImage::read(&file.bytes).map_err(|error| failed(&error))?;
+            order::check(&image, kind, heard.as_ref(), &signers).map_err(|why| failed(&why))?;
             order::keep(&path, &image)?;
             Ok(image)
         })

@@ -1,9 +1,6 @@
 //! One order: an image for one device, and what the device says to it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use proto::{
     id::{DeviceId, Kind},
@@ -152,11 +149,7 @@ pub(super) fn path(folder: &Path, device: &DeviceId) -> PathBuf {
 
 pub(super) fn read(path: &Path) -> Result<SignedImage, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let bytes = fs::metadata(path).map_err(|error| failed(&error))?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(failed(&format_args!("{bytes} bytes are more than {FILE_BYTES_MAX}")));
-    }
-    let bytes = fs::read(path).map_err(|error| failed(&error))?;
+    let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| failed(&error))?;
     SignedImage::read(&bytes).map_err(|error| failed(&error))
 }
 

@@ -1,7 +1,10 @@
 //! What the page is told of the engine: bounded, whatever the site's size, for it is made on the engine's thread. Times are
 //! moments of the core's own clock, so that an answer changes only when something happened.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 use gateway_core::{Gateway, Instant, Session, config::DeviceConfig, health::Capability};
 use proto::{
@@ -222,17 +225,55 @@ fn devices(all: &[Device<'_>]) -> Value {
     json!({"rows": rows, "left": left})
 }
 
+/// One pass over all of them, which keeps no more than it shows.
 fn sessions(gateway: &Gateway) -> Value {
-    let newest = |is_wanted: &dyn Fn(&Session) -> bool, most: usize| {
-        let mut found: Vec<&Session> = gateway.sessions().iter().filter(|session| is_wanted(session)).collect();
-        found.sort_by_key(|session| std::cmp::Reverse(session.requested_at));
-        let left = found.len().saturating_sub(most);
-        let rows: Vec<Value> = found.into_iter().take(most).map(session_row).collect();
-        (rows, left)
-    };
-    let (open, left) = newest(&|session| !session.has_ended(), OPEN_MAX);
-    let (ended, _) = newest(&Session::has_ended, ENDED_MAX);
-    json!({"open": open, "open_left": left, "ended": ended})
+    let (mut open, mut ended) = (Newest::new(OPEN_MAX), Newest::new(ENDED_MAX));
+    for session in gateway.sessions().iter() {
+        let kept = if session.has_ended() { &mut ended } else { &mut open };
+        kept.offer(session);
+    }
+    let left = open.left;
+    json!({"open": open.rows(), "open_left": left, "ended": ended.rows()})
+}
+
+/// The newest of many sessions.
+struct Newest<'a> {
+    most: usize,
+    /// By when they were asked for, the oldest on top.
+    kept: BinaryHeap<Reverse<(Instant, usize)>>,
+    sessions: Vec<&'a Session>,
+    left: usize,
+}
+
+impl<'a> Newest<'a> {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            kept: BinaryHeap::new(),
+            sessions: Vec::new(),
+            left: 0,
+        }
+    }
+
+    fn offer(&mut self, session: &'a Session) {
+        let at = session.requested_at;
+        if self.kept.len() < self.most {
+            self.kept.push(Reverse((at, self.sessions.len())));
+            self.sessions.push(session);
+            return;
+        }
+        self.left += 1;
+        if let Some(mut oldest) = self.kept.peek_mut().filter(|oldest| oldest.0.0 < at) {
+            let place = oldest.0.1;
+            *oldest = Reverse((at, place));
+            self.sessions[place] = session;
+        }
+    }
+
+    fn rows(mut self) -> Vec<Value> {
+        self.sessions.sort_by_key(|session| Reverse(session.requested_at));
+        self.sessions.into_iter().map(session_row).collect()
+    }
 }
 
 fn session_row(session: &Session) -> Value {

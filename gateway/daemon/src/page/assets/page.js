@@ -279,7 +279,7 @@
   }
 
   // ------------------------------------------------------------ why
-  function said(text) {
+  function translated(text) {
     const chinese = state.lang === "zh" ? sentence(text) : null;
     return chinese === null ? h("span", { lang: "en" }, text) : h("span", {}, chinese);
   }
@@ -307,7 +307,7 @@
     const lines = [h("p", { class: "verdict" }, verdict), h("p", { class: "id" }, why.session), h("p", {}, state.lang === "zh" ? t("why_asked", at, why.request.device, why.request.outlet) : t("why_asked", at, why.request.device, why.request.outlet))];
     if (decision) lines.push(h("p", {}, t("why_mode", `${t("authorize")}, ${t(`m_${decision.authorize}`)}`)));
     if (why.money) lines.push(h("p", {}, why.money.charged === null ? t("why_money_open", money(why.money.hold)) : t("why_money", money(why.money.hold), money(why.money.charged))));
-    const walk = h("ol", {}, ...why.walk.map((step) => h("li", { class: step.decided ? "decided" : null }, `${step.step} · ${named("step_", step.step, "10")}`, h("br"), said(step.text))));
+    const walk = h("ol", {}, ...why.walk.map((step) => h("li", { class: step.decided ? "decided" : null }, `${step.step} · ${named("step_", step.step, "10")}`, h("br"), translated(step.text))));
     const course = h("table", { "aria-label": t("why_course") }, h("tbody", {}, ...why.course.map((row) => h("tr", {}, h("th", { scope: "row" }, row.at.wall_s ? moment(row.at.wall_s) : row.at.text), h("td", { lang: "en" }, row.text)))));
     $("why").replaceChildren(...lines, h("h3", {}, t("why_walk")), walk, h("details", {}, h("summary", {}, t("why_details")), h("p", { lang: "en" }, why.summary.join(" ")), course));
   }
