@@ -227,14 +227,19 @@ pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Where the project's binaries are: beside this one, or one folder up for tests.
+/// A folder of programs to take in place of those that were built here: those of a package.
+const PROGRAMS: &str = "HOLDFAST_PROGRAMS";
+
+/// Where the project's binaries are: in the folder that `HOLDFAST_PROGRAMS` names, if they are there; beside this one, or one
+/// folder up for tests.
 ///
 /// # Errors
 /// If `name` is in neither; the message says how to build it.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;
+    let named = std::env::var_os(PROGRAMS).map(PathBuf::from);
     let folders = here.ancestors().skip(1).take(2);
-    for folder in folders {
+    for folder in named.iter().map(PathBuf::as_path).chain(folders) {
         let path = folder.join(name);
         if path.is_file() {
             return Ok(path);

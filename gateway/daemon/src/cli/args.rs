@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
     backup::{BackupCommand, RestoreCommand},
+    certificate::{AuthorityCommand, CertificateCommand},
     device::AddCommand,
     generate::GenerateCommand,
     init::InitCommand,
@@ -162,6 +163,10 @@ pub(super) enum DeviceCommand {
         #[arg(long, value_name = "HOST:PORT")]
         gateway: Option<proto::address::Address>,
     },
+    /// Make the site's certificate authority, and the certificate that the gateway shows to devices with TLS
+    Authority(AuthorityCommand),
+    /// Make the key and the certificate by which a device logs in with TLS
+    Certificate(CertificateCommand),
 }
 
 #[derive(Subcommand)]

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::{MetadataExt as _, lchown},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -12,7 +13,7 @@ use toml_edit::{DocumentMut, value};
 use super::{Place, fail, show::Progress};
 use crate::{
     backup::{Backup, BackupError, Writer, is_inside},
-    config::{self, Config, ConfigError},
+    config::{self, Config, ConfigError, DeviceSide},
     exit, files, run,
     store::{Store, StoreError},
     stream::{self, StreamError},
@@ -180,6 +181,10 @@ fn tls_files(config: &Config, base: &Path) -> (Vec<(String, PathBuf)>, Vec<PathB
         let identity = files.identity.iter();
         paths.extend(identity.flat_map(|own| [own.certificate.clone(), own.key.clone()]));
     }
+    if let DeviceSide::Embedded { tls: Some(tls), .. } = &config.device_side {
+        let own = &tls.files.identity;
+        paths.extend([&own.certificate, &own.key, &tls.files.clients].map(Clone::clone));
+    }
     paths.sort();
     paths.dedup();
     let (mut inside, mut outside) = (Vec::new(), Vec::new());
@@ -256,6 +261,7 @@ impl RestoreCommand {
                 let expected = backup.records;
                 return Err(Failed::Short { found, expected });
             }
+            own_as(&journal, store).map_err(at(&journal))?;
         }
         for (name, content) in &backup.files {
             let path = dir.join(name);
@@ -271,6 +277,21 @@ impl RestoreCommand {
         config::load(&dir.join(CONFIG_NAME), None)?;
         Ok(())
     }
+}
+
+/// Gives a directory and what is in it to the owner of another: root restores what the gateway's user has to write.
+fn own_as(path: &Path, model: &Path) -> io::Result<()> {
+    let model_of = fs::metadata(model)?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            own_as(&entry?.path(), model)?;
+        }
+    }
+    let own = fs::symlink_metadata(path)?;
+    if (own.uid(), own.gid()) == (model_of.uid(), model_of.gid()) {
+        return Ok(());
+    }
+    lchown(path, Some(model_of.uid()), Some(model_of.gid()))
 }
 
 /// Makes a directory, and those above it; itself for its owner alone, if it is new.

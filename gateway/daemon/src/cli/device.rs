@@ -75,6 +75,8 @@ pub(super) fn run(place: &Place, command: DeviceCommand) -> ExitCode {
             codes,
             gateway,
         } => place.with(|config| provision_device(config, &device, &out, Trusted { groups, codes }, gateway)),
+        DeviceCommand::Authority(authority) => authority.run(place),
+        DeviceCommand::Certificate(certificate) => certificate.run(place),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod certificate;
 mod device;
 mod doctor;
 mod edit;
