@@ -138,7 +138,7 @@ fn fill(writer: &mut Writer, place: &Place, config: &Config) -> Result<(u64, Vec
         writer.file(name, &content).map_err(Failed::from)
     };
     put(CONFIG_NAME, &place.config)?;
-    put(SECRETS_NAME, &place.secrets())?;
+    put(SECRETS_NAME, &place.readable_secrets())?;
     let base = place.config.parent().unwrap_or(Path::new("."));
     let (inside, outside) = tls_files(config, base);
     for (name, path) in &inside {

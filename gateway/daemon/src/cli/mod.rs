@@ -71,6 +71,16 @@ impl Place {
             .unwrap_or_else(|| self.config.with_file_name("secrets.toml"))
     }
 
+    /// Where the secrets can be read: where their file is encrypted, what the running gateway was given.
+    fn readable_secrets(&self) -> PathBuf {
+        let file = self.secrets();
+        let given = service::credential_of("holdfast.service", "secrets.toml");
+        match given.filter(|_| self.secrets.is_none() && !file.exists()) {
+            Some(given) => given,
+            None => file,
+        }
+    }
+
     /// Does something with the whole configuration.
     fn with(&self, work: impl FnOnce(&Config) -> ExitCode) -> ExitCode {
         match config::load(&self.config, self.secrets.as_deref()) {
