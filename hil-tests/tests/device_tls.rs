@@ -274,7 +274,7 @@ async fn what_the_operators_commands_make_lets_a_device_in() {
     site.boot_gateway(&[]).unwrap();
     let shop = Shop {
         authority: Authority::open(&drawer, &Name::new(SITE).unwrap()).unwrap(),
-        dir: drawer,
+        dir: drawer.clone(),
     };
     assert!(is_let_in(&options(port, &first, &shop, Some(identity.clone()))).await);
     assert!(
