@@ -106,15 +106,11 @@ impl Operator {
         line.split('"').nth(1).unwrap().to_owned()
     }
 
-    /// Waits until the hub is reached and has sent its list.
+    /// Waits until the hub is reached.
     fn wait_for_hub(&mut self) {
         self.0.wait("the hub", |machine| {
             let said = machine.run(&["systemctl", "show", "--property", "StatusText", UNIT]);
             said.contains("serving 3 devices; the cloud is reached")
-        });
-        self.0.wait("the list", |machine| {
-            let log = ["journalctl", "--unit", UNIT, "--no-pager", "--grep", "list adopted"];
-            machine.try_run(&log).0 == Some(0)
         });
     }
 
@@ -259,6 +255,10 @@ fn install(site: &mut Operator, hub: &Hub, plan: &Plan, tap: &mut Tap) {
 
     site.systemctl("start");
     site.wait_for_hub();
+    site.0.wait("the list", |machine| {
+        let log = ["journalctl", "--unit", UNIT, "--no-pager", "--grep", "list adopted"];
+        machine.try_run(&log).0 == Some(0)
+    });
     let log = site
         .0
         .run(&["journalctl", "--unit", UNIT, "--output=json", "--no-pager"]);
