@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what is shipped, for every architecture: packages, tarballs and their sums in `target/dist`. Each
+//! `cargo xtask dist`: what is shipped, for every architecture: packages, tarballs and their sums in `target/shipped`. Each
 //! program is run out of its package, foreign ones in an emulator, before it counts as made.
 
 use std::{
@@ -15,7 +15,7 @@ use object::{Architecture, Object as _};
 use crate::{
     context::{Context, find_program, output_of, run, run_as, say},
     package::{self, PACKAGES},
-    setup,
+    programs, setup,
 };
 
 /// An architecture that is shipped for.
@@ -95,6 +95,9 @@ const HELD_BY_HUB: [&str; 5] = [
     "usr/share/doc/holdfast-hub/examples/hub.toml",
 ];
 
+/// Where what is shipped lies at the end. Made for one architecture alone, it lies beside what was made before.
+const OUT: &str = "target/shipped";
+
 /// The programs that are shipped.
 const PROGRAMS: [&str; 2] = ["holdfast", "holdfast-hub"];
 /// What goes into a tarball beside them, from the top of the repository.
@@ -127,14 +130,14 @@ pub(crate) fn make(context: &Context, only: Option<&str>) -> Result<()> {
         known.join(", ")
     );
     let cargo_deb = set_up(context, &chosen)?;
-    let out = context.root.join("target/dist");
-    if out.exists() {
+    let out = context.root.join(OUT);
+    if only.is_none() && out.exists() {
         fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
     }
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     for arch in chosen {
         build(context, arch)?;
-        let room = context.root.join("target/dist-try").join(arch.name);
+        let room = context.root.join("target/shipped-try").join(arch.name);
         if room.exists() {
             fs::remove_dir_all(&room).with_context(|| room.display().to_string())?;
         }
@@ -296,7 +299,7 @@ fn serve_with(context: &Context, arch: &Arch, room: &Path) -> Result<()> {
             folder
         }
     };
-    context.programs.run(context, TEST, |test| {
+    programs::run_one(context, TEST, |test| {
         // One after the other: an emulator is slow enough alone.
         test.arg("--test-threads=1").env("HOLDFAST_PROGRAMS", &folder);
     })
@@ -350,7 +353,7 @@ fn up_and_down(examples: &Path, start: &dyn Fn(&[&str]) -> Command) -> Result<()
 
 fn tarball(context: &Context, arch: &Arch, out: &Path) -> Result<()> {
     let name = format!("holdfast-{}-{}", env!("CARGO_PKG_VERSION"), arch.target);
-    let folder = context.root.join("target/dist-tar").join(&name);
+    let folder = context.root.join("target/shipped-tar").join(&name);
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
     }
@@ -367,7 +370,7 @@ fn tarball(context: &Context, arch: &Arch, out: &Path) -> Result<()> {
     tar.args(["--create", "--gzip", "--owner=0", "--group=0", "--sort=name", "--file"])
         .arg(out.join(format!("{name}.tar.gz")))
         .arg("--directory")
-        .arg(context.root.join("target/dist-tar"));
+        .arg(context.root.join("target/shipped-tar"));
     run(tar.arg(&name))
 }
 

@@ -33,7 +33,7 @@ Usage: cargo xtask test [--step NAME]... [--offline]
        cargo xtask test --list
        cargo xtask dist [--arch NAME] [--offline]
 
-dist makes what is shipped, in target/dist: packages, tarballs and their sums, each program run once.
+dist makes what is shipped, in target/shipped: packages, tarballs and their sums, each program run once.
 
   --step NAME  run only this step; may be repeated
   --list       print the steps and what each does, run nothing

@@ -104,6 +104,14 @@ pub(crate) fn run_all(context: &Context, programs: &[Program], with: impl Fn(&mu
     Ok(())
 }
 
+/// Builds the one program of tests with this name, and runs it.
+///
+/// # Errors
+/// If it cannot be built, or fails.
+pub(crate) fn run_one(context: &Context, name: &str, with: impl Fn(&mut Command)) -> Result<()> {
+    run_all(context, &build(context, &["--test", name])?, with)
+}
+
 /// `cargo test --no-run` and what it says it made.
 fn build(context: &Context, which: &[&str]) -> Result<Vec<Program>> {
     let mut command = context.cargo();
