@@ -19,9 +19,6 @@ pub(crate) const PACKAGES: [&str; 2] = ["gateway/daemon", "gateway/hub"];
 /// Where manifests say that programs lie.
 const BUILT: &str = "target/release/";
 
-/// Policy: pages of the manual are compressed. cargo-deb knows.
-const MANUALS: &str = "usr/share/man/";
-
 /// Which program of the packages writes its manual and completions, and where: below the folder that it lies in.
 const GENERATES: &str = "holdfast";
 const MANUAL_DIR: &str = "man";
@@ -67,9 +64,6 @@ pub(crate) fn pack(context: &Context, wanted: &Wanted<'_>, out: &Path) -> Result
         };
         for source in every(&source)? {
             put(&source, &target(&stage, &source, &to), mode)?;
-        }
-        if to.starts_with(MANUALS) {
-            compress(context, &stage.join(to))?;
         }
     }
     let control = stage.join("DEBIAN");
@@ -123,6 +117,10 @@ pub(crate) fn generate(programs: &Path, start: &dyn Fn(&Path) -> Command) -> Res
         fs::remove_dir_all(&manual).with_context(|| manual.display().to_string())?;
     }
     run(start(&program).args(["generate", "man", "--dir"]).arg(&manual))?;
+    // Policy: pages of the manual are compressed.
+    let mut gzip = Command::new("gzip");
+    gzip.args(["--best", "--no-name", "--recursive"]).arg(&manual);
+    run_as(&mut gzip, &format!("gzip {}", manual.display()))?;
     let completions = programs.join(COMPLETIONS_DIR);
     fs::create_dir_all(&completions).with_context(|| completions.display().to_string())?;
     for (shell, file) in COMPLETIONS {
@@ -133,7 +131,7 @@ pub(crate) fn generate(programs: &Path, start: &dyn Fn(&Path) -> Command) -> Res
     Ok(())
 }
 
-/// The files that are meant: one, or all with an ending in a folder (`*.1`).
+/// The files that are meant: one, or all with an ending in a folder (`*.1.gz`).
 fn every(source: &Path) -> Result<Vec<PathBuf>> {
     let name = source.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
     let (Some(ending), Some(folder)) = (name.strip_prefix('*'), source.parent()) else {
@@ -151,12 +149,6 @@ fn every(source: &Path) -> Result<Vec<PathBuf>> {
         bail!("{} is to be packed and is not there", source.display());
     }
     Ok(files)
-}
-
-fn compress(context: &Context, folder: &Path) -> Result<()> {
-    let mut gzip = context.program("gzip");
-    gzip.args(["--best", "--no-name", "--force", "--recursive"]).arg(folder);
-    run_as(&mut gzip, &format!("gzip {}", folder.display()))
 }
 
 /// The table of a manifest that says what its package holds.
