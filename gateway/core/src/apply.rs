@@ -18,6 +18,7 @@ use crate::{
     event::{Event, Evidence, Granted, Kept, KeptDevice, Metered, Ordered},
     health::{Capability, Mode, Signal},
     orders::{Fate, Reservation},
+    ring::Course,
     risk::Charge,
     session::{Contest, INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
     stoppers::Groups,
@@ -82,6 +83,7 @@ impl Gateway {
                 }
                 let mut session = Session::new(e.request.clone(), session.map_or(at, |s| s.requested_at));
                 self.decisions = e.grounds.decision;
+                self.course(&e.request.device).requests += 1;
                 session.refused = Some(e.reason);
                 session.rule = Some(e.rule);
                 self.sessions.put(session);
@@ -103,14 +105,19 @@ impl Gateway {
             }),
             Event::Metered(e) => self.apply_meter(at, e),
             Event::Closed(e) => self.apply_close(e),
-            Event::Silent(e) => self.sessions.update(&e.session, |session| {
-                session.indeterminate = true;
-                session.deadline = Some(at.plus_ms(INDETERMINATE_MS));
-            }),
+            Event::Silent(e) => {
+                self.sessions.update(&e.session, |session| {
+                    session.indeterminate = true;
+                    session.deadline = Some(at.plus_ms(INDETERMINATE_MS));
+                });
+                self.course(&e.record.device).troubles += 1;
+            }
             Event::Reported(e) => {
                 let outlet = self.outlet(&e.device, e.outlet);
                 outlet.state = e.state;
-                outlet.fault = e.fault;
+                let before = core::mem::replace(&mut outlet.fault, e.fault);
+                let is_new = e.fault != Fault::None && before == Fault::None;
+                self.course(&e.device).troubles += u64::from(is_new);
             }
             Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
             Event::Ordered(e) => self.apply_ordered(now, e),
@@ -182,6 +189,21 @@ impl Gateway {
             Event::PolicyAdopted(e) => self.apply_policy(&e.policy),
             Event::PolicySetAside(e) => self.policies.aside = Some(e.policy.clone()),
             Event::PolicyRolledBack(_) => self.apply_policy_rolled_back(),
+            Event::RingBegan(e) => self.apply_ring_began(at, e),
+            Event::RingSeen(e) => {
+                if let Some(ring) = self.rings.rows.get_mut(&e.what) {
+                    ring.see(e);
+                }
+            }
+            Event::RingWidened(e) => self.apply_ring_widened(at, e.what, e.reach),
+            Event::RingHeld(e) => {
+                if let Some(ring) = self.rings.rows.get_mut(&e.what) {
+                    ring.is_held = e.is_held;
+                }
+            }
+            Event::RingEnded(e) => self.apply_ring_ended(e),
+            Event::LimitsStaged(e) => self.apply_limits_staged(e),
+            Event::LimitsAdopted(e) => self.apply_limits_adopted(e),
             Event::DiskChanged(e) => self.is_disk_scarce = e.is_scarce,
             Event::AskedAgain(e) => self.ask = e.ask,
             Event::Limited(e) => self.apply_limited(e),
@@ -220,6 +242,7 @@ impl Gateway {
             Event::HelloAsked(e) => self.hello_until = Some(e.until),
             Event::Kept(kept) => self.apply_kept(kept),
         }
+        self.forget_rings();
     }
 
     fn apply_boot(&mut self, at: Instant) {
@@ -266,6 +289,7 @@ impl Gateway {
 
     fn apply_grant(&mut self, at: Instant, event: &Granted) {
         let request = &event.request;
+        self.course(&request.device).requests += 1;
         let asked = self.sessions.get(&request.session).map(|session| session.requested_at);
         if asked.is_none() {
             self.risk.attempt(request.token, at);
@@ -401,6 +425,8 @@ impl Gateway {
             let unused = terms.units_max.since(event.units);
             self.strangers.give_back(&request.token, unused, session.requested_at);
         }
+        let never_began = event.closing == Closing::Voided;
+        self.course(&request.device).troubles += u64::from(never_began);
         let outlet = self.outlet(&request.device, request.outlet);
         if event.closing == Closing::Captured {
             let from = match session.started {
@@ -452,6 +478,10 @@ impl Gateway {
                 _,
             ) => {}
         }
+    }
+
+    fn course(&mut self, device: &DeviceId) -> &mut Course {
+        &mut self.devices.entry(*device).or_default().course
     }
 
     fn outlet(&mut self, device: &DeviceId, outlet: OutletId) -> &mut Outlet {
@@ -538,6 +568,7 @@ impl Gateway {
             Kept::Leases(kept) => self.leases.revision = kept.revision,
             Kept::Decisions(kept) => self.decisions = kept.decisions,
             Kept::Activity(kept) => self.activity.keep(kept),
+            Kept::Ring(kept) => self.keep_ring(kept),
         }
     }
 
@@ -546,6 +577,7 @@ impl Gateway {
         device.counter = kept.counter;
         device.boot = kept.boot;
         device.command = kept.command;
+        device.course = kept.course;
         for outlet in &kept.outlets {
             let kept = Outlet {
                 state: outlet.state,

@@ -267,6 +267,7 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
         limits,
         offset_min: file.site.utc_offset_min,
         instruments: Instruments::default(),
+        ring: gateway_core::config::RingLimits::default(),
         gateway: Some(gateway),
     };
     if !(-720..=840).contains(&core.offset_min) {

@@ -161,6 +161,7 @@ impl Place {
             offset_min: 480,
             gateway: Some(id),
             instruments: gateway_core::Instruments::default(),
+            ring: gateway_core::config::RingLimits::default(),
         };
         Self {
             id,

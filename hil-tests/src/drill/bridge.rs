@@ -75,6 +75,7 @@ pub(super) fn config<'a>(
         gateway: Some(gateway_id(gateway)),
         // Nobody pays with instruments here; the simulation of the core has them.
         instruments: Instruments::default(),
+        ring: gateway_core::config::RingLimits::default(),
     }
 }
 

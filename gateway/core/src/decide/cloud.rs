@@ -196,7 +196,7 @@ impl Draft<'_> {
     }
 
     fn verdict(&mut self, session: &Session, word: Word) {
-        let outcome = self.gateway.evaluate(self.now, &session.request, word);
+        let outcome = self.judge(&session.request, word);
         self.conclude(session.request.clone(), outcome);
     }
 

@@ -124,7 +124,7 @@ impl Draft<'_> {
             .out
             .events
             .iter()
-            .any(|event| matches!(event, Event::Quarantined(_)));
+            .any(|event| matches!(event, Event::Quarantined(aside) if aside.findings.are_doubtful()));
         if set_aside {
             self.witness(Signal::Implausible, TokenHash::ZERO);
         } else if self.gateway.health.control.mode == Mode::Suspect && !self.out.events.is_empty() {
