@@ -244,6 +244,23 @@ impl Gateway {
         changed.map(row).collect()
     }
 
+    /// The limits that would change if the configuration that lies aside were adopted.
+    #[must_use]
+    pub fn limits_changes(&self) -> Vec<Suspect> {
+        let all = |limits: &Limits| [watched(limits), beside(limits)].concat();
+        let pairs = all(&self.config.limits)
+            .into_iter()
+            .zip(all(&self.policies.limits_with(false, true)));
+        let changed = pairs.filter(|((_, _, active), (_, _, found))| active != found);
+        let row = |((class, limit, active), (_, _, found))| Suspect {
+            class,
+            limit,
+            active,
+            found,
+        };
+        changed.map(row).collect()
+    }
+
     pub(crate) fn decide_policy(&self, policy: &Policy) -> Result<(Event, Option<Effect>), Ignored> {
         let (kind, revision) = (ArtifactKind::Policy, policy.revision);
         if revision <= self.policies.newest() {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::{Gateway, Input, Instant, Now, health::Track, report::Span, why::Wanted};
+use gateway_core::{Gateway, Input, Instant, Now, RingOrder, health::Track, report::Span, ring::Staged, why::Wanted};
 use journal::Reader;
 use proto::{
     book::{Book, Transfer},
@@ -33,12 +33,17 @@ use crate::{
     firmware::Firmware,
     look::{self, LookError},
     outbox, record,
+    reload::Reloader,
     store::Store,
     stream, trust,
 };
 
 /// Longest question, in bytes.
 const QUESTION_BYTES_MAX: u64 = 4_096;
+/// As well, of one with the secrets of a site: ten thousand devices have a megabyte of them.
+const RELOAD_BYTES_MAX: u64 = 4 << 20;
+/// How such a question begins.
+const RELOAD: &[u8] = br#"{"get":"reload""#;
 
 /// What may be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +105,21 @@ pub enum Query {
         /// Most records in the answer, at most [`outbox::OUTBOX_ROWS_MAX`].
         rows_max: usize,
     },
+    /// Hold what is adopted by rings where it is, or let it go on.
+    Hold {
+        /// What is meant.
+        what: Gated,
+        /// Or let it go on.
+        held: bool,
+    },
+    /// Read the configuration again.
+    Reload {
+        /// Only say what would change.
+        check: bool,
+        /// What the secrets file says, from somebody who may read it; otherwise the gateway reads its own.
+        #[serde(default)]
+        secrets: Option<String>,
+    },
     /// Block a device, or let it in again. Lasts until the next start; the configuration says what is then.
     Block {
         /// Which.
@@ -125,18 +145,32 @@ pub enum Gated {
     List,
     /// The prices.
     Tariffs,
-    /// The limits.
+    /// The signed limits.
     Policy,
+    /// The limits of the configuration.
+    Config,
 }
 
 impl Gated {
-    /// As it is signed.
+    /// As it is signed; `None`: it is not.
     #[must_use]
-    pub const fn kind(self) -> ArtifactKind {
+    pub const fn kind(self) -> Option<ArtifactKind> {
         match self {
-            Self::List => ArtifactKind::List,
-            Self::Tariffs => ArtifactKind::Tariffs,
-            Self::Policy => ArtifactKind::Policy,
+            Self::List => Some(ArtifactKind::List),
+            Self::Tariffs => Some(ArtifactKind::Tariffs),
+            Self::Policy => Some(ArtifactKind::Policy),
+            Self::Config => None,
+        }
+    }
+
+    /// As it is adopted by rings.
+    #[must_use]
+    pub const fn staged(self) -> Staged {
+        match self {
+            Self::List => Staged::List,
+            Self::Tariffs => Staged::Tariffs,
+            Self::Policy => Staged::Policy,
+            Self::Config => Staged::Limits,
         }
     }
 }
@@ -172,7 +206,7 @@ impl Look<'_> {
             Query::Page => crate::page::look(self),
             Query::Sessions => sessions(self.gateway),
             Query::Lists => trust::show(self.gateway, &self.now),
-            Query::Diff { what } => trust::diff(self.gateway, what.kind()),
+            Query::Diff { what } => trust::diff(self.gateway, what.staged()),
             Query::Ledger
             | Query::Why { .. }
             | Query::Report { .. }
@@ -183,6 +217,8 @@ impl Look<'_> {
             | Query::Journal
             | Query::Outbox { .. }
             | Query::Block { .. }
+            | Query::Hold { .. }
+            | Query::Reload { .. }
             | Query::Update { .. } => {
                 json!({"error": "this is not answered by looking at the engine"})
             }
@@ -266,8 +302,37 @@ fn status(look: &Look<'_>) -> Value {
     status["clouds"] = look.board.status();
     status["endpoint"] = look.port.counters();
     status["reservations"] = reservations(gateway, at);
+    status["rings"] = rings(gateway, at);
+    status["rings_back"] = rings_back(gateway);
+    status["config_aside"] = json!(gateway.aside_revision(Staged::Limits));
     status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
     status
+}
+
+/// What is tried by some devices.
+pub(crate) fn rings(gateway: &Gateway, at: Instant) -> Value {
+    let rows = gateway.rings().iter().map(|(what, ring)| {
+        json!({
+            "what": what.word(),
+            "revision": ring.revision,
+            "reach": ring.reach.word(),
+            "device": ring.device.as_str(),
+            "kind": ring.kind.word(),
+            "since_s": at.since_ms(ring.since) / 1000,
+            "held": ring.is_held,
+            "requests": ring.requests,
+            "worse": ring.worse,
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+/// What came back from its ring and lies aside.
+pub(crate) fn rings_back(gateway: &Gateway) -> Value {
+    let rows = gateway.rings().back().map(
+        |(what, revision, verdict)| json!({"what": what.word(), "revision": revision, "why": verdict.to_string()}),
+    );
+    Value::Array(rows.collect())
 }
 
 /// What the hub is told, too.
@@ -436,6 +501,8 @@ pub struct Sources {
     pub firmware: Firmware,
     /// Who is blocked.
     pub blocked: Blocked,
+    /// Reads the configuration again.
+    pub reloader: Reloader,
 }
 
 /// Answers those whom the door admits, for ever.
@@ -478,12 +545,15 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
         desk,
         firmware,
         blocked,
+        reloader,
     } = sources;
     let (incoming, mut outgoing) = stream.into_split();
     let mut question = String::new();
-    BufReader::new(incoming.take(QUESTION_BYTES_MAX))
-        .read_line(&mut question)
-        .await?;
+    let mut incoming = BufReader::new(incoming);
+    // What tells secrets is longer, and is read from those alone who may.
+    let is_long = incoming.fill_buf().await?.starts_with(RELOAD) && door.trusts(&peer);
+    let bytes_max = if is_long { RELOAD_BYTES_MAX } else { QUESTION_BYTES_MAX };
+    incoming.take(bytes_max).read_line(&mut question).await?;
     let answer = match serde_json::from_str::<Query>(&question) {
         Ok(Query::Ledger) => {
             let read = tokio::task::spawn_blocking(move || ledger(&reader)).await;
@@ -495,10 +565,21 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
         Ok(Query::Why { wanted, offset_min }) => from_journal(move || look::why(&reader, &wanted, offset_min)).await,
         Ok(Query::Report { span, offset_min }) => from_journal(move || look::report(&reader, span, offset_min)).await,
         Ok(Query::Adopt { what, revision }) => {
-            let kind = what.kind();
-            order(&desk, Input::Adopt { kind, revision }).await
+            let input = match what.kind() {
+                Some(kind) => Input::Adopt { kind, revision },
+                None => Input::Ring(what.staged(), RingOrder::Adopt),
+            };
+            order(&desk, input).await
         }
-        Ok(Query::RollBack { what }) => order(&desk, Input::RollBack(what.kind())).await,
+        Ok(Query::RollBack { what }) => {
+            let input = what.kind().map(Input::RollBack);
+            order(&desk, input.unwrap_or(Input::Ring(what.staged(), RingOrder::RollBack))).await
+        }
+        Ok(Query::Hold { what, held }) => {
+            let wanted = if held { RingOrder::Hold } else { RingOrder::Release };
+            order(&desk, Input::Ring(what.staged(), wanted)).await
+        }
+        Ok(Query::Reload { check, secrets }) => reloader.reload(check, secrets.filter(|_| door.trusts(&peer))).await,
         Ok(Query::Import { file }) => match desk.import(&file).await {
             Ok(rows) => json!(rows),
             Err(error) => json!({ "error": error }),
@@ -521,10 +602,19 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
             (Value::Object(mut status), Ok(Value::Object(of_firmware))) => {
                 status.extend(of_firmware);
                 status.insert("devices_blocked".to_owned(), json!(blocked.count()));
+                status.insert("reload".to_owned(), reloader.last());
                 Value::Object(status)
             }
             (status, _) => status,
         },
+        Ok(Query::Page) => {
+            let mut answer = look(&engine, Query::Page).await;
+            if answer.get("view").is_some() {
+                answer["status"]["reload"] = reloader.last();
+                answer["view"]["reload"] = reloader.last();
+            }
+            answer
+        }
         Ok(query) => look(&engine, query).await,
         Err(error) => json!({"error": format!("not a question: {error}")}),
     };

@@ -52,6 +52,12 @@ impl Door {
         self.lets_in(peer.uid(), peer.gid())
     }
 
+    /// Whether this one may tell secrets: who could put other ones into the file anyway.
+    #[must_use]
+    pub fn trusts(&self, peer: &UCred) -> bool {
+        peer.uid() == 0 || peer.uid() == self.own_uid
+    }
+
     fn lets_in(&self, uid: u32, gid: u32) -> bool {
         let is_member = |group: &Group| group.gid == gid || group.members.contains(&uid);
         uid == 0 || uid == self.own_uid || self.group.as_ref().is_some_and(is_member)

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said};
+use gateway_core::{
+    Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said,
+    config::{DeviceConfig, Limits},
+};
 use proto::{
     id::DeviceId,
     link::{Order, Telemetry},
@@ -27,6 +30,7 @@ use crate::{
     control::{self, Query},
     devices::{Ack, Opener, Port, Sealer},
     firmware,
+    reload::Taken,
     store::{Mark, Store, StoreError},
 };
 
@@ -78,6 +82,8 @@ pub enum Job {
     Query(Query, oneshot::Sender<serde_json::Value>),
     /// A device is told something about its firmware. Nothing hangs on it that would have to be durable first.
     Firmware(DeviceId, Box<firmware::Told>),
+    /// The configuration was read again. Taken over whole, or not at all for the reason that is told.
+    Reconfigure(Box<Taken>, oneshot::Sender<Result<(), String>>),
     /// The link has room for telemetry.
     Telemetry(oneshot::Sender<Telemetry>),
     /// Finish what has begun and stop.
@@ -174,6 +180,16 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Tells the core what the file says of limits, which are adopted by rings where these are on.
+    ///
+    /// # Errors
+    /// If an event cannot be made durable.
+    pub fn configured(mut self, limits: Limits) -> Result<Self, StoreError> {
+        self.take(&Input::Configured(Box::new(limits)));
+        self.commit()?;
+        Ok(self)
+    }
+
     /// The watchdog listens to this heart: the loop beats it, and nobody else.
     #[must_use]
     pub fn with_heart(self, heart: Heart) -> Self {
@@ -255,10 +271,36 @@ impl Engine {
                     self.shell.port.send(&topic, frame);
                 }
             }
+            Job::Reconfigure(taken, reply) => drop(reply.send(self.reconfigure(*taken))),
             Job::Telemetry(reply) => drop(reply.send(self.look().telemetry())),
             Job::Shutdown => return true,
         }
         false
+    }
+
+    /// Nothing of it is durable but the limits, and these are with the next commit: a gateway that dies before it starts
+    /// with the same files.
+    fn reconfigure(&mut self, taken: Taken) -> Result<(), String> {
+        let goes = |device: &DeviceId, known: &DeviceConfig| {
+            let new = taken.core.devices.get(device);
+            new.is_none_or(|new| new.class() != known.class() || new.outlets < known.outlets)
+        };
+        let devices = &self.gateway.config().devices;
+        let mut open = self.gateway.sessions().open().map(|session| session.request.device);
+        let kept = open.find(|device| devices.get(device).is_some_and(|known| goes(device, known)));
+        drop(open);
+        if let Some(device) = kept {
+            return Err(format!(
+                "a session is open at {device}, which is taken away or becomes something else; nothing is taken over. \
+                 Block it (holdfast device block {device}), wait until holdfast sessions shows none of it, and reload"
+            ));
+        }
+        let limits = taken.core.limits.clone();
+        self.gateway.reconfigure(taken.core);
+        self.sealer.reconfigure(&taken.secrets);
+        self.shell.issuer_keys = taken.issuer_keys;
+        self.take(&Input::Configured(Box::new(limits)));
+        Ok(())
     }
 
     fn look(&self) -> control::Look<'_> {
@@ -333,6 +375,7 @@ impl Engine {
             | Ignored::Aside { .. }
             | Ignored::NothingAside(_)
             | Ignored::NothingBefore(_)
+            | Ignored::NoRing(_)
             | Ignored::OldReceipt { .. }
             | Ignored::NotDue => tracing::debug!(%ignored, "nothing to do"),
         }
@@ -440,6 +483,7 @@ fn raise(alarm: &Alarm) {
         | Alarm::Quarantined { .. }
         | Alarm::Trailer { .. }
         | Alarm::PolicySetAside { .. }
+        | Alarm::RingBack { .. }
         | Alarm::DiskScarce
         | Alarm::HubRegressed { .. }
         | Alarm::Redeemed { .. }
@@ -468,7 +512,7 @@ fn report(event: &Event) {
             tracing::warn!(
                 kind = e.kind.word(),
                 revision = e.revision,
-                "an operator adopted what was set aside"
+                "the whole site takes what was set aside"
             );
         }
         Event::RolledBack(e) => {
@@ -502,6 +546,19 @@ fn report(event: &Event) {
                 "an operator went back to the policy before"
             );
         }
+        Event::RingBegan(e) => {
+            let what = e.what.word();
+            tracing::info!(what, revision = e.revision, device = %e.device, "{what} is tried at one device first");
+        }
+        Event::RingWidened(e) => {
+            let (what, reach) = (e.what.word(), e.reach.word());
+            tracing::info!(what, reach, "{what} is tried by more devices");
+        }
+        Event::RingHeld(e) => tracing::warn!(what = e.what.word(), is_held = e.is_held, "an operator holds a ring"),
+        Event::RingEnded(e) => {
+            tracing::warn!(what = e.what.word(), revision = e.revision, why = %e.verdict, "went back from its ring");
+        }
+        Event::LimitsAdopted(e) => tracing::info!(revision = e.revision, "limits of the configuration adopted"),
         Event::DiskChanged(e) => tracing::warn!(is_scarce = e.is_scarce, "the disk's reserve"),
         Event::Limited(e) => {
             tracing::info!(session = %e.session, units = e.units.0, "the device is told to end earlier")
@@ -553,6 +610,8 @@ fn report(event: &Event) {
         | Event::HelloAsked(_)
         | Event::Noted(_)
         | Event::PolicySetAside(_)
+        | Event::RingSeen(_)
+        | Event::LimitsStaged(_)
         | Event::Kept(_) => tracing::trace!(?event, "applied"),
     }
 }

@@ -184,7 +184,10 @@ impl Draft<'_> {
             // It is tried already, or came back: reading the file again does not make it better.
             return Ok(());
         }
-        let next = revision.max(u64::from(is_on)) + 1;
+        let next = revision
+            .max(gateway.aside_revision(Staged::Limits))
+            .max(u64::from(is_on))
+            + 1;
         let Some((device, kind)) = gateway.first_device(&[]).filter(|_| is_on) else {
             self.event(adopted(next, limits));
             return Ok(());

@@ -53,6 +53,17 @@ pub(super) enum Command {
     },
     /// Read the configuration, say what is wrong with it, and do nothing else
     CheckConfig,
+    /// Have the running gateway read its configuration again; devices stay connected. A file that is wrong, or that needs a
+    /// restart, changes nothing
+    #[command(after_help = "Exit codes: 0 it is taken over; 69 no gateway answers; 78 it is not, and nothing changed.")]
+    Reload {
+        /// Say what would change, and change nothing
+        #[arg(long)]
+        check: bool,
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
     /// Look for what is wrong on this machine, and say what to do: configuration, files, disk, clock, ports, clouds
     #[command(
         after_help = "Exit codes: 0 nothing is wrong, or warnings only; 69 something is wrong; 78 the configuration is wrong."
@@ -80,7 +91,7 @@ pub(super) enum Command {
     /// Report what happened
     #[command(subcommand)]
     Report(ReportCommand),
-    /// Lists of id tokens and prices: what is set aside, and what to do about it
+    /// Lists of id tokens, prices and limits: what is set aside or tried by a ring, and what to do about it
     #[command(subcommand)]
     List(ListCommand),
     /// Signed artifacts from elsewhere
@@ -114,7 +125,7 @@ pub(super) enum Command {
 pub(super) enum DeviceCommand {
     /// Add a device to the configuration, with a new secret of its own; comments in the files stay
     Add(AddCommand),
-    /// Give a device a new secret; the old one ends when the gateway starts again
+    /// Give a device a new secret; the old one ends with the next `holdfast reload`
     Rotate {
         /// Which device
         device: proto::id::DeviceId,
@@ -216,7 +227,7 @@ pub(super) enum ListCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Adopt what is set aside
+    /// Adopt what is set aside, or tried by a ring: the whole site, at once
     Adopt {
         /// What is meant
         #[arg(value_enum, default_value_t = Gated::List)]
@@ -225,7 +236,19 @@ pub(super) enum ListCommand {
         #[arg(long, default_value_t = 0)]
         revision: u64,
     },
-    /// Go back to the list, or the policy, before the active one
+    /// Keep what is tried by a ring where it is
+    Hold {
+        /// What is meant
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+    },
+    /// Let it go on
+    Release {
+        /// What is meant
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+    },
+    /// Take back what is tried by a ring; or else go back to the list, or the policy, before the active one
     Rollback {
         /// What is meant; of prices none is kept
         #[arg(value_enum, default_value_t = Gated::List)]

@@ -9,6 +9,7 @@ mod generate;
 mod init;
 mod ledger;
 mod outbox;
+mod reload;
 mod show;
 mod status;
 
@@ -24,7 +25,7 @@ use serde_json::Value;
 
 use self::args::{Cli, Command, KeypadCommand, LedgerCommand, ListCommand, LogFormat, ReportCommand, TrustCommand};
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Loaded},
     control::{self, Query},
     exit, run,
 };
@@ -96,7 +97,11 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
         Command::Init(init) => init.run(),
         Command::Generate(generate) => generate.run(),
         Command::Image(image) => image.run(),
-        Command::Run { log, epoch } => place.with(|config| start(config, log, epoch)),
+        Command::Run { log, epoch } => match Loaded::read(&place.config, place.secrets.as_deref()) {
+            Ok(loaded) => start(&loaded, log, epoch),
+            Err(error) => fail(exit::CONFIG, &error),
+        },
+        Command::Reload { check, json } => reload::run(place, check, json),
         Command::CheckConfig => place.with(|config| check(place, config)),
         Command::Doctor { json } => doctor::run(place, json),
         Command::Status { json } => place.at(|dir| status::run(dir, json)),
@@ -117,6 +122,8 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
             ListCommand::Show { json } => place.ask(&Query::Lists, json),
             ListCommand::Diff { what, json } => place.ask(&Query::Diff { what }, json),
             ListCommand::Adopt { what, revision } => place.ask(&Query::Adopt { what, revision }, false),
+            ListCommand::Hold { what } => place.ask(&Query::Hold { what, held: true }, false),
+            ListCommand::Release { what } => place.ask(&Query::Hold { what, held: false }, false),
             ListCommand::Rollback { what } => place.ask(&Query::RollBack { what }, false),
         },
         Command::Trust(TrustCommand::Import { file, json }) => match std::path::absolute(&file) {
@@ -126,9 +133,9 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
     }
 }
 
-fn start(config: &Config, log: LogFormat, epoch: Option<u32>) -> ExitCode {
+fn start(loaded: &Loaded, log: LogFormat, epoch: Option<u32>) -> ExitCode {
     start_log(log);
-    match run::run(config, epoch) {
+    match run::run(loaded, epoch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "stopped");
