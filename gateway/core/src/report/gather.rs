@@ -206,6 +206,15 @@ impl Reporter {
         match event {
             Event::Granted(e) => window.granted(at, e),
             Event::Refused(e) => window.refused(e),
+            Event::RingEnded(e) => {
+                let (what, revision) = (e.what.word(), e.revision);
+                window.alarm(
+                    at,
+                    format!("{what} of revision {revision} went back from its ring: {}", e.verdict),
+                );
+            }
+            // Nothing is wrong with what is only tried first.
+            Event::Quarantined(e) if !e.findings.are_doubtful() => {}
             Event::Quarantined(e) => {
                 let (kind, revision) = (e.kind.word(), e.revision);
                 window.alarm(
@@ -270,7 +279,6 @@ impl Reporter {
             | Event::RingSeen(_)
             | Event::RingWidened(_)
             | Event::RingHeld(_)
-            | Event::RingEnded(_)
             | Event::LimitsStaged(_)
             | Event::LimitsAdopted(_)
             | Event::AskedAgain(_)

@@ -429,3 +429,161 @@ fn a_reload_is_a_restart_without_one() {
         assert!(visit(&mut site, "c3", 5).starts_with(if is_on { "grant list 300" } else { "grant list 200" }));
     }
 }
+
+/// xorshift64*: small, seeded, the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % n
+    }
+}
+
+/// Which devices may try what, as the journal tells it; computed a second time.
+#[derive(Default)]
+struct Auditor {
+    active: u64,
+    /// Revision, first device and how far it reaches.
+    ring: Option<(u64, proto::id::DeviceId, Reach)>,
+    bad: std::collections::BTreeSet<u64>,
+    /// Bad ones that went back, and how far they had come.
+    back: Vec<Reach>,
+    good_adopted: u32,
+}
+
+impl Auditor {
+    fn audit(&mut self, event: &Event) {
+        let kind = |device: &proto::id::DeviceId| config().devices[device].kind;
+        match event {
+            Event::ListAdopted(e) => self.active = e.revision,
+            Event::RingBegan(e) => self.ring = Some((e.revision, e.device, Reach::Device)),
+            Event::RingWidened(e) => self.ring.as_mut().unwrap().2 = e.reach,
+            Event::Adopted(e) => {
+                assert!(!self.bad.contains(&e.revision), "the site takes a bad list by itself");
+                self.good_adopted += 1;
+                self.active = e.revision;
+                self.ring = None;
+            }
+            Event::RingEnded(e) => {
+                assert_eq!(self.ring.unwrap().0, e.revision);
+                if self.bad.contains(&e.revision) {
+                    self.back.push(e.verdict.reach);
+                }
+                self.ring = None;
+            }
+            Event::Granted(e) if e.list_revision != self.active => {
+                let (revision, first, reach) = self.ring.expect("only a ring tries something");
+                let device = &e.request.device;
+                let inside = match reach {
+                    Reach::Device => *device == first,
+                    Reach::Kind => kind(device) == kind(&first),
+                    Reach::Site => true,
+                };
+                assert!(
+                    inside && e.list_revision == revision,
+                    "{device} is outside of the ring {reach:?}"
+                );
+            }
+            Event::Refused(e) => panic!("everybody here is good: {e:?}"),
+            _ => {}
+        }
+    }
+}
+
+/// In the list of the walk: tokens, those of them that come all the time, and those that a bad list leaves out.
+const TOKENS: u8 = 200;
+const REGULARS: u8 = 40;
+const MISSING: u8 = 10;
+
+/// A bad push reaches at most the ring that it was in, is rolled back, and refuses nobody on the way.
+#[test]
+fn a_walk_of_good_and_bad_pushes() {
+    let (mut back, mut good) = (Vec::new(), 0);
+    for seed in 1..=30 {
+        println!("seed {seed}");
+        let mut random = Random(seed * 7_919);
+        let mut open = with_rings();
+        open.ring.requests_min = 12;
+        open.limits.attempts_a_minute_max = 1_000;
+        open.limits.starts_an_hour_max = 100_000;
+        for class in [
+            &mut open.limits.charger,
+            &mut open.limits.washer,
+            &mut open.limits.dispenser,
+        ] {
+            (class.outage_count_max, class.outage_money_max) = (100_000, Money(100_000_000));
+            class.outage_count_lower = 100_000;
+        }
+        let mut site = Site::empty(open.clone());
+        site.put(&Input::Configured(Box::new(open.limits.clone())));
+        site.put(&tariffs(1));
+        site.put(&list(1, tokens(TOKENS)));
+        // Whoever is missing is refused without the cloud's word, or would be.
+        site.go_local();
+        let (mut auditor, mut seen, mut revision) = (Auditor::default(), 0, 1);
+        for (_, event) in &site.journal {
+            if !matches!(event, Event::Refused(_)) {
+                auditor.audit(event);
+            }
+        }
+        seen += site.journal.len();
+        let mut missing = REGULARS..REGULARS;
+        for _ in 0..400 {
+            match random.below(40) {
+                0 => {
+                    revision += 1;
+                    // Of people who were not here yet some are missing; the gate sees nothing wrong with that.
+                    let is_bad = random.below(2) == 0 && missing.end + MISSING <= TOKENS;
+                    let mut entries = tokens(TOKENS);
+                    if is_bad {
+                        missing = missing.end..missing.end + MISSING;
+                        entries.retain(|e| !missing.contains(&e.token.0[0]));
+                        auditor.bad.insert(revision);
+                    }
+                    site.put(&list(revision, entries));
+                }
+                1 => site.reboot(1_000),
+                2 | 3 => drop(site.wait(random.below(DWELL_MS))),
+                _ => {
+                    let device = ["c1", "c2", "c3", "w1", "w2", "d1"][random.below(6) as usize];
+                    // While a bad list is tried, half of the visits are of those whom it leaves out.
+                    let is_tried = auditor.ring.is_some_and(|ring| auditor.bad.contains(&ring.0));
+                    let n = match is_tried && random.below(2) == 0 {
+                        true => missing.start + random.below(u64::from(MISSING)) as u8,
+                        false => random.below(u64::from(REGULARS)) as u8,
+                    };
+                    visit(&mut site, device, n);
+                }
+            }
+            for (_, event) in &site.journal[seen..] {
+                auditor.audit(event);
+            }
+            seen = site.journal.len();
+        }
+        check_walk(&site, &open);
+        back.extend(auditor.back);
+        good += auditor.good_adopted;
+    }
+    let first = back.iter().filter(|reach| **reach == Reach::Device).count();
+    println!(
+        "{} bad lists went back, {first} from one device; {good} good ones were adopted",
+        back.len()
+    );
+    assert!(
+        back.len() > 20 && first * 10 > back.len() * 9,
+        "bad lists are tried: {back:?}"
+    );
+    assert!(good > 10, "good lists reach the site");
+}
+
+fn check_walk(site: &Site, config: &Config) {
+    let mut restored = Gateway::new(config.clone());
+    for event in site.gateway.snapshot() {
+        restored.apply(&site.now, &event);
+    }
+    assert_eq!(restored.rings(), site.gateway.rings());
+    site.check();
+}
