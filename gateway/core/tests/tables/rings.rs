@@ -149,7 +149,7 @@ fn whoever_a_bad_list_left_out_is_served_and_the_list_goes_back() {
     assert!(visit(&mut site, "c2", 50).starts_with("grant list"));
     assert_eq!(reach(&site, Staged::List), Some(Reach::Device));
     let answer = visit(&mut site, "c2", 51);
-    assert!(answer.starts_with("grant list"), "{answer}");
+    assert!(answer.contains("grant list"), "{answer}");
     assert!(
         answer.contains(
             "alarm: list revision 8 went back from its ring: 3 of 3 requests are refused by it, or granted less than \
