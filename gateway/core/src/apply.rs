@@ -18,7 +18,6 @@ use crate::{
     event::{Event, Evidence, Granted, Kept, KeptDevice, Metered, Ordered},
     health::{Capability, Mode, Signal},
     orders::{Fate, Reservation},
-    ring::Course,
     risk::Charge,
     session::{Contest, INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
     stoppers::Groups,
@@ -189,19 +188,11 @@ impl Gateway {
             Event::PolicyAdopted(e) => self.apply_policy(&e.policy),
             Event::PolicySetAside(e) => self.policies.aside = Some(e.policy.clone()),
             Event::PolicyRolledBack(_) => self.apply_policy_rolled_back(),
-            Event::RingBegan(e) => self.apply_ring_began(at, e),
-            Event::RingSeen(e) => {
-                if let Some(ring) = self.rings.rows.get_mut(&e.what) {
-                    ring.see(e);
-                }
-            }
-            Event::RingWidened(e) => self.apply_ring_widened(at, e.what, e.reach),
-            Event::RingHeld(e) => {
-                if let Some(ring) = self.rings.rows.get_mut(&e.what) {
-                    ring.is_held = e.is_held;
-                }
-            }
-            Event::RingEnded(e) => self.apply_ring_ended(e),
+            Event::RingBegan(_)
+            | Event::RingSeen(_)
+            | Event::RingWidened(_)
+            | Event::RingHeld(_)
+            | Event::RingEnded(_) => self.apply_ring(at, event),
             Event::LimitsStaged(e) => self.apply_limits_staged(e),
             Event::LimitsAdopted(e) => self.apply_limits_adopted(e),
             Event::DiskChanged(e) => self.is_disk_scarce = e.is_scarce,
@@ -478,10 +469,6 @@ impl Gateway {
                 _,
             ) => {}
         }
-    }
-
-    fn course(&mut self, device: &DeviceId) -> &mut Course {
-        &mut self.devices.entry(*device).or_default().course
     }
 
     fn outlet(&mut self, device: &DeviceId, outlet: OutletId) -> &mut Outlet {

@@ -37,7 +37,7 @@ use crate::{
     },
     grounds::{CloudWord, Grounds},
     instrument::Presented,
-    ring::{Staged, sight::InRings},
+    ring::sight::InRings,
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
     trust::Look,
@@ -110,12 +110,7 @@ impl Gateway {
                 revision,
             } => draft.adopt(self.decide_adopt_policy(*revision)),
             Input::Adopt { kind, revision } => draft.adopt(self.trust.decide_adopt(*kind, *revision)),
-            Input::RollBack(kind) if Staged::of(*kind).is_some_and(|what| self.rings.get(what).is_some()) => {
-                let what = Staged::of(*kind).expect("it has a ring");
-                draft.ring_order(what, RingOrder::RollBack)
-            }
-            Input::RollBack(ArtifactKind::Policy) => draft.adopt(self.decide_roll_back_policy()),
-            Input::RollBack(kind) => draft.adopt(self.trust.decide_roll_back(*kind)),
+            Input::RollBack(kind) => draft.roll_back(*kind),
             Input::Ring(what, order) => draft.ring_order(*what, *order),
             Input::Configured(limits) => draft.configured(limits),
             Input::Policy(policy) => draft.policy(policy),

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Gateway,
     config::{DeviceConfig, RingLimits},
-    event::{KeptRing, RingBegan, RingEnded, RingSeen},
+    event::{Event, KeptRing, RingBegan, RingEnded, RingSeen},
     time::Instant,
 };
 
@@ -458,7 +458,32 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn apply_ring_began(&mut self, at: Instant, event: &RingBegan) {
+    /// How it goes with a device.
+    pub(crate) fn course(&mut self, device: &DeviceId) -> &mut Course {
+        &mut self.devices.entry(*device).or_default().course
+    }
+
+    /// What happened to something on its way; nothing else is told here.
+    pub(crate) fn apply_ring(&mut self, at: Instant, event: &Event) {
+        match event {
+            Event::RingBegan(e) => self.apply_ring_began(at, e),
+            Event::RingSeen(e) => {
+                if let Some(ring) = self.rings.rows.get_mut(&e.what) {
+                    ring.see(e);
+                }
+            }
+            Event::RingWidened(e) => self.apply_ring_widened(at, e.what, e.reach),
+            Event::RingHeld(e) => {
+                if let Some(ring) = self.rings.rows.get_mut(&e.what) {
+                    ring.is_held = e.is_held;
+                }
+            }
+            Event::RingEnded(e) => self.apply_ring_ended(e),
+            _ => {}
+        }
+    }
+
+    fn apply_ring_began(&mut self, at: Instant, event: &RingBegan) {
         let ring = Ring {
             revision: event.revision,
             device: event.device,
@@ -477,7 +502,7 @@ impl Gateway {
         self.rings.rows.insert(event.what, ring);
     }
 
-    pub(crate) fn apply_ring_widened(&mut self, at: Instant, what: Staged, reach: Reach) {
+    fn apply_ring_widened(&mut self, at: Instant, what: Staged, reach: Reach) {
         if let Some(ring) = self.rings.rows.remove(&what) {
             let ring = self.reaching(ring, reach, at);
             self.rings.rows.insert(what, ring);
@@ -494,7 +519,7 @@ impl Gateway {
         ring
     }
 
-    pub(crate) fn apply_ring_ended(&mut self, event: &RingEnded) {
+    fn apply_ring_ended(&mut self, event: &RingEnded) {
         self.rings.rows.remove(&event.what);
         self.rings.back.insert(event.what, (event.revision, event.verdict));
     }

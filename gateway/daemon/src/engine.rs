@@ -1,6 +1,8 @@
 //! The loop. It owns the gateway's state and the journal, alone calls `decide` and `apply`, and lets no effect out
 //! before the events behind it are on disk. Whatever waits while a batch is being synced shares the next sync.
 
+mod configured;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -9,10 +11,7 @@ use std::{
     },
 };
 
-use gateway_core::{
-    Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said,
-    config::{DeviceConfig, Limits},
-};
+use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said};
 use proto::{
     id::DeviceId,
     link::{Order, Telemetry},
@@ -180,16 +179,6 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Tells the core what the file says of limits, which are adopted by rings where these are on.
-    ///
-    /// # Errors
-    /// If an event cannot be made durable.
-    pub fn configured(mut self, limits: Limits) -> Result<Self, StoreError> {
-        self.take(&Input::Configured(Box::new(limits)));
-        self.commit()?;
-        Ok(self)
-    }
-
     /// The watchdog listens to this heart: the loop beats it, and nobody else.
     #[must_use]
     pub fn with_heart(self, heart: Heart) -> Self {
@@ -276,31 +265,6 @@ impl Engine {
             Job::Shutdown => return true,
         }
         false
-    }
-
-    /// Nothing of it is durable but the limits, and these are with the next commit: a gateway that dies before it starts
-    /// with the same files.
-    fn reconfigure(&mut self, taken: Taken) -> Result<(), String> {
-        let goes = |device: &DeviceId, known: &DeviceConfig| {
-            let new = taken.core.devices.get(device);
-            new.is_none_or(|new| new.class() != known.class() || new.outlets < known.outlets)
-        };
-        let devices = &self.gateway.config().devices;
-        let mut open = self.gateway.sessions().open().map(|session| session.request.device);
-        let kept = open.find(|device| devices.get(device).is_some_and(|known| goes(device, known)));
-        drop(open);
-        if let Some(device) = kept {
-            return Err(format!(
-                "a session is open at {device}, which is taken away or becomes something else; nothing is taken over. \
-                 Block it (holdfast device block {device}), wait until holdfast sessions shows none of it, and reload"
-            ));
-        }
-        let limits = taken.core.limits.clone();
-        self.gateway.reconfigure(taken.core);
-        self.sealer.reconfigure(&taken.secrets);
-        self.shell.issuer_keys = taken.issuer_keys;
-        self.take(&Input::Configured(Box::new(limits)));
-        Ok(())
     }
 
     fn look(&self) -> control::Look<'_> {

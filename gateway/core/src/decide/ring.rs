@@ -150,6 +150,16 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Of what is in a ring the ring ends; otherwise the list, or the policy, before is active again.
+    pub(super) fn roll_back(&mut self, kind: ArtifactKind) -> Result<(), Ignored> {
+        let gateway = self.gateway;
+        match Staged::of(kind).filter(|what| gateway.rings.get(*what).is_some()) {
+            Some(what) => self.ring_order(what, RingOrder::RollBack),
+            None if kind == ArtifactKind::Policy => self.adopt(gateway.decide_roll_back_policy()),
+            None => self.adopt(gateway.trust.decide_roll_back(kind)),
+        }
+    }
+
     /// The file's limits, at the start and whenever it is read again.
     pub(super) fn configured(&mut self, limits: &Limits) -> Result<(), Ignored> {
         let gateway = self.gateway;
