@@ -66,6 +66,11 @@ impl Bed {
         said
     }
 
+    /// One of the people who may come as often as they like.
+    fn token(&self, number: usize) -> [u8; 7] {
+        self.tokens[number % self.tokens.len()]
+    }
+
     fn text(&self) -> String {
         fs::read_to_string(&self.config).unwrap()
     }
@@ -106,9 +111,9 @@ fn a_good_file_is_taken_over_while_a_session_runs_and_nobody_is_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let mut bed = bed(71, dir.path(), "");
     let mut tap = bed.connect(0, 1);
-    let (first, _) = tap.granted_session(1, &bed.tokens[0]);
+    let (first, _) = tap.granted_session(1, &bed.token(0));
     assert_eq!(first.money_max, CAP);
-    let open = tap.begin(2, &bed.tokens[1]);
+    let open = tap.begin(2, &bed.token(1));
 
     bed.good(&["device", "add", "dispenser-900", "--kind", "dispenser"]);
     let old = bed.text();
@@ -126,7 +131,7 @@ fn a_good_file_is_taken_over_while_a_session_runs_and_nobody_is_cut_off() {
     // The same connection, the same session: it ends as it was granted, and the next one is under the new limit.
     let receipt = tap.end(2);
     assert_eq!((receipt.session, receipt.closing), (open.session, Closing::Captured));
-    assert_eq!(tap.granted_session(3, &bed.tokens[2]).0.money_max, Money(150));
+    assert_eq!(tap.granted_session(3, &bed.token(2)).0.money_max, Money(150));
     // Who is new comes in at once.
     let secrets = fs::read_to_string(bed.config.with_file_name("secrets.toml")).unwrap();
     let line = secrets
@@ -138,10 +143,10 @@ fn a_good_file_is_taken_over_while_a_session_runs_and_nobody_is_cut_off() {
     new.id = "dispenser-900".parse().unwrap();
     new.secret = secret;
     let mut newcomer = Bytes::connect(bed.site.device_address, &new, 1);
-    assert_eq!(newcomer.granted_session(1, &bed.tokens[3]).0.money_max, Money(150));
+    assert_eq!(newcomer.granted_session(1, &bed.token(3)).0.money_max, Money(150));
 
     // A session is open at a device that is to go: nothing is taken over, and nothing is lost.
-    newcomer.begin(2, &bed.tokens[4]);
+    newcomer.begin(2, &bed.token(4));
     let with_both = bed.text();
     let (before, row) = with_both.split_once("id = \"dispenser-900\"").unwrap();
     let row = row.replacen("dispenser", "washer", 1);
@@ -157,7 +162,7 @@ fn a_good_file_is_taken_over_while_a_session_runs_and_nobody_is_cut_off() {
     bed.good(&["reload"]);
     bed.wait(|status| status["devices_blocked"] == 1);
     assert_eq!(
-        tap.granted_session(4, &bed.tokens[5]).0.money_max,
+        tap.granted_session(4, &bed.token(5)).0.money_max,
         Money(150),
         "the others do not notice"
     );
@@ -176,15 +181,15 @@ fn a_bad_file_changes_nothing_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let mut bed = bed(72, dir.path(), "");
     let mut tap = bed.connect(0, 1);
-    tap.granted_session(1, &bed.tokens[0]);
-    tap.begin(2, &bed.tokens[1]);
+    tap.granted_session(1, &bed.token(0));
+    tap.begin(2, &bed.token(1));
     let good = bed.text();
     let path = bed.config.display().to_string();
     let failed = |status: &Value| status["reload"]["failed"] == true;
 
     // Broken, of a wrong value, and with a key that nobody knows: each names the file and what is wrong in it.
     for (text, part) in [
-        (format!("{good}\n[[device\n"), "expected"),
+        (format!("{good}\n[[device\n"), "TOML"),
         (
             good.replace("[limits]\n", "[limits]\nask_ms = 60000\n"),
             "limits.ask_ms",
@@ -217,13 +222,13 @@ fn a_bad_file_changes_nothing_and_says_why() {
 
     // Everything goes on on the same connection.
     assert_eq!(tap.end(2).closing, Closing::Captured);
-    assert_eq!(tap.granted_session(3, &bed.tokens[2]).0.money_max, CAP);
+    assert_eq!(tap.granted_session(3, &bed.token(2)).0.money_max, CAP);
     // By a signal, too; and a good file ends the alarm.
     bed.write(&with_cap(&good, 150));
     let pid = bed.site.gateway.pid().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     bed.wait(|status| !failed(status));
-    assert_eq!(tap.granted_session(4, &bed.tokens[3]).0.money_max, Money(150));
+    assert_eq!(tap.granted_session(4, &bed.token(3)).0.money_max, Money(150));
     assert_eq!(bed.site.stop().unwrap(), (0, 0));
 }
 
@@ -240,7 +245,7 @@ fn a_bad_push_reaches_one_device_and_goes_back_over_a_kill() {
     let ring = format!("[ring]\ndevice = \"{}\"\nrequests_min = 3\ndwell_s = 0\n", first.id);
     let mut bed = bed(73, dir.path(), &ring);
     let (mut here, mut elsewhere) = (bed.connect(0, 1), bed.connect(1, 1));
-    here.granted_session(1, &bed.tokens[0]);
+    here.granted_session(1, &bed.token(0));
     let good = bed.text();
 
     // Three fen buy nothing much: nobody would be served for it.
@@ -251,12 +256,12 @@ fn a_bad_push_reaches_one_device_and_goes_back_over_a_kill() {
     assert_eq!(status["rings"][0]["device"], first.id.as_str());
     assert!(bed.good(&["status"]).contains("config 2 is tried"), "{status:#}");
     assert_eq!(
-        elsewhere.granted_session(1, &bed.tokens[1]).0.money_max,
+        elsewhere.granted_session(1, &bed.token(1)).0.money_max,
         CAP,
         "the others never see it"
     );
     assert_eq!(
-        here.granted_session(2, &bed.tokens[2]).0.money_max,
+        here.granted_session(2, &bed.token(2)).0.money_max,
         CAP,
         "nobody fares worse"
     );
@@ -271,7 +276,7 @@ fn a_bad_push_reaches_one_device_and_goes_back_over_a_kill() {
         (&1.into(), &1.into())
     );
     let (mut here, mut elsewhere) = (bed.connect(0, 2), bed.connect(1, 2));
-    assert_eq!(here.granted_session(1, &bed.tokens[3]).0.money_max, CAP);
+    assert_eq!(here.granted_session(1, &bed.token(3)).0.money_max, CAP);
     bed.site
         .gateway
         .wait_for("config revision 2 went back from its ring")
@@ -279,7 +284,7 @@ fn a_bad_push_reaches_one_device_and_goes_back_over_a_kill() {
     let status = bed.wait(|status| status["rings"] == serde_json::json!([]));
     assert_eq!(status["rings_back"][0]["what"], "config");
     assert!(bed.good(&["status"]).contains("went back"), "{status:#}");
-    assert_eq!(elsewhere.granted_session(1, &bed.tokens[4]).0.money_max, CAP);
+    assert_eq!(elsewhere.granted_session(1, &bed.token(4)).0.money_max, CAP);
     // Reading the same file again, or starting with it, does not make it better.
     bed.good(&["reload"]);
     bed.site.kill_gateway().unwrap();
@@ -291,13 +296,13 @@ fn a_bad_push_reaches_one_device_and_goes_back_over_a_kill() {
     let (mut here, mut elsewhere) = (bed.connect(0, 3), bed.connect(1, 3));
     bed.good(&["list", "hold", "config"]);
     for n in 1..=3 {
-        assert_eq!(here.granted_session(n, &bed.tokens[n as usize]).0.money_max, Money(190));
+        assert_eq!(here.granted_session(n, &bed.token(n as usize)).0.money_max, Money(190));
     }
-    assert_eq!(elsewhere.granted_session(1, &bed.tokens[5]).0.money_max, CAP);
+    assert_eq!(elsewhere.granted_session(1, &bed.token(5)).0.money_max, CAP);
     assert_eq!(bed.wait(reach)["rings"][0]["held"], true);
     bed.good(&["list", "release", "config"]);
     bed.wait(|status| status["rings"][0]["reach"] == "kind");
-    assert_eq!(elsewhere.granted_session(2, &bed.tokens[6]).0.money_max, Money(190));
+    assert_eq!(elsewhere.granted_session(2, &bed.token(6)).0.money_max, Money(190));
     bed.good(&["list", "adopt", "config"]);
     assert_eq!(
         bed.wait(|status| status["rings"] == serde_json::json!([]))["config_aside"],

@@ -373,8 +373,8 @@ pub struct Sources {
     pub firmware: Firmware,
     /// Who is blocked.
     pub blocked: Blocked,
-    /// Reads the configuration again.
-    pub reloader: Reloader,
+    /// Reads the configuration again; none where there is no file.
+    pub reloader: Option<Reloader>,
 }
 
 /// Answers those whom the door admits, for ever.
@@ -451,7 +451,10 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
             let wanted = if held { RingOrder::Hold } else { RingOrder::Release };
             order(&desk, Input::Ring(what.staged(), wanted)).await
         }
-        Ok(Query::Reload { check, secrets }) => reloader.reload(check, secrets.filter(|_| door.trusts(&peer))).await,
+        Ok(Query::Reload { check, secrets }) => match &reloader {
+            Some(reloader) => reloader.reload(check, secrets.filter(|_| door.trusts(&peer))).await,
+            None => json!({"error": "this gateway was started without a file"}),
+        },
         Ok(Query::Import { file }) => match desk.import(&file).await {
             Ok(rows) => json!(rows),
             Err(error) => json!({ "error": error }),
@@ -474,7 +477,7 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
             (Value::Object(mut status), Ok(Value::Object(of_firmware))) => {
                 status.extend(of_firmware);
                 status.insert("devices_blocked".to_owned(), json!(blocked.count()));
-                status.insert("reload".to_owned(), reloader.last());
+                status.insert("reload".to_owned(), last_reload(reloader.as_ref()));
                 Value::Object(status)
             }
             (status, _) => status,
@@ -482,8 +485,9 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
         Ok(Query::Page) => {
             let mut answer = look(&engine, Query::Page).await;
             if answer.get("view").is_some() {
-                answer["status"]["reload"] = reloader.last();
-                answer["view"]["reload"] = reloader.last();
+                let last = last_reload(reloader.as_ref());
+                answer["status"]["reload"] = last.clone();
+                answer["view"]["reload"] = last;
             }
             answer
         }
@@ -493,6 +497,10 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources) -> std:
     let mut line = answer.to_string();
     line.push('\n');
     outgoing.write_all(line.as_bytes()).await
+}
+
+fn last_reload(reloader: Option<&Reloader>) -> Value {
+    reloader.map_or(Value::Null, Reloader::last)
 }
 
 /// Every device, with its firmware and whether it is blocked.

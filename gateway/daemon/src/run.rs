@@ -195,7 +195,7 @@ async fn serve(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
         desk: desk.clone(),
         firmware,
         blocked,
-        reloader,
+        reloader: Some(reloader),
     };
     serve_control(config, sources).await?;
     if let Some(link) = &config.link {
