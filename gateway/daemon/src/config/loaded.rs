@@ -125,7 +125,7 @@ impl Changes {
                 key.strip_prefix(*of)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
             };
-            let list = match live.iter().any(|of| below(&of)) {
+            let list = match live.iter().any(below) {
                 true => &mut self.live,
                 false => &mut self.restart,
             };
