@@ -109,7 +109,7 @@ fn with_cap(text: &str, cap: i64) -> String {
 #[test]
 fn a_good_file_is_taken_over_while_a_session_runs_and_nobody_is_cut_off() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bed = bed(71, dir.path(), "");
+    let bed = bed(71, dir.path(), "");
     let mut tap = bed.connect(0, 1);
     let (first, _) = tap.granted_session(1, &bed.token(0));
     assert_eq!(first.money_max, CAP);
@@ -179,7 +179,7 @@ impl Bed {
 #[test]
 fn a_bad_file_changes_nothing_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bed = bed(72, dir.path(), "");
+    let bed = bed(72, dir.path(), "");
     let mut tap = bed.connect(0, 1);
     tap.granted_session(1, &bed.token(0));
     tap.begin(2, &bed.token(1));
