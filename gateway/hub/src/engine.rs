@@ -5,6 +5,7 @@
 //! ends; memory ahead of the disk is thrown away with it.
 
 mod look;
+mod replies;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,7 @@ use service::Heart;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, trace, warn};
 
+use self::replies::{Replies, reply};
 use crate::{
     artifacts::Press,
     config::Config,
@@ -67,7 +69,7 @@ pub enum Work {
     },
     /// The operator's wishes.
     Import(Catalogue, oneshot::Sender<Result<ImportSummary, ImportRefusal>>),
-    /// The operator corrects the books; answered with the number of the entry.
+    /// The operator corrects the books; answered with the number of the entry, or of the records that are settled.
     Order(Order, oneshot::Sender<Result<u64, OrderRefusal>>),
     /// The operator frees leases of a gateway.
     Release {
@@ -476,6 +478,10 @@ impl Engine {
                 info!(number, "the operator adjusted the books");
                 reply(replies.orders.next(), Ok(number));
             }
+            Effect::Settled(gateway, records) => {
+                info!(%gateway, records, "the operator settled quarantined records");
+                reply(replies.orders.next(), Ok(records));
+            }
             Effect::OrderRefused(refusal) => reply(replies.orders.next(), Err(refusal)),
             Effect::Released(released) => {
                 let Released {
@@ -564,21 +570,6 @@ impl Engine {
             Ok(None) => {}
             Err(reason) => error!(what = kind.word(), revision, %reason, "cannot be signed"),
         }
-    }
-}
-
-/// Who waits for the outcome of what, each in the order of asking.
-struct Replies {
-    imports: std::vec::IntoIter<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
-    orders: std::vec::IntoIter<oneshot::Sender<Result<u64, OrderRefusal>>>,
-    releases: std::vec::IntoIter<oneshot::Sender<Result<Released, ReleaseRefusal>>>,
-    dispatches: std::vec::IntoIter<oneshot::Sender<Result<u64, DispatchRefusal>>>,
-}
-
-fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) {
-    if let Some(to) = to {
-        // Whoever asked may be gone by now.
-        let _ = to.send(result);
     }
 }
 

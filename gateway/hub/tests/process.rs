@@ -453,6 +453,23 @@ fn poison_in_an_upload_is_quarantined_over_the_wire() {
         (2, 10_000),
         "every byte of it, after a restart"
     );
+    let settled = site.command(&[
+        "settle",
+        "--data",
+        "data",
+        "--gateway",
+        "gw-2",
+        "--epoch",
+        "1",
+        "--first",
+        "2",
+        "--reason",
+        "seen",
+    ]);
+    assert_eq!(settled.status.code(), Some(0), "{settled:?}");
+    assert_eq!(String::from_utf8_lossy(&settled.stdout).trim(), "settled = 1");
+    let rows: Vec<QuarantineRow> = site.call(&Request::new("quarantine")).unwrap();
+    assert_eq!(rows, []);
     assert_eq!(hub.stop(), Some(0));
 }
 

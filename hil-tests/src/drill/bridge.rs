@@ -197,6 +197,7 @@ pub(super) fn gateway_input(effect: hub::core::Effect) -> Option<Input> {
         | hub::core::Effect::Imported(_)
         | hub::core::Effect::ImportRefused(_)
         | hub::core::Effect::Ordered(_)
+        | hub::core::Effect::Settled(..)
         | hub::core::Effect::OrderRefused(_)
         | hub::core::Effect::Released(_)
         | hub::core::Effect::ReleaseRefused(_)
