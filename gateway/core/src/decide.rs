@@ -276,7 +276,7 @@ impl<'a> Draft<'a> {
     fn conclude(&mut self, request: Request, outcome: Outcome) {
         match outcome {
             Outcome::Ask { amount } => {
-                let ask = self.gateway.ask + 1;
+                let ask = self.gateway.next_ask();
                 let until = self.at.plus_ms(self.gateway.config.limits.ask_ms);
                 let question = Ask {
                     ask,
@@ -342,7 +342,7 @@ impl<'a> Draft<'a> {
         }));
         self.send(&device, Told::Grant(grant));
         if asks_again {
-            let ask = self.gateway.ask + 1;
+            let ask = self.gateway.next_ask();
             let session = question.session;
             self.event(Event::AskedAgain(AskedAgain { session, ask }));
             self.out.effects.push(Effect::Ask(Ask { ask, ..question }));

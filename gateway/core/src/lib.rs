@@ -396,7 +396,7 @@ pub struct Gateway {
     hello_until: Option<Instant>,
     /// The last good canary, so that canaries go round the list.
     probed: TokenHash,
-    /// Number of the last question to the cloud in this boot.
+    /// Number of the last question to the cloud in this boot; 0: there was none.
     ask: u64,
     /// What was spent of instruments.
     spent: Spent,
@@ -411,6 +411,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// The number of the next question to the cloud.
+    pub(crate) fn next_ask(&self) -> u64 {
+        self.ask.max(self.time.asks_from()) + 1
+    }
+
     /// A gateway that has seen nothing.
     #[must_use]
     pub fn new(config: Config) -> Self {
