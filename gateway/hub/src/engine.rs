@@ -351,7 +351,11 @@ impl Engine {
                 true
             }
             Err(reason) => {
-                if let FrameError::Behind { last, .. } = reason {
+                let behind = match reason {
+                    FrameError::Behind { last, .. } => Some(last),
+                    _ => None,
+                };
+                if let Some(last) = behind {
                     self.say_on(&gateway, lane, route, LinkDown::Counter, &CounterSeen { last });
                 }
                 if let Some(link) = self.links.0.get_mut(&gateway)
@@ -360,7 +364,8 @@ impl Engine {
                     link.side_mut(lane).complained = true;
                     warn!(%gateway, topic, bytes = frame.len(), %reason, "frame dropped; further ones of this connection are only counted");
                 }
-                false
+                // A hello that comes late is answered, so it is no frame of a stranger.
+                behind.is_some()
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Each gateway's side of the wire: its keys, what it may have said before, whether it is there, on each of its lanes.
 //!
 //! The window of counters lives in memory. It begins at the counter of the last hello that the store holds, so that no
-//! hello can be played again after a restart of the hub. One that is too old changes nothing, and is answered with the
-//! counter above which to go on: its sender may be a gateway that was put back from a backup. Other frames of before may
+//! hello can be played again after a restart of the hub. A gateway counts over all its lanes, and one of them may be slow:
+//! a frame has to be newer than the others of its lane. A hello that would fence its sender has to be newer than all. One
+//! that is too old changes nothing, and is answered with the counter above which to go on: its sender may be a gateway
+//! that was put back from a backup. Other frames of before may
 //! be played again, and do nothing: an upload is idempotent, questions and echoes change nothing. Telemetry is taken on a
 //! greeted connection only, and has a window of its own that begins with the hello: with QoS 0 it may overtake an upload,
 //! which must not look old for that.
@@ -51,7 +53,7 @@ pub enum FrameError {
     Behind {
         /// Its counter.
         found: u64,
-        /// The highest that was accepted of this gateway.
+        /// The counter that it has to be above.
         last: u64,
     },
     /// A value that no gateway can honestly have.
@@ -225,13 +227,17 @@ impl Link {
                         (side.window, side.reports) = (Window::default(), Window::default());
                     }
                 }
-                // A gateway counts over all its lanes: one that was accepted anywhere was said after an older hello.
-                let last = self.sides.iter().map(|side| side.window.last).max().unwrap_or(0);
-                if counter <= last.max(self.doubted) {
-                    let last = last.max(self.doubted);
+                let would_fence = hello.epoch == known.0 && hello.head < known.1;
+                // What another lane brought since was said later: on a slow one an old hello is no sign of an old gateway.
+                let last = match would_fence {
+                    true => self.sides.iter().map(|side| side.window.last).max().unwrap_or(0),
+                    false => self.side(lane).last(),
+                };
+                let last = last.max(self.doubted);
+                if counter <= last {
                     return Err(FrameError::Behind { found: counter, last });
                 }
-                if hello.epoch == known.0 && hello.head < known.1 && self.doubted == 0 {
+                if would_fence && self.doubted == 0 {
                     self.doubted = counter.saturating_add(DOUBT);
                     let last = self.doubted;
                     return Err(FrameError::Behind { found: counter, last });

@@ -394,6 +394,17 @@ fn poison_is_kept_aside_and_money_behind_it_goes_on() {
 }
 
 #[test]
+fn the_counter_of_the_newest_hello_is_remembered() {
+    let mut hub = open_hub();
+    // Epoch and counter of a hello -> what the store remembers, for the next start of the hub.
+    for (epoch, counter, expected) in [(1, 10, (1, 10)), (1, 7, (1, 10)), (1, 11, (1, 11)), (2, 3, (2, 3))] {
+        hub.step(NOW, &SETTINGS, &greet(hello(epoch, 0), counter));
+        let row = &hub.gateways()[&gateway()];
+        assert_eq!((row.counter_epoch, row.counter), expected, "{epoch} {counter}");
+    }
+}
+
+#[test]
 fn a_broken_gateway_stops_its_own_books_only_until_the_operator_settles_some() {
     let mut kept = Kept::open();
     let other = Name::new("gw-2").unwrap();

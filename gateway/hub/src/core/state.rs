@@ -455,9 +455,10 @@ impl Hub {
             row.upto = 0;
             row.hash = Hash::ZERO;
         }
-        row.boot = boot;
-        row.counter_epoch = epoch;
-        row.counter = counter;
+        // On a slow lane a hello comes after newer ones.
+        if epoch > row.counter_epoch || counter > row.counter {
+            (row.boot, row.counter_epoch, row.counter) = (boot, epoch, counter);
+        }
     }
 
     fn commit(&mut self, at: &RecordKey, hash: Hash) -> &mut GatewayRow {

@@ -1,5 +1,7 @@
 //! What the hub says on a link, and what it is told in turn: welcome, receipts, artifacts, uploads.
 
+use std::time::Duration;
+
 use carrier::{Class, Symptom};
 use gateway_core::{Input, pace::Artifacts};
 use proto::link::{ArtifactPart, LedgerReceipt, Welcome};
@@ -39,14 +41,15 @@ impl Link {
                 self.receipt(talk, receipt).await?;
             }
             Heard::Part(part) => self.part(&mut talk.assembly, part).await?,
-            // The hello is said again anyway until it is answered.
             Heard::Counter(seen) => {
-                tracing::warn!(
-                    counter = seen.last,
-                    "the hub remembers more of this link than this journal, or doubts a hello that a cloud held back"
-                );
-                sealed.raise_above(seen.last);
-                talk.hello = Some((Instant::now(), HELLO_WAIT, 0));
+                let is_new = sealed.raise_above(seen.last);
+                if is_new {
+                    tracing::warn!(
+                        counter = seen.last,
+                        "the hub remembers more of this link than this journal, or doubts a hello that a cloud held back"
+                    );
+                }
+                talk.hello = Some(hello_again(talk.hello, is_new, Instant::now()));
             }
             Heard::Echo(echo) => {
                 if echo.nonce & OWN_ECHO == 0 {
@@ -245,8 +248,39 @@ impl Link {
     }
 }
 
+/// When to say hello after the hub did not take one, or asked for one: at once if ours was below what it remembers. If it
+/// was overtaken, it is said again anyway, more and more slowly.
+fn hello_again(planned: Option<(Instant, Duration, u32)>, is_new: bool, now: Instant) -> (Instant, Duration, u32) {
+    planned.filter(|_| !is_new).unwrap_or((now, HELLO_WAIT, 0))
+}
+
 /// The next connection tries again.
 fn unreadable(talk: &mut Talk, why: String) {
     tracing::error!(why, "ALARM the journal cannot be read for the upload");
     talk.broken = Some(Symptom::new(Class::Protocol, 0, why));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_that_was_overtaken_waits_and_one_below_the_hubs_memory_does_not() {
+        let now = Instant::now();
+        let planned = Some((now + HELLO_WAIT * 2, HELLO_WAIT * 4, 2));
+        let at_once = (now, HELLO_WAIT, 0);
+        let table = [
+            (
+                "overtaken: the wait goes on, and is counted",
+                planned,
+                false,
+                (now + HELLO_WAIT * 2, HELLO_WAIT * 4, 2),
+            ),
+            ("below what the hub remembers", planned, true, at_once),
+            ("a hub that begins anew asks for one", None, false, at_once),
+        ];
+        for (what, planned, is_new, expected) in table {
+            assert_eq!(hello_again(planned, is_new, now), expected, "{what}");
+        }
+    }
 }
