@@ -12,7 +12,7 @@ use std::{
 };
 
 use carrier::{Class, Event, STABLE_S, Sender, Symptom, WhyUnsent};
-use gateway_core::Input;
+use gateway_core::{Input, pace::Throttle};
 use journal::Reader;
 use proto::{
     id::{GatewayId, Name},
@@ -111,6 +111,8 @@ struct Life {
     probe: Option<u64>,
     /// Questions on their way, and since when.
     asked: BTreeMap<u64, Instant>,
+    /// What was left of a throttle when, if the hub greeted us since we began.
+    throttled: Option<(Instant, Throttle)>,
 }
 
 /// What lives as long as a connection.
@@ -180,6 +182,7 @@ impl Link {
             up: None,
             probe: None,
             asked: BTreeMap::new(),
+            throttled: None,
         };
         loop {
             let since = Instant::now();
@@ -303,6 +306,9 @@ impl Link {
                 () = tokio::time::sleep_until(wake) => {}
             }
             self.heard(sealed, adapter, life, &mut talk).await?;
+            if let Some(state) = &talk.uploads {
+                life.throttled = Some((Instant::now(), state.throttle()));
+            }
             self.turn(sealed, adapter, life, &mut talk);
             self.due(sealed, adapter, life, &mut talk);
             // Whoever stands at a device goes before what is long over.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use gateway_core::pace::{Artifacts, Pace, may_tell};
+use gateway_core::pace::{Artifacts, Pace, Throttle, may_tell};
 use journal::Reader;
 use proto::{
     codec,
@@ -112,6 +112,18 @@ impl Uploads {
         }
     }
 
+    /// What is left of the cloud's wish that we slow down.
+    pub(super) fn throttle(&self) -> Throttle {
+        self.pace.throttle(self.now_ms())
+    }
+
+    /// Goes on as after a throttle on an earlier connection, `since` ago.
+    pub(super) fn go_on(&mut self, throttle: &Throttle, since: Duration) {
+        let now_ms = self.now_ms();
+        let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.pace.go_on(now_ms, throttle, since_ms);
+    }
+
     /// Milliseconds since the hub's welcome: the pace's clock.
     pub(super) fn now_ms(&self) -> u64 {
         u64::try_from(self.welcomed.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -200,10 +212,11 @@ impl Uploads {
     pub(super) fn step(&mut self, reader: &Reader, position: &Position) -> Result<Step, String> {
         let now = Instant::now();
         let in_flight = self.in_flight(position);
-        if in_flight > 0 && now - self.last_progress > RECEIPT_WAIT {
+        // What was refused is receipted by nobody: it waits as long as the cloud asked for.
+        if in_flight > 0 && !self.refused && now - self.last_progress > RECEIPT_WAIT {
             return Ok(Step::Silence);
         }
-        if in_flight == 0 {
+        if in_flight == 0 || self.refused {
             self.last_progress = now;
         }
         if !self.may_tell(position) || self.pace.wait_ms(self.now_ms()) > 0 || !self.has_work(position) {
@@ -266,5 +279,109 @@ impl Uploads {
             self.paused_ms = now_ms.saturating_add(self.pace.wait_ms(now_ms));
         }
         self.refused = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use journal::{Journal, Options};
+    use tokio::time::advance;
+
+    use super::*;
+
+    const BEGIN: Mark = Mark {
+        ledger: 0,
+        chain: Hash::ZERO,
+        journal: 1,
+    };
+
+    /// An uploader with two uploads on their way, which end at records 3 and 5, and where the gateway stands.
+    fn under_way(reader: &Reader) -> (Uploads, Position) {
+        let mut state = Uploads::from(reader, &BEGIN, 0, 50, LINK_FRAME_BYTES_MAX).unwrap();
+        for upto in [3, 5] {
+            state.sent = upto;
+            state.sent();
+        }
+        let position = Position {
+            head: 5,
+            ..Position::default()
+        };
+        (state, position)
+    }
+
+    fn journal(dir: &tempfile::TempDir) -> Journal {
+        Journal::open(dir.path().join("journal"), &Options::new("test", 1).create()).unwrap()
+    }
+
+    fn is_silent(state: &mut Uploads, reader: &Reader, position: &Position) -> bool {
+        matches!(state.step(reader, position).unwrap(), Step::Silence)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_receipts_is_silence_and_what_was_refused_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(&dir);
+        let reader = journal.reader();
+        let (mut state, mut position) = under_way(&reader);
+        advance(RECEIPT_WAIT).await;
+        assert!(!is_silent(&mut state, &reader, &position));
+        advance(Duration::from_millis(1)).await;
+        assert!(is_silent(&mut state, &reader, &position));
+
+        let (mut state, _) = under_way(&reader);
+        for refused in 0..6 {
+            state.slow_down();
+            advance(RECEIPT_WAIT * 2).await;
+            assert!(!is_silent(&mut state, &reader, &position), "refused {refused} times");
+            assert!(state.is_to_go_back(&position));
+        }
+        // A receipt for what had arrived before moves the cursor; the rest is sent again, and may be silence then.
+        position.cursor = 3;
+        let mut again = Uploads::from(&reader, &BEGIN, 0, 50, LINK_FRAME_BYTES_MAX)
+            .unwrap()
+            .at_pace_of(&state);
+        assert!(
+            again.pace.wait_ms(again.now_ms()) > 0,
+            "at the pace that the cloud asked for"
+        );
+        (again.sent, position.cursor) = (5, 3);
+        again.sent();
+        advance(RECEIPT_WAIT * 2).await;
+        assert!(is_silent(&mut again, &reader, &position));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_connection_goes_on_at_the_pace_that_the_cloud_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(&dir);
+        let reader = journal.reader();
+        let (mut state, _) = under_way(&reader);
+        for _ in 0..5 {
+            state.slow_down();
+            advance(Duration::from_millis(state.pace.wait_ms(state.now_ms()))).await;
+        }
+        state.slow_down();
+        let pause_ms = state.pace.wait_ms(state.now_ms());
+        assert!(pause_ms >= 16_000, "32 s or more between two: {pause_ms}");
+        let throttle = state.throttle();
+        // How long after that the next connection is greeted -> its first wait, and whether it is slow afterwards.
+        let table = [
+            (0, pause_ms, true),
+            (pause_ms / 2, pause_ms - pause_ms / 2, true),
+            (299_999, 0, true),
+            (300_000, 0, false),
+        ];
+        for (since_ms, first_ms, is_slow) in table {
+            let mut next = Uploads::from(&reader, &BEGIN, 0, 50, LINK_FRAME_BYTES_MAX).unwrap();
+            next.recover((50, 500), 0, Duration::from_millis(since_ms), Artifacts::default());
+            next.go_on(&throttle, Duration::from_millis(since_ms));
+            let now_ms = next.now_ms();
+            assert!(next.pace.wait_ms(now_ms) >= first_ms, "after {since_ms} ms");
+            assert_eq!(next.pace.is_free(now_ms), !is_slow, "after {since_ms} ms");
+            for _ in 0..3 {
+                next.sent();
+            }
+            assert_eq!(next.pace.wait_ms(now_ms) >= 32_000, is_slow, "after {since_ms} ms");
+        }
     }
 }

@@ -137,6 +137,9 @@ impl Link {
                     self.board.receipted_at().elapsed(),
                     announced,
                 );
+                if let Some((at, throttle)) = life.throttled {
+                    state.go_on(&throttle, at.elapsed());
+                }
                 talk.uploads = Some(state);
             } else {
                 // It has other records of this epoch than we: nothing may follow on them.
