@@ -3,10 +3,10 @@
 //! with every connection. Of several links the one that goes first ([`super::board`]) asks and uploads; the others
 //! stand by, and bring artifacts and orders as well.
 
+mod asked;
 mod hub;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -24,8 +24,9 @@ use tokio::{
     time::Instant,
 };
 
+use self::asked::Asked;
 use crate::{
-    artifacts::{Assembly, Desk, Gone},
+    artifacts::{Assembly, Desk, Gone, WHOLES_MAX, Whole},
     clock::Clock,
     cloud::{
         LinkJob,
@@ -60,10 +61,6 @@ const STANDBY_HELLO_EVERY: Duration = Duration::from_secs(300);
 const FETCH_LIST_EVERY: Duration = Duration::from_secs(30);
 /// How often an unfinished upload is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// A question that is not answered for so long is a failure of its cloud.
-const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// Questions without an answer that are watched.
-const ASKED_MAX: usize = 256;
 /// Nonces of the link's own echoes: far from those of the core, which are milliseconds.
 const OWN_ECHO: u64 = 1 << 63;
 
@@ -109,8 +106,9 @@ struct Life {
     up: Option<Instant>,
     /// The nonce of the breaker's last probe.
     probe: Option<u64>,
-    /// Questions on their way, and since when.
-    asked: BTreeMap<u64, Instant>,
+    asked: Asked,
+    /// Artifacts to be checked.
+    wholes: mpsc::Sender<Whole>,
     /// What was left of a throttle when, if the hub greeted us since we began.
     throttled: Option<(Instant, Throttle)>,
 }
@@ -172,6 +170,8 @@ impl Link {
         let mut adapter = self.cloud.adapter(self.site, self.gateway);
         let mut reconnect = Reconnect::new(self.pacing.reconnect_s_max);
         reconnect.first(Instant::now());
+        let (wholes, inbox) = mpsc::channel(WHOLES_MAX);
+        tokio::spawn(self.desk.clone().serve(inbox));
         let mut life = Life {
             began: Instant::now(),
             clock: Clock::start(),
@@ -181,7 +181,8 @@ impl Link {
             stage: Stage::Down,
             up: None,
             probe: None,
-            asked: BTreeMap::new(),
+            asked: Asked::default(),
+            wholes,
             throttled: None,
         };
         loop {
@@ -192,7 +193,7 @@ impl Link {
             };
             let was = life.stage;
             life.reports.lost();
-            life.asked.clear();
+            life.asked = Asked::default();
             self.fence.lost();
             // An attempt that hangs until its time is over was no good connection, however long it took.
             if life.up.is_some_and(|up| up.elapsed().as_secs() >= STABLE_S) {
@@ -311,6 +312,10 @@ impl Link {
             }
             self.turn(sealed, adapter, life, &mut talk);
             self.due(sealed, adapter, life, &mut talk);
+            // An answer that came while we were busy is no silence.
+            if connection.is_drained() {
+                self.count_unanswered(life);
+            }
             // Whoever stands at a device goes before what is long over.
             if self.jobs.is_empty() && talk.first {
                 self.upload(sealed, adapter, life, &mut talk).await?;
@@ -389,12 +394,6 @@ impl Link {
             position.revisions.0 = 0;
             self.hello_as(sealed, adapter, life, talk, &position);
         }
-        let before = life.asked.len();
-        life.asked.retain(|_, since| since.elapsed() < ANSWER_WAIT);
-        for _ in life.asked.len()..before {
-            let now_ms = life.now_ms();
-            life.breaker.failed(now_ms);
-        }
         if life.stage == Stage::Greeted && life.breaker.probe_at_ms().is_some_and(|at| at <= life.now_ms()) {
             let now_ms = life.now_ms();
             life.breaker.probed(now_ms);
@@ -405,7 +404,15 @@ impl Link {
             let (topic, frame) = sealed.echo(&echo);
             self.up(adapter, life, talk, &topic, &frame, Meaning::Echo(&echo));
         }
-        if before != life.asked.len() {
+    }
+
+    fn count_unanswered(&self, life: &mut Life) {
+        let silent = life.asked.give_up(Instant::now());
+        for _ in 0..silent {
+            let now_ms = life.now_ms();
+            life.breaker.failed(now_ms);
+        }
+        if silent > 0 {
             self.stage(life, life.stage);
         }
     }
@@ -490,8 +497,8 @@ impl Link {
                         code: 503,
                     })
                     .await?;
-                } else if life.asked.len() < ASKED_MAX {
-                    life.asked.insert(ask.ask, Instant::now());
+                } else {
+                    life.asked.asked(ask.ask, Instant::now());
                 }
             }
             LinkJob::FetchList => {
@@ -560,7 +567,7 @@ impl Link {
     async fn symptom(&self, life: &mut Life, talk: &mut Talk, symptom: &Symptom) -> Result<(), Gone> {
         self.note(life, symptom);
         life.diary.symptom(&self.cloud.name, symptom);
-        life.asked.remove(&symptom.ask);
+        life.asked.over(symptom.ask);
         let code = match symptom.class {
             Class::Throttled => {
                 if let Some(state) = &mut talk.uploads {

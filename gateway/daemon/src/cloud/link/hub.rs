@@ -5,11 +5,14 @@ use std::time::Duration;
 use carrier::{Class, Symptom};
 use gateway_core::{Input, pace::Artifacts};
 use proto::link::{ArtifactPart, LedgerReceipt, Welcome};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{CODE_THROTTLED, HELLO_WAIT, HELLO_WAIT_MAX, Life, Link, OWN_ECHO, Talk};
 use crate::{
-    artifacts::{Assembly, Gone},
+    artifacts::{Assembly, Gone, Whole},
     cloud::{
         adapter::{Adapter, Meaning},
         board::Stage,
@@ -32,7 +35,7 @@ impl Link {
         match heard {
             Heard::Welcome(welcome) => self.welcomed(life, talk, welcome).await?,
             Heard::Answer(answer) => {
-                life.asked.remove(&answer.ask);
+                life.asked.over(answer.ask);
                 life.breaker.good(now_ms);
                 self.tell(Input::Answer(answer)).await?;
             }
@@ -40,7 +43,7 @@ impl Link {
                 life.breaker.good(now_ms);
                 self.receipt(talk, receipt).await?;
             }
-            Heard::Part(part) => self.part(&mut talk.assembly, part).await?,
+            Heard::Part(part) => self.part(&life.wholes, &mut talk.assembly, part).await?,
             Heard::Counter(seen) => {
                 let is_new = sealed.raise_above(seen.last);
                 if is_new {
@@ -150,15 +153,17 @@ impl Link {
         Ok(())
     }
 
-    async fn part(&self, assembly: &mut Assembly, part: ArtifactPart) -> Result<(), Gone> {
+    async fn part(
+        &self,
+        wholes: &mpsc::Sender<Whole>,
+        assembly: &mut Assembly,
+        part: ArtifactPart,
+    ) -> Result<(), Gone> {
         let (kind, revision) = (part.kind.word(), part.revision);
         match assembly.add(part) {
             Ok(None) => {}
-            Ok(Some(whole)) => {
-                if let Ok(Some(input)) = self.desk.check(whole).await? {
-                    self.tell(input).await?;
-                }
-            }
+            // To check 100,000 tokens takes longer than anybody waits for an answer.
+            Ok(Some(whole)) => wholes.send(whole).await.map_err(|_| Gone)?,
             Err(error) => self.desk.reject(kind, revision, &error),
         }
         Ok(())
