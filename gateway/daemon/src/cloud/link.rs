@@ -5,13 +5,14 @@
 
 mod asked;
 mod hub;
+mod send;
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use carrier::{Class, Event, STABLE_S, Sender, Symptom, WhyUnsent};
+use carrier::{Class, Event, STABLE_S, Sender, Symptom};
 use gateway_core::{Input, pace::Throttle};
 use journal::Reader;
 use proto::{
@@ -24,13 +25,16 @@ use tokio::{
     time::Instant,
 };
 
-use self::asked::Asked;
+use self::{
+    asked::Asked,
+    send::{Sent, Weight},
+};
 use crate::{
     artifacts::{Assembly, Desk, Gone, WHOLES_MAX, Whole},
     clock::Clock,
     cloud::{
         LinkJob,
-        adapter::{self, Adapter, At, Meaning, Out, Up},
+        adapter::{self, Adapter, At, Meaning, Out},
         board::{Board, Stage},
         breaker::Breaker,
         diary::Diary,
@@ -373,7 +377,7 @@ impl Link {
         let now = Instant::now();
         if adapter.tick_at().is_some_and(|at| life.instant(at) <= now) {
             adapter.tick(life.at(), &mut talk.out);
-            self.flush(talk);
+            self.flush(talk, Weight::Needed);
         }
         if let Some((_, wait, said)) = talk.hello.filter(|(at, _, _)| *at <= now) {
             if said == HELLOS_MAX {
@@ -435,47 +439,6 @@ impl Link {
         self.up(adapter, life, talk, &topic, &frame, Meaning::Hello(&hello));
     }
 
-    /// A frame of ours leaves.
-    fn up(
-        &self,
-        adapter: &mut dyn Adapter,
-        life: &Life,
-        talk: &mut Talk,
-        topic: &str,
-        frame: &[u8],
-        meaning: Meaning<'_>,
-    ) {
-        let up = Up { topic, frame, meaning };
-        adapter.send(life.at(), up, &mut talk.out);
-        self.flush(talk);
-    }
-
-    /// What the adapter wants to say leaves. A window that stays full is a connection that is no good: whatever matters
-    /// is said again on the next one.
-    fn flush(&self, talk: &mut Talk) {
-        while let Some(publish) = talk.out.publishes.pop_front() {
-            let is_lossy = publish.qos == carrier::Qos::AtMostOnce;
-            let Err(unsent) = talk.sender.send(publish) else {
-                continue;
-            };
-            match unsent.why {
-                // It would not fit the next connection either.
-                WhyUnsent::TooLarge { .. } | WhyUnsent::Topic => {
-                    talk.out.say(adapter::Heard::Symptom(Symptom::new(
-                        Class::Protocol,
-                        0,
-                        unsent.to_string(),
-                    )));
-                }
-                WhyUnsent::Full | WhyUnsent::Gone if is_lossy => {}
-                WhyUnsent::Full | WhyUnsent::Gone => {
-                    talk.broken = Some(Symptom::new(Class::Partition, 0, unsent.to_string()));
-                    return;
-                }
-            }
-        }
-    }
-
     async fn job(
         &self,
         sealed: &mut Sealed,
@@ -490,15 +453,9 @@ impl Link {
         match job {
             LinkJob::Ask(ask) => {
                 let (topic, frame) = sealed.ask(&ask);
-                self.up(adapter, life, talk, &topic, &frame, Meaning::Ask(&ask));
-                if talk.broken.is_some() {
-                    self.tell(Input::Trouble {
-                        ask: ask.ask,
-                        code: 503,
-                    })
-                    .await?;
-                } else {
-                    life.asked.asked(ask.ask, Instant::now());
+                match self.up(adapter, life, talk, &topic, &frame, Meaning::Ask(&ask)) {
+                    Sent::Yes => life.asked.asked(ask.ask, Instant::now()),
+                    Sent::No(code) => self.tell(Input::Trouble { ask: ask.ask, code }).await?,
                 }
             }
             LinkJob::FetchList => {
@@ -545,7 +502,7 @@ impl Link {
         life: &mut Life,
         talk: &mut Talk,
     ) -> Result<(), Gone> {
-        self.flush(talk);
+        self.flush(talk, Weight::Needed);
         while let Some(heard) = talk.out.heard.pop_front() {
             match heard {
                 adapter::Heard::Ready => talk.hello = Some((Instant::now(), HELLO_WAIT, 0)),
