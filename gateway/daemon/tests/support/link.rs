@@ -16,7 +16,7 @@ use gateway::{
     clock::Clock,
     cloud::{
         LinkJob,
-        board::Load,
+        board::{Board, Load},
         link::LINK_JOBS_MAX,
         start::{self, Surroundings},
     },
@@ -226,7 +226,8 @@ fn link_config(broker: String) -> LinkConfig {
 pub struct Alone {
     pub jobs: mpsc::Receiver<Job>,
     pub link: mpsc::Sender<LinkJob>,
-    position: watch::Sender<Position>,
+    pub board: Board,
+    pub position: watch::Sender<Position>,
     store: Store,
 }
 
@@ -260,6 +261,7 @@ impl Alone {
         Self {
             jobs,
             link,
+            board,
             position,
             store,
         }

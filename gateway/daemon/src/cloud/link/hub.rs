@@ -213,7 +213,9 @@ impl Link {
         };
         state.receipted(upto, cursor, head);
         talk.uploads = Some(state);
-        self.board.receipted();
+        if upto > cursor && receipt.hash == own_hash {
+            self.board.receipted();
+        }
         self.tell(Input::Receipt { receipt, own_hash }).await
     }
 
