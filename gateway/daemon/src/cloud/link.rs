@@ -63,6 +63,9 @@ const HELLOS_MAX: u32 = 4;
 const STANDBY_HELLO_EVERY: Duration = Duration::from_secs(300);
 /// Shortest time between two requests for the whole list: 100,000 tokens are 8 MB.
 const FETCH_LIST_EVERY: Duration = Duration::from_secs(30);
+/// Shortest time between a hello and one for which the cloud asks: nothing proves that there is anything newer, and each is
+/// a durable write at the hub.
+const NEWER_EVERY: Duration = Duration::from_secs(10);
 /// How often an unfinished upload is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Nonces of the link's own echoes: far from those of the core, which are milliseconds.
@@ -128,6 +131,8 @@ struct Talk {
     hello: Option<(Instant, Duration, u32)>,
     /// When it was said last.
     said_hello: Instant,
+    /// When to say hello because the cloud points at something newer.
+    newer: Option<Instant>,
     /// When to ask for the whole list, and when that was done last.
     fetch_list: Option<Instant>,
     fetched: Option<Instant>,
@@ -137,6 +142,11 @@ struct Talk {
     first: bool,
     /// Why the connection is no good.
     broken: Option<Symptom>,
+}
+
+/// When to say hello to a cloud that points at something newer.
+fn newer_at(said_hello: Instant, now: Instant) -> Instant {
+    now.max(said_hello + NEWER_EVERY)
 }
 
 fn far_away() -> Instant {
@@ -273,6 +283,7 @@ impl Link {
             uploads: None,
             hello: None,
             said_hello: Instant::now(),
+            newer: None,
             fetch_list: None,
             fetched: None,
             frame_bytes_max: adapter.frame_bytes_max(),
@@ -310,7 +321,7 @@ impl Link {
                 _ = ways.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
-            self.heard(sealed, adapter, life, &mut talk).await?;
+            self.heard(sealed, life, &mut talk).await?;
             if let Some(state) = &talk.uploads {
                 life.throttled = Some((Instant::now(), state.throttle()));
             }
@@ -354,6 +365,7 @@ impl Link {
             .map_or_else(far_away, |at| life.instant(at));
         uploads
             .min(hello)
+            .min(talk.newer.unwrap_or_else(far_away))
             .min(talk.fetch_list.unwrap_or_else(far_away))
             .min(own)
     }
@@ -390,6 +402,9 @@ impl Link {
         // A hub that has begun anew does not know who stands by.
         let is_standby = life.stage == Stage::Greeted && !talk.first && talk.hello.is_none();
         if is_standby && talk.said_hello + STANDBY_HELLO_EVERY <= now {
+            self.hello(sealed, adapter, life, talk);
+        }
+        if talk.newer.is_some_and(|at| at <= now) {
             self.hello(sealed, adapter, life, talk);
         }
         if talk.fetch_list.is_some_and(|at| at <= now) {
@@ -434,7 +449,7 @@ impl Link {
         talk: &mut Talk,
         position: &Position,
     ) {
-        talk.said_hello = Instant::now();
+        (talk.said_hello, talk.newer) = (Instant::now(), None);
         let (hello, topic, frame) = sealed.hello(position);
         self.up(adapter, life, talk, &topic, &frame, Meaning::Hello(&hello));
     }
@@ -495,13 +510,7 @@ impl Link {
     }
 
     /// Everything that the adapter heard.
-    async fn heard(
-        &mut self,
-        sealed: &mut Sealed,
-        adapter: &mut dyn Adapter,
-        life: &mut Life,
-        talk: &mut Talk,
-    ) -> Result<(), Gone> {
+    async fn heard(&mut self, sealed: &mut Sealed, life: &mut Life, talk: &mut Talk) -> Result<(), Gone> {
         self.flush(talk, Weight::Needed);
         while let Some(heard) = talk.out.heard.pop_front() {
             match heard {
@@ -511,7 +520,7 @@ impl Link {
                     Err(bad) => tracing::warn!(cloud = self.cloud.name, %bad, "frame on the link dropped"),
                 },
                 adapter::Heard::Symptom(symptom) => self.symptom(life, talk, &symptom).await?,
-                adapter::Heard::Newer => self.hello(sealed, adapter, life, talk),
+                adapter::Heard::Newer => talk.newer = Some(newer_at(talk.said_hello, Instant::now())),
                 adapter::Heard::Clock(wall_ms) => {
                     tracing::debug!(cloud = self.cloud.name, wall_ms, "the cloud's clock")
                 }
@@ -545,5 +554,20 @@ impl Link {
             self.tell(Input::Trouble { ask: symptom.ask, code }).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When a cloud points at something newer, in s after a hello -> when hello is said again.
+    #[test]
+    fn a_cloud_cannot_drive_hellos() {
+        let said = Instant::now();
+        let at = |s| said + Duration::from_secs(s);
+        for (pointed_s, expected_s) in [(0, 10), (1, 10), (9, 10), (10, 10), (25, 25)] {
+            assert_eq!(newer_at(said, at(pointed_s)), at(expected_s), "{pointed_s} s");
+        }
     }
 }
