@@ -31,7 +31,7 @@ use crate::{
     },
     export::{BalanceRow, DisputeRow, HoldRow, QuarantineRow, Status},
     judgements::{CaseRow, LossRow, SessionRow},
-    links::{FrameError, Link, Links, Route, Taken},
+    links::{FrameError, Links, Route, Taken},
     orders::OrderLine,
     reports::GatewayReport,
     store::{Store, StoreError},
@@ -296,7 +296,8 @@ impl Engine {
         reply: oneshot::Sender<Result<Released, ReleaseRefusal>>,
         batch: &mut Batch,
     ) {
-        if gone && self.links.0.get(&gateway).is_some_and(Link::is_connected) {
+        let link = self.links.0.get(&gateway);
+        if gone && link.is_some_and(|link| link.is_connected(Instant::now())) {
             // Whoever asked may be gone by now.
             let _ = reply.send(Err(ReleaseRefusal::Connected(gateway)));
             return;

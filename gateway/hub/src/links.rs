@@ -9,7 +9,10 @@
 //! greeted connection only, and has a window of its own that begins with the hello: with QoS 0 it may overtake an upload,
 //! which must not look old for that.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use proto::{
     codec::{self, CodecError},
@@ -29,6 +32,9 @@ use crate::{
 /// Highest counter of ours that a gateway is believed to have seen. A boot number of 2^30 is beyond any hub's life;
 /// counters from there on would leave no room.
 const DOWN_COUNTER_MAX: u64 = 1 << 62;
+
+/// A gateway behind a broker that was not heard for so long is not connected. It says hello every five minutes at the least.
+const BROKER_SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// How far above a doubtful hello its repetition must be: further than anything that a cloud may still hold back.
 const DOUBT: u64 = 1 << 20;
@@ -170,10 +176,18 @@ impl Link {
         lanes.filter(|lane| self.side(*lane).connected && self.side(*lane).greeted)
     }
 
-    /// Whether it is connected by any way.
+    /// Whether it is connected, and said hello.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.sides.iter().any(|side| side.connected)
+    pub fn is_greeted(&self, now: Instant) -> bool {
+        self.is_connected(now) && self.greeted().next().is_some()
+    }
+
+    /// Whether it is connected by any way. Behind a broker nobody says that it went: it is there while it is heard.
+    #[must_use]
+    pub fn is_connected(&self, now: Instant) -> bool {
+        let is_heard = self.heard.is_within(BROKER_SILENCE, now);
+        let is_there = |side: &Side| side.connected && (side.route == Route::Endpoint || is_heard);
+        self.sides.iter().any(is_there)
     }
 
     /// A connection of a lane opened or ended.
@@ -351,5 +365,39 @@ impl Links {
             Err(_) => link.counts.frames_bad += 1,
         }
         opened
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::seal::PairSecret;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_behind_a_broker_is_there_while_it_is_heard() {
+        let config = GatewayConfig {
+            site: Name::new("campus").expect("a name"),
+            secret: PairSecret([1; 32]),
+        };
+        let heard = Instant::now();
+        let check = |route, connected, silent: Duration, expected: bool| {
+            let mut link = Link::new(&config, &GatewayRow::default(), 1);
+            link.heard.seen(heard);
+            let side = link.side_mut(Lane::FIRST);
+            (side.route, side.connected) = (route, connected);
+            assert_eq!(
+                link.is_connected(heard + silent),
+                expected,
+                "{route:?} {connected} {silent:?}"
+            );
+        };
+        let day = Duration::from_secs(86_400);
+        check(Route::Endpoint, true, Duration::ZERO, true);
+        check(Route::Endpoint, true, day, true);
+        check(Route::Endpoint, false, Duration::ZERO, false);
+        check(Route::Broker(0), true, BROKER_SILENCE, true);
+        check(Route::Broker(0), true, BROKER_SILENCE + Duration::from_millis(1), false);
+        check(Route::Broker(0), false, Duration::ZERO, false);
     }
 }
