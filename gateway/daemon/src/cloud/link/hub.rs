@@ -177,7 +177,10 @@ impl Link {
             .await
             .map_err(|_| Gone)?;
         let mark = answer.await.map_err(|_| Gone)?;
-        let state = Uploads::from(&self.reader, &mark, upto, self.least_ms(), talk.frame_bytes_max);
+        let (reader, least_ms, bytes_max) = (self.reader.clone(), self.least_ms(), talk.frame_bytes_max);
+        // The mark may be far back, and who serves devices shares this thread.
+        let read = move || Uploads::from(&reader, &mark, upto, least_ms, bytes_max);
+        let state = tokio::task::spawn_blocking(read).await.map_err(|_| Gone)?;
         Ok(state.map_err(|why| unreadable(talk, why)).ok())
     }
 
@@ -243,7 +246,7 @@ impl Link {
         }
         talk.uploads = Some(state);
         match step {
-            Ok(Step::Wait) => {}
+            Ok(Step::Wait | Step::More) => {}
             Ok(Step::Send(upload)) => {
                 let (topic, frame) = sealed.upload(&upload);
                 self.up(adapter, life, talk, &topic, &frame, Meaning::Records(&upload));
