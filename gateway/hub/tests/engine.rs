@@ -16,7 +16,7 @@ use std::{
 
 use hub::{
     config,
-    core::{GatewayRow, Hub, Input},
+    core::{Event, GatewayRow, Hub, Input},
     engine::{Ack, Engine, Work},
     links::{FrameError, Links, Route},
     store::{Store, StoreError},
@@ -238,6 +238,39 @@ fn a_hello_that_comes_late_is_acknowledged_and_answered() {
     engine.run(work).unwrap();
     assert_eq!(*acks.lock().unwrap(), [true, true, false]);
     assert_eq!(said::<CounterSeen>(&sent, LinkDown::Counter), [CounterSeen { last: 7 }]);
+}
+
+#[test]
+fn a_snapshot_is_written_between_batches_and_holds_the_state_at_its_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, mut hub) = Store::open(dir.path(), true).unwrap();
+    let tokens = (0..4_000_u16).map(|n| {
+        let mut token = support::token(1);
+        token.0[..2].copy_from_slice(&n.to_be_bytes());
+        (token, support::spec())
+    });
+    let imported = hub.step(NOW, &SETTINGS, &Input::Import(support::catalogue(tokens)));
+    store.append(&imported.events).unwrap();
+    store.snapshot_when_due(&hub).unwrap();
+    assert_eq!(store.snapshot_lacks(), None, "not due");
+    let due = vec![Event::Dated { wall_s: 1 }; 50_000];
+    due.iter().for_each(|event| hub.apply(event));
+    store.append(&due).unwrap();
+
+    store.snapshot_when_due(&hub).unwrap();
+    let mut slices = 0;
+    while let Some(lacks) = store.snapshot_lacks() {
+        let booted = hub.step(NOW, &SETTINGS, &Input::Start);
+        store.append(&booted.events).unwrap();
+        store.snapshot_when_due(&hub).unwrap();
+        assert!(lacks - store.snapshot_lacks().unwrap_or(0) <= 16, "a slice at a time");
+        slices += 1;
+    }
+    assert!(slices > 2, "{slices} slices");
+    store.close().unwrap();
+    let (again, restored) = Store::open(dir.path(), false).unwrap();
+    assert_eq!(restored, hub, "the snapshot, and what was appended meanwhile");
+    drop(again);
 }
 
 #[test]
