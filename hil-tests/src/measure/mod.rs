@@ -1,0 +1,20 @@
+//! What is measured, and beside what: each measurement prints tables with the physical limit or a peer of the same run.
+//! `cargo xtask bench` runs all and writes docs/benchmarks.md.
+
+pub mod floor;
+pub mod latency;
+pub mod load;
+pub mod peer;
+pub mod post;
+mod seat;
+pub mod stat;
+pub mod table;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Seconds: shows that it runs and that its books are right.
+    Quick,
+    /// Minutes: what docs/benchmarks.md is made of.
+    Full,
+}
