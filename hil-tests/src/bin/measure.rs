@@ -1,9 +1,14 @@
 //! `holdfast-measure`: how fast, how small, how durable, beside the physical limit or a peer in the same run.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{alloc::System, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use hil_tests::measure::{self, Size};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+/// Counts what this process allocates; the gateway is another process.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Measures real processes and prints tables. `cargo xtask bench` runs all of them.
 #[derive(Parser)]
@@ -22,6 +27,10 @@ struct Options {
 enum What {
     /// From authorize to durable grant.
     Latency,
+    /// Decide and apply, and core and journal without a network.
+    Core,
+    /// Seal, open, encode, decode.
+    Codec,
 }
 
 fn main() -> ExitCode {
@@ -40,5 +49,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let size = if options.quick { Size::Quick } else { Size::Full };
     match options.what {
         What::Latency => measure::latency::run(size, dir.path()),
+        What::Core => measure::core::run(size, dir.path(), || ALLOCATOR.stats().allocations),
+        What::Codec => measure::codec::run(size),
     }
 }

@@ -1,6 +1,8 @@
 //! What is measured, and beside what: each measurement prints tables with the physical limit or a peer of the same run.
 //! `cargo xtask bench` runs all and writes docs/benchmarks.md.
 
+pub mod codec;
+pub mod core;
 pub mod floor;
 pub mod latency;
 pub mod load;
@@ -8,6 +10,7 @@ pub mod peer;
 pub mod post;
 mod seat;
 pub mod stat;
+pub mod stock;
 pub mod table;
 
 /// How much is measured.
