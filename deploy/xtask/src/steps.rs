@@ -45,7 +45,7 @@ pub(crate) struct Step {
 pub(crate) const SETUP: &str = "setup";
 
 /// Every step, in order.
-pub(crate) const STEPS: [Step; 21] = [
+pub(crate) const STEPS: [Step; 22] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
@@ -153,6 +153,12 @@ pub(crate) const STEPS: [Step; 21] = [
         about: "the evening of `cargo demo` with a lying, hanging and dark cloud, for each kind of cloud; the books close",
         when: When::Waits,
         run: demo,
+    },
+    Step {
+        name: "measure",
+        about: "every measurement of `cargo xtask bench`, as little of it as shows that it works; times are not judged",
+        when: When::Waits,
+        run: measure,
     },
     Step {
         name: "page",
@@ -393,6 +399,11 @@ fn hostile(context: &Context) -> Result<Verdict> {
     context.programs.run(context, "hostile", |test| {
         test.arg("--nocapture");
     })?;
+    Ok(Verdict::Passed)
+}
+
+fn measure(context: &Context) -> Result<Verdict> {
+    context.programs.run(context, "measure", |_| {})?;
     Ok(Verdict::Passed)
 }
 

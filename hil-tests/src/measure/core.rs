@@ -139,7 +139,7 @@ fn frames(plan: &Plan, count: usize, boot: u32) -> anyhow::Result<Vec<Frames>> {
             let seat = &mut seats[at];
             seat.authorize(&plan.users[number % plan.users.len()].token)?;
             let authorize = taken(seat)?;
-            seat.stop();
+            seat.stop(false);
             Ok(Frames {
                 authorize,
                 stop: taken(seat)?,

@@ -96,6 +96,49 @@ impl Target {
         }
     }
 
+    /// The same devices, in a later boot of theirs.
+    #[must_use]
+    pub fn booted(self, boot: usize) -> Self {
+        self.boot.fetch_max(boot, Ordering::Relaxed);
+        self
+    }
+
+    /// So many devices, connected and subscribed, that say nothing.
+    ///
+    /// # Errors
+    /// If one is not let in.
+    pub fn crowd(&self, devices: usize) -> anyhow::Result<Crowd> {
+        let boot = self.boot()?;
+        let lines = (0..devices).map(|number| Line::open(self.address, self.seat(number, boot)?));
+        Ok(Crowd(lines.collect::<anyhow::Result<_>>()?))
+    }
+
+    /// Whole sessions with start and meter value, by so many devices at once: so many sessions of each, or as many as the
+    /// time allows.
+    ///
+    /// # Errors
+    /// If one is refused or not answered.
+    pub fn whole(&self, devices: usize, each: Option<usize>, time: Duration) -> anyhow::Result<Load> {
+        let runtime = runtime()?;
+        runtime.block_on(async {
+            let mut lines = self.connect(devices).await?;
+            let since = Instant::now();
+            let mut tasks = JoinSet::new();
+            while let Some(mut line) = lines.pop() {
+                let target = self.clone();
+                tasks.spawn(async move {
+                    let mut waits = Vec::new();
+                    while each.is_none_or(|each| waits.len() < each) && since.elapsed() < time {
+                        waits.push(line.authorize(target.token(), Instant::now()).await?);
+                        line.deliver().await?;
+                    }
+                    anyhow::Ok(waits)
+                });
+            }
+            gather(tasks, since).await
+        })
+    }
+
     fn seat(&self, number: usize, boot: u32) -> anyhow::Result<Seat> {
         let device = self.devices.get(number).context("the plan has fewer devices")?;
         let seat = Seat::new(device, boot);
@@ -269,7 +312,12 @@ fn pace(sender: &mpsc::UnboundedSender<Instant>, since: Instant, a_second: u32, 
     }
 }
 
+/// Devices that are connected.
+#[derive(Debug)]
+pub struct Crowd(#[expect(dead_code, reason = "their connections stand as long as this lives")] Vec<Line>);
+
 /// A seat on a blocking socket.
+#[derive(Debug)]
 pub(crate) struct Line {
     stream: TcpStream,
     pub(crate) seat: Seat,
@@ -303,12 +351,12 @@ impl Line {
         let since = Instant::now();
         match self.hear()? {
             (Heard::Grant(_), at) => Ok(at - since),
-            (Heard::Clock | Heard::Receipt(_), _) => bail!("no grant"),
+            (Heard::Clock | Heard::Receipt(_) | Heard::Acknowledged, _) => bail!("no grant"),
         }
     }
 
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
-        self.seat.stop();
+        self.seat.stop(false);
         ensure!(matches!(self.hear()?.0, Heard::Receipt(_)), "no receipt");
         Ok(())
     }
@@ -365,12 +413,24 @@ impl Wire {
         self.seat.authorize(token)?;
         match self.hear().await? {
             (Heard::Grant(_), at) => Ok(at - since),
-            (Heard::Clock | Heard::Receipt(_), _) => bail!("no grant"),
+            (Heard::Clock | Heard::Receipt(_) | Heard::Acknowledged, _) => bail!("no grant"),
         }
     }
 
+    /// Start, meter value, stop.
+    async fn deliver(&mut self) -> anyhow::Result<()> {
+        for say in [Seat::started, Seat::meter] {
+            say(&mut self.seat);
+            let heard = self.hear().await?.0;
+            ensure!(heard == Heard::Acknowledged, "not acknowledged, but {heard:?}");
+        }
+        self.seat.stop(true);
+        ensure!(matches!(self.hear().await?.0, Heard::Receipt(_)), "no receipt");
+        Ok(())
+    }
+
     async fn stop(&mut self) -> anyhow::Result<()> {
-        self.seat.stop();
+        self.seat.stop(false);
         ensure!(matches!(self.hear().await?.0, Heard::Receipt(_)), "no receipt");
         Ok(())
     }

@@ -68,6 +68,16 @@ pub fn write(plan: &Plan, dir: &Path, ways: &Ways) -> anyhow::Result<()> {
 /// # Errors
 /// If it does not come up.
 pub fn start(dir: &Path, under: &[&str]) -> anyhow::Result<(Process, SocketAddr)> {
+    let (process, address) = start_listening(dir, under)?;
+    process.wait_for("ready")?;
+    Ok((process, address))
+}
+
+/// As well, but waits only until devices may connect.
+///
+/// # Errors
+/// If it does not come up.
+pub fn start_listening(dir: &Path, under: &[&str]) -> anyhow::Result<(Process, SocketAddr)> {
     let holdfast = binary("holdfast")?;
     let mut command = match under {
         [] => Command::new(holdfast),
@@ -83,7 +93,6 @@ pub fn start(dir: &Path, under: &[&str]) -> anyhow::Result<(Process, SocketAddr)
         .args(["run", "--log", "json"]);
     let process = Process::start("the gateway", command, &dir.join("gateway.log"))?;
     let address = process.address()?;
-    process.wait_for("ready")?;
     Ok((process, address))
 }
 
@@ -94,7 +103,15 @@ impl Post {
     /// If a file or a process fails.
     pub fn start(plan: Plan, dir: &Path) -> anyhow::Result<Self> {
         let (hub, hub_address) = Site::start_hub(&plan, dir)?;
-        write(&plan, dir, &Ways::hub(hub_address))?;
+        Self::start_beside(plan, dir, hub, &Ways::hub(hub_address))
+    }
+
+    /// As well, beside a hub that runs, which is reached on these ways.
+    ///
+    /// # Errors
+    /// If a file or a process fails.
+    pub fn start_beside(plan: Plan, dir: &Path, hub: Process, ways: &Ways) -> anyhow::Result<Self> {
+        write(&plan, dir, ways)?;
         let (process, address) = start(dir, &[])?;
         process.wait_for("list adopted")?;
         let post = Self {

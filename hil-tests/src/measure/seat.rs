@@ -6,7 +6,7 @@ use proto::{
     codec,
     id::{IdToken, SessionId, TokenKind},
     instrument::Instrument,
-    message::{Authorize, Grant, Hello, Receipt, Refusal, Stamp, Stop, StopReason},
+    message::{Authorize, Grant, Hello, Meter, Receipt, Refusal, Stamp, StartProof, Started, Stop, StopReason},
     money::{Money, Units},
     seal::{Direction, FRAME_BYTES_MAX, SealKey},
     topic::{self, Down, Topic, Up},
@@ -63,6 +63,8 @@ pub(crate) enum Heard {
     Clock,
     Grant(Box<Grant>),
     Receipt(Receipt),
+    /// A message that is answered by nothing else.
+    Acknowledged,
 }
 
 /// A sealed answer, as it came.
@@ -91,6 +93,8 @@ pub(crate) struct Seat {
     /// Whether the sealed bytes of answers are kept for the peer, and those of the last one.
     keeps: bool,
     kept: Option<Answer>,
+    /// The message whose PUBACK is waited for.
+    awaited: Option<u16>,
     /// Whether answers have to name the session; those of the peer are canned.
     is_canned: bool,
 }
@@ -109,6 +113,7 @@ impl Seat {
             device: device.clone(),
             out: Vec::with_capacity(FRAME_BYTES_MAX),
             inbox: Inbox::default(),
+            awaited: None,
             keeps: false,
             kept: None,
             is_canned: false,
@@ -181,19 +186,52 @@ impl Seat {
         Ok(())
     }
 
-    /// Ends the session, of which nothing was drawn.
-    pub(crate) fn stop(&mut self) {
+    /// The start is proven; answered by PUBACK.
+    pub(crate) fn started(&mut self) {
+        let started = Started {
+            session: self.session,
+            outlet: 0,
+            register_start: Units::ZERO,
+            proof: StartProof::Flow,
+            at: Stamp::relative(3),
+        };
+        self.say(Up::Started, &started);
+        self.awaited = Some(self.packet_id);
+    }
+
+    /// One unit was drawn; answered by PUBACK.
+    pub(crate) fn meter(&mut self) {
+        let meter = Meter {
+            session: self.session,
+            outlet: 0,
+            register_start: Units::ZERO,
+            register: Units(1),
+            power_w: 0,
+            elapsed_s: 1,
+            idle_s: 0,
+            at: Stamp::relative(4),
+        };
+        self.say(Up::Meter, &meter);
+        self.awaited = Some(self.packet_id);
+    }
+
+    /// Ends the session; nothing was drawn, or one unit for which nothing was shown.
+    pub(crate) fn stop(&mut self, is_started: bool) {
         let stop = Stop {
             session: self.session,
             outlet: 0,
-            reason: StopReason::NotStarted,
-            started: false,
+            reason: if is_started {
+                StopReason::User
+            } else {
+                StopReason::NotStarted
+            },
+            started: is_started,
             register_start: Units::ZERO,
-            register_end: Units::ZERO,
+            register_end: Units(is_started.into()),
             elapsed_s: 1,
             idle_s: 0,
             shown: Money::ZERO,
-            at: Stamp::relative(3),
+            at: Stamp::relative(5),
         };
         self.say(Up::Stop, &stop);
     }
@@ -219,6 +257,13 @@ impl Seat {
     /// The next whole packet that is a message, opened and decoded, and its PUBACK to be written; others are passed over.
     pub(crate) fn hear(&mut self) -> anyhow::Result<Option<Heard>> {
         while let Some(packet) = self.inbox.next() {
+            if packet[0] == PUBACK {
+                let id = packet.get(2..4).map(|id| u16::from_be_bytes([id[0], id[1]]));
+                if self.awaited.is_some() && self.awaited == id {
+                    self.awaited = None;
+                    return Ok(Some(Heard::Acknowledged));
+                }
+            }
             if packet[0] >> 4 != PUBLISH {
                 continue;
             }
@@ -240,7 +285,7 @@ impl Seat {
                 Down::Command | Down::Offer | Down::Piece => bail!("nobody orders anything here: {word:?}"),
             };
             let about = match &heard {
-                Heard::Clock => self.session,
+                Heard::Clock | Heard::Acknowledged => self.session,
                 Heard::Grant(grant) => grant.session,
                 Heard::Receipt(receipt) => receipt.session,
             };
