@@ -64,7 +64,8 @@ pub fn run(size: Size, dir: &Path, cache: &Path) -> anyhow::Result<()> {
             .as_u64()
             .context("the status counts records")
     };
-    let mut target = Target::new(Whom::Gateway, address, &plan);
+    // The sessions of the outage were those of a first boot.
+    let mut target = Target::new(Whom::Gateway, address, &plan).booted(100);
     let before = records(dir)?;
     ensure!(before >= u64::from(scale.records), "the store has {before} records");
     let mut memory = Memory::default();

@@ -216,7 +216,8 @@ fn ours(dir: &Path, story: Story) -> anyhow::Result<Told> {
         post.process.kill()?;
         (post.process, post.address) = post::start(dir, &[])?;
     }
-    let target = Target::new(Whom::Gateway, post.address, &post.plan);
+    // The sessions of the outage were those of a first boot.
+    let target = Target::new(Whom::Gateway, post.address, &post.plan).booted(100);
     let mut told = Told::default();
     if story.is_live {
         told.live[0] = Samples::new(target.open(LIVE.0, LIVE.1, Duration::from_secs(3), 1)?.waits);
@@ -278,8 +279,16 @@ fn close(post: &Post, found: &mut Forwarded) -> anyhow::Result<()> {
     let ledger = post::ask(&post.dir, "ledger")?;
     let gateway = ledger.as_array().context("the gateway's book is a list")?;
     let books = books::compare(gateway, &site::ask_hub(&post.dir, "ledger")?)?;
-    ensure!(books.are_closed(), "the books do not close: {books:?}");
     (found.lost, found.doubled) = (books.records_lost as u64, books.records_doubled as u64);
+    ensure!(
+        books.are_closed(),
+        "the books do not close: {} lost, {} doubled, {} foreign, balanced: {}; {}",
+        books.records_lost,
+        books.records_doubled,
+        books.records_foreign,
+        books.ledger_balanced,
+        books.difference.as_deref().unwrap_or("no difference")
+    );
     Ok(())
 }
 

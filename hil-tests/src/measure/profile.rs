@@ -28,6 +28,15 @@ const SHOWN: usize = 40;
 /// Samples a second: each carries 8 KiB of stack, to be unwound afterwards.
 const FREQUENCY: &str = "499";
 const STACK: &str = "dwarf,8192";
+/// What is shown of the functions with what they call: the others are the frames of a runtime.
+const OURS: [&str; 6] = [
+    "gateway",
+    "mqtt_endpoint",
+    "proto::",
+    "journal::",
+    "sled::",
+    "] do_syscall",
+];
 
 /// Processor time and switches of one thread, or of several of one name.
 #[derive(Clone, Copy, Debug, Default)]
@@ -228,9 +237,15 @@ fn functions(
             .output()?;
         let mut table = Table::new(&["share", "thread, function"]);
         let text = String::from_utf8_lossy(&report.stdout).into_owned();
-        for line in text.lines().filter(|line| line.contains('%')).take(SHOWN) {
-            // With what it calls: a second column is the function itself.
-            let words = line.split_whitespace();
+        let is_ours = |line: &&str| how == "--no-children" || OURS.iter().any(|ours| line.contains(ours));
+        for line in text
+            .lines()
+            .filter(|line| line.contains('%'))
+            .filter(is_ours)
+            .take(SHOWN)
+        {
+            // With what it calls, a second column is the function itself; behind the name are columns without a value.
+            let words = line.split_whitespace().filter(|word| *word != "-");
             let (shares, names): (Vec<&str>, Vec<&str>) = words.partition(|word| word.ends_with('%'));
             table.row(&[
                 shares.first().copied().unwrap_or_default(),
