@@ -28,6 +28,9 @@ const ALL: [(&str, &str); 7] = [
 
 /// Where it goes.
 const PAGE: &str = "docs/benchmarks.md";
+/// What people have to say to the tables: why a figure is not reached, and what was tried. A file each, none where nothing is
+/// to be said.
+const REMARKS: &str = "hil-tests/src/measure/remarks";
 /// Where stores are made: beside the build, on a disk and not in memory.
 const STORES: &str = "target/measure";
 
@@ -64,6 +67,9 @@ pub(crate) fn make(context: &Context, orders: &Orders) -> Result<()> {
             "## {heading}\n\n`holdfast-measure {name}`\n\n{}\n",
             text.trim_end()
         );
+        if let Ok(remarks) = fs::read_to_string(context.root.join(REMARKS).join(format!("{name}.md"))) {
+            let _ = write!(page, "\n{}\n", remarks.trim_end());
+        }
         page.push('\n');
     }
     // Some of them are not the page.
