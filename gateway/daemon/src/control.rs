@@ -266,6 +266,7 @@ fn status(look: &Look<'_>) -> Value {
     status["clouds"] = look.board.status();
     status["endpoint"] = look.port.counters();
     status["reservations"] = reservations(gateway, at);
+    status["journal_oldest"] = json!(look.store.oldest());
     status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
     status
 }

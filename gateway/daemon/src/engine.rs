@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said};
+use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Now, Said};
 use proto::{
     id::DeviceId,
     link::{Order, Telemetry},
@@ -34,6 +34,8 @@ use crate::{
 pub const JOBS_MAX: usize = 1_024;
 /// Most jobs that share one sync: bounds how long the first of them waits for the last.
 const BATCH_JOBS_MAX: usize = 256;
+/// Between two looks for records that were kept long enough: one segment a look is far more than any site writes.
+const RETAIN_EVERY_MS: u64 = 60_000;
 /// Code of the trouble that the engine itself reports when there is no link: as HTTP's "service unavailable".
 const CODE_NO_LINK: u16 = 503;
 
@@ -140,6 +142,9 @@ pub struct Engine {
     follow_ups: VecDeque<Input>,
     replayed: u64,
     heart: Heart,
+    /// Days that records are kept; `None`: for ever.
+    keep_d: Option<u32>,
+    retained_ms: u64,
 }
 
 impl Engine {
@@ -168,6 +173,8 @@ impl Engine {
             follow_ups: VecDeque::new(),
             replayed: 0,
             heart: Heart::default(),
+            keep_d: None,
+            retained_ms: 0,
         };
         engine.take(&Input::Boot { boot, epoch });
         engine.commit()?;
@@ -178,6 +185,26 @@ impl Engine {
     #[must_use]
     pub fn with_heart(self, heart: Heart) -> Self {
         Self { heart, ..self }
+    }
+
+    /// Records that are older than so many days, and have their receipt, are removed.
+    #[must_use]
+    pub fn keeping(self, keep_d: u32) -> Self {
+        Self {
+            keep_d: Some(keep_d),
+            ..self
+        }
+    }
+
+    /// Looks now and then for what need not be kept any longer.
+    fn retain(&mut self, now: &Now) -> Result<(), StoreError> {
+        match self.keep_d {
+            Some(keep_d) if now.mono_ms >= self.retained_ms + RETAIN_EVERY_MS => {
+                self.retained_ms = now.mono_ms;
+                self.store.retain(&self.gateway, now, keep_d)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Runs until told to stop.
@@ -212,7 +239,8 @@ impl Engine {
                 self.commit()?;
             }
             let now = self.clock.now();
-            self.store.tend(&self.gateway, &now)?;
+            self.store.tend(&self.gateway, &now);
+            self.retain(&now)?;
             if stop {
                 return self.store.close(&self.gateway, &now);
             }

@@ -1,10 +1,13 @@
 //! From journal to state and back: replay at boot, group commit while running, snapshots so that boot does not grow
 //! with history, and the index that finds ledger records for the uploader.
+//!
+//! Snapshots are derived. Whatever becomes of them, the journal's base and its records make the state again; so a storage
+//! engine that fails costs an alarm and a longer boot, never a decision.
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use gateway_core::{Config as CoreConfig, Event, Gateway, Now};
-use journal::{Journal, Options, Reader, SnapshotWriter};
+use journal::{Journal, Options, Reader, SnapshotError, SnapshotWriter};
 use proto::id::Hash;
 
 use crate::record::{self, Chunk, IndexRow, RecordError};
@@ -27,7 +30,7 @@ pub enum StoreError {
     #[error("the journal cannot be opened: {0}")]
     Open(#[from] journal::OpenError),
     /// The journal cannot be read.
-    #[error("the journal cannot be read: {0}")]
+    #[error("the journal cannot be read: {0}; what is whole is salvaged by: holdfast ledger rebuild")]
     Read(#[from] journal::ReadError),
     /// A record cannot be read.
     #[error(transparent)]
@@ -35,9 +38,9 @@ pub enum StoreError {
     /// Writing failed; nothing may be decided any more.
     #[error("the journal cannot be written, nothing more is granted: {0}")]
     Append(#[from] journal::AppendError),
-    /// A snapshot could not be written.
-    #[error("the journal takes no snapshot: {0}")]
-    Snapshot(#[from] journal::SnapshotError),
+    /// Old records could not be removed.
+    #[error("the journal cannot be pruned: {0}")]
+    Prune(#[from] journal::PruneError),
 }
 
 /// Where a ledger record is found: the chain up to it, and where in the journal to look for what follows.
@@ -59,6 +62,9 @@ pub struct Store {
     writing: Option<(SnapshotWriter, std::vec::IntoIter<Vec<u8>>)>,
     snapshot_at: u64,
     snapshot_every: u64,
+    /// Bytes of the newest snapshot, and what the log had written when it was taken.
+    snapshot_bytes: u64,
+    written_bytes: u64,
 }
 
 impl Store {
@@ -75,6 +81,8 @@ impl Store {
             writing: None,
             snapshot_at: 0,
             snapshot_every,
+            snapshot_bytes: 0,
+            written_bytes: 0,
         };
         let mut gateway = Gateway::new(core);
         store.load_snapshot(&mut gateway)?;
@@ -129,6 +137,10 @@ impl Store {
             tracing::error!(%damage, "a snapshot is damaged; an older one is used");
         }
         let at = snapshot.at_sequence();
+        if snapshot.is_base() {
+            tracing::warn!(at, "no snapshot is as new as the base: the state is rebuilt from it and the records behind it");
+        }
+        self.snapshot_bytes = snapshot.bytes();
         for chunk in snapshot.chunks() {
             match record::decode_chunk(at, &chunk?)? {
                 Chunk::Event(now, event) => gateway.apply(&now, &event),
@@ -211,11 +223,34 @@ impl Store {
         Ok(())
     }
 
-    /// Begins a snapshot when one is due, or writes the next slice of it. Call after a commit.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    pub fn tend(&mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
+    /// Begins a snapshot when one is due, or writes the next slice of it. Call after a commit. A failure is an alarm in the
+    /// log and nothing else.
+    pub fn tend(&mut self, gateway: &Gateway, now: &Now) {
+        if let Err(error) = self.try_tend(gateway, now) {
+            self.give_up_snapshot(&error);
+        }
+    }
+
+    fn give_up_snapshot(&mut self, error: &SnapshotError) {
+        tracing::error!(%error, "ALARM no snapshot was taken; the next one is tried after as many records again");
+        self.writing = None;
+        self.mark_snapshot(self.journal.head().sequence);
+    }
+
+    fn mark_snapshot(&mut self, at: u64) {
+        self.snapshot_at = at;
+        self.written_bytes = self.journal.written_bytes();
+    }
+
+    /// After so many records, and never more bytes than the log itself has written since the last one: a large state must
+    /// not wear the disk more than what happens does.
+    fn is_snapshot_due(&self) -> bool {
+        let records = self.journal.head().sequence.saturating_sub(self.snapshot_at);
+        let written = self.journal.written_bytes() - self.written_bytes;
+        records >= self.snapshot_every && written >= self.snapshot_bytes
+    }
+
+    fn try_tend(&mut self, gateway: &Gateway, now: &Now) -> Result<(), SnapshotError> {
         if let Some((mut writer, mut chunks)) = self.writing.take() {
             for chunk in chunks.by_ref().take(SNAPSHOT_SLICE) {
                 writer.push(&chunk)?;
@@ -223,16 +258,18 @@ impl Store {
             if chunks.len() > 0 {
                 self.writing = Some((writer, chunks));
             } else {
-                self.snapshot_at = writer.at_sequence();
+                let (at, bytes) = (writer.at_sequence(), writer.bytes());
                 writer.finish()?;
+                self.mark_snapshot(at);
+                self.snapshot_bytes = bytes;
             }
-        } else if self.journal.head().sequence - self.snapshot_at >= self.snapshot_every {
+        } else if self.is_snapshot_due() {
             self.begin(gateway, now)?;
         }
         Ok(())
     }
 
-    fn begin(&mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
+    fn begin(&mut self, gateway: &Gateway, now: &Now) -> Result<(), SnapshotError> {
         let events = gateway.snapshot();
         let mut chunks: Vec<Vec<u8>> = events.iter().map(|event| record::encode(now, event)).collect();
         // Marks behind the cursor are kept for a hub that is restored from a backup.
@@ -258,13 +295,54 @@ impl Store {
     pub fn close(mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
         self.writing = None;
         if self.journal.head().sequence > self.snapshot_at {
-            self.begin(gateway, now)?;
-            while self.writing.is_some() {
-                self.tend(gateway, now)?;
+            let mut written = self.begin(gateway, now);
+            while written.is_ok() && self.writing.is_some() {
+                written = self.try_tend(gateway, now);
+            }
+            if let Err(error) = written {
+                self.give_up_snapshot(&error);
             }
         }
         self.journal.close()?;
         Ok(())
+    }
+
+    /// Removes what nobody may ask for any more: whole segments whose records are older than `keep_d` days, have their
+    /// receipt, and lie below a snapshot. Nothing while the clock is not known. A segment a call, so that no verdict waits
+    /// for it long.
+    ///
+    /// # Errors
+    /// As [`Self::commit`], or damage met.
+    pub fn retain(&mut self, gateway: &Gateway, now: &Now, keep_d: u32) -> Result<(), StoreError> {
+        let Some(now_s) = now.wall() else {
+            return Ok(());
+        };
+        let receipted = self.mark(gateway.outbox().cursor()).journal;
+        let second = self.journal.second_segment().filter(|second| *second <= receipted);
+        let Some(second) = second else {
+            return Ok(());
+        };
+        // Its newest record is the last one before the segment behind it.
+        let Some(newest) = self.journal.read(second - 1, 1)?.pop() else {
+            return Ok(());
+        };
+        let written_s = record::decode(newest.sequence, &newest.bytes)?.0.wall();
+        let keep_s = u64::from(keep_d) * 86_400;
+        if written_s.is_none_or(|written_s| written_s.saturating_add(keep_s) > now_s) {
+            return Ok(());
+        }
+        let pruned = self.journal.prune(second)?;
+        if pruned.oldest_sequence == second {
+            self.index.retain(|_, mark| mark.journal >= second);
+            tracing::info!(oldest = second, keep_d, "records that were kept long enough were removed");
+        }
+        Ok(())
+    }
+
+    /// The oldest record that is kept.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.journal.oldest_sequence()
     }
 
     /// The nearest mark at or before a ledger sequence.

@@ -247,7 +247,9 @@ impl Engine {
                 break;
             }
         }
-        self.store.snapshot(&self.hub)?;
+        if let Err(error) = self.store.snapshot(&self.hub) {
+            tracing::error!(%error, "ALARM no snapshot was written; the next start takes longer");
+        }
         self.store.close()
     }
 
@@ -420,7 +422,8 @@ impl Engine {
         for query in batch.queries {
             self.answer(query);
         }
-        self.store.snapshot_when_due(&self.hub)
+        self.store.snapshot_when_due(&self.hub);
+        Ok(())
     }
 
     fn effect(&mut self, origin: Origin, effect: Effect, replies: &mut Replies) {

@@ -89,6 +89,13 @@ impl Journal {
         })
     }
 
+    /// Where the second-oldest segment begins: [`Journal::prune`] below it removes exactly the oldest one. `None`: there is
+    /// but one.
+    #[must_use]
+    pub fn second_segment(&self) -> Option<u64> {
+        self.reader.shared.segments().get(1).map(|segment| segment.first)
+    }
+
     /// Sees to it that the base stands at or behind the record before `oldest`.
     fn have_base(&mut self, oldest: u64) -> Result<(), PruneError> {
         let shared = Arc::clone(&self.reader.shared);

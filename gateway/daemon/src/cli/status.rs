@@ -151,6 +151,9 @@ fn disk_line(status: &Value, free_bytes: Option<u64>, paint: Paint) -> String {
         free_bytes >> 20,
         span(hours_left(free_bytes) * 3600)
     );
+    if status["journal_oldest"].as_u64() > Some(1) {
+        text += &format!("; records are kept from {} on", plain(&status["journal_oldest"]));
+    }
     if status["disk_scarce"] == true {
         text += &paint.tone(
             Tone::Bad,
