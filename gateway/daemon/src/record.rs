@@ -156,6 +156,16 @@ kinds! {
     }
 }
 
+/// The epoch that an event says the books are in; 0: it says nothing of it.
+#[must_use]
+pub fn epoch(event: &Event) -> u32 {
+    match event {
+        Event::Booted(booted) => booted.epoch,
+        Event::Kept(Kept::Timeline(timeline)) => timeline.epoch,
+        _ => 0,
+    }
+}
+
 /// Whether a record need not be decoded by somebody who looks for one session: of a kind that never tells anything about
 /// one, or of one that always names its session while `names_it` says that this one does not. Kinds of later versions
 /// are always decoded.

@@ -159,7 +159,9 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let desk = Desk::new(jobs.clone(), rejected);
     let sealer = Sealer::new(&config.device_secrets, boot).silent_to(blocked.clone());
     let heart = Heart::default();
-    let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?.with_heart(heart.clone()).keeping(config.keep_d);
+    let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?
+        .with_heart(heart.clone())
+        .keeping(config.keep_d);
     let (ended, mut engine_ended) = mpsc::channel(1);
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())

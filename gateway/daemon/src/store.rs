@@ -4,9 +4,13 @@
 //! Snapshots are derived. Whatever becomes of them, the journal's base and its records make the state again; so a storage
 //! engine that fails costs an alarm and a longer boot, never a decision.
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
-use gateway_core::{Config as CoreConfig, Event, Gateway, Now};
+use gateway_core::{Config as CoreConfig, Event, Gateway, Now, event::Kept};
 use journal::{Journal, Options, Reader, SnapshotError, SnapshotWriter};
 use proto::id::Hash;
 
@@ -14,6 +18,9 @@ use crate::record::{self, Chunk, IndexRow, RecordError};
 
 /// What the store is, so that no other program's directory is taken for it.
 const KIND: &str = "holdfast gateway";
+/// Directory of the journal, and of a new one that is salvaged beside it.
+const DIR: &str = "journal";
+const SALVAGED_DIR: &str = "journal.salvaged";
 /// Version of the record format; a newer one is refused at open.
 const FORMAT_VERSION: u32 = 1;
 /// An index row for every so many ledger records: 1,000,000 records cost 16,000 rows.
@@ -41,6 +48,22 @@ pub enum StoreError {
     /// Old records could not be removed.
     #[error("the journal cannot be pruned: {0}")]
     Prune(#[from] journal::PruneError),
+}
+
+/// What became of a journal that was rebuilt.
+#[derive(Debug)]
+pub enum Rebuilt {
+    /// The log was whole.
+    Derived,
+    /// The log is damaged.
+    Salvaged {
+        /// The new journal's directory.
+        to: PathBuf,
+        /// What is in it, and what is lost.
+        salvaged: journal::Salvaged,
+        /// The epoch that it begins.
+        epoch: u32,
+    },
 }
 
 /// Where a ledger record is found: the chain up to it, and where in the journal to look for what follows.
@@ -73,7 +96,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing was changed.
     pub fn open(dir: &Path, core: CoreConfig, snapshot_every: u64) -> Result<(Self, Gateway), StoreError> {
-        let journal = Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION).create())?;
+        let journal = Journal::open(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION).create())?;
         let mut store = Self {
             journal,
             index: BTreeMap::new(),
@@ -95,7 +118,7 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_reader(dir: &Path) -> Result<Journal, StoreError> {
-        Ok(Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION))?)
+        Ok(Journal::open(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION))?)
     }
 
     /// A new journal in `dir` out of the records of a backup, in whose epoch nothing more may be said: the next start begins
@@ -104,7 +127,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; what is in the directory then is of no use.
     pub fn restore(dir: &Path, epoch: u32, records: &mut dyn Iterator<Item = Vec<u8>>) -> Result<u64, StoreError> {
-        let mut journal = Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION).create())?;
+        let mut journal = Journal::open(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION).create())?;
         journal.set_meta(EPOCH_CELL, &epoch.to_be_bytes())?;
         loop {
             let batch: Vec<Vec<u8>> = records.take(journal::BATCH_RECORDS_MAX).collect();
@@ -117,6 +140,38 @@ impl Store {
         let restored = journal.head().sequence;
         journal.close()?;
         Ok(restored)
+    }
+
+    /// Every damage of the journal of a stopped gateway.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn damage(dir: &Path) -> Result<Vec<journal::ReadError>, StoreError> {
+        Ok(journal::verify(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION))?)
+    }
+
+    /// Makes a stopped gateway's journal usable again. A whole log only loses what is derived from it. Of a damaged one,
+    /// what is whole goes into a new journal beside it, in which `epoch` has to be begun, or the one after the newest found;
+    /// the damaged one stays as it is.
+    ///
+    /// # Errors
+    /// Nothing can be read, or the new journal cannot be written.
+    pub fn rebuild(dir: &Path, epoch: Option<u32>) -> Result<Rebuilt, StoreError> {
+        let (from, to) = (dir.join(DIR), dir.join(SALVAGED_DIR));
+        let options = Options::new(KIND, FORMAT_VERSION);
+        let found = journal::open_for_restore(&from, &options)?;
+        if found.damage().is_empty() {
+            drop(found);
+            journal::discard_derived(&from, &options)?;
+            return Ok(Rebuilt::Derived);
+        }
+        let salvaged = found.salvage(&to, &options)?;
+        drop(found);
+        let mut journal = Journal::open(&to, &options)?;
+        let epoch = epoch.map_or_else(|| newest_epoch(&journal).map(|newest| newest + 1), Ok)?;
+        journal.set_meta(EPOCH_CELL, &epoch.to_be_bytes())?;
+        journal.close()?;
+        Ok(Rebuilt::Salvaged { to, salvaged, epoch })
     }
 
     /// The epoch that has to be begun, because this journal is a restored one; 0: it is not.
@@ -138,7 +193,10 @@ impl Store {
         }
         let at = snapshot.at_sequence();
         if snapshot.is_base() {
-            tracing::warn!(at, "no snapshot is as new as the base: the state is rebuilt from it and the records behind it");
+            tracing::warn!(
+                at,
+                "no snapshot is as new as the base: the state is rebuilt from it and the records behind it"
+            );
         }
         self.snapshot_bytes = snapshot.bytes();
         for chunk in snapshot.chunks() {
@@ -181,6 +239,11 @@ impl Store {
     }
 
     fn note(&mut self, gateway: &Gateway, journal: u64, event: &Event) {
+        // The state of a backup, instead of the records that led to it: the ledger goes on from there.
+        if let Event::Kept(Kept::Outbox(kept)) = event {
+            let (ledger, chain) = (kept.head, kept.chain);
+            self.index.insert(ledger, Mark { ledger, chain, journal });
+        }
         if let Some(record) = event.record() {
             let ledger = record.sequence - 1;
             if ledger % INDEX_EVERY == 0 {
@@ -334,7 +397,11 @@ impl Store {
         let pruned = self.journal.prune(second)?;
         if pruned.oldest_sequence == second {
             self.index.retain(|_, mark| mark.journal >= second);
-            tracing::info!(oldest = second, keep_d, "records that were kept long enough were removed");
+            tracing::info!(
+                oldest = second,
+                keep_d,
+                "records that were kept long enough were removed"
+            );
         }
         Ok(())
     }
@@ -367,4 +434,24 @@ impl Store {
     pub fn head(&self) -> u64 {
         self.journal.head().sequence
     }
+}
+
+/// The newest epoch that the journal tells of.
+fn newest_epoch(journal: &Reader) -> Result<u32, StoreError> {
+    let (mut newest, mut failed) = (0, None);
+    let mut take = |sequence, bytes: &[u8]| match record::decode_chunk(sequence, bytes) {
+        Ok(Chunk::Event(_, event)) => newest = newest.max(record::epoch(&event)),
+        Ok(Chunk::Index(_)) => {}
+        Err(error) => failed = Some(error),
+    };
+    if let Some(snapshot) = journal.latest_snapshot()? {
+        for chunk in snapshot.chunks() {
+            take(snapshot.at_sequence(), &chunk?);
+        }
+    }
+    journal.replay(journal.oldest_sequence(), &mut |sequence, bytes| {
+        take(sequence, bytes);
+        ControlFlow::Continue(())
+    })?;
+    failed.map_or(Ok(newest), |error| Err(error.into()))
 }

@@ -101,11 +101,7 @@ impl Failure {
 fn store_exit_code(error: &StoreError) -> u8 {
     match error {
         StoreError::Open(journal::OpenError::Locked { .. }) => EX_TEMPFAIL,
-        StoreError::Open(_)
-        | StoreError::Read(_)
-        | StoreError::Record { .. }
-        | StoreError::Append(_)
-        | StoreError::Snapshot(_) => EX_IOERR,
+        StoreError::Open(_) | StoreError::Read(_) | StoreError::Record { .. } | StoreError::Append(_) => EX_IOERR,
     }
 }
 

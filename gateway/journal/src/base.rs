@@ -36,7 +36,11 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
 
 impl Base {
     /// The base of a directory: `None` if there is none, an inner error if it is damaged or another store's.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, store_id: &[u8; 16]) -> io::Result<Option<Result<Base, &'static str>>> {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        store_id: &[u8; 16],
+    ) -> io::Result<Option<Result<Base, &'static str>>> {
         let file: Arc<dyn DiskFile> = match disk.open(&path(dir)) {
             Ok(file) => Arc::from(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

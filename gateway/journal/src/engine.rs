@@ -95,7 +95,8 @@ impl Engine for Sled {
     fn rows(&self, from: &[u8], to: &[u8], rows_max: usize, is_reverse: bool) -> Result<Vec<Row>, String> {
         guarded(|| {
             let range = self.db.range(from.to_vec()..=to.to_vec());
-            let row = |row: sled::Result<(sled::IVec, sled::IVec)>| row.map(|(key, value)| (key.to_vec(), value.to_vec()));
+            let row =
+                |row: sled::Result<(sled::IVec, sled::IVec)>| row.map(|(key, value)| (key.to_vec(), value.to_vec()));
             if is_reverse {
                 range.rev().take(rows_max).map(row).collect()
             } else {

@@ -170,7 +170,10 @@ impl SegmentHeader {
         bytes.extend_from_slice(&hasher.finalize().to_le_bytes());
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&content);
-        debug_assert!(bytes.len() as u64 <= HEADER_ROOM_BYTES, "the cells' limits bound a header");
+        debug_assert!(
+            bytes.len() as u64 <= HEADER_ROOM_BYTES,
+            "the cells' limits bound a header"
+        );
         bytes
     }
 

@@ -36,7 +36,9 @@ pub struct Journal {
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("reader", &self.reader).finish_non_exhaustive()
+        f.debug_struct("Journal")
+            .field("reader", &self.reader)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,7 +110,10 @@ impl Journal {
         let segment = self.log.roll(&header)?;
         let mut segments = self.reader.shared.segments();
         // One that holds no frame has the same name, and was replaced.
-        if segments.last().is_some_and(|last: &Arc<Segment>| last.name == segment.name) {
+        if segments
+            .last()
+            .is_some_and(|last: &Arc<Segment>| last.name == segment.name)
+        {
             segments.pop();
         }
         segments.push(segment);

@@ -49,12 +49,10 @@ pub use chain::{Head, chain_hash, genesis_hash};
 pub use disk::{Disk, DiskFile, Job, LockFailed, RealDisk};
 pub use engine::{Change, Engine, Row};
 pub use error::{AppendError, OpenError, ReadError, SnapshotError};
-pub use journal::{
-    BATCH_RECORDS_MAX, Journal, META_BYTES_MAX, META_CELLS_MAX, META_NAME_BYTES_MAX, RECORD_BYTES_MAX,
-};
+pub use journal::{BATCH_RECORDS_MAX, Journal, META_BYTES_MAX, META_CELLS_MAX, META_NAME_BYTES_MAX, RECORD_BYTES_MAX};
 pub use log::{SEGMENT_BYTES_DEFAULT, SyncHook, SyncTarget};
 pub use open::{CACHE_BYTES_DEFAULT, Identity, Options};
 pub use prune::{PRUNE_SEGMENTS_MAX, PruneError, Pruned};
 pub use reader::{Reader, Record};
-pub use restore::{Lost, Restore, Salvaged, open_for_restore, verify};
+pub use restore::{Lost, Restore, Salvaged, discard_derived, open_for_restore, verify};
 pub use snapshot::{SNAPSHOT_CHUNK_BYTES_MAX, SnapshotReader, SnapshotWriter};

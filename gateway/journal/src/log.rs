@@ -310,6 +310,10 @@ fn begin_segment(disk: &dyn Disk, dir: &Path, header: &SegmentHeader) -> io::Res
 
 /// Makes the first segment of a log.
 pub(crate) fn begin_log(disk: &dyn Disk, dir: &Path, header: &SegmentHeader, bytes_max: u64) -> io::Result<Segment> {
-    prepare(disk, dir, FIRST_SEGMENT_BYTES.min(bytes_max).max(FRAMES_AT + PAGE_BYTES))?;
+    prepare(
+        disk,
+        dir,
+        FIRST_SEGMENT_BYTES.min(bytes_max).max(FRAMES_AT + PAGE_BYTES),
+    )?;
     Ok(begin_segment(disk, dir, header)?.0)
 }

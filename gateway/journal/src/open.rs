@@ -103,8 +103,14 @@ impl Journal {
         let shared = Arc::clone(&reader.shared);
         let witness = judge(&reader, tail.ordinal - 1)?;
         let log_dir = shared.dir.join(LOG_DIR);
-        let log = LogWriter::new(Arc::clone(&shared.disk), log_dir, owner.store_id, tail, options.segment_bytes)
-            .map_err(io_error("open the log in", dir))?;
+        let log = LogWriter::new(
+            Arc::clone(&shared.disk),
+            log_dir,
+            owner.store_id,
+            tail,
+            options.segment_bytes,
+        )
+        .map_err(io_error("open the log in", dir))?;
         shared.gate.pass(|| log.sync(&shared.gate))?;
         let mut journal = Journal {
             reader,

@@ -51,7 +51,11 @@ impl Journal {
         let (oldest, removed, is_more) = {
             let segments = self.reader.shared.segments();
             let removable = segments.windows(2).take_while(|pair| pair[1].first <= limit).count();
-            let removed: Vec<Arc<Segment>> = segments.iter().take(removable.min(PRUNE_SEGMENTS_MAX)).cloned().collect();
+            let removed: Vec<Arc<Segment>> = segments
+                .iter()
+                .take(removable.min(PRUNE_SEGMENTS_MAX))
+                .cloned()
+                .collect();
             let oldest = segments.get(removed.len()).map_or(start, |segment| segment.first);
             (oldest, removed, removable > PRUNE_SEGMENTS_MAX)
         };
@@ -100,7 +104,11 @@ impl Journal {
     fn have_base(&mut self, oldest: u64) -> Result<(), PruneError> {
         let shared = Arc::clone(&self.reader.shared);
         let (disk, dir, store_id) = (&*shared.disk, &shared.dir, &shared.owner.store_id);
-        if self.reader.base_snapshot().is_ok_and(|base| base.is_some_and(|base| base.at_sequence() + 1 >= oldest)) {
+        if self
+            .reader
+            .base_snapshot()
+            .is_ok_and(|base| base.is_some_and(|base| base.at_sequence() + 1 >= oldest))
+        {
             return Ok(());
         }
         let Some(snapshot) = self.reader.latest_snapshot()? else {
@@ -110,9 +118,9 @@ impl Journal {
             .into());
         };
         let written = base::write(disk, dir, store_id, snapshot.head(), snapshot.chunks())?;
-        let bytes = shared.gate.pass(|| {
-            written.map_err(|source| AppendError::Write { what: "base", source })
-        })?;
+        let bytes = shared
+            .gate
+            .pass(|| written.map_err(|source| AppendError::Write { what: "base", source }))?;
         tracing::info!(at = snapshot.at_sequence(), bytes, "the base was written");
         Ok(())
     }

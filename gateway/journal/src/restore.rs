@@ -13,7 +13,7 @@ use crate::log::begin_log;
 use crate::open::{LOG_DIR, Options, Place, io_error};
 use crate::reader::Reader;
 use crate::scan::scan_all;
-use crate::slot::EngineSlot;
+use crate::slot::{self, EngineSlot};
 use crate::snapshot::SnapshotReader;
 use crate::witness::{self, Found, Sighting, Witness};
 
@@ -119,6 +119,22 @@ pub fn open_for_restore(dir: impl AsRef<Path>, options: &Options) -> Result<Rest
 /// As [`open_for_restore`].
 pub fn verify(dir: impl AsRef<Path>, options: &Options) -> Result<Vec<ReadError>, OpenError> {
     Ok(open_for_restore(dir, options)?.damage)
+}
+
+/// Puts the storage engine of a journal that nobody has open aside: the next opening begins it anew.
+///
+/// # Errors
+/// It is open, or cannot be moved.
+pub fn discard_derived(dir: impl AsRef<Path>, options: &Options) -> Result<(), OpenError> {
+    let dir = dir.as_ref();
+    let place = Place::open(
+        dir,
+        &Options {
+            create: false,
+            ..options.clone()
+        },
+    )?;
+    slot::move_aside(&*place.disk, dir).map_err(io_error("move aside the storage engine of", dir))
 }
 
 impl Restore {

@@ -52,7 +52,9 @@ pub(crate) struct Segment {
 
 impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Segment").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Segment")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,6 +199,8 @@ pub(crate) struct Frames {
     store_id: [u8; 16],
     length: u64,
     buffer: Vec<u8>,
+    /// What of it was filled, and from where.
+    filled: usize,
     buffer_at: u64,
     /// The frame found last; `None` before the first.
     current: Option<(u64, FrameHeader)>,
@@ -212,6 +216,7 @@ impl Frames {
             file,
             store_id,
             buffer: Vec::new(),
+            filled: 0,
             buffer_at: 0,
             current: None,
             at: start.at,
@@ -323,17 +328,20 @@ impl Frames {
 
     /// Up to `count` bytes from `at` on; fewer at the end of the file.
     fn bytes(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {
-        let has = |buffer: &Vec<u8>, buffer_at: u64| {
-            at >= buffer_at && at + count as u64 <= buffer_at + buffer.len() as u64
-        };
-        if !has(&self.buffer, self.buffer_at) {
-            self.buffer.resize(count.max(READ_BYTES), 0);
+        let end = self.buffer_at + self.filled as u64;
+        let is_there = at >= self.buffer_at && at + count as u64 <= end;
+        // A file's last bytes are not read again for more that is not there.
+        let is_last = at >= self.buffer_at && end >= self.length;
+        if !is_there && !is_last {
+            let wanted = count.max(READ_BYTES.min((self.length.saturating_sub(at)) as usize));
+            if self.buffer.len() < wanted {
+                self.buffer = vec![0; wanted];
+            }
             self.buffer_at = at;
-            let filled = self.file.fill_at(&mut self.buffer, at)?;
-            self.buffer.truncate(filled);
+            self.filled = self.file.fill_at(&mut self.buffer[..wanted], at)?;
         }
-        let from = (at - self.buffer_at) as usize;
-        let to = (from + count).min(self.buffer.len());
-        Ok(&self.buffer[from.min(to)..to])
+        let from = ((at - self.buffer_at) as usize).min(self.filled);
+        let to = (from + count).min(self.filled);
+        Ok(&self.buffer[from..to])
     }
 }

@@ -1,5 +1,6 @@
 //! The place of the snapshots' storage engine: one that does not open, or is not ours, is moved aside and begun anew.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,10 +22,8 @@ impl EngineSlot {
     /// with none.
     pub(crate) fn open(disk: &dyn Disk, dir: &Path, cache_bytes: u64, store_id: &[u8; 16]) -> EngineSlot {
         let state = open_ours(disk, dir, cache_bytes, store_id).or_else(|why| {
-            let (engine, aside) = (dir.join(ENGINE_DIR), dir.join(ASIDE_DIR));
-            tracing::error!(%why, aside = %aside.display(), "ALARM the storage engine is moved aside; snapshots are made anew");
-            disk.move_engine_aside(&engine, &aside)
-                .map_err(|error| error.to_string())?;
+            tracing::error!(%why, aside = ASIDE_DIR, "ALARM the storage engine is moved aside; snapshots are made anew");
+            move_aside(disk, dir).map_err(|error| error.to_string())?;
             open_ours(disk, dir, cache_bytes, store_id)
         });
         if let Err(why) = &state {
@@ -63,6 +62,14 @@ impl EngineSlot {
             }
         })
     }
+}
+
+/// Moves the engine out of the way; one that was there before is given up.
+pub(crate) fn move_aside(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    if disk.list(dir)?.iter().all(|name| name != ENGINE_DIR) {
+        return Ok(());
+    }
+    disk.move_engine_aside(&dir.join(ENGINE_DIR), &dir.join(ASIDE_DIR))
 }
 
 fn open_ours(disk: &dyn Disk, dir: &Path, cache_bytes: u64, store_id: &[u8; 16]) -> Result<Arc<dyn Engine>, String> {

@@ -265,7 +265,11 @@ impl Reader {
             }
         }
         match self.base_snapshot() {
-            Ok(Some(base)) if found.as_ref().is_none_or(|found| found.at_sequence() < base.at_sequence()) => {
+            Ok(Some(base))
+                if found
+                    .as_ref()
+                    .is_none_or(|found| found.at_sequence() < base.at_sequence()) =>
+            {
                 found = Some(base);
             }
             Ok(_) => {}
@@ -277,9 +281,10 @@ impl Reader {
         match found {
             Some(found) => Ok(Some(SnapshotReader { damaged, ..found })),
             None if self.oldest_sequence() == 1 => Ok(None),
-            None => Err(damaged.into_iter().next().unwrap_or(ReadError::BaseDamaged {
-                what: "it is missing",
-            })),
+            None => Err(damaged
+                .into_iter()
+                .next()
+                .unwrap_or(ReadError::BaseDamaged { what: "it is missing" })),
         }
     }
 
@@ -301,7 +306,11 @@ impl Reader {
             Ok(None) => return Ok(None),
             Ok(Some(Ok(base))) => base,
             Ok(Some(Err(what))) => return Err(ReadError::BaseDamaged { what }),
-            Err(_) => return Err(ReadError::BaseDamaged { what: "it cannot be read" }),
+            Err(_) => {
+                return Err(ReadError::BaseDamaged {
+                    what: "it cannot be read",
+                });
+            }
         };
         let trailer = Trailer {
             at: base.at,
@@ -407,10 +416,14 @@ impl SnapshotReader {
 /// Trailers in order of their ids, oldest first.
 fn trailers(shared: &Shared) -> Result<Vec<(u64, Vec<u8>)>, String> {
     let (from, to) = (trailer_key(0), trailer_key(u64::MAX));
-    let mut rows = shared.engine.read(|engine| engine.rows(&from, &to, TRAILERS_MAX, true))?;
+    let mut rows = shared
+        .engine
+        .read(|engine| engine.rows(&from, &to, TRAILERS_MAX, true))?;
     rows.reverse();
     let rows = rows.into_iter();
-    Ok(rows.map(|(key, value)| (key_number(&key).unwrap_or(0), value)).collect())
+    Ok(rows
+        .map(|(key, value)| (key_number(&key).unwrap_or(0), value))
+        .collect())
 }
 
 /// Where a snapshot stands; 0 if its trailer cannot be read.

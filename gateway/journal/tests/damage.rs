@@ -34,13 +34,20 @@ fn a_flip_anywhere_in_a_frame_costs_its_records_and_no_others() {
             Err(damage) => damage,
             Ok(_) => panic!("byte {at}: not noticed"),
         };
-        let ReadError::Damaged { first, last, at: from, .. } = damage.clone() else {
+        let ReadError::Damaged {
+            first, last, at: from, ..
+        } = damage.clone()
+        else {
             panic!("byte {at}: {damage}");
         };
         assert_eq!((first, last, from), (11, 12, frame.bytes.start as u64), "byte {at}");
         assert_eq!(journal.damage_at_open(), [damage], "byte {at}");
         assert_eq!(journal.read(1, 10).unwrap().len(), 10, "what lies before is intact");
-        assert_eq!(replayed(&journal, 13).unwrap().len() as u64, RECORDS - 12, "and what lies after");
+        assert_eq!(
+            replayed(&journal, 13).unwrap().len() as u64,
+            RECORDS - 12,
+            "and what lies after"
+        );
     }
 }
 
@@ -113,12 +120,18 @@ fn what_is_whole_is_salvaged_into_a_new_journal() {
     assert_eq!(replayed(&journal, 13).unwrap(), restore_records(&restore, 13, last));
     drop(journal);
     assert_eq!(verify(salvaged.path(), &options()).unwrap(), []);
-    assert!(restore.salvage(salvaged.path(), &options()).is_err(), "nothing is overwritten");
+    assert!(
+        restore.salvage(salvaged.path(), &options()).is_err(),
+        "nothing is overwritten"
+    );
 }
 
 fn restore_records(restore: &journal::Restore, first: u64, last: u64) -> Vec<(u64, Vec<u8>)> {
     let records = restore.read(first, (last + 1 - first) as usize).unwrap();
-    records.into_iter().map(|record| (record.sequence, record.bytes)).collect()
+    records
+        .into_iter()
+        .map(|record| (record.sequence, record.bytes))
+        .collect()
 }
 
 #[test]
@@ -170,7 +183,9 @@ fn a_lost_cell_at_the_end_is_noticed_too() {
 fn an_emptied_log_is_noticed_by_the_witness() {
     type Emptying = fn(&Path);
     let ways: [(&str, Emptying); 2] = [
-        ("the directory is gone", |dir| fs::remove_dir_all(dir.join("log")).unwrap()),
+        ("the directory is gone", |dir| {
+            fs::remove_dir_all(dir.join("log")).unwrap()
+        }),
         ("its files are gone", |dir| {
             segments(dir).iter().for_each(|path| fs::remove_file(path).unwrap());
         }),
@@ -208,7 +223,10 @@ fn a_lost_segment_is_named_wherever_it_was() {
                 assert!(index + 1 < count, "the newest one is not missed");
                 let damage = replayed(&journal, 1).unwrap_err();
                 let lost = damage.lost().unwrap();
-                assert_eq!(replayed(&journal, lost.last + 1).unwrap().last().unwrap().0, head.sequence);
+                assert_eq!(
+                    replayed(&journal, lost.last + 1).unwrap().last().unwrap().0,
+                    head.sequence
+                );
                 drop(journal);
                 let restore = open_for_restore(dir.path(), &options()).unwrap();
                 assert_eq!(restore.lost(), [lost]);
@@ -239,9 +257,16 @@ fn headers_stand_in_for_one_another() {
         }
         let named = verify(dir.path(), &options()).unwrap();
         assert_eq!(named.len(), copies.len(), "{named:?}");
-        assert!(named.iter().all(|damage| matches!(damage, ReadError::HeaderDamaged { .. })));
+        assert!(
+            named
+                .iter()
+                .all(|damage| matches!(damage, ReadError::HeaderDamaged { .. }))
+        );
         let journal = open(dir.path());
-        assert_eq!((journal.head() == head, replayed(&journal, 1).is_ok()), (is_served, is_served));
+        assert_eq!(
+            (journal.head() == head, replayed(&journal, 1).is_ok()),
+            (is_served, is_served)
+        );
         assert_eq!(journal.meta("cursor").unwrap(), Some(b"early".to_vec()));
     }
     // With none left nobody knows whose it is.
@@ -354,8 +379,12 @@ fn whatever_happens_to_the_storage_engine_the_journal_opens_whole() {
             let file = fs::File::options().write(true).open(store.join("db")).unwrap();
             file.set_len(1000).unwrap();
         }),
-        ("its file is noise", |store| change(&store.join("db"), |bytes| bytes.fill(0xA5))),
-        ("its configuration is noise", |store| fs::write(store.join("conf"), b"noise").unwrap()),
+        ("its file is noise", |store| {
+            change(&store.join("db"), |bytes| bytes.fill(0xA5))
+        }),
+        ("its configuration is noise", |store| {
+            fs::write(store.join("conf"), b"noise").unwrap()
+        }),
         ("it is another's", |store| {
             let other = tempfile::tempdir().unwrap();
             pairs(other.path(), 1);
@@ -384,7 +413,11 @@ fn whatever_happens_to_the_storage_engine_the_journal_opens_whole() {
         // What is offered nevertheless is whole.
         if let Some(snapshot) = journal.latest_snapshot().unwrap() {
             let chunks: Vec<_> = snapshot.chunks().collect();
-            assert_eq!((snapshot.at_sequence(), chunks), (50, vec![Ok(b"state".to_vec())]), "{what}");
+            assert_eq!(
+                (snapshot.at_sequence(), chunks),
+                (50, vec![Ok(b"state".to_vec())]),
+                "{what}"
+            );
         }
         let expected: Vec<_> = (1..=RECORDS).map(|n| (n, pair_record(n))).collect();
         assert_eq!(replayed(&journal, 1).unwrap(), expected, "{what}");

@@ -5,8 +5,8 @@
 mod support;
 
 use journal::{
-    AppendError, BATCH_RECORDS_MAX, Head, Journal, META_BYTES_MAX, META_CELLS_MAX, META_NAME_BYTES_MAX, RECORD_BYTES_MAX, ReadError,
-    chain_hash, genesis_hash,
+    AppendError, BATCH_RECORDS_MAX, Head, Journal, META_BYTES_MAX, META_CELLS_MAX, META_NAME_BYTES_MAX,
+    RECORD_BYTES_MAX, ReadError, chain_hash, genesis_hash,
 };
 use proptest::prelude::*;
 use support::{open, options, replayed};
@@ -176,7 +176,11 @@ fn segments_follow_one_another_and_cells_go_along() {
             assert_eq!(three[0].1, vec![n as u8; n * 131 % 3000]);
             assert_eq!((&three[1].1[..], &three[2].1), (&b""[..], &three[0].1));
         }
-        assert!(records[600..600 + BATCH_RECORDS_MAX].iter().all(|(_, bytes)| *bytes == largest));
+        assert!(
+            records[600..600 + BATCH_RECORDS_MAX]
+                .iter()
+                .all(|(_, bytes)| *bytes == largest)
+        );
         assert_eq!(journal.meta("early").unwrap(), Some(b"cell".to_vec()));
         for from in (1..records.len() as u64).step_by(97) {
             assert_eq!(replayed(journal, from).unwrap(), records[from as usize - 1..]);

@@ -80,9 +80,7 @@ fn a_sync_that_fails_while_opening_refuses_to_open() {
     let (options, _) = failing(SyncTarget::Store, 0);
     let error = Journal::open(dir.path(), &options).expect_err("what is not durable must not be acted upon");
     assert!(
-        error
-            .to_string()
-            .ends_with("syncing the log failed: the disk is gone"),
+        error.to_string().ends_with("syncing the log failed: the disk is gone"),
         "{error}"
     );
 }

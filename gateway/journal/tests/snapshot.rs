@@ -252,7 +252,13 @@ fn pruning_stops_at_the_oldest_retained_snapshot_and_leaves_a_base() {
     journal.write_snapshot(firsts[4] + 3, state("older", 2)).unwrap();
     journal.write_snapshot(head.sequence, state("newer", 2)).unwrap();
     // Cut at segments, stopped by the snapshot whose replay begins in the fifth.
-    for (below_sequence, oldest) in [(0, 0), (firsts[1] - 1, 0), (firsts[1], 1), (firsts[3] + 1, 3), (u64::MAX, 4)] {
+    for (below_sequence, oldest) in [
+        (0, 0),
+        (firsts[1] - 1, 0),
+        (firsts[1], 1),
+        (firsts[3] + 1, 3),
+        (u64::MAX, 4),
+    ] {
         let pruned = journal.prune(below_sequence).unwrap();
         assert_eq!(
             (pruned.oldest_sequence, pruned.is_more),
@@ -272,7 +278,10 @@ fn pruning_stops_at_the_oldest_retained_snapshot_and_leaves_a_base() {
             })
         );
         assert_eq!(journal.chain_hash_at(oldest - 1).unwrap(), before);
-        assert_eq!(replayed(journal, oldest).unwrap().len() as u64, head.sequence + 1 - oldest);
+        assert_eq!(
+            replayed(journal, oldest).unwrap().len() as u64,
+            head.sequence + 1 - oldest
+        );
         assert_eq!(journal.head(), head);
     };
     check(&journal);
@@ -299,9 +308,15 @@ fn pruning_goes_in_slices_and_uses_segments_again() {
     let head = journal.head().sequence;
     journal.write_snapshot(head, []).unwrap();
     let first = journal.prune(u64::MAX).unwrap();
-    assert_eq!((first.oldest_sequence, first.is_more), (firsts[PRUNE_SEGMENTS_MAX], true));
+    assert_eq!(
+        (first.oldest_sequence, first.is_more),
+        (firsts[PRUNE_SEGMENTS_MAX], true)
+    );
     let second = journal.prune(u64::MAX).unwrap();
-    assert_eq!((second.oldest_sequence, second.is_more), (*firsts.last().unwrap(), false));
+    assert_eq!(
+        (second.oldest_sequence, second.is_more),
+        (*firsts.last().unwrap(), false)
+    );
     assert_eq!(segments(dir.path()).len(), 1);
     assert!(dir.path().join("log/spare").exists());
     // What the used segment held before never counts.

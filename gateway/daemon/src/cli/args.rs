@@ -191,11 +191,19 @@ pub(super) enum LedgerCommand {
         #[arg(long, value_enum)]
         format: Option<ExportFormat>,
     },
-    /// Walk the whole hash chain, and check that debits and credits are the same after every record
+    /// Name every damage of the journal, walk the whole hash chain, and check that debits and credits are the same after
+    /// every record
     Verify {
         /// For machines
         #[arg(long)]
         json: bool,
+    },
+    /// Of a stopped gateway: put aside what can be derived, so that the next start makes it anew; if the log itself is
+    /// damaged, salvage what is whole into a new journal beside it, and name what is lost
+    Rebuild {
+        /// Begin epoch N of the books in the new journal; without it: the one after the newest that is found
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::run::EPOCH_MAX)))]
+        epoch: Option<u32>,
     },
 }
 

@@ -108,6 +108,7 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
         Command::Report(ReportCommand::Outage(outage)) => place.with(|config| outage.run(Some(config))),
         Command::Ledger(LedgerCommand::Export { json, format }) => place.at(|dir| ledger::export(dir, json, format)),
         Command::Ledger(LedgerCommand::Verify { json }) => place.at(|dir| ledger::verify(dir, json)),
+        Command::Ledger(LedgerCommand::Rebuild { epoch }) => place.at(|dir| ledger::rebuild(dir, epoch)),
         Command::Outbox(outbox) => place.at(|dir| outbox.run(dir)),
         Command::Backup(backup) => place.with(|config| backup.run(place, config)),
         Command::Restore(restore) => restore.run(),

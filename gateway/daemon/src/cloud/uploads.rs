@@ -241,7 +241,15 @@ impl Uploads {
             }
             for row in rows {
                 let (_, event) = record::decode(row.sequence, &row.bytes).map_err(|error| error.to_string())?;
-                let encoded = event.record().filter(|r| r.sequence > self.sent).map(codec::to_vec);
+                let found = event.record().filter(|r| r.sequence > self.sent);
+                if let Some(found) = found.filter(|found| found.sequence != self.sent + 1) {
+                    let (wanted, found) = (self.sent + 1, found.sequence);
+                    return Err(format!(
+                        "ledger records {wanted} to {} are not kept any more",
+                        found - 1
+                    ));
+                }
+                let encoded = found.map(codec::to_vec);
                 if let Some(encoded) = encoded {
                     if records.len() >= wanted || (bytes > 0 && bytes + encoded.len() + LENGTH_BYTES > self.bytes_max) {
                         return Ok(records);

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
+pub mod sim;
+pub mod work;
 pub mod writer;
 
 use std::fs;
@@ -137,9 +139,14 @@ pub fn rewrite(db: &sled::Db, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Small and seeded; prints its seed so that a failure can be repeated with `JOURNAL_TEST_SEED`.
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
     pub fn from_env() -> Random {
         use std::hash::{BuildHasher, RandomState};
         let seed = std::env::var("JOURNAL_TEST_SEED")
