@@ -17,8 +17,8 @@ use crate::context::{Context, run_as, say};
 pub(crate) const HOST: [&str; 4] = ["--locked", "--workspace", "--features", "hil-tests/probe"];
 
 /// Tests that `cargo test` does not run by itself: long ones, and those that need images.
-pub(crate) const LONG_TESTS: [&str; 10] = [
-    "sim", "leases", "kill", "qemu", "update", "clouds", "brokers", "hostile", "page", "service",
+pub(crate) const LONG_TESTS: [&str; 11] = [
+    "sim", "leases", "kill", "qemu", "update", "clouds", "brokers", "hostile", "page", "service", "faults",
 ];
 
 /// A program of tests.

@@ -45,7 +45,7 @@ pub(crate) struct Step {
 pub(crate) const SETUP: &str = "setup";
 
 /// Every step, in order.
-pub(crate) const STEPS: [Step; 21] = [
+pub(crate) const STEPS: [Step; 22] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
@@ -135,6 +135,12 @@ pub(crate) const STEPS: [Step; 21] = [
         about: "the real gateway killed with SIGKILL under load: nothing lost, nothing doubled",
         when: When::Waits,
         run: kill,
+    },
+    Step {
+        name: "faults",
+        about: "the journal on a disk that fails at every operation, lies, and loses power at every sync",
+        when: When::Computes,
+        run: faults,
     },
     Step {
         name: "hostile",
@@ -385,6 +391,11 @@ fn leases(context: &Context) -> Result<Verdict> {
 
 fn kill(context: &Context) -> Result<Verdict> {
     context.programs.run(context, "kill", |_| {})?;
+    Ok(Verdict::Passed)
+}
+
+fn faults(context: &Context) -> Result<Verdict> {
+    context.programs.run(context, "faults", |_| {})?;
     Ok(Verdict::Passed)
 }
 

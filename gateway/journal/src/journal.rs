@@ -32,6 +32,8 @@ pub struct Journal {
     pub(crate) witness: Witness,
     pub(crate) log: LogWriter,
     pub(crate) staged: Vec<(String, Vec<u8>)>,
+    /// Where the base stands that was found whole, or written.
+    pub(crate) base_at: Option<u64>,
 }
 
 impl std::fmt::Debug for Journal {

@@ -116,6 +116,8 @@ pub(crate) struct LogWriter {
     pub(crate) frame: FrameWriter,
     /// Bytes of pages written since opening, by reckoning: headers, frames, the zeros of new segments.
     written_bytes: u64,
+    /// The last frame that was found at opening.
+    last: Option<(u64, usize)>,
 }
 
 /// Where the writer goes on.
@@ -123,6 +125,8 @@ pub(crate) struct Tail {
     pub(crate) segment: Arc<Segment>,
     pub(crate) at: u64,
     pub(crate) ordinal: u64,
+    /// Where the last frame lies, and its bytes.
+    pub(crate) last: Option<(u64, usize)>,
 }
 
 impl LogWriter {
@@ -134,7 +138,12 @@ impl LogWriter {
         tail: Tail,
         segment_bytes: u64,
     ) -> io::Result<LogWriter> {
-        let Tail { segment, at, ordinal } = tail;
+        let Tail {
+            segment,
+            at,
+            ordinal,
+            last,
+        } = tail;
         let file = segment.file(&*disk)?;
         segment.keep_open(Some(Arc::clone(&file)));
         let spare = found_spare(&*disk, &dir)?;
@@ -151,6 +160,7 @@ impl LogWriter {
             spare,
             frame: FrameWriter::default(),
             written_bytes: 0,
+            last,
         })
     }
 
@@ -163,8 +173,16 @@ impl LogWriter {
         self.written_bytes
     }
 
-    /// Makes the log as it is durable.
+    /// Makes the log as it was found durable. Its last frame is written again: an earlier process may have failed to sync
+    /// it, and the kernel then takes for clean what the disk does not hold.
     pub(crate) fn sync(&self, gate: &Gate) -> Result<(), AppendError> {
+        if let Some((at, length)) = self.last {
+            let mut bytes = vec![0; length];
+            let filled = self.file.fill_at(&mut bytes, at);
+            filled
+                .and_then(|filled| self.file.write_all_at(&bytes[..filled], at))
+                .map_err(write_failed("log"))?;
+        }
         gate.sync(SyncTarget::Store, || self.file.sync())
     }
 

@@ -117,6 +117,7 @@ impl Journal {
             witness,
             log,
             staged: Vec::new(),
+            base_at: None,
         };
         journal.begin_format(format_found)?;
         journal.tidy();

@@ -104,11 +104,11 @@ impl Journal {
     fn have_base(&mut self, oldest: u64) -> Result<(), PruneError> {
         let shared = Arc::clone(&self.reader.shared);
         let (disk, dir, store_id) = (&*shared.disk, &shared.dir, &shared.owner.store_id);
-        if self
-            .reader
-            .base_snapshot()
-            .is_ok_and(|base| base.is_some_and(|base| base.at_sequence() + 1 >= oldest))
-        {
+        if self.base_at.is_none() {
+            let base = self.reader.base_snapshot();
+            self.base_at = base.ok().flatten().map(|base| base.at_sequence());
+        }
+        if self.base_at.is_some_and(|at| at + 1 >= oldest) {
             return Ok(());
         }
         let Some(snapshot) = self.reader.latest_snapshot()? else {
@@ -121,6 +121,7 @@ impl Journal {
         let bytes = shared
             .gate
             .pass(|| written.map_err(|source| AppendError::Write { what: "base", source }))?;
+        self.base_at = Some(snapshot.at_sequence());
         tracing::info!(at = snapshot.at_sequence(), bytes, "the base was written");
         Ok(())
     }

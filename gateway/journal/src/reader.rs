@@ -16,6 +16,9 @@ use crate::log::Gate;
 use crate::segment::{Found, Segment};
 use crate::slot::EngineSlot;
 
+/// Takes a frame and its records.
+type Visit<'a> = dyn FnMut(&FrameHeader, &mut dyn Iterator<Item = &[u8]>) -> ControlFlow<()> + 'a;
+
 /// One durable record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -259,7 +262,7 @@ impl Reader {
     fn walk_frames(
         &self,
         from: u64,
-        visit: &mut dyn FnMut(&FrameHeader, &mut dyn Iterator<Item = &[u8]>) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), ReadError> {
         let shared = &self.shared;
         let head = shared.extent().head.sequence;

@@ -34,6 +34,7 @@ pub(crate) fn scan(
         is_linked: true,
         cells: Cells::of_header(&header.cells),
         damage: Vec::new(),
+        last: None,
     };
     let mut tail = None;
     for (index, segment) in segments.iter().enumerate() {
@@ -45,7 +46,12 @@ pub(crate) fn scan(
     let segment = Arc::clone(segments.last().expect("at least one"));
     Ok(Scan {
         head: walk.head,
-        tail: Tail { segment, at, ordinal },
+        tail: Tail {
+            segment,
+            at,
+            ordinal,
+            last: walk.last,
+        },
         cells: walk.cells,
         damage: walk.damage,
     })
@@ -61,6 +67,7 @@ pub(crate) fn scan_all(disk: &dyn Disk, segments: &[Arc<Segment>], store_id: [u8
         is_linked: false,
         cells: Cells::default(),
         damage: Vec::new(),
+        last: None,
     };
     for (index, segment) in segments.iter().enumerate() {
         walk.segment(disk, segment, store_id, segments.get(index + 1))?;
@@ -74,6 +81,8 @@ struct Walk {
     is_linked: bool,
     cells: Cells,
     damage: Vec<ReadError>,
+    /// Place and bytes of the segment's last whole frame.
+    last: Option<(u64, usize)>,
 }
 
 impl Walk {
@@ -86,6 +95,7 @@ impl Walk {
         following: Option<&Arc<Segment>>,
     ) -> io::Result<(u64, u64)> {
         let mut frames = segment.frames(disk, store_id)?;
+        self.last = None;
         loop {
             match frames.next()? {
                 Found::Frame(header) => {
@@ -105,6 +115,7 @@ impl Walk {
                         self.is_linked = true;
                         let (first, ordinal) = (header.first, header.ordinal);
                         segment.note(Mark { first, ordinal, at });
+                        self.last = Some((at, header.frame_bytes()));
                     } else if following.is_some() || frames.is_followed()? {
                         self.damage.push(damaged(segment, at, header.first, header.end() - 1));
                         if header.cells > 0 {

@@ -54,7 +54,7 @@ fn a_fault_at_every_operation_loses_nothing_that_was_acknowledged() {
             for fault in HONEST {
                 let (disk, promised) = run(seed, at, fault, STEPS);
                 // Killed and started again, or the power goes as well.
-                if disk.is_off() || (at + seed) % 2 == 0 {
+                if disk.is_off() || (at ^ seed).is_multiple_of(2) {
                     disk.cut_power();
                 }
                 disk.repair();

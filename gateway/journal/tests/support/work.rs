@@ -195,7 +195,9 @@ pub fn judge(disk: &SimDisk, promised: &Promised, what: &str) {
         .append(&[b"on we go"])
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(next.start, head as u64 + 1, "{what}");
-    journal.close().unwrap();
-    let journal = open(disk).unwrap();
+    // What was found is as durable as what was acknowledged.
+    std::mem::forget(journal);
+    disk.cut_power();
+    let journal = open(disk).unwrap_or_else(|error| panic!("{what}, then a power cut: {error}"));
     assert_eq!(journal.head().sequence, head as u64 + 1, "{what}");
 }
