@@ -32,8 +32,10 @@ fn main() -> Result<(), Failed> {
     let sync_delay = Duration::from_micros(number(2, 0)?);
     std::fs::create_dir_all(dir)?;
     println!("records of {RECORD_BYTES} bytes, {duration:?} each, sync delay {sync_delay:?}");
-    println!("| batch | what | records/s | commit p50 us | p99 us | max us | bytes written a record |");
-    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| batch | what | records/s | commit p50 us | p99 us | max us | bytes written a record | processor ns a record |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for batch in BATCHES {
         let raw = raw_file(&dir.join("raw"), batch, duration, sync_delay)?;
         println!("| {batch} | raw file | {raw} |");
@@ -50,6 +52,7 @@ struct Run {
     elapsed: Duration,
     commits: Vec<Duration>,
     written_bytes: u64,
+    processor_ns: u64,
 }
 
 impl std::fmt::Display for Run {
@@ -70,6 +73,13 @@ fn written_bytes() -> Result<u64, Failed> {
     Ok(line.ok_or("/proc/self/io has no write_bytes")?.parse()?)
 }
 
+/// What this thread has run on a processor, kernel included, in ns: the same however much else runs.
+fn processor_ns() -> Result<u64, Failed> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let first = text.split_whitespace().next();
+    Ok(first.ok_or("schedstat is empty")?.parse()?)
+}
+
 fn measure(
     batch: usize,
     duration: Duration,
@@ -81,8 +91,10 @@ fn measure(
         elapsed: Duration::ZERO,
         commits: Vec::new(),
         written_bytes: 0,
+        processor_ns: 0,
     };
     let written_before = written_bytes()?;
+    let processor_before = processor_ns()?;
     let start = Instant::now();
     while run.elapsed < duration {
         for record in &mut records {
@@ -96,6 +108,7 @@ fn measure(
         run.elapsed = start.elapsed();
     }
     run.written_bytes = written_bytes()? - written_before;
+    run.processor_ns = processor_ns()? - processor_before;
     Ok(run)
 }
 

@@ -259,11 +259,7 @@ impl Reader {
 
     /// Calls `visit` with every whole frame from the one on that holds record `from`, over all segments up to the head.
     /// The caller has checked that the record is held.
-    fn walk_frames(
-        &self,
-        from: u64,
-        visit: &mut Visit<'_>,
-    ) -> Result<(), ReadError> {
+    fn walk_frames(&self, from: u64, visit: &mut Visit<'_>) -> Result<(), ReadError> {
         let shared = &self.shared;
         let head = shared.extent().head.sequence;
         let segments = shared.segments_from(from);
