@@ -8,7 +8,7 @@ use crate::chain::Head;
 use crate::disk::{Disk, DiskFile, Job};
 use crate::error::AppendError;
 use crate::format::{FRAMES_AT, HEADER_COPIES, HEADER_ROOM_BYTES, SegmentHeader};
-use crate::frame::FrameWriter;
+use crate::frame::{FRAME_HEADER_BYTES, FrameWriter};
 use crate::segment::{Mark, PAGE_BYTES, Segment};
 
 /// The first segment is this long and each following one twice as long as the one before, up to
@@ -118,6 +118,7 @@ pub(crate) struct LogWriter {
     written_bytes: u64,
     /// The last frame that was found at opening.
     last: Option<(u64, usize)>,
+    is_torn: bool,
 }
 
 /// Where the writer goes on.
@@ -127,6 +128,8 @@ pub(crate) struct Tail {
     pub(crate) ordinal: u64,
     /// Where the last frame lies, and its bytes.
     pub(crate) last: Option<(u64, usize)>,
+    /// Whether an unfinished frame lies at `at`.
+    pub(crate) is_torn: bool,
 }
 
 impl LogWriter {
@@ -143,6 +146,7 @@ impl LogWriter {
             at,
             ordinal,
             last,
+            is_torn,
         } = tail;
         let file = segment.file(&*disk)?;
         segment.keep_open(Some(Arc::clone(&file)));
@@ -161,6 +165,7 @@ impl LogWriter {
             frame: FrameWriter::default(),
             written_bytes: 0,
             last,
+            is_torn,
         })
     }
 
@@ -182,6 +187,11 @@ impl LogWriter {
             filled
                 .and_then(|filled| self.file.write_all_at(&bytes[..filled], at))
                 .map_err(write_failed("log"))?;
+        }
+        if self.is_torn {
+            // Or its header would still stand before a next frame that begins at the page behind it.
+            let erased = self.file.write_all_at(&[0; FRAME_HEADER_BYTES], self.at);
+            erased.map_err(write_failed("log"))?;
         }
         gate.sync(SyncTarget::Store, || self.file.sync())
     }

@@ -111,6 +111,10 @@ impl Journal {
             options.segment_bytes,
         )
         .map_err(io_error("open the log in", dir))?;
+        // Names, too, may be known to the kernel alone: an earlier process failed to sync them, or was killed before.
+        let sync_names = |path: &Path| shared.disk.sync_directory(path).map_err(io_error("sync", path));
+        sync_names(&shared.dir.join(LOG_DIR))?;
+        sync_names(dir)?;
         shared.gate.pass(|| log.sync(&shared.gate))?;
         let mut journal = Journal {
             reader,

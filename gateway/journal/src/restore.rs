@@ -11,7 +11,7 @@ use crate::format::SegmentHeader;
 use crate::journal::{BATCH_RECORDS_MAX, FLOOR_CELL, Journal};
 use crate::log::begin_log;
 use crate::open::{LOG_DIR, Options, Place, io_error};
-use crate::reader::Reader;
+use crate::reader::{Reader, damaged};
 use crate::scan::scan_all;
 use crate::slot::{self, EngineSlot};
 use crate::snapshot::SnapshotReader;
@@ -74,6 +74,7 @@ pub fn open_for_restore(dir: impl AsRef<Path>, options: &Options) -> Result<Rest
     }
     let found = place.scan(Some(&options))?;
     let head = found.scan.head;
+    let (end, newest) = (found.scan.tail.at, found.scan.tail.ordinal - 1);
     let all = scan_all(&*place.disk, &place.segments, found.owner.store_id);
     let mut damage = all.map_err(io_error("read", &dir.join(LOG_DIR)))?;
     for segment in &place.segments {
@@ -86,16 +87,21 @@ pub fn open_for_restore(dir: impl AsRef<Path>, options: &Options) -> Result<Rest
     let gaps = found.scan.damage.iter();
     damage.extend(gaps.filter(|gap| matches!(gap, ReadError::Gap { .. })).cloned());
     let witness = match Witness::load(&*place.disk, dir).map_err(io_error("read", &witness::path(dir)))? {
-        Found::Intact(witness) => Some(witness.seen().head),
+        Found::Intact(witness) => Some(witness.seen()),
         Found::Absent | Found::Damaged => {
             damage.push(ReadError::WitnessDamaged);
             None
         }
     };
-    if let Some(seen) = witness.filter(|seen| seen.sequence > head.sequence) {
-        let (missing, head) = (head.sequence + 1, seen.sequence);
-        damage.push(ReadError::Truncated { missing, head });
+    if let Some(seen) = witness.filter(|seen| seen.ordinal > newest) {
+        let (missing, head) = (head.sequence + 1, seen.head.sequence);
+        damage.push(match place.segments.last() {
+            // Frames of cells alone are missing from the end.
+            Some(segment) if head < missing => damaged(segment, end, missing, head),
+            Some(_) | None => ReadError::Truncated { missing, head },
+        });
     }
+    let witness = witness.map(|seen| seen.head);
     let (reader, _) = place.into_reader(found, &options, |place, owner| {
         EngineSlot::open_if_ours(&*place.disk, &place.dir, options.cache_bytes, &owner.store_id)
     });

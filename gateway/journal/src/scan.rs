@@ -35,6 +35,7 @@ pub(crate) fn scan(
         cells: Cells::of_header(&header.cells),
         damage: Vec::new(),
         last: None,
+        is_torn: false,
     };
     let mut tail = None;
     for (index, segment) in segments.iter().enumerate() {
@@ -51,6 +52,7 @@ pub(crate) fn scan(
             at,
             ordinal,
             last: walk.last,
+            is_torn: walk.is_torn,
         },
         cells: walk.cells,
         damage: walk.damage,
@@ -68,6 +70,7 @@ pub(crate) fn scan_all(disk: &dyn Disk, segments: &[Arc<Segment>], store_id: [u8
         cells: Cells::default(),
         damage: Vec::new(),
         last: None,
+        is_torn: false,
     };
     for (index, segment) in segments.iter().enumerate() {
         walk.segment(disk, segment, store_id, segments.get(index + 1))?;
@@ -83,6 +86,7 @@ struct Walk {
     damage: Vec<ReadError>,
     /// Place and bytes of the segment's last whole frame.
     last: Option<(u64, usize)>,
+    is_torn: bool,
 }
 
 impl Walk {
@@ -127,6 +131,7 @@ impl Walk {
                         // Torn: it was never acknowledged, or the witness knows better.
                         tracing::info!(segment = %segment.name, at, "the last append was not finished, and is dropped");
                         segment.is_noted();
+                        self.is_torn = true;
                         return Ok((at, header.ordinal));
                     }
                 }
