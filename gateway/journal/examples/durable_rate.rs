@@ -62,7 +62,14 @@ impl std::fmt::Display for Run {
         let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize].as_micros();
         let rate = self.records as f64 / self.elapsed.as_secs_f64();
         let written = self.written_bytes as f64 / self.records as f64;
-        write!(f, "{rate:.0} | {} | {} | {} | {written:.0}", at(0.5), at(0.99), at(1.0))
+        let processor = self.processor_ns as f64 / self.records as f64;
+        write!(
+            f,
+            "{rate:.0} | {} | {} | {} | {written:.0} | {processor:.0}",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        )
     }
 }
 
