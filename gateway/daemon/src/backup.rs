@@ -334,7 +334,7 @@ impl Backup {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    use gateway_core::{Now, event::Booted};
+    use gateway_core::{Event, Now, event::Booted};
 
     use super::*;
 
