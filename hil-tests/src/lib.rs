@@ -11,6 +11,7 @@ pub mod drain;
 pub mod drill;
 pub mod fleet;
 pub mod look;
+pub mod measure;
 pub mod mqtt_wire;
 pub mod orders;
 pub mod outpost;

@@ -102,6 +102,8 @@ pub struct Plan {
     pub limits: String,
     /// Time between two reports of the gateway to the hub, in s.
     pub telemetry_s: u64,
+    /// Lines for the gateway's `[devices]`, beside the address.
+    pub device_lines: String,
 }
 
 impl Plan {
@@ -143,6 +145,7 @@ impl Plan {
             users: users.collect(),
             limits: String::new(),
             telemetry_s: 60,
+            device_lines: String::new(),
         }
     }
 
@@ -227,14 +230,19 @@ pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Where the project's binaries are: beside this one, or one folder up for tests.
+/// A folder of programs to take in place of those that were built here: those of a package.
+const PROGRAMS: &str = "HOLDFAST_PROGRAMS";
+
+/// Where the project's binaries are: in the folder that `HOLDFAST_PROGRAMS` names, if they are there; beside this one, or one
+/// folder up for tests.
 ///
 /// # Errors
 /// If `name` is in neither; the message says how to build it.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;
+    let named = std::env::var_os(PROGRAMS).map(PathBuf::from);
     let folders = here.ancestors().skip(1).take(2);
-    for folder in folders {
+    for folder in named.iter().map(PathBuf::as_path).chain(folders) {
         let path = folder.join(name);
         if path.is_file() {
             return Ok(path);
@@ -377,8 +385,7 @@ impl Site {
                 (Some(process), format!("broker = \"127.0.0.1:{port}\""))
             }
         };
-        fs::write(gateway_dir.join("holdfast.toml"), gateway_config(&plan, ways, &devices))?;
-        write_secret(&gateway_dir.join("secrets.toml"), &gateway_secrets(&plan, ways))?;
+        write_gateway(&plan, ways, &devices, &gateway_dir)?;
         let gateway = start_gateway(dir, &[])?;
         let text = devices
             .rsplit_once('"')
@@ -529,11 +536,18 @@ pub fn firmware_seed(seed: u64) -> [u8; 32] {
     key(seed, "firmware")
 }
 
+/// Writes the files of a gateway; `devices`: how it meets them.
+pub(crate) fn write_gateway(plan: &Plan, ways: &Ways, devices: &str, dir: &Path) -> anyhow::Result<()> {
+    fs::write(dir.join("holdfast.toml"), gateway_config(plan, ways, devices))?;
+    write_secret(&dir.join("secrets.toml"), &gateway_secrets(plan, ways))
+}
+
 fn gateway_config(plan: &Plan, ways: &Ways, devices: &str) -> String {
     let issuer = Issuer::from_seed(&key(plan.seed, "issuer"));
     let mut text = format!(
         "[site]\nname = \"{SITE}\"\ngateway = \"{GATEWAY}\"\nutc_offset_min = 480\n\n[store]\ndir = \"data\"\n\n\
-         [devices]\n{devices}\n\n[link]\n{}telemetry_s = {}\n\n{}\n[trust]\nissuer_keys = [\"{}\"]\nfirmware_keys = [\"{}\"]\n\n{}\n",
+         [devices]\n{devices}\n{}\n[link]\n{}telemetry_s = {}\n\n{}\n[trust]\nissuer_keys = [\"{}\"]\nfirmware_keys = [\"{}\"]\n\n{}\n",
+        plan.device_lines,
         ways.link,
         plan.telemetry_s,
         ways.clouds,

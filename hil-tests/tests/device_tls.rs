@@ -7,6 +7,7 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::Instant,
 };
@@ -17,7 +18,7 @@ use carrier::{
     tls::{Files, Identity, Tls},
 };
 use gateway::pki::{AUTHORITY_FILE, Authority, PkiError};
-use hil_tests::site::{BrokerKind, DevicePlan, Plan, SITE, Site, free_port};
+use hil_tests::site::{BrokerKind, DevicePlan, Plan, SITE, Site, binary, free_port};
 use proto::{id::Name, topic};
 use support::PATIENCE;
 use tokio_rustls::{
@@ -190,6 +191,108 @@ async fn a_device_is_whom_its_certificate_names() {
         assert!(since.elapsed() < PATIENCE, "the new files come into use");
     }
     assert!(!is_let_in(&options(port, first, &other, Some(ours.identity(first)))).await);
+    assert_eq!(site.stop().unwrap(), (0, 0));
+}
+
+/// Exit code and what was said.
+fn holdfast(config: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(binary("holdfast").unwrap());
+    let output = command.arg("--config").arg(config).args(args).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operators_commands_make_lets_a_device_in() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let plan = Plan::new(33, 2, 3);
+    let (hub, address) = Site::start_hub(&plan, dir.path()).unwrap();
+    let mut site = Site::start(plan, dir.path(), hub, address, BrokerKind::Embedded).unwrap();
+    let gateway_dir = dir.path().join("gateway");
+    let config = gateway_dir.join("holdfast.toml");
+    let [first, second] = [0, 1].map(|n: usize| site.plan.devices[n].clone());
+    let (drawer, out) = (dir.path().join("drawer"), dir.path().join("out"));
+    let [at_drawer, at_out] = [&drawer, &out].map(|path| path.to_str().unwrap());
+
+    let authority = ["device", "authority", "--out", at_drawer, "--host", HOST];
+    let make = |device: &str| {
+        holdfast(
+            &config,
+            &[
+                "device",
+                "certificate",
+                device,
+                "--authority",
+                at_drawer,
+                "--out",
+                at_out,
+            ],
+        )
+    };
+    let (code, said) = make(first.id.as_str());
+    assert_eq!(code, Some(69), "there is no authority yet: {said}");
+    let (code, said) = holdfast(&config, &authority);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("[devices.tls]"), "{said}");
+    assert_eq!(holdfast(&config, &authority).0, Some(73), "an authority is made once");
+    let (code, said) = make(first.id.as_str());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("does not have yet"), "{said}");
+    let identity = Identity {
+        certificate: out.join(format!("{}.pem", first.id)),
+        key: out.join(format!("{}.key", first.id)),
+    };
+    let before = fs::read(&identity.key).unwrap();
+    let (code, said) = make(first.id.as_str());
+    assert_eq!(code, Some(73), "{said}");
+    assert_eq!(fs::read(&identity.key).unwrap(), before, "nothing is written over");
+    let (code, said) = make("nobody");
+    assert_eq!(code, Some(66), "{said}");
+    for path in [
+        &identity.certificate,
+        &identity.key,
+        &drawer.join("site-ca.key"),
+        &drawer.join("gateway.key"),
+    ] {
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+    }
+
+    // As the command says.
+    for file in ["gateway.pem", "gateway.key", AUTHORITY_FILE] {
+        fs::copy(drawer.join(file), gateway_dir.join(file)).unwrap();
+    }
+    assert_eq!(site.gateway.stop().unwrap(), 0);
+    let port = free_port().unwrap();
+    let table = format!(
+        "[devices.tls]\nlisten = \"127.0.0.1:{port}\"\ncertificate = \"gateway.pem\"\nkey = \"gateway.key\"\n\
+         clients = \"{AUTHORITY_FILE}\"\n"
+    );
+    let text = fs::read_to_string(&config).unwrap() + &table;
+    fs::write(&config, text).unwrap();
+    site.boot_gateway(&[]).unwrap();
+    let shop = Shop {
+        authority: Authority::open(&drawer, &Name::new(SITE).unwrap()).unwrap(),
+        dir: drawer.clone(),
+    };
+    assert!(is_let_in(&options(port, &first, &shop, Some(identity.clone()))).await);
+    assert!(
+        !is_let_in(&options(port, &second, &shop, Some(identity))).await,
+        "as itself alone"
+    );
+    let (code, said) = make(second.id.as_str());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("port {port}")), "{said}");
+
+    // A backup has them, so that the devices come to a restored gateway as well.
+    let (file, elsewhere) = (dir.path().join("site.backup"), dir.path().join("elsewhere"));
+    assert_eq!(holdfast(&config, &["backup", file.to_str().unwrap()]).0, Some(0));
+    let restore = ["restore", file.to_str().unwrap(), "--dir", elsewhere.to_str().unwrap()];
+    let (code, said) = holdfast(&config, &restore);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(elsewhere.join("gateway.key").is_file() && elsewhere.join(AUTHORITY_FILE).is_file());
+    assert!(!elsewhere.join("site-ca.key").exists());
     assert_eq!(site.stop().unwrap(), (0, 0));
 }
 

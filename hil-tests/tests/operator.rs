@@ -262,7 +262,7 @@ fn devices_are_added_given_new_secrets_and_blocked() {
 
     // A new secret holds from the next start on.
     let said = good(&config, &["device", "rotate", &id]);
-    assert!(said.contains("ends when the gateway starts again"), "{said}");
+    assert!(said.contains("ends when the gateway reads its files again"), "{said}");
     assert_eq!(connack(site.device_address, &tap.device), 0);
     good(&config, &["device", "add", "dispenser-900", "--kind", "dispenser"]);
     let (code, said) = holdfast(&config, &["device", "add", "dispenser-900", "--kind", "washer"]);

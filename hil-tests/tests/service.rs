@@ -1,5 +1,5 @@
-//! The service as an operator has it: the package is installed on a machine that a real systemd boots, and lives through
-//! what a site does to it. After each blow the books are those of before.
+//! The service as an operator has it: packages are installed on machines that a real systemd boots, a site is made, and lives
+//! through what happens to one. After each blow the books are those of before.
 //!
 //! Needs root, systemd-nspawn and the packages that `cargo xtask test --step service` makes (`HOLDFAST_PACKAGES`).
 #![allow(clippy::unwrap_used)]
@@ -7,185 +7,58 @@
 #[path = "support/machine.rs"]
 mod machine;
 mod support;
+#[path = "support/tap.rs"]
+mod tap;
 
-use std::{
-    io::Write as _,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, io::Write as _, path::Path};
 
-use hil_tests::site::{BrokerKind, DevicePlan, Plan, Site, Standing, Ways, binary};
+use hil_tests::{books, site::Plan};
 use machine::Machine;
-use proto::{
-    id::{IdToken, Kind, SessionId, TokenKind},
-    instrument::Instrument,
-    message::{
-        Authorize, Closing, Grant, Hello, Receipt, Refusal, RefusalReason, Stamp, StartProof, Started, Stop, StopReason,
-    },
-    money::{Money, Units},
-    topic::{Down, Up},
-};
+use proto::{message::RefusalReason, topic::Up};
 use serde_json::Value;
-use support::Bytes;
+use tap::{PORT, PRICE, Tap};
 
 const UNIT: &str = "holdfast.service";
-/// Where devices find the gateway in there; nobody else has ports there.
-const PORT: &str = "127.0.0.1:1883";
+const HUB_UNIT: &str = "holdfast-hub.service";
+const HUB: &str = "127.0.0.1:1884";
+const HUB_CONFIG: &str = "/etc/holdfast-hub/hub.toml";
+const HUB_SECRETS: &str = "/etc/holdfast-hub/hub-secrets.toml";
 /// The disk of the journal, and its reserve.
 const DISK: &str = "size=64M";
-const RESERVE: &str = "reserve_mib = 16";
+const RESERVE: &str = r"s|^dir = .*|&\nreserve_mib = 16|";
 /// In place of the shipped minute, so that nobody waits for it: three beats of the engine.
 const WATCHDOG: &str = "[Service]\nWatchdogSec=4\n";
+/// As well, in place of 50 starts 2 s apart.
+const LIMIT: &str = "[Unit]\nStartLimitBurst=3\n[Service]\nRestartSec=100ms\n";
+/// As docs/install.md says.
+const ENCRYPTED: &str = "[Service]\nLoadCredential=\nLoadCredentialEncrypted=secrets.toml:/etc/holdfast/secrets.cred\n";
 /// Longer than the watchdog waits, in µs: the engine hangs in its sync while every other thread lives.
 const HANG: &str = "inject=fdatasync,fsync,sync_file_range:delay_enter=600000000";
 
-/// What the site is made of: the files of the gateway, and signed artifacts for it.
-struct Made {
-    config: String,
-    secrets: String,
-    artifacts: PathBuf,
-    plan: Plan,
-    _dir: tempfile::TempDir,
-}
+/// The cloud: a hub of the operator's own, on a machine of its own.
+struct Hub(Machine);
 
-/// THE CONFIGURATION BY HAND: a hub signs list and prices, as it would for any site; the gateway's files are those of the
-/// bench, with the places of the package. No cloud: the site decides alone.
-fn make() -> Made {
-    let dir = tempfile::tempdir().unwrap();
-    let plan = Plan::new(6, 3, 30);
-    let (hub, _) = Site::start_hub(&plan, dir.path()).unwrap();
-    let site = Site::start_through(plan.clone(), dir.path(), hub, &Ways::default(), BrokerKind::Embedded).unwrap();
-    let artifacts = dir.path().join("artifacts.bin");
-    let mut export = Command::new(binary("holdfast-hub").unwrap());
-    export.arg("export-artifacts").arg(&artifacts);
-    let output = export
-        .arg("--config")
-        .arg(dir.path().join("hub/hub.toml"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let address = site.device_address.to_string();
-    let read = |file: &str| std::fs::read_to_string(dir.path().join("gateway").join(file)).unwrap();
-    let store = format!("dir = \"/var/lib/holdfast\"\n{RESERVE}");
-    let config = read("holdfast.toml")
-        .replace("dir = \"data\"", &store)
-        .replace(&address, PORT);
-    let secrets = read("secrets.toml");
-    assert_eq!(site.stop().unwrap(), (0, 0));
-    Made {
-        config,
-        secrets,
-        artifacts,
-        plan,
-        _dir: dir,
-    }
-}
-
-/// A tap and somebody with a good card.
-struct Tap {
-    device: DevicePlan,
-    token: [u8; 7],
-    boots: u32,
-}
-
-/// A session that goes on.
-struct Running {
-    bytes: Bytes,
-    session: SessionId,
-    start: Units,
-}
-
-impl Tap {
-    fn of(plan: &Plan) -> Self {
-        let mut dispensers = plan.devices.iter().filter(|device| device.kind == Kind::Dispenser);
-        let mut good = plan.users.iter().filter(|user| user.standing == Standing::Good);
-        Self {
-            device: dispensers.next().unwrap().clone(),
-            token: good.find(|user| user.whitelist == "always").unwrap().token,
-            boots: 0,
-        }
+impl Hub {
+    fn install(plan: &Plan) -> Self {
+        let machine = Machine::boot();
+        bring(&machine, "holdfast-hub_0.1.0_", "hub");
+        let hub = Self(machine);
+        hub.0.run(&["dpkg", "--install", "/srv/hub.deb"]);
+        hub.0.run(&["holdfast-hub", "init", "/etc/holdfast-hub"]);
+        let place = r#"s|^data_dir = .*|data_dir = "/var/lib/holdfast-hub"|"#;
+        hub.0.run(&["sed", "--in-place", place, HUB_CONFIG]);
+        hub.0.write("/etc/holdfast-hub/hub-seed.toml", &plan.hub_seed());
+        hub.0.run(&["systemd-tmpfiles", "--create", "holdfast-hub.conf"]);
+        let (code, said) = hub.0.try_run(&["systemctl", "start", HUB_UNIT]);
+        assert_eq!(code, Some(0), "{said}\n{}", hub.0.log());
+        hub
     }
 
-    /// Somebody presents the card; the request, not yet said.
-    fn asked(&mut self) -> (Running, Authorize) {
-        self.boots += 1;
-        let address: SocketAddr = PORT.parse().unwrap();
-        let mut bytes = Bytes::connect(address, &self.device, self.boots);
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            kind: self.device.kind,
-            outlets: 1,
-            boot: self.boots,
-            down_counter: 0,
-            firmware: "bytes".parse().unwrap(),
-            at: Stamp::relative(1),
-        };
-        bytes.say(Up::Hello, &hello);
-        let session = SessionId::mint(&self.device.id, self.boots, 1);
-        let start = Units(u64::from(self.boots) * 1_000);
-        let authorize = Authorize {
-            session,
-            outlet: 0,
-            token: IdToken::new(TokenKind::Card, &self.token).unwrap(),
-            units_wished: Units::ZERO,
-            register: start,
-            at: Stamp::relative(2),
-            instrument: Instrument::NONE,
-        };
-        (Running { bytes, session, start }, authorize)
-    }
-
-    /// As far as the water runs.
-    fn begin(&mut self) -> Running {
-        let (mut running, authorize) = self.asked();
-        let heard = running.bytes.say(Up::Authorize, &authorize);
-        let grant: Grant = running.bytes.hear(Down::Grant, heard);
-        assert_eq!(grant.session, running.session);
-        let started = Started {
-            session: running.session,
-            outlet: 0,
-            register_start: running.start,
-            proof: StartProof::Flow,
-            at: Stamp::relative(3),
-        };
-        running.bytes.say(Up::Started, &started);
-        running
-    }
-
-    /// Why not.
-    fn refused(&mut self) -> RefusalReason {
-        let (mut running, authorize) = self.asked();
-        let heard = running.bytes.say(Up::Authorize, &authorize);
-        let refusal: Refusal = running.bytes.hear(Down::Refusal, heard);
-        refusal.reason
-    }
-
-    /// Half a litre; the books have its session.
-    fn serve(&mut self) -> String {
-        self.begin().end()
-    }
-}
-
-impl Running {
-    fn end(mut self) -> String {
-        let stop = Stop {
-            session: self.session,
-            outlet: 0,
-            reason: StopReason::User,
-            started: true,
-            register_start: self.start,
-            register_end: Units(self.start.0 + 500),
-            elapsed_s: 5,
-            idle_s: 0,
-            shown: Money(15),
-            at: Stamp::relative(9),
-        };
-        let heard = self.bytes.say(Up::Stop, &stop);
-        let receipt: Receipt = self.bytes.hear(Down::Receipt, heard);
-        assert_eq!((receipt.closing, receipt.amount), (Closing::Captured, Money(15)));
-        receipt.session.to_string()
+    fn books(&self) -> Vec<Value> {
+        let said = self
+            .0
+            .run(&["holdfast-hub", "ledger", "export", "--json", "--config", HUB_CONFIG]);
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -222,6 +95,44 @@ impl Operator {
         self.json(&["ledger", "export"])
     }
 
+    /// As it stands in the file.
+    fn secret_of(&self, device: &str) -> String {
+        let secrets = self.0.run(&["cat", "/etc/holdfast/secrets.toml"]);
+        let begins = format!("{device} = ");
+        let line = secrets
+            .lines()
+            .find(|line| line.starts_with(&begins))
+            .expect("a secret");
+        line.split('"').nth(1).unwrap().to_owned()
+    }
+
+    /// Waits until the hub is reached.
+    fn wait_for_hub(&mut self) {
+        self.0.wait("the hub", |machine| {
+            let said = machine.run(&["systemctl", "show", "--property", "StatusText", UNIT]);
+            said.contains("serving 3 devices; the cloud is reached")
+        });
+    }
+
+    /// Waits until the hub has confirmed every record.
+    fn wait_for_receipts(&mut self) {
+        self.0.wait("every receipt", |machine| {
+            let (code, said) = machine.try_run(&["holdfast", "status", "--json"]);
+            let status: Value = serde_json::from_str(&said).unwrap_or_default();
+            code == Some(0) && status["waiting"] == 0
+        });
+    }
+
+    /// The unit with a drop-in, or without it again.
+    fn drop_in(&self, name: &str, text: Option<&str>) {
+        let path = format!("/etc/systemd/system/holdfast.service.d/{name}.conf");
+        match text {
+            Some(text) => self.0.write(&path, text),
+            None => drop(self.0.run(&["rm", &path])),
+        }
+        self.0.run(&["systemctl", "daemon-reload"]);
+    }
+
     /// The service ends and comes back by itself; what stood in the books stands there. What was on its way to the disk may
     /// have come there: nobody was told, and the device asks again.
     fn survives(&mut self, blow: &str, strike: impl FnOnce(&mut Self)) {
@@ -256,67 +167,100 @@ impl Operator {
     }
 }
 
-fn bring_packages(machine: &Machine) {
+/// Brings the package whose name begins so.
+fn bring(machine: &Machine, begins: &str, name: &str) {
     let folder = std::env::var_os("HOLDFAST_PACKAGES").expect("cargo xtask test --step service sets it");
-    for (version, name) in [("0.1.0", "old"), ("0.1.1", "new")] {
-        let begins = format!("holdfast_{version}_");
-        let files = std::fs::read_dir(Path::new(&folder)).unwrap();
-        let mut paths = files.map(|file| file.unwrap().path());
-        let is_it = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&begins);
-        machine.bring(&paths.find(is_it).expect("the package"), &format!("srv/{name}.deb"));
-    }
+    let files = std::fs::read_dir(Path::new(&folder)).unwrap();
+    let mut paths = files.map(|file| file.unwrap().path());
+    let package = paths.find(|path| path.file_name().unwrap().to_string_lossy().starts_with(begins));
+    machine.bring(&package.expect("the package"), &format!("srv/{name}.deb"));
+}
+
+fn bring_packages(machine: &Machine) {
+    bring(machine, "holdfast_0.1.0_", "old");
+    bring(machine, "holdfast_0.1.1_", "new");
 }
 
 #[test]
-fn from_a_clean_machine_to_the_purge_nothing_is_lost() {
-    let made = make();
-    let mut tap = Tap::of(&made.plan);
-    let mut site = Operator(Machine::boot());
+fn from_a_clean_machine_to_another_one_and_the_purge_nothing_is_lost() {
+    let plan = Plan::new(6, 3, 30);
+    let hub = Hub::install(&plan);
+    // The three machines are on one network, and this thread is the devices on it.
+    hub.0.enter_network();
+    let mut site = Operator(Machine::boot_beside(&hub.0));
     bring_packages(&site.0);
-    site.0.enter_network();
 
-    install(&site, &made);
-    let mut served = vec![tap.serve()];
-
+    let mut tap = Tap::of(&plan);
+    install(&mut site, &hub, &plan, &mut tap);
+    tap.serve();
     crash(&mut site);
-    served.push(tap.serve());
+    tap.serve();
     hang(&mut site, &mut tap);
-    served.push(tap.serve());
+    tap.serve();
     full_disk(&mut site, &mut tap);
-    served.push(tap.serve());
-
-    let books = site.books();
-    let lines = books.as_array().unwrap();
-    for session in &served {
-        assert!(
-            lines.iter().any(|line| line["session"] == session.as_str()),
-            "{session}"
-        );
-    }
+    tap.serve();
+    loops(&mut site);
+    tap.serve();
+    members(&site);
+    tap.serve();
     exchange(&mut site, &mut tap);
-    remove(&site, &made);
+    encrypt(&site, &hub);
+    tap.serve();
+
+    let second = another_machine(site, &hub, &mut tap);
+    remove(&second, &plan);
 }
 
-/// Installed, it waits to be configured; started, it is ready when `systemctl start` returns.
-fn install(site: &Operator, made: &Made) {
+/// Installed, it waits to be configured; with a site it is ready when `systemctl start` returns, and the hub is reached.
+fn install(site: &mut Operator, hub: &Hub, plan: &Plan, tap: &mut Tap) {
     site.install("old");
     assert_eq!(site.of_unit("ActiveState"), "inactive");
     assert_eq!(site.of_unit("UnitFileState"), "enabled");
     site.0.run(&["systemd-analyze", "--man=no", "verify", UNIT]);
+    let manual = site.0.run(&["zcat", "/usr/share/man/man1/holdfast.1.gz"]);
+    assert!(manual.contains(".TH holdfast 1"), "{manual}");
+    let completions = "/usr/share/bash-completion/completions/holdfast";
+    site.0
+        .run(&["bash", "-c", &format!(". {completions} && complete -p holdfast")]);
+
+    // A small disk, and what `holdfast init` shall know of it.
     site.0.run(&["install", "-d", "/var/lib/holdfast"]);
     site.0
         .run(&["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", "/var/lib/holdfast"]);
-    site.0.write("/etc/holdfast/holdfast.toml", &made.config);
-    site.0.write("/etc/holdfast/secrets.toml", &made.secrets);
-    site.0.run(&["systemd-tmpfiles", "--create", "holdfast.conf"]);
+    let carried = site.0.path("srv/hub-secrets.toml");
+    std::fs::copy(hub.0.path(HUB_SECRETS), carried).unwrap();
+    let mut init = vec!["holdfast", "init", "--hub-secrets", "/srv/hub-secrets.toml"];
+    init.extend(["--hub", HUB, "--listen", PORT]);
+    let said = site.0.run(&init);
+    assert!(said.contains("systemctl enable --now holdfast"), "{said}");
+    site.0
+        .run(&["sed", "--in-place", RESERVE, "/etc/holdfast/holdfast.toml"]);
+    for device in &plan.devices {
+        let mut add = vec![
+            "holdfast",
+            "device",
+            "add",
+            device.id.as_str(),
+            "--kind",
+            device.kind.word(),
+        ];
+        add.extend(["--outlets", "1"]);
+        site.0.run(&add);
+    }
+    tap.device.secret = site.secret_of(&tap.device.id.to_string()).parse().unwrap();
     let mode = site.0.run(&["stat", "--format", "%a %U", "/etc/holdfast/secrets.toml"]);
     assert_eq!(
         mode.trim(),
         "600 root",
         "the gateway has a copy; its user cannot read the file"
     );
+
     site.systemctl("start");
-    assert_eq!(site.of_unit("StatusText"), "serving 3 devices; no cloud is configured");
+    site.wait_for_hub();
+    site.0.wait("the list", |machine| {
+        let log = ["journalctl", "--unit", UNIT, "--no-pager", "--grep", "list adopted"];
+        machine.try_run(&log).0 == Some(0)
+    });
     let log = site
         .0
         .run(&["journalctl", "--unit", UNIT, "--output=json", "--no-pager"]);
@@ -328,8 +272,7 @@ fn install(site: &Operator, made: &Made) {
         ready.contains("\"PRIORITY\":\"6\""),
         "the level is journald's, and no time is in the text: {ready}"
     );
-    site.0.bring(&made.artifacts, "srv/artifacts.bin");
-    site.0.run(&["holdfast", "trust", "import", "/srv/artifacts.bin"]);
+    site.0.run(&["holdfast", "doctor"]);
     let rated = site
         .0
         .run(&["systemd-analyze", "security", "--no-pager", "--threshold=12", UNIT]);
@@ -350,9 +293,7 @@ fn watchdogs(machine: &Machine) -> usize {
 
 /// A process that stands still, and an engine that stands still in a process that does not.
 fn hang(site: &mut Operator, tap: &mut Tap) {
-    site.0
-        .write("/etc/systemd/system/holdfast.service.d/quick.conf", WATCHDOG);
-    site.0.run(&["systemctl", "daemon-reload"]);
+    site.drop_in("quick", Some(WATCHDOG));
     site.systemctl("restart");
     site.survives("SIGSTOP", |site| {
         site.0.run(&["kill", "-STOP", &site.of_unit("MainPID")]);
@@ -386,8 +327,7 @@ fn hang(site: &mut Operator, tap: &mut Tap) {
     drop(held);
     let _ = strace.unwrap().wait();
     assert_eq!(watchdogs(&site.0), 2);
-    site.0.run(&["rm", "/etc/systemd/system/holdfast.service.d/quick.conf"]);
-    site.0.run(&["systemctl", "daemon-reload"]);
+    site.drop_in("quick", None);
     site.systemctl("restart");
 }
 
@@ -397,11 +337,175 @@ fn full_disk(site: &mut Operator, tap: &mut Tap) {
     let fill = "dd if=/dev/zero of=/var/lib/holdfast/film bs=1M count=52 status=none";
     site.0.run(&["sh", "-c", fill]);
     site.wait_for_disk(true);
-    running.end();
+    tap.end(running);
     assert_eq!(tap.refused(), RefusalReason::Storage);
     site.0.run(&["rm", "/var/lib/holdfast/film"]);
     site.wait_for_disk(false);
     println!("full disk: the running session was settled, a new one refused, and served when there was room");
+}
+
+/// Members of the configured group may ask, nobody else; and who may look never keeps a site dark.
+fn members(site: &Operator) {
+    let ask = |user: &str| {
+        let command = ["runuser", "--user", user, "--", "holdfast", "status", "--json"];
+        site.0.try_run(&command)
+    };
+    site.0.run(&["useradd", "--groups", "holdfast", "alice"]);
+    site.0.run(&["useradd", "eve"]);
+    let config = "/etc/holdfast/holdfast.toml";
+    let group = |name: &str| format!("printf '[control]\\ngroup = \"{name}\"\\n' >> {config}");
+    site.0
+        .run(&["sh", "-c", &format!("cp --archive {config} /srv/before.toml")]);
+    // One that the unit may not give the socket to.
+    site.0.run(&["sh", "-c", &group("audio")]);
+    site.systemctl("restart");
+    site.0.run(&["holdfast", "status", "--json"]);
+    let alarm = [
+        "journalctl",
+        "--unit",
+        UNIT,
+        "--no-pager",
+        "--grep",
+        "ALARM the control socket",
+    ];
+    assert_eq!(site.0.try_run(&alarm).0, Some(0));
+    assert_ne!(ask("alice").0, Some(0));
+    site.0.run(&["cp", "--archive", "/srv/before.toml", config]);
+
+    site.0.run(&["sh", "-c", &group("holdfast")]);
+    let drop_in = site
+        .0
+        .run(&["cat", "/usr/share/doc/holdfast/examples/control-group.conf"]);
+    site.drop_in("control-group", Some(&drop_in));
+    site.systemctl("restart");
+    let (code, said) = ask("alice");
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = ask("eve");
+    assert_ne!(code, Some(0), "{said}");
+    site.0.run(&["cp", "--archive", "/srv/before.toml", config]);
+    site.drop_in("control-group", None);
+    site.systemctl("restart");
+    println!("control group: a member may ask, a stranger not, and a group that cannot be served is an alarm");
+}
+
+/// What dies at every start is left to a person after so many; what is configured wrongly, at once.
+fn loops(site: &mut Operator) {
+    let books = site.books();
+    assert_eq!(site.of_unit("StartLimitBurst"), "50");
+    assert_eq!(site.of_unit("StartLimitIntervalUSec"), "10min");
+    site.drop_in("limit", Some(LIMIT));
+    site.0.run(&["systemctl", "reset-failed", UNIT]);
+    site.systemctl("restart");
+    site.0.wait("the limit", |machine| {
+        machine.try_run(&["systemctl", "kill", "--signal=KILL", UNIT]);
+        let said = machine.run(&["systemctl", "show", "--value", "--property", "ActiveState", UNIT]);
+        said.trim() == "failed"
+    });
+    site.0.run(&[
+        "journalctl",
+        "--unit",
+        UNIT,
+        "--grep",
+        "Start request repeated too quickly",
+    ]);
+    assert_ne!(
+        site.0.try_run(&["systemctl", "start", UNIT]).0,
+        Some(0),
+        "still limited"
+    );
+    site.drop_in("limit", None);
+    site.0.run(&["systemctl", "reset-failed", UNIT]);
+    site.systemctl("start");
+    assert_eq!(site.books(), books);
+
+    let nonsense = "cp /etc/holdfast/holdfast.toml /srv/good && echo '[nonsense]' >> /etc/holdfast/holdfast.toml";
+    site.0.run(&["sh", "-c", nonsense]);
+    assert_ne!(site.0.try_run(&["systemctl", "restart", UNIT]).0, Some(0));
+    let found = ["ActiveState", "ExecMainStatus", "NRestarts"].map(|property| site.of_unit(property));
+    assert_eq!(found, ["failed", "78", "0"], "{}", site.0.log());
+    site.0.run(&["cp", "/srv/good", "/etc/holdfast/holdfast.toml"]);
+    site.systemctl("start");
+    assert_eq!(site.books(), books);
+    println!("a crash loop ends at its limit, a wrong configuration at once: started again by hand, nothing was lost");
+}
+
+/// As install.md says: from now on nobody reads the secrets without this machine.
+fn encrypt(site: &Operator, hub: &Hub) {
+    let (plain, sealed) = ("/etc/holdfast/secrets.toml", "/etc/holdfast/secrets.cred");
+    site.0.run(&["systemd-creds", "setup"]);
+    let name = "--name=secrets.toml";
+    site.0
+        .run(&["systemd-creds", "encrypt", "--with-key=host", name, plain, sealed]);
+    site.drop_in("encrypted", Some(ENCRYPTED));
+    site.systemctl("restart");
+    site.0.run(&["shred", "-u", plain]);
+    site.systemctl("restart");
+    site.0.run(&["holdfast", "check-config"]);
+    // A thief with the disk of the configuration and a machine of his own.
+    hub.0.bring(&site.0.path(sealed), "srv/secrets.cred");
+    hub.0.run(&["systemd-creds", "setup"]);
+    let (code, said) = hub
+        .0
+        .try_run(&["systemd-creds", "decrypt", name, "/srv/secrets.cred", "-"]);
+    assert_ne!(code, Some(0));
+    assert!(!said.contains("token_key"));
+    println!("encrypted secrets: served with them, and another machine does not open them");
+}
+
+/// The first machine is lost after its backup; the second goes on, and with the hub nothing is lost.
+fn another_machine(mut site: Operator, hub: &Hub, tap: &mut Tap) -> Operator {
+    let backup = "/srv/site.backup";
+    site.0.run(&["holdfast", "backup", backup]);
+    tap.serve();
+    site.wait_for_receipts();
+    let first = site.books();
+    let mut second = Operator(Machine::boot_beside(&hub.0));
+    bring_packages(&second.0);
+    second.install("new");
+    assert_eq!(second.of_unit("ActiveState"), "inactive");
+    second.0.bring(&site.0.path(backup), "srv/site.backup");
+    // Its mains fail.
+    drop(site);
+
+    // A box that was in use before: the directory is the gateway's already.
+    let user = ["-o", "holdfast", "-g", "holdfast", "-m", "700"];
+    second
+        .0
+        .run(&[&["install", "-d"], &user[..], &["/var/lib/holdfast"]].concat());
+    let said = second.0.run(&["holdfast", "restore", backup]);
+    assert!(said.contains("goes on in epoch 2"), "{said}");
+    second.0.run(&["systemd-tmpfiles", "--create", "holdfast.conf"]);
+    second.systemctl("start");
+    second.wait_for_hub();
+    tap.serve();
+    second.wait_for_receipts();
+    assert_eq!(second.json(&["status"])["epoch"], 2);
+
+    let (at_hub, last) = (hub.books(), second.books());
+    let of_hub = books::compare(&at_hub, &at_hub).unwrap();
+    let charged: BTreeMap<String, i64> = tap.served.iter().map(|session| (session.clone(), PRICE)).collect();
+    assert_eq!(of_hub.charges, charged, "each session once");
+    for ours in [&first, &last] {
+        let ours = ours.as_array().unwrap();
+        let known = |row: &&Value| ours.iter().any(|line| line["session"] == row["session"]);
+        let shared: Vec<Value> = at_hub.iter().filter(known).cloned().collect();
+        let books = books::compare(ours, &shared).unwrap();
+        assert_eq!((books.records_lost, books.records_doubled), (0, 0), "{books:?}");
+    }
+    let has = |books: &Value, session: &str| {
+        let mut lines = books.as_array().unwrap().iter();
+        lines.any(|line| line["session"] == session)
+    };
+    for session in &tap.served {
+        assert!(has(&first, session) || has(&last, session), "{session}");
+    }
+    println!(
+        "a second machine: {} sessions, {} lines at the first, {} at the second, each session once at the hub",
+        tap.served.len(),
+        first.as_array().unwrap().len(),
+        last.as_array().unwrap().len()
+    );
+    second
 }
 
 /// Up and down again, with what the operator changed.
@@ -424,7 +528,7 @@ fn exchange(site: &mut Operator, tap: &mut Tap) {
 }
 
 /// Removal and purge keep the ledger, unless somebody said otherwise.
-fn remove(site: &Operator, made: &Made) {
+fn remove(site: &Operator, plan: &Plan) {
     let books = site.books();
     let is_there = |path: &str| site.0.try_run(&["test", "-e", path]).0 == Some(0);
     site.0.run(&["dpkg", "--remove", "holdfast"]);
@@ -436,7 +540,7 @@ fn remove(site: &Operator, made: &Made) {
     site.install("new");
     assert_eq!(site.of_unit("ActiveState"), "active", "{}", site.0.log());
     assert_eq!(site.books(), books);
-    assert_eq!(made.plan.devices.len() as u64, site.json(&["status"])["devices"]);
+    assert_eq!(plan.devices.len() as u64, site.json(&["status"])["devices"]);
     let answer = "echo holdfast holdfast/purge-books boolean true | debconf-set-selections";
     site.0.run(&["sh", "-c", answer]);
     site.0.run(&["dpkg", "--purge", "holdfast"]);

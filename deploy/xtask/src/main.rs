@@ -2,6 +2,7 @@
 //!
 //! Read `steps.rs` for what is run, `setup.rs` for what is installed and `report.rs` for what is printed at the end.
 
+mod bench;
 mod context;
 mod dist;
 mod images;
@@ -32,12 +33,16 @@ Set up what the tests need, then run everything CI runs.
 Usage: cargo xtask test [--step NAME]... [--offline]
        cargo xtask test --list
        cargo xtask dist [--arch NAME] [--offline]
+       cargo xtask bench [--only NAME]... [--quick]
 
-dist makes what is shipped, in target/dist: packages, tarballs and their sums, each program run once.
+dist makes what is shipped, in target/shipped: packages, tarballs and their sums, each program run once.
+bench measures the optimised programs beside limits and peers and writes docs/benchmarks.md; best with nothing else running.
 
   --step NAME  run only this step; may be repeated
   --list       print the steps and what each does, run nothing
   --arch NAME  with dist: for this architecture alone, as Debian calls it
+  --only NAME  with bench: this measurement alone; may be repeated. The page is left as it is
+  --quick      with bench: as little as shows that it works. The page is left as it is
   --offline    use no network: install nothing, fetch nothing, work with what is here
   --help       print this
 
@@ -55,6 +60,7 @@ enum Task {
     List,
     Test { steps: Vec<String>, offline: bool },
     Dist { arch: Option<String>, offline: bool },
+    Bench { orders: bench::Orders, offline: bool },
 }
 
 fn main() -> ExitCode {
@@ -69,12 +75,15 @@ fn main() -> ExitCode {
 
 fn parse(mut arguments: lexopt::Parser) -> Result<Task> {
     let (mut named_task, mut list, mut offline, mut steps) = (None, false, false, Vec::new());
-    let mut arch = None;
+    let (mut arch, mut orders) = (None, bench::Orders::default());
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(Task::Help),
-            Value(task) if task == "test" && named_task.is_none() => named_task = Some(false),
-            Value(task) if task == "dist" && named_task.is_none() => named_task = Some(true),
+            Value(task) if named_task.is_none() && ["test", "dist", "bench"].iter().any(|known| task == *known) => {
+                named_task = Some(task.to_string_lossy().into_owned());
+            }
+            Long("only") => orders.names.push(arguments.value()?.to_string_lossy().into_owned()),
+            Long("quick") => orders.quick = true,
             Long("arch") => arch = Some(arguments.value()?.to_string_lossy().into_owned()),
             Long("list") => list = true,
             Long("offline") => offline = true,
@@ -82,13 +91,17 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Task> {
             Long(_) | Short(_) | Value(_) => return Err(argument.unexpected().into()),
         }
     }
-    let is_dist = named_task.context("the task is missing; there are two: test and dist")?;
-    match (is_dist, list) {
-        (true, _) if list || !steps.is_empty() => bail!("dist has no steps"),
-        (true, _) => Ok(Task::Dist { arch, offline }),
-        (false, _) if arch.is_some() => bail!("only dist takes --arch"),
-        (false, true) => Ok(Task::List),
-        (false, false) => Ok(Task::Test { steps, offline }),
+    let task = named_task.context("the task is missing; there are three: test, dist and bench")?;
+    let is_tests = list || !steps.is_empty();
+    let is_bench = orders != bench::Orders::default();
+    match task.as_str() {
+        "dist" | "bench" if is_tests => bail!("{task} has no steps"),
+        "test" | "bench" if arch.is_some() => bail!("only dist takes --arch"),
+        "test" | "dist" if is_bench => bail!("only bench takes --only and --quick"),
+        "dist" => Ok(Task::Dist { arch, offline }),
+        "bench" => Ok(Task::Bench { orders, offline }),
+        _ if list => Ok(Task::List),
+        _ => Ok(Task::Test { steps, offline }),
     }
 }
 
@@ -99,6 +112,12 @@ fn start(task: Task) -> Result<ExitCode> {
         Task::List => say(&steps::listing()),
         Task::Dist { arch, offline } => {
             if let Err(error) = dist::make(&Context::new(offline).nice(), arch.as_deref()) {
+                eprintln!("error: {error:#}");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Bench { orders, offline } => {
+            if let Err(error) = bench::make(&Context::new(offline), &orders) {
                 eprintln!("error: {error:#}");
                 return Ok(ExitCode::FAILURE);
             }

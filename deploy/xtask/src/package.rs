@@ -5,18 +5,30 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
 use toml::{Table, Value};
 
-use crate::context::{Context, run_as};
+use crate::context::{Context, output_of, run, run_as};
 
 /// The packages: the folder of each one's manifest.
 pub(crate) const PACKAGES: [&str; 2] = ["gateway/daemon", "gateway/hub"];
 
 /// Where manifests say that programs lie.
 const BUILT: &str = "target/release/";
+
+/// Which program of the packages writes its manual and completions, and where: below the folder that it lies in.
+const GENERATES: &str = "holdfast";
+const MANUAL_DIR: &str = "man";
+/// As well: a folder, and the file that each shell looks for.
+const COMPLETIONS_DIR: &str = "completions";
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "holdfast.bash"),
+    ("zsh", "_holdfast"),
+    ("fish", "holdfast.fish"),
+];
 
 /// What dpkg wants to find in a package beside the files.
 const SCRIPTS: [&str; 4] = ["postinst", "prerm", "postrm", "templates"];
@@ -50,7 +62,9 @@ pub(crate) fn pack(context: &Context, wanted: &Wanted<'_>, out: &Path) -> Result
             Some(program) => wanted.programs.join(program),
             None => folder.join(&from),
         };
-        put(&source, &target(&stage, &source, &to), mode)?;
+        for source in every(&source)? {
+            put(&source, &target(&stage, &source, &to), mode)?;
+        }
     }
     let control = stage.join("DEBIAN");
     let scripts = folder.join(text(&deb, "maintainer-scripts")?);
@@ -89,6 +103,52 @@ pub(crate) fn pack(context: &Context, wanted: &Wanted<'_>, out: &Path) -> Result
         &format!("dpkg-deb --build {}", file.display()),
     )?;
     Ok(file)
+}
+
+/// Has the program write its manual and completions beside itself, where manifests look for them. `start` starts it.
+///
+/// # Errors
+/// If it does not.
+pub(crate) fn generate(programs: &Path, start: &dyn Fn(&Path) -> Command) -> Result<()> {
+    let program = programs.join(GENERATES);
+    let manual = programs.join(MANUAL_DIR);
+    // A page of a command that is no more would be packed, too.
+    if manual.exists() {
+        fs::remove_dir_all(&manual).with_context(|| manual.display().to_string())?;
+    }
+    run(start(&program).args(["generate", "man", "--dir"]).arg(&manual))?;
+    // Policy: pages of the manual are compressed.
+    let mut gzip = Command::new("gzip");
+    gzip.args(["--best", "--no-name", "--recursive"]).arg(&manual);
+    run_as(&mut gzip, &format!("gzip {}", manual.display()))?;
+    let completions = programs.join(COMPLETIONS_DIR);
+    fs::create_dir_all(&completions).with_context(|| completions.display().to_string())?;
+    for (shell, file) in COMPLETIONS {
+        let said = output_of(start(&program).args(["generate", "completions", shell]));
+        let script = said.with_context(|| format!("{GENERATES} makes no completions for {shell}"))?;
+        write(&completions.join(file), &format!("{script}\n"))?;
+    }
+    Ok(())
+}
+
+/// The files that are meant: one, or all with an ending in a folder (`*.1.gz`).
+fn every(source: &Path) -> Result<Vec<PathBuf>> {
+    let name = source.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+    let (Some(ending), Some(folder)) = (name.strip_prefix('*'), source.parent()) else {
+        return Ok(vec![source.to_owned()]);
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(ending) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        bail!("{} is to be packed and is not there", source.display());
+    }
+    Ok(files)
 }
 
 /// The table of a manifest that says what its package holds.
@@ -175,6 +235,16 @@ mod tests {
                 assert!(scripts.join(script).is_file(), "{script}");
             }
         }
+    }
+
+    #[test]
+    fn every_file_with_an_ending_is_meant() {
+        let dir = Context::new(true).root.join("deploy/debian/holdfast");
+        let names = every(&dir.join("*.conf")).unwrap();
+        assert_eq!(names, ["sysusers.conf", "tmpfiles.conf"].map(|name| dir.join(name)));
+        assert_eq!(every(&dir.join("postinst")).unwrap(), [dir.join("postinst")]);
+        let error = every(&dir.join("*.3")).unwrap_err();
+        assert!(error.to_string().contains("*.3"), "{error}");
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::context::{Context, run_as, say};
 pub(crate) const HOST: [&str; 4] = ["--locked", "--workspace", "--features", "hil-tests/probe"];
 
 /// Tests that `cargo test` does not run by itself: long ones, and those that need images.
-pub(crate) const LONG_TESTS: [&str; 10] = [
-    "sim", "leases", "kill", "qemu", "update", "clouds", "brokers", "hostile", "page", "service",
+pub(crate) const LONG_TESTS: [&str; 12] = [
+    "sim", "leases", "kill", "qemu", "update", "clouds", "brokers", "hostile", "page", "service", "measure", "faults",
 ];
 
 /// A program of tests.
@@ -102,6 +102,14 @@ pub(crate) fn run_all(context: &Context, programs: &[Program], with: impl Fn(&mu
         bail!("failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Builds the one program of tests with this name, and runs it.
+///
+/// # Errors
+/// If it cannot be built, or fails.
+pub(crate) fn run_one(context: &Context, name: &str, with: impl Fn(&mut Command)) -> Result<()> {
+    run_all(context, &build(context, &["--test", name])?, with)
 }
 
 /// `cargo test --no-run` and what it says it made.

@@ -44,6 +44,7 @@ pub(crate) fn check(context: &Context) -> Result<Verdict> {
     if !is_root() {
         return unable(&format!("{rated}; only root may boot them"));
     }
+    package::generate(&programs, &|program| context.program(program))?;
     let packages = context.root.join("target/package");
     fs::create_dir_all(&packages).with_context(|| packages.display().to_string())?;
     for folder in PACKAGES {

@@ -45,7 +45,7 @@ pub(crate) struct Step {
 pub(crate) const SETUP: &str = "setup";
 
 /// Every step, in order.
-pub(crate) const STEPS: [Step; 21] = [
+pub(crate) const STEPS: [Step; 23] = [
     Step {
         name: SETUP,
         about: "install what the tests need: thumb target, Debian packages, crates, cargo-deny, Python packages",
@@ -137,6 +137,12 @@ pub(crate) const STEPS: [Step; 21] = [
         run: kill,
     },
     Step {
+        name: "faults",
+        about: "the journal on a disk that fails at every operation, lies, and loses power at every sync",
+        when: When::Computes,
+        run: faults,
+    },
+    Step {
         name: "hostile",
         about: "floods, malformed packets, forgeries and more at the real gateway: good devices go on, memory is bounded",
         when: When::Waits,
@@ -153,6 +159,12 @@ pub(crate) const STEPS: [Step; 21] = [
         about: "the evening of `cargo demo` with a lying, hanging and dark cloud, for each kind of cloud; the books close",
         when: When::Waits,
         run: demo,
+    },
+    Step {
+        name: "measure",
+        about: "every measurement of `cargo xtask bench`, as little of it as shows that it works; times are not judged",
+        when: When::Waits,
+        run: measure,
     },
     Step {
         name: "page",
@@ -388,11 +400,21 @@ fn kill(context: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+fn faults(context: &Context) -> Result<Verdict> {
+    context.programs.run(context, "faults", |_| {})?;
+    Ok(Verdict::Passed)
+}
+
 fn hostile(context: &Context) -> Result<Verdict> {
     // Its table is for people.
     context.programs.run(context, "hostile", |test| {
         test.arg("--nocapture");
     })?;
+    Ok(Verdict::Passed)
+}
+
+fn measure(context: &Context) -> Result<Verdict> {
+    context.programs.run(context, "measure", |_| {})?;
     Ok(Verdict::Passed)
 }
 

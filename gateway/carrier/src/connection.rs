@@ -257,6 +257,12 @@ impl Connection {
         self.events.recv().await.unwrap_or_else(over)
     }
 
+    /// Whether everything that has come was taken by [`Self::next`].
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// The sending half.
     #[must_use]
     pub fn sender(&self) -> Sender {

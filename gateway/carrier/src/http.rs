@@ -29,6 +29,8 @@ const ANSWER_S_MAX: u16 = 15;
 const POLL_S_MAX: u16 = 40;
 /// Default of [`Options::body_bytes_max`].
 const BODY_BYTES_MAX: u32 = 1024 * 1024;
+/// Default of [`Options::answer_bytes_max`]: much may have waited.
+const ANSWER_BYTES_MAX: u32 = 4 * 1024 * 1024;
 /// Answers to the GET that come at once, so many, and then one in [`POLL_EVERY`]: a backend that never waits is not hammered.
 const POLLS_BURST: u32 = 16;
 /// See [`POLLS_BURST`].
@@ -58,8 +60,10 @@ pub struct Options {
     pub answer_s_max: u16,
     /// Longest wait for a whole answer to the GET, in s; more than the other side is asked to wait.
     pub poll_s_max: u16,
-    /// Longest body in either direction, in bytes.
+    /// Longest body of ours, in bytes.
     pub body_bytes_max: u32,
+    /// Longest answer, in bytes.
+    pub answer_bytes_max: u32,
 }
 
 impl Options {
@@ -76,6 +80,7 @@ impl Options {
             answer_s_max: ANSWER_S_MAX,
             poll_s_max: POLL_S_MAX,
             body_bytes_max: BODY_BYTES_MAX,
+            answer_bytes_max: ANSWER_BYTES_MAX,
         }
     }
 }

@@ -143,13 +143,22 @@ async fn only_our_backends_answers_count() {
         ("429", |_| unsigned(429, ""), Class::Throttled, 429),
         ("500", |_| unsigned(500, "oops"), Class::Broken, 500),
         ("503", |asked| asked.answer(503, "later"), Class::Broken, 503),
-        ("too long", |asked| asked.answer(200, vec![b'x'; 2 << 20]), Class::Protocol, 200),
+        ("too long", |asked| asked.answer(200, vec![b'x'; (4 << 20) + 1]), Class::Protocol, 200),
     ];
     for (name, make, class, code) in cases {
         let rig = Rig::new(move |asked: Asked| async move { make(&asked) }).await;
         let symptom = end(&rig.options()).await;
         assert_eq!((symptom.class, symptom.code), (class, code), "{name}: {symptom}");
     }
+}
+
+#[tokio::test]
+async fn all_that_waited_for_us_fits_one_answer() {
+    let rig = Rig::new(|asked: Asked| async move { asked.answer(200, vec![b'x'; 4 << 20]) }).await;
+    let mut connection = Connection::open_http(&rig.options());
+    up(&mut connection).await;
+    post(&connection, "{}");
+    assert_eq!(message(&mut connection).await.1.len(), 4 << 20);
 }
 
 #[tokio::test]

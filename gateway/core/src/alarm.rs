@@ -9,6 +9,7 @@ use proto::{
 use crate::{
     health::{Capability, Mode},
     policy::Suspect,
+    ring::{Staged, Verdict},
     trust::Findings,
 };
 
@@ -72,6 +73,16 @@ pub enum Alarm {
         revision: u64,
         /// What looks wrong.
         suspect: Suspect,
+    },
+    /// What was tried in a ring went back by itself: it lies aside, and what was active is active everywhere.
+    #[error("{} revision {revision} went back from its ring: {verdict}", what.word())]
+    RingBack {
+        /// What.
+        what: Staged,
+        /// Its revision.
+        revision: u64,
+        /// Why.
+        verdict: Verdict,
     },
     /// A clock differs from what it should say.
     #[error("{whose} clock is {skew_s} s ahead of what was expected")]

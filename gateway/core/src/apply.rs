@@ -82,6 +82,7 @@ impl Gateway {
                 }
                 let mut session = Session::new(e.request.clone(), session.map_or(at, |s| s.requested_at));
                 self.decisions = e.grounds.decision;
+                self.course(&e.request.device).requests += 1;
                 session.refused = Some(e.reason);
                 session.rule = Some(e.rule);
                 self.sessions.put(session);
@@ -103,14 +104,19 @@ impl Gateway {
             }),
             Event::Metered(e) => self.apply_meter(at, e),
             Event::Closed(e) => self.apply_close(e),
-            Event::Silent(e) => self.sessions.update(&e.session, |session| {
-                session.indeterminate = true;
-                session.deadline = Some(at.plus_ms(INDETERMINATE_MS));
-            }),
+            Event::Silent(e) => {
+                self.sessions.update(&e.session, |session| {
+                    session.indeterminate = true;
+                    session.deadline = Some(at.plus_ms(INDETERMINATE_MS));
+                });
+                self.course(&e.record.device).troubles += 1;
+            }
             Event::Reported(e) => {
                 let outlet = self.outlet(&e.device, e.outlet);
                 outlet.state = e.state;
-                outlet.fault = e.fault;
+                let before = core::mem::replace(&mut outlet.fault, e.fault);
+                let is_new = e.fault != Fault::None && before == Fault::None;
+                self.course(&e.device).troubles += u64::from(is_new);
             }
             Event::Commanded(e) => self.devices.entry(e.device).or_default().command = e.id,
             Event::Ordered(e) => self.apply_ordered(now, e),
@@ -182,6 +188,13 @@ impl Gateway {
             Event::PolicyAdopted(e) => self.apply_policy(&e.policy),
             Event::PolicySetAside(e) => self.policies.aside = Some(e.policy.clone()),
             Event::PolicyRolledBack(_) => self.apply_policy_rolled_back(),
+            Event::RingBegan(_)
+            | Event::RingSeen(_)
+            | Event::RingWidened(_)
+            | Event::RingHeld(_)
+            | Event::RingEnded(_) => self.apply_ring(at, event),
+            Event::LimitsStaged(e) => self.apply_limits_staged(e),
+            Event::LimitsAdopted(e) => self.apply_limits_adopted(e),
             Event::DiskChanged(e) => self.is_disk_scarce = e.is_scarce,
             Event::AskedAgain(e) => self.ask = e.ask,
             Event::Limited(e) => self.apply_limited(e),
@@ -220,6 +233,7 @@ impl Gateway {
             Event::HelloAsked(e) => self.hello_until = Some(e.until),
             Event::Kept(kept) => self.apply_kept(kept),
         }
+        self.forget_rings();
     }
 
     fn apply_boot(&mut self, at: Instant) {
@@ -266,6 +280,7 @@ impl Gateway {
 
     fn apply_grant(&mut self, at: Instant, event: &Granted) {
         let request = &event.request;
+        self.course(&request.device).requests += 1;
         let asked = self.sessions.get(&request.session).map(|session| session.requested_at);
         if asked.is_none() {
             self.risk.attempt(request.token, at);
@@ -401,6 +416,8 @@ impl Gateway {
             let unused = terms.units_max.since(event.units);
             self.strangers.give_back(&request.token, unused, session.requested_at);
         }
+        let never_began = event.closing == Closing::Voided;
+        self.course(&request.device).troubles += u64::from(never_began);
         let outlet = self.outlet(&request.device, request.outlet);
         if event.closing == Closing::Captured {
             let from = match session.started {
@@ -538,6 +555,7 @@ impl Gateway {
             Kept::Leases(kept) => self.leases.revision = kept.revision,
             Kept::Decisions(kept) => self.decisions = kept.decisions,
             Kept::Activity(kept) => self.activity.keep(kept),
+            Kept::Ring(kept) => self.keep_ring(kept),
         }
     }
 
@@ -546,6 +564,7 @@ impl Gateway {
         device.counter = kept.counter;
         device.boot = kept.boot;
         device.command = kept.command;
+        device.course = kept.course;
         for outlet in &kept.outlets {
             let kept = Outlet {
                 state: outlet.state,

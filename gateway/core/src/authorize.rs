@@ -16,6 +16,7 @@ use crate::{
     Gateway,
     config::{DeviceConfig, KindLimits},
     instrument::Proof,
+    ring::sight::{InRings, Sight},
     session::{Request, Terms, register_dimension},
     time::{Instant, Now},
     trust::{Age, is_over},
@@ -243,13 +244,19 @@ impl Gateway {
         entry.balance.saturating_sub(self.risk.spent(entry.account)) <= Money::ZERO
     }
 
-    /// Walks the decision order.
+    /// Walks the decision order, by what is active.
     pub(crate) fn evaluate(&self, now: &Now, request: &Request, word: Word) -> Outcome {
+        self.evaluate_in(now, request, word, InRings::NONE)
+    }
+
+    /// Walks the decision order, by what is tried in these rings.
+    pub(crate) fn evaluate_in(&self, now: &Now, request: &Request, word: Word, rings: InRings) -> Outcome {
         let at = self.time.at(now);
+        let sight = &self.sight(&request.device, rings);
         let refuse = |rule, reason| Outcome::Refuse { reason, rule };
-        let Some(limits) = self.limits_at(&request.device) else {
+        if sight.of_kind().is_none() {
             return refuse(Rule::Device, RefusalReason::DeviceState);
-        };
+        }
         if !self.outlet_serves(request) {
             return refuse(Rule::Device, RefusalReason::DeviceState);
         }
@@ -260,10 +267,10 @@ impl Gateway {
         if self.trust.is_revoked(&request.token) || self.trust.is_device_revoked(&request.device) {
             return refuse(Rule::Revoked, RefusalReason::Revoked);
         }
-        if let Some(reason) = self.rate(request, at) {
+        if let Some(reason) = self.rate(request, sight, at) {
             return refuse(Rule::Rate, reason);
         }
-        if self.trust.tariff(request.kind).is_none() {
+        if sight.tariff(request.kind).is_none() {
             return refuse(Rule::Device, RefusalReason::NoTariff);
         }
         match word {
@@ -271,14 +278,14 @@ impl Gateway {
             Word::Proven(proof) if proof.account != 0 && self.trust.is_account_revoked(proof.account) => {
                 return refuse(Rule::Revoked, RefusalReason::Revoked);
             }
-            Word::Proven(proof) => return self.grant_instrument(request, limits, &proof),
+            Word::Proven(proof) => return self.grant_instrument(request, sight, &proof),
             Word::Unproven(reason) => return refuse(Rule::Instrument, reason),
             Word::NotAsked | Word::None | Word::Accept { .. } | Word::Deny => {}
         }
-        match self.basis(now, request, word, limits) {
+        match self.basis(now, request, word, sight) {
             // An account that only the cloud or a lease named.
             Ok(basis) if self.trust.is_account_revoked(basis.account) => refuse(Rule::Revoked, RefusalReason::Revoked),
-            Ok(basis) => self.grant(request, limits, &basis),
+            Ok(basis) => self.grant(request, sight, &basis),
             Err(outcome) => outcome,
         }
     }
@@ -310,7 +317,7 @@ impl Gateway {
             })
     }
 
-    fn rate(&self, request: &Request, at: Instant) -> Option<RefusalReason> {
+    fn rate(&self, request: &Request, sight: &Sight<'_>, at: Instant) -> Option<RefusalReason> {
         // A device asks for an outlet only when nothing runs there, so an older session at the same outlet is over,
         // even if its stop is still on the way.
         let elsewhere = |other: &Request| (other.device, other.outlet) != (request.device, request.outlet);
@@ -324,9 +331,9 @@ impl Gateway {
         // Another session of the token may have begun while the cloud was asked about this one.
         let fast = self
             .velocity
-            .exceeds(&request.token, &request.device, at, &self.config.limits);
+            .exceeds(&request.token, &request.device, at, &sight.limits);
         // As an attempt it was counted when the cloud was asked, and was within the limit then.
-        let limit = self.config.limits.attempts_a_minute_max;
+        let limit = sight.limits.attempts_a_minute_max;
         let often = self.sessions.get(&request.session).is_none() && self.risk.attempts(&request.token, at) >= limit;
         (fast || often).then_some(RefusalReason::Rate)
     }
@@ -336,15 +343,16 @@ impl Gateway {
         reason = "one call per request; a box would cost an allocation"
     )]
     /// Steps 4 to 10: on whose word, and for how much at most.
-    fn basis(&self, now: &Now, request: &Request, word: Word, limits: &KindLimits) -> Result<Basis, Outcome> {
+    fn basis(&self, now: &Now, request: &Request, word: Word, sight: &Sight<'_>) -> Result<Basis, Outcome> {
         let refuse = |rule, reason| Err(Outcome::Refuse { reason, rule });
         let at = self.time.at(now);
         let token = &request.token;
-        let entry = self.trust.entry(token);
+        let limits = sight.of_kind().expect("checked before any basis is sought");
+        let entry = sight.entry(token);
         let expired = entry.is_some_and(|entry| is_over(entry, now.wall()));
         let policy = entry.map(|e| e.whitelist);
         let leased = entry.and_then(|e| self.leases.live(e.account, at, self.time.epoch));
-        let mut leased = leased.filter(|(_, left)| *left >= self.least(request));
+        let mut leased = leased.filter(|(_, left)| *left >= least_of(sight, request));
         let lease_only = entry.is_some_and(|e| e.lease_only);
         let asks = match policy {
             // Whoever is never served on credit needs a lease, and the cloud can give one.
@@ -402,16 +410,15 @@ impl Gateway {
             },
             Some(e) if e.whitelist == Whitelist::Never => refuse(Rule::Never, RefusalReason::OnlineRequired),
             Some(e) => {
-                let ages = &self.config.limits;
-                let half = match self.trust.list_age(at, ages.list_full_s, ages.list_half_s) {
+                let half = match sight.list_age(at) {
                     Age::Full => false,
                     Age::Half => true,
                     Age::Expired => {
-                        let cached = self.cached_accept(token, at);
+                        let cached = self.cached_accept(token, sight, at);
                         return cached.map_or_else(|| refuse(Rule::List, RefusalReason::ListExpired), Ok);
                     }
                 };
-                let left = e.balance.saturating_sub(self.risk.spent(e.account));
+                let left = e.balance.saturating_sub(self.spent_in(sight, e.account));
                 Ok(Basis {
                     rule: Rule::List,
                     account: e.account,
@@ -425,7 +432,7 @@ impl Gateway {
                 })
             }
             None => {
-                let known = self.cached_accept(token, at);
+                let known = self.cached_accept(token, sight, at);
                 let known = known.or_else(|| self.stranger(now, request, limits));
                 known.map_or_else(|| refuse(Rule::Unknown, RefusalReason::Unknown), Ok)
             }
@@ -433,9 +440,9 @@ impl Gateway {
     }
 
     /// Step 8: the cloud accepted this token not long ago. The balance is not known, hence the half caps.
-    fn cached_accept(&self, token: &TokenHash, at: Instant) -> Option<Basis> {
+    fn cached_accept(&self, token: &TokenHash, sight: &Sight<'_>, at: Instant) -> Option<Basis> {
         let known = self.trust.confirmed.get(token)?;
-        (at.since_ms(known.at) / 1000 <= self.config.limits.confirmation_s).then_some(Basis {
+        (at.since_ms(known.at) / 1000 <= sight.limits.confirmation_s).then_some(Basis {
             rule: Rule::CachedAccept,
             account: known.account,
             credential_revision: known.credential_revision,
@@ -462,13 +469,8 @@ impl Gateway {
         })
     }
 
-    /// The least that is worth granting; nothing is, if the kind has no price.
-    fn least(&self, request: &Request) -> Money {
-        self.trust.tariff(request.kind).map_or(Money(i64::MAX), least)
-    }
-
-    fn evidence(&self, basis: &Basis) -> Evidence {
-        let (list_revision, revocations_revision, _) = self.trust.revisions();
+    fn evidence(&self, basis: &Basis, sight: &Sight<'_>) -> Evidence {
+        let (list_revision, revocations_revision, _) = sight.revisions();
         Evidence {
             mode: self.health.authorize.mode.into(),
             credential_revision: basis.credential_revision,
@@ -480,11 +482,9 @@ impl Gateway {
         }
     }
 
-    fn grant(&self, request: &Request, limits: &KindLimits, basis: &Basis) -> Outcome {
-        let tariff = self
-            .trust
-            .tariff(request.kind)
-            .expect("checked before any basis is sought");
+    fn grant(&self, request: &Request, sight: &Sight<'_>, basis: &Basis) -> Outcome {
+        let limits = sight.of_kind().expect("checked before any basis is sought");
+        let tariff = sight.tariff(request.kind).expect("checked before any basis is sought");
         let refuse = |reason| Outcome::Refuse {
             reason,
             rule: basis.rule,
@@ -506,7 +506,7 @@ impl Gateway {
                 }
                 money_max = money_max.min(limits.outage_money_max.saturating_sub(tally.money));
             }
-            money_max = money_max.min(self.config.limits.site_budget.saturating_sub(self.risk.exposure()));
+            money_max = money_max.min(sight.limits.site_budget.saturating_sub(self.risk.exposure()));
         }
         if money_max < least(tariff) {
             return refuse(RefusalReason::NoCredit);
@@ -536,10 +536,10 @@ impl Gateway {
             tariff_hash: tariff.hash(),
             tariff: tariff.clone(),
             unsecured: basis.unsecured,
-            evidence: self.evidence(basis),
+            evidence: self.evidence(basis, sight),
             stop_tokens: self.groups.stoppers(
                 self.policies.master_group(),
-                self.trust.entry(&request.token),
+                sight.entry(&request.token),
                 &request.token,
             ),
         };
@@ -549,6 +549,11 @@ impl Gateway {
             credential_revision: basis.credential_revision,
         }
     }
+}
+
+/// The least that is worth granting; nothing is, if the kind has no price.
+fn least_of(sight: &Sight<'_>, request: &Request) -> Money {
+    sight.tariff(request.kind).map_or(Money(i64::MAX), least)
 }
 
 /// A smaller hold could not even pay for the start.

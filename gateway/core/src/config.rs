@@ -7,9 +7,10 @@ use proto::{
     money::{Money, Units},
     policy::Class,
 };
+use serde::{Deserialize, Serialize};
 
-/// Limits of one kind of device. Defaults: semantics, section 4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Limits of one kind of device. Defaults: semantics, section 4. They stand in the journal: append, with a default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KindLimits {
     /// Most units of a session.
     pub units_max: Units,
@@ -33,8 +34,8 @@ pub struct KindLimits {
     pub invalidation_units: Units,
 }
 
-/// All limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All limits. They stand in the journal: append, with a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Of chargers.
     pub charger: KindLimits,
@@ -92,6 +93,7 @@ pub struct Limits {
     pub jitter_seed: u64,
     /// What a denial that nothing backs may do to a token that the list vouches for. Anything but the default comes from
     /// a signed policy only.
+    #[serde(skip)]
     pub unsigned_disable: UnsignedDisable,
     /// Most sessions of a token that begin within an hour.
     pub starts_an_hour_max: u32,
@@ -249,6 +251,33 @@ impl DeviceConfig {
     }
 }
 
+/// How what is new is adopted by rings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingLimits {
+    /// Whether anything is; otherwise the whole site adopts what passes the gate.
+    pub is_on: bool,
+    /// Where a ring begins; `None`: at the device that was asked most often.
+    pub device: Option<DeviceId>,
+    /// A ring widens once it has seen so many requests ...
+    pub requests_min: u32,
+    /// ... over so long, in s ...
+    pub dwell_s: u64,
+    /// ... or after so long with fewer, in s, if nothing spoke against it: what is never adopted grows old.
+    pub patience_s: u64,
+}
+
+impl Default for RingLimits {
+    fn default() -> Self {
+        Self {
+            is_on: false,
+            device: None,
+            requests_min: 10,
+            dwell_s: 600,
+            patience_s: 24 * HOUR_S,
+        }
+    }
+}
+
 /// Everything the core is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -262,4 +291,6 @@ pub struct Config {
     pub instruments: crate::instrument::Instruments,
     /// The gateway's own name: leases for another one are not taken. `None`: leases are not taken at all.
     pub gateway: Option<GatewayId>,
+    /// How what is new is adopted by rings.
+    pub ring: RingLimits,
 }

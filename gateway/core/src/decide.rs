@@ -8,6 +8,7 @@ mod invalid;
 mod limits;
 mod ordered;
 mod probe;
+mod ring;
 mod told;
 
 use alloc::vec::Vec;
@@ -25,6 +26,7 @@ use proto::{
     trust::ArtifactKind,
 };
 
+pub use self::ring::RingOrder;
 use self::told::{grant_of, receipt_of, refusal_of};
 use crate::{
     Alarm, Decision, Effect, Gateway, Ignored, Input, Said, Told,
@@ -35,6 +37,7 @@ use crate::{
     },
     grounds::{CloudWord, Grounds},
     instrument::Presented,
+    ring::sight::InRings,
     session::{Reading, Request, Session, Terms},
     time::{Instant, Now},
     trust::Look,
@@ -51,6 +54,10 @@ pub(crate) struct Draft<'a> {
     cloud: (CloudWord, u16),
     /// The wall clock was set since it was last read.
     is_clock_set: bool,
+    /// By what the request is judged.
+    rings: InRings,
+    /// What follows the verdict.
+    after: Vec<Event>,
 }
 
 impl Gateway {
@@ -66,6 +73,8 @@ impl Gateway {
             sequence: self.outbox.head(),
             is_clock_set: false,
             cloud: (CloudWord::NotAsked, 0),
+            rings: InRings::NONE,
+            after: Vec::new(),
         };
         if !matches!(input, Input::Boot { .. }) {
             draft.look_at_clock();
@@ -101,8 +110,9 @@ impl Gateway {
                 revision,
             } => draft.adopt(self.decide_adopt_policy(*revision)),
             Input::Adopt { kind, revision } => draft.adopt(self.trust.decide_adopt(*kind, *revision)),
-            Input::RollBack(ArtifactKind::Policy) => draft.adopt(self.decide_roll_back_policy()),
-            Input::RollBack(kind) => draft.adopt(self.trust.decide_roll_back(*kind)),
+            Input::RollBack(kind) => draft.roll_back(*kind),
+            Input::Ring(what, order) => draft.ring_order(*what, *order),
+            Input::Configured(limits) => draft.configured(limits),
             Input::Policy(policy) => draft.policy(policy),
             Input::Disk { is_scarce } => draft.disk(*is_scarce),
             Input::Leases(leases) => draft.leases(leases),
@@ -113,6 +123,7 @@ impl Gateway {
             Input::Tick => draft.tick(),
         };
         draft.witness_artifact(input);
+        draft.out.events.append(&mut draft.after);
         draft.out.ignored = ignored.err();
         draft.out
     }
@@ -138,6 +149,7 @@ impl<'a> Draft<'a> {
         if let Err(Ignored::Trailer { revision, base }) = events {
             self.alarm(Alarm::Trailer { revision, base });
         }
+        let before = self.out.events.len();
         for event in events? {
             if let Event::Quarantined(q) = &event {
                 let (kind, revision, findings) = (q.kind, q.revision, q.findings);
@@ -147,7 +159,11 @@ impl<'a> Draft<'a> {
                     findings,
                 });
             }
-            self.event(event);
+            if let Err(ignored) = self.staged(event) {
+                // No part of it, either.
+                self.out.events.truncate(before);
+                return Err(ignored);
+            }
         }
         Ok(())
     }
@@ -256,7 +272,7 @@ impl<'a> Draft<'a> {
             return self.answer_again(known);
         }
         let (word, fault) = self.instrument_word(&request, presented);
-        let outcome = self.gateway.evaluate(self.now, &request, word);
+        let outcome = self.judge(&request, word);
         self.remember_instrument(&request, presented, &word, fault, &outcome);
         self.conclude(request, outcome);
     }
@@ -276,7 +292,7 @@ impl<'a> Draft<'a> {
     fn conclude(&mut self, request: Request, outcome: Outcome) {
         match outcome {
             Outcome::Ask { amount } => {
-                let ask = self.gateway.ask + 1;
+                let ask = self.gateway.next_ask();
                 let until = self.at.plus_ms(self.gateway.config.limits.ask_ms);
                 let question = Ask {
                     ask,
@@ -318,7 +334,8 @@ impl<'a> Draft<'a> {
         let grounds = self.grounds(&request);
         let grant = grant_of(&request, &terms, grounds.decision);
         let at_risk = if terms.unsecured { terms.money_max } else { Money::ZERO };
-        let (list_revision, _, tariffs_revision) = self.gateway.trust.revisions();
+        let sight = self.gateway.sight(&request.device, self.rings);
+        let (list_revision, _, tariffs_revision) = sight.revisions();
         let device = request.device;
         let asks_again = self.asks_again(&request, &terms);
         let question = Ask {
@@ -342,7 +359,7 @@ impl<'a> Draft<'a> {
         }));
         self.send(&device, Told::Grant(grant));
         if asks_again {
-            let ask = self.gateway.ask + 1;
+            let ask = self.gateway.next_ask();
             let session = question.session;
             self.event(Event::AskedAgain(AskedAgain { session, ask }));
             self.out.effects.push(Effect::Ask(Ask { ask, ..question }));
@@ -544,7 +561,7 @@ impl<'a> Draft<'a> {
 
     fn grounds(&self, request: &Request) -> Grounds {
         let (cloud, code) = self.cloud;
-        self.gateway.grounds(self.now, request, cloud, code)
+        self.gateway.grounds((self.now, self.rings), request, cloud, code)
     }
 
     fn record(&mut self, kind: RecordKind, session: &Session, amount: Money) -> LedgerRecord {

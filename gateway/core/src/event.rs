@@ -33,11 +33,13 @@ mod kept;
 mod modes;
 mod order;
 mod ordered;
+mod ring;
 
 pub use kept::*;
 pub use modes::*;
 pub use order::*;
 pub use ordered::*;
+pub use ring::*;
 
 payload! {
     /// The gateway started.
@@ -375,6 +377,13 @@ pub enum Event {
     PolicyAdopted(PolicyAdopted),
     PolicySetAside(PolicySetAside),
     PolicyRolledBack(PolicyRolledBack),
+    RingBegan(RingBegan),
+    RingSeen(RingSeen),
+    RingWidened(RingWidened),
+    RingHeld(RingHeld),
+    RingEnded(RingEnded),
+    LimitsStaged(LimitsStaged),
+    LimitsAdopted(LimitsAdopted),
     DiskChanged(DiskChanged),
     AskedAgain(AskedAgain),
     Limited(Limited),
@@ -432,6 +441,13 @@ impl Event {
             | Self::PolicyAdopted(_)
             | Self::PolicySetAside(_)
             | Self::PolicyRolledBack(_)
+            | Self::RingBegan(_)
+            | Self::RingSeen(_)
+            | Self::RingWidened(_)
+            | Self::RingHeld(_)
+            | Self::RingEnded(_)
+            | Self::LimitsStaged(_)
+            | Self::LimitsAdopted(_)
             | Self::DiskChanged(_)
             | Self::AskedAgain(_)
             | Self::Limited(_)
@@ -474,4 +490,5 @@ pub enum Kept {
     Activity(KeptActivity),
     Drawn(KeptDrawn),
     Gone(KeptGone),
+    Ring(KeptRing),
 }

@@ -8,7 +8,15 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Gateway, health::Mode, risk::Tally, session::Request, time::Now, trust::is_over};
+use crate::{
+    Gateway,
+    health::Mode,
+    ring::sight::{InRings, Sight},
+    risk::Tally,
+    session::Request,
+    time::Now,
+    trust::is_over,
+};
 
 /// What the cloud said about one request, and how it was classed (semantics, section 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -190,11 +198,18 @@ pub struct Grounds {
 
 impl Gateway {
     /// Everything that a decision about this request rests on now.
-    pub(crate) fn grounds(&self, now: &Now, request: &Request, cloud: CloudWord, code: u16) -> Grounds {
+    pub(crate) fn grounds(
+        &self,
+        (now, rings): (&Now, InRings),
+        request: &Request,
+        cloud: CloudWord,
+        code: u16,
+    ) -> Grounds {
+        let sight = self.sight(&request.device, rings);
         let at = self.time.at(now);
         let (token, kind) = (&request.token, request.kind);
-        let (list_revision, revocations_revision, tariffs_revision) = self.trust.revisions();
-        let entry = self.trust.entry(token);
+        let (list_revision, revocations_revision, tariffs_revision) = sight.revisions();
+        let entry = sight.entry(token);
         let account = entry.map(|entry| entry.account);
         let confirmed = self.trust.confirmed.get(token);
         let asked = self.sessions.get(&request.session);
@@ -213,43 +228,41 @@ impl Gateway {
                 balance: entry.balance,
             }),
             list_revision,
-            list_age_s: at.since_ms(self.trust.list.head.arrived) / 1000,
+            list_age_s: at.since_ms(sight.list.head().arrived) / 1000,
             revocations_revision,
             tariffs_revision,
-            tariff_hash: self.trust.tariff(kind).map_or(Hash::ZERO, |tariff| tariff.hash()),
+            tariff_hash: sight.tariff(kind).map_or(Hash::ZERO, |tariff| tariff.hash()),
             confirmed_age_s: confirmed.map(|known| at.since_ms(known.at) / 1000),
-            caps: self.caps(request),
+            caps: caps(&sight),
             attempts: self.risk.attempts(token, at),
             tally: self.risk.tally(token, self.class_of(&request.device)),
             spent: account
                 .or(confirmed.map(|known| known.account))
-                .map_or(Money::ZERO, |account| self.risk.spent(account)),
+                .map_or(Money::ZERO, |account| self.spent_in(&sight, account)),
             exposure: self.risk.exposure(),
             previous: self.outbox.chain(),
-            policy_revision: self.policy_revision(),
+            policy_revision: sight.policy_revision,
             starts: self.velocity.starts(token, at),
-            is_elsewhere: self
-                .velocity
-                .is_elsewhere(token, &request.device, at, &self.config.limits),
+            is_elsewhere: self.velocity.is_elsewhere(token, &request.device, at, &sight.limits),
         }
     }
+}
 
-    fn caps(&self, request: &Request) -> Caps {
-        let limits = &self.config.limits;
-        let Some(of_kind) = self.limits_at(&request.device) else {
-            return Caps::default();
-        };
-        Caps {
-            money_max: of_kind.money_max,
-            units_max: of_kind.units_max,
-            outage_count_max: of_kind.outage_count_max,
-            outage_money_max: of_kind.outage_money_max,
-            site_budget: limits.site_budget,
-            attempts_a_minute_max: limits.attempts_a_minute_max,
-            list_full_s: limits.list_full_s,
-            list_half_s: limits.list_half_s,
-            confirmation_s: limits.confirmation_s,
-            starts_an_hour_max: limits.starts_an_hour_max,
-        }
+fn caps(sight: &Sight<'_>) -> Caps {
+    let limits = &sight.limits;
+    let Some(of_kind) = sight.of_kind() else {
+        return Caps::default();
+    };
+    Caps {
+        money_max: of_kind.money_max,
+        units_max: of_kind.units_max,
+        outage_count_max: of_kind.outage_count_max,
+        outage_money_max: of_kind.outage_money_max,
+        site_budget: limits.site_budget,
+        attempts_a_minute_max: limits.attempts_a_minute_max,
+        list_full_s: limits.list_full_s,
+        list_half_s: limits.list_half_s,
+        confirmation_s: limits.confirmation_s,
+        starts_an_hour_max: limits.starts_an_hour_max,
     }
 }

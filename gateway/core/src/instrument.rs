@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Gateway,
     authorize::{Outcome, Rule},
-    config::KindLimits,
     event::{Event, InstrumentAccepted, Kept, KeptCodes, KeptForgotten, KeptPad, KeptPurse},
+    ring::sight::Sight,
     session::{Request, Terms, register_dimension},
     time::{Instant, Now},
 };
@@ -418,12 +418,10 @@ impl Gateway {
     }
 
     /// Up to what is left of the face value. No session cap of money applies: it is paid for already.
-    pub(crate) fn grant_instrument(&self, request: &Request, limits: &KindLimits, proof: &Proof) -> Outcome {
+    pub(crate) fn grant_instrument(&self, request: &Request, sight: &Sight<'_>, proof: &Proof) -> Outcome {
         let rule = Rule::Instrument;
-        let tariff = self
-            .trust
-            .tariff(request.kind)
-            .expect("checked before any basis is sought");
+        let limits = sight.of_kind().expect("checked before any basis is sought");
+        let tariff = sight.tariff(request.kind).expect("checked before any basis is sought");
         let money_max = match self.spent.purses.get(&proof.number) {
             Some(purse) => purse.left(),
             None => proof.face,
@@ -445,7 +443,7 @@ impl Gateway {
         if units_max == Units::ZERO {
             return Outcome::Refuse { reason, rule };
         }
-        let (list_revision, revocations_revision, _) = self.trust.revisions();
+        let (list_revision, revocations_revision, _) = sight.revisions();
         let terms = Terms {
             account: proof.account,
             units_max,

@@ -27,6 +27,7 @@ mod outbox;
 pub mod pace;
 mod policy;
 pub mod report;
+pub mod ring;
 mod risk;
 mod session;
 mod snapshot;
@@ -60,6 +61,7 @@ pub use crate::{
     authorize::Rule,
     claims::Interval,
     config::Config,
+    decide::RingOrder,
     event::Event,
     grounds::{Caps, CloudWord, Grounds, Listed},
     health::{Capability, Health, Mode},
@@ -121,6 +123,10 @@ pub enum Input {
     },
     /// An operator goes back to the list, or the policy, before the active one.
     RollBack(ArtifactKind),
+    /// The limits of the configuration, after the boot and whenever it is read again.
+    Configured(alloc::boxed::Box<config::Limits>),
+    /// An operator has a say about what is adopted by rings.
+    Ring(ring::Staged, RingOrder),
     /// Signed leases for this gateway.
     Leases(proto::artifact::Leases),
     /// Signed limits.
@@ -279,6 +285,9 @@ pub enum Ignored {
     /// There is none before the active one.
     #[error("there is no {} to go back to", .0.word())]
     NothingBefore(ArtifactKind),
+    /// Nothing of this kind is on its way.
+    #[error("no {} is in a ring", .0.word())]
+    NoRing(ring::Staged),
     /// A receipt that changes nothing: it repeats an earlier one.
     #[error("receipt up to {upto}, the cursor is at {cursor}")]
     OldReceipt {
@@ -325,6 +334,7 @@ struct Device {
     counter: u64,
     boot: u32,
     command: u64,
+    course: ring::Course,
     outlets: BTreeMap<OutletId, Outlet>,
 }
 
@@ -396,13 +406,14 @@ pub struct Gateway {
     hello_until: Option<Instant>,
     /// The last good canary, so that canaries go round the list.
     probed: TokenHash,
-    /// Number of the last question to the cloud in this boot.
+    /// Number of the last question to the cloud in this boot; 0: there was none.
     ask: u64,
     /// What was spent of instruments.
     spent: Spent,
     /// Grants and refusals so far.
     decisions: u64,
     policies: Policies,
+    rings: ring::Rings,
     velocity: Velocity,
     strangers: Strangers,
     groups: Groups,
@@ -411,6 +422,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// The number of the next question to the cloud.
+    pub(crate) fn next_ask(&self) -> u64 {
+        self.ask.max(self.time.asks_from()) + 1
+    }
+
     /// A gateway that has seen nothing.
     #[must_use]
     pub fn new(config: Config) -> Self {
@@ -434,6 +450,7 @@ impl Gateway {
             health.receipt_look_at,
             self.leases.next_end(self.time.epoch),
             self.reservations.next_end(),
+            self.rings.next_due(&self.config.ring),
         ];
         let at = timers.into_iter().flatten().min()?;
         Some(self.time.mono_ms(at))

@@ -41,6 +41,17 @@ pub struct Pace {
     spared_ms: u64,
 }
 
+/// What is left of a throttle, for the next connection: a cloud that asked us to slow down meant us, not that connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Throttle {
+    /// One upload in so many ms; 0: as if there had been none.
+    every_ms: u64,
+    /// Nothing for so many ms.
+    pause_ms: u64,
+    /// What can wait waits for so many ms.
+    spared_ms: u64,
+}
+
 impl Pace {
     /// For a gateway that is up to date: as fast as the configuration allows, which is `least_ms` between uploads.
     #[must_use]
@@ -141,6 +152,42 @@ impl Pace {
         }
         self.empty_ms = now_ms;
         self.spared_ms = now_ms.saturating_add(THROTTLED_MS_MAX);
+    }
+
+    /// What is left of a throttle.
+    #[must_use]
+    pub const fn throttle(&self, now_ms: u64) -> Throttle {
+        let spared_ms = self.spared_ms.saturating_sub(now_ms);
+        if self.every_ms <= self.base_ms || spared_ms == 0 {
+            return Throttle {
+                every_ms: 0,
+                pause_ms: 0,
+                spared_ms,
+            };
+        }
+        Throttle {
+            every_ms: self.every_ms,
+            pause_ms: self.not_before_ms.saturating_sub(now_ms),
+            spared_ms,
+        }
+    }
+
+    /// Goes on as after a throttle on an earlier connection, `since_ms` ago. One that is over is forgotten.
+    pub const fn go_on(&mut self, now_ms: u64, throttle: &Throttle, since_ms: u64) {
+        let spared_ms = now_ms.saturating_add(throttle.spared_ms.saturating_sub(since_ms));
+        if spared_ms == now_ms {
+            return;
+        }
+        let until_ms = now_ms.saturating_add(throttle.pause_ms.saturating_sub(since_ms));
+        if throttle.every_ms > self.every_ms {
+            self.every_ms = throttle.every_ms;
+        }
+        if until_ms > self.not_before_ms {
+            self.not_before_ms = until_ms;
+        }
+        if spared_ms > self.spared_ms {
+            self.spared_ms = spared_ms;
+        }
     }
 
     /// A receipt came: an eighth of the way back to the rate before the throttling.

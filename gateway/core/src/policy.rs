@@ -12,7 +12,7 @@ use proto::trust::ArtifactKind;
 use crate::{
     Alarm, Effect, Gateway, Ignored,
     config::{KindLimits, Limits, UnsignedDisable},
-    event::{Adopted, Event, PolicyAdopted, PolicyRolledBack, PolicySetAside},
+    event::{Adopted, Event, LimitsAdopted, LimitsStaged, PolicyAdopted, PolicyRolledBack, PolicySetAside},
     trust::Stale,
 };
 
@@ -24,8 +24,12 @@ const GROWTH_MAX: u64 = 10;
 /// The policy in force, and what the gateway falls back to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Policies {
-    /// What the operator's file says.
+    /// What the operator's file says, once it was adopted.
     pub(crate) configured: Limits,
+    /// Grows with each of them that stands in the journal; 0: none does, and the file alone counts.
+    pub(crate) configured_revision: u64,
+    /// What the file says and is tried, or came back; with its revision.
+    pub(crate) configured_aside: Option<(u64, Limits)>,
     pub(crate) active: Option<Policy>,
     /// The one before.
     pub(crate) previous: Option<Policy>,
@@ -95,28 +99,44 @@ impl Policies {
 
     /// The limits under a policy.
     fn limits(&self, policy: &Policy) -> Limits {
-        let mut limits = self.configured.clone();
-        for column in &policy.classes {
-            if let Some(own) = limits.of_mut(column.class) {
-                put(own, column);
-            }
-        }
-        limits.site_budget = policy.site_budget;
-        limits.list_full_s = policy.list_full_s;
-        limits.list_half_s = policy.list_half_s;
-        limits.confirmation_s = policy.confirmation_s;
-        limits.attempts_a_minute_max = policy.attempts_a_minute_max;
-        limits.starts_an_hour_max = policy.starts_an_hour_max;
-        limits.device_change_ms = policy.device_change_ms;
-        limits.unsigned_disable = match policy.unsigned_disable {
-            proto::policy::UnsignedDisable::Alert => UnsignedDisable::Alert,
-            proto::policy::UnsignedDisable::SuspendAfter => UnsignedDisable::SuspendAfter {
-                s: policy.unsigned_disable_s,
-            },
-            proto::policy::UnsignedDisable::Immediate => UnsignedDisable::Immediate,
-        };
-        limits
+        under(&self.configured, policy)
     }
+
+    /// The limits in force; with what is tried of the policy, or of the configuration.
+    pub(crate) fn limits_with(&self, policy: bool, configured: bool) -> Limits {
+        let tried = self.configured_aside.as_ref().filter(|_| configured);
+        let base = tried.map_or(&self.configured, |(_, limits)| limits);
+        let tried = self.aside.as_ref().filter(|_| policy);
+        match tried.or(self.active.as_ref()) {
+            Some(policy) => under(base, policy),
+            None => base.clone(),
+        }
+    }
+}
+
+/// The limits of a configuration under a policy.
+fn under(configured: &Limits, policy: &Policy) -> Limits {
+    let mut limits = configured.clone();
+    for column in &policy.classes {
+        if let Some(own) = limits.of_mut(column.class) {
+            put(own, column);
+        }
+    }
+    limits.site_budget = policy.site_budget;
+    limits.list_full_s = policy.list_full_s;
+    limits.list_half_s = policy.list_half_s;
+    limits.confirmation_s = policy.confirmation_s;
+    limits.attempts_a_minute_max = policy.attempts_a_minute_max;
+    limits.starts_an_hour_max = policy.starts_an_hour_max;
+    limits.device_change_ms = policy.device_change_ms;
+    limits.unsigned_disable = match policy.unsigned_disable {
+        proto::policy::UnsignedDisable::Alert => UnsignedDisable::Alert,
+        proto::policy::UnsignedDisable::SuspendAfter => UnsignedDisable::SuspendAfter {
+            s: policy.unsigned_disable_s,
+        },
+        proto::policy::UnsignedDisable::Immediate => UnsignedDisable::Immediate,
+    };
+    limits
 }
 
 fn put(own: &mut KindLimits, column: &ClassLimits) {
@@ -224,6 +244,23 @@ impl Gateway {
         changed.map(row).collect()
     }
 
+    /// The limits that would change if the configuration that lies aside were adopted.
+    #[must_use]
+    pub fn limits_changes(&self) -> Vec<Suspect> {
+        let all = |limits: &Limits| [watched(limits), beside(limits)].concat();
+        let pairs = all(&self.config.limits)
+            .into_iter()
+            .zip(all(&self.policies.limits_with(false, true)));
+        let changed = pairs.filter(|((_, _, active), (_, _, found))| active != found);
+        let row = |((class, limit, active), (_, _, found))| Suspect {
+            class,
+            limit,
+            active,
+            found,
+        };
+        changed.map(row).collect()
+    }
+
     pub(crate) fn decide_policy(&self, policy: &Policy) -> Result<(Event, Option<Effect>), Ignored> {
         let (kind, revision) = (ArtifactKind::Policy, policy.revision);
         if revision <= self.policies.newest() {
@@ -287,6 +324,32 @@ impl Gateway {
     pub(crate) fn apply_policy(&mut self, policy: &Policy) {
         self.config.limits = self.policies.limits(policy);
         self.policies.activate(policy.clone());
+    }
+
+    /// What the configuration says is tried.
+    pub(crate) fn apply_limits_staged(&mut self, event: &LimitsStaged) {
+        self.policies.configured_aside = Some((event.revision, event.limits.clone()));
+    }
+
+    /// What the configuration says is in force, under the policy.
+    pub(crate) fn apply_limits_adopted(&mut self, event: &LimitsAdopted) {
+        let policies = &mut self.policies;
+        policies.configured = event.limits.clone();
+        policies.configured_revision = event.revision;
+        let newer = |aside: &(u64, Limits)| aside.0 > event.revision;
+        policies.configured_aside = policies.configured_aside.take().filter(newer);
+        self.config.limits = policies.limits_with(false, false);
+    }
+
+    /// The configuration was read again. Devices and whatever is not adopted by rings are taken over; limits are, if no
+    /// journal says which are in force ([`crate::Input::Configured`] does the rest). The state is then that of a gateway
+    /// that was started with this configuration.
+    pub fn reconfigure(&mut self, config: crate::Config) {
+        if self.policies.configured_revision == 0 && !config.ring.is_on {
+            self.policies.configured = config.limits.clone();
+        }
+        self.config = config;
+        self.config.limits = self.policies.limits_with(false, false);
     }
 
     pub(crate) fn apply_policy_adopted_aside(&mut self) {

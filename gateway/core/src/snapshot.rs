@@ -13,7 +13,8 @@ use crate::{
     event::{
         DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial,
         KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptReservation,
-        KeptSpent, KeptTally, KeptTariffs, KeptTrust, KeysAdopted, PolicyAdopted, PolicySetAside, TariffsAdopted,
+        KeptRing, KeptSpent, KeptTally, KeptTariffs, KeptTrust, KeysAdopted, LimitsAdopted, LimitsStaged,
+        PolicyAdopted, PolicySetAside, RingEnded, TariffsAdopted,
     },
 };
 
@@ -25,6 +26,7 @@ impl Gateway {
         let mut events = Vec::new();
         self.snapshot_policy(&mut events);
         self.snapshot_trust(&mut events);
+        self.snapshot_rings(&mut events);
         self.snapshot_risk(&mut events);
         self.snapshot_strangers(&mut events);
         self.snapshot_leases(&mut events);
@@ -43,6 +45,7 @@ impl Gateway {
                 boot: device.boot,
                 command: device.command,
                 outlets: outlets.collect(),
+                course: device.course,
             }))
         }));
         let balances = self
@@ -123,7 +126,30 @@ impl Gateway {
         }));
     }
 
+    /// Behind what lies aside, which they are about.
+    fn snapshot_rings(&self, events: &mut Vec<Event>) {
+        events.extend(self.rings.rows.iter().map(|(&what, ring)| {
+            let ring = ring.clone();
+            Event::Kept(Kept::Ring(KeptRing { what, ring }))
+        }));
+        events.extend(self.rings.back.iter().map(|(&what, &(revision, verdict))| {
+            Event::RingEnded(RingEnded {
+                what,
+                revision,
+                verdict,
+            })
+        }));
+    }
+
     fn snapshot_policy(&self, events: &mut Vec<Event>) {
+        let policies = &self.policies;
+        if policies.configured_revision > 0 {
+            let (revision, limits) = (policies.configured_revision, policies.configured.clone());
+            events.push(Event::LimitsAdopted(LimitsAdopted { revision, limits }));
+        }
+        if let Some((revision, limits)) = policies.configured_aside.clone() {
+            events.push(Event::LimitsStaged(LimitsStaged { revision, limits }));
+        }
         // The one before was adopted first, whichever is newer.
         let adopted = [&self.policies.previous, &self.policies.active].into_iter().flatten();
         events.extend(

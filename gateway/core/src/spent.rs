@@ -23,6 +23,12 @@ impl Spent {
         self.active.get(&account).copied().unwrap_or_default()
     }
 
+    /// As well, since the list that lies aside was made.
+    pub(crate) fn of_aside(&self, account: AccountId) -> Money {
+        let sums = self.aside.as_ref();
+        sums.and_then(|sums| sums.get(&account)).copied().unwrap_or_default()
+    }
+
     /// More was spent, or, if negative, less than was held.
     pub(crate) fn add(&mut self, account: AccountId, amount: Money) {
         let kept = [Some(&mut self.active), self.previous.as_mut(), self.aside.as_mut()];

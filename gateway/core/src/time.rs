@@ -88,6 +88,10 @@ impl Instant {
     }
 }
 
+/// Bits of a question's number within a boot: at 25 questions a second they last for four months. One beyond is worth a
+/// little less: no lease comes with an answer to it that is late.
+const ASK_BITS: u32 = 28;
+
 /// Where we are on the line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeline {
@@ -142,6 +146,25 @@ impl Timeline {
     #[must_use]
     pub const fn mono_ms(&self, at: Instant) -> u64 {
         at.0.saturating_sub(self.base_ms)
+    }
+
+    /// Questions to the cloud are numbered from here on in this boot. No other boot uses these numbers, nor does one of the
+    /// journal's other epochs, so that a recorded answer is known for what it is. Below 2^53, for whoever reads JSON.
+    pub(crate) const fn asks_from(&self) -> u64 {
+        const EPOCHS: u64 = 1 << 10;
+        const BOOTS: u64 = 1 << 15;
+        let (epoch, boot) = (self.epoch.wrapping_sub(1) as u64, self.boot.wrapping_sub(1) as u64);
+        ((epoch % EPOCHS) * BOOTS + boot % BOOTS) << ASK_BITS
+    }
+
+    /// The number of a question within its boot, for people.
+    pub(crate) const fn short_ask(ask: u64) -> u64 {
+        ask % (1 << ASK_BITS)
+    }
+
+    /// Whether a question of this number was asked in this boot.
+    pub(crate) const fn is_own_ask(&self, ask: u64) -> bool {
+        ask >> ASK_BITS == self.asks_from() >> ASK_BITS
     }
 
     pub(crate) fn see(&mut self, now: &Now) {

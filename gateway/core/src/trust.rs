@@ -45,7 +45,7 @@ pub(crate) fn is_over(entry: &ListEntry, wall_s: Option<u64>) -> bool {
 
 /// How much a list may still be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Age {
+pub(crate) enum Age {
     /// Full caps.
     Full,
     /// Half caps.
@@ -147,19 +147,6 @@ impl Trust {
         self.denied
             .get(token)
             .is_some_and(|&revision| self.credential_revision(token) < revision)
-    }
-
-    /// How old the list is, for credit.
-    #[must_use]
-    pub const fn list_age(&self, at: Instant, full_s: u64, half_s: u64) -> Age {
-        let age_s = at.since_ms(self.list.head.arrived) / 1000;
-        if age_s <= full_s {
-            Age::Full
-        } else if age_s <= half_s {
-            Age::Half
-        } else {
-            Age::Expired
-        }
     }
 
     /// A token that should be accepted by a healthy cloud, for a probe: the first valid one behind `after`, in turn.

@@ -85,6 +85,9 @@ impl Assembly {
     }
 }
 
+/// Whole artifacts of one link that wait to be checked: as many kinds as there are, twice. Beyond that the link waits.
+pub const WHOLES_MAX: usize = 16;
+
 /// Checks an artifact; `None`: of a kind that this version does not use. `keys`: who may sign this kind.
 ///
 /// # Errors
@@ -140,6 +143,22 @@ impl Desk {
             self.reject(kind, revision, error);
         }
         Ok(checked)
+    }
+
+    /// Checks whatever comes, one after the other, for a link that has more to do than to wait for that. Ends with the
+    /// link, or with the engine.
+    pub async fn serve(self, mut inbox: mpsc::Receiver<Whole>) {
+        while let Some(whole) = inbox.recv().await {
+            let input = match self.check(whole).await {
+                Ok(checked) => checked.ok().flatten(),
+                Err(Gone) => return,
+            };
+            if let Some(input) = input
+                && self.engine.send(Job::Cloud(input)).await.is_err()
+            {
+                return;
+            }
+        }
     }
 
     /// Raises the alarm.

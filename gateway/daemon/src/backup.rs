@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gateway_core::Event;
 use journal::RECORD_BYTES_MAX;
 use sha2::{Digest, Sha256};
 
@@ -296,9 +295,7 @@ impl Backup {
                 Part::Record(bytes) => {
                     backup.records += 1;
                     let (_, event) = record::decode(backup.records, &bytes).map_err(|error| parts.damaged(error))?;
-                    if let Event::Booted(booted) = event {
-                        backup.epoch = backup.epoch.max(booted.epoch);
-                    }
+                    backup.epoch = backup.epoch.max(record::epoch(&event));
                 }
                 Part::End => break,
             }
@@ -337,7 +334,7 @@ impl Backup {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    use gateway_core::{Now, event::Booted};
+    use gateway_core::{Event, Now, event::Booted};
 
     use super::*;
 

@@ -5,7 +5,9 @@ mod clouds;
 mod devices;
 mod health;
 mod limits;
+mod loaded;
 mod page;
+mod ring;
 mod secrets;
 
 use std::{
@@ -29,6 +31,7 @@ use serde::Deserialize;
 pub use self::clouds::{CloudConfig, CloudKind, LinkConfig, Pacing, Road, SignKey};
 pub(crate) use self::devices::DEVICE_PACKET_BYTES_MAX;
 pub use self::devices::{DeviceSide, DeviceTls};
+pub use self::loaded::{Changes, Loaded};
 pub use self::page::PageConfig;
 pub(crate) use self::secrets::check_mode;
 use self::secrets::{SecretsFile, enrolments, keys};
@@ -93,6 +96,7 @@ struct File {
     #[serde(default)]
     control: ControlSection,
     page: Option<page::PageSection>,
+    ring: Option<ring::RingSection>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -248,11 +252,25 @@ impl Checker<'_> {
 /// # Errors
 /// [`ConfigError`], the first that is found.
 pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> {
-    let file: File = parse(path)?;
-    let secrets_path = secrets_path(path, secrets)?;
-    let secrets: SecretsFile = parse(&secrets_path)?;
+    Loaded::read(path, secrets).map(|loaded| loaded.config)
+}
+
+/// What both files say.
+struct Words<'a> {
+    path: &'a Path,
+    text: &'a str,
+    secrets_path: &'a Path,
+    secrets_text: &'a str,
+}
+
+fn load_words(words: &Words<'_>) -> Result<Config, ConfigError> {
+    let path = words.path;
+    let file: File = parse(path, words.text)?;
+    let secrets: SecretsFile = parse(words.secrets_path, words.secrets_text)?;
     let check = Checker { path };
-    let check_secrets = Checker { path: &secrets_path };
+    let check_secrets = Checker {
+        path: words.secrets_path,
+    };
 
     let (devices, device_secrets) = devices(&check, &check_secrets, &file.device, &secrets)?;
     let blocked = file.device.iter().filter(|section| section.blocked);
@@ -262,11 +280,13 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
     let mut limits = limits::limits(&check, &file.limits)?;
     let name = format!("{}/{}", file.site.name, file.site.gateway);
     file.health.fill(&check, &name, !file.cloud.is_empty(), &mut limits)?;
+    let ring = ring::ring(&check, file.ring, &devices)?;
     let mut core = CoreConfig {
         devices,
         limits,
         offset_min: file.site.utc_offset_min,
         instruments: Instruments::default(),
+        ring,
         gateway: Some(gateway),
     };
     if !(-720..=840).contains(&core.offset_min) {
@@ -332,8 +352,26 @@ pub fn load(path: &Path, secrets: Option<&Path>) -> Result<Config, ConfigError> 
 /// # Errors
 /// As [`load`], of the form of `path` alone.
 pub fn store_dir(path: &Path) -> Result<PathBuf, ConfigError> {
-    let file: File = parse(path)?;
-    Ok(path.parent().unwrap_or(Path::new(".")).join(&file.store.dir))
+    let text = read_text(path)?;
+    let dir = match parse::<File>(path, &text) {
+        Ok(file) => file.store.dir,
+        // A gateway that runs keeps what it had before the file was spoiled, and can be asked.
+        Err(error) => dir_written(&text).ok_or(error)?,
+    };
+    Ok(path.parent().unwrap_or(Path::new(".")).join(dir))
+}
+
+/// `dir` of `[store]` in a file that is not right in other places, as far as it can be told.
+fn dir_written(text: &str) -> Option<PathBuf> {
+    let mut lines = text
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| *line != "[store]")
+        .skip(1);
+    let is_dir = |line: &&str| line.split('=').next().is_some_and(|key| key.trim() == "dir");
+    let line = lines.by_ref().take_while(|line| !line.starts_with('[')).find(is_dir)?;
+    let table: toml::Table = line.parse().ok()?;
+    table.get("dir")?.as_str().map(PathBuf::from)
 }
 
 /// Name of the secrets file, and of the manager's credential.
@@ -354,12 +392,15 @@ pub(crate) fn secrets_path(path: &Path, named: Option<&Path>) -> Result<PathBuf,
     Ok(beside)
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
         path: path.to_owned(),
         error,
-    })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Form {
+    })
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError::Form {
         path: path.to_owned(),
         error: Box::new(error),
     })

@@ -1,20 +1,21 @@
 //! What the running daemon tells people: one line of JSON asked, one answered, over a Unix socket in the store's
 //! directory that only its owner can open.
 
+mod query;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use gateway_core::{Gateway, Input, Instant, Now, health::Track, report::Span, why::Wanted};
+use gateway_core::{Gateway, Input, Instant, Now, RingOrder, health::Track, ring::Staged};
 use journal::Reader;
 use proto::{
     book::Transfer,
     id::DeviceId,
     link::{Mark, Telemetry},
     message::Closing,
-    trust::ArtifactKind,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
 };
 
+pub use self::query::{Gated, Query};
 use crate::{
     artifacts::{self, Desk},
     cloud::board::Board,
@@ -35,6 +37,7 @@ use crate::{
     firmware::{self, Firmware},
     look::{self, LookError},
     outbox,
+    reload::Reloader,
     store::Store,
     stream, trust,
 };
@@ -45,120 +48,10 @@ const QUESTION_BYTES_MAX: u64 = 4_096;
 const SEARCHES_MAX: usize = 1;
 /// After a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
-
-/// What may be asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "get", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Query {
-    /// How the gateway is.
-    Status,
-    /// Open and recent sessions.
-    Sessions,
-    /// Why a session was granted or refused.
-    Why {
-        /// Which.
-        wanted: Wanted,
-        /// Offset of local time from UTC, in minutes.
-        offset_min: i16,
-    },
-    /// What an outage did.
-    Report {
-        /// Of what.
-        span: Span,
-        /// Offset of local time from UTC, in minutes.
-        offset_min: i16,
-    },
-    /// The lists: active, before, set aside.
-    Lists,
-    /// What would change if that which is set aside were adopted.
-    Diff {
-        /// Lists, prices or limits.
-        what: Gated,
-    },
-    /// Adopt what is set aside.
-    Adopt {
-        /// Lists, prices or limits.
-        what: Gated,
-        /// Its revision; 0: whichever it is.
-        revision: u64,
-    },
-    /// Go back to the one before.
-    RollBack {
-        /// Lists or limits; of prices none is kept.
-        #[serde(default)]
-        what: Gated,
-    },
-    /// Take in a file of signed artifacts.
-    Import {
-        /// How it is called.
-        name: PathBuf,
-        /// How many bytes of it follow the question.
-        length: u64,
-    },
-    /// What the page shows.
-    Page,
-    /// Every device, with its firmware and how its update stands.
-    Devices,
-    /// Every record of the journal: not one line, but as `stream` says.
-    Journal,
-    /// Records without a receipt, and those of which the hub said more than that it has them.
-    Outbox {
-        /// Most records in the answer, at most [`outbox::OUTBOX_ROWS_MAX`].
-        rows_max: usize,
-    },
-    /// Block a device, or let it in again. Lasts until the next start; the configuration says what is then.
-    Block {
-        /// Which.
-        device: DeviceId,
-        /// Or let it in.
-        blocked: bool,
-    },
-    /// Update the firmware of a device.
-    Update {
-        /// Which.
-        device: DeviceId,
-        /// How the signed image is called.
-        name: PathBuf,
-        /// How many bytes of it follow the question.
-        length: u64,
-    },
-}
-
-impl Query {
-    /// Whether the journal has to be read, or a file to be checked, which takes as long as it takes.
-    #[must_use]
-    pub const fn is_search(&self) -> bool {
-        matches!(
-            self,
-            Self::Why { .. } | Self::Report { .. } | Self::Import { .. } | Self::Update { .. } | Self::Journal
-        )
-    }
-}
-
-/// What the gate may set aside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Gated {
-    /// The list of id tokens.
-    #[default]
-    List,
-    /// The prices.
-    Tariffs,
-    /// The limits.
-    Policy,
-}
-
-impl Gated {
-    /// As it is signed.
-    #[must_use]
-    pub const fn kind(self) -> ArtifactKind {
-        match self {
-            Self::List => ArtifactKind::List,
-            Self::Tariffs => ArtifactKind::Tariffs,
-            Self::Policy => ArtifactKind::Policy,
-        }
-    }
-}
+/// As well, of one with the secrets of a site: ten thousand devices have a megabyte of them.
+const RELOAD_BYTES_MAX: u64 = 4 << 20;
+/// How such a question begins.
+const RELOAD: &[u8] = br#"{"get":"reload""#;
 
 /// What the engine's answers are made of.
 pub struct Look<'a> {
@@ -191,7 +84,7 @@ impl Look<'_> {
             Query::Page => crate::page::look(self),
             Query::Sessions => sessions(self.gateway),
             Query::Lists => trust::show(self.gateway, &self.now),
-            Query::Diff { what } => trust::diff(self.gateway, what.kind()),
+            Query::Diff { what } => trust::diff(self.gateway, what.staged()),
             Query::Why { .. }
             | Query::Report { .. }
             | Query::Adopt { .. }
@@ -201,6 +94,8 @@ impl Look<'_> {
             | Query::Journal
             | Query::Outbox { .. }
             | Query::Block { .. }
+            | Query::Hold { .. }
+            | Query::Reload { .. }
             | Query::Update { .. } => {
                 json!({"error": "this is not answered by looking at the engine"})
             }
@@ -284,8 +179,38 @@ fn status(look: &Look<'_>) -> Value {
     status["clouds"] = look.board.status();
     status["endpoint"] = look.port.counters();
     status["reservations"] = reservations(gateway, at);
+    status["rings"] = rings(gateway, at);
+    status["rings_back"] = rings_back(gateway);
+    status["config_aside"] = json!(gateway.aside_revision(Staged::Limits));
+    status["journal_oldest"] = json!(look.store.oldest());
     status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
     status
+}
+
+/// What is tried by some devices.
+pub(crate) fn rings(gateway: &Gateway, at: Instant) -> Value {
+    let rows = gateway.rings().iter().map(|(what, ring)| {
+        json!({
+            "what": what.word(),
+            "revision": ring.revision,
+            "reach": ring.reach.word(),
+            "device": ring.device.as_str(),
+            "kind": ring.kind.word(),
+            "since_s": at.since_ms(ring.since) / 1000,
+            "held": ring.is_held,
+            "requests": ring.requests,
+            "worse": ring.worse,
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+/// What came back from its ring and lies aside.
+pub(crate) fn rings_back(gateway: &Gateway) -> Value {
+    let rows = gateway.rings().back().map(
+        |(what, revision, verdict)| json!({"what": what.word(), "revision": revision, "why": verdict.to_string()}),
+    );
+    Value::Array(rows.collect())
 }
 
 /// What the hub is told, too.
@@ -423,6 +348,8 @@ pub struct Sources {
     pub firmware: Firmware,
     /// Who is blocked.
     pub blocked: Blocked,
+    /// Reads the configuration again; none where there is no file.
+    pub reloader: Option<Reloader>,
 }
 
 /// Answers those whom the door admits, for ever.
@@ -479,14 +406,15 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources, turn: A
         desk,
         firmware,
         blocked,
+        reloader,
     } = sources;
     let (incoming, mut outgoing) = stream.into_split();
     let mut incoming = BufReader::new(incoming);
     let mut question = String::new();
-    (&mut incoming)
-        .take(QUESTION_BYTES_MAX)
-        .read_line(&mut question)
-        .await?;
+    // What tells secrets is longer, and is read from those alone who may.
+    let is_long = incoming.fill_buf().await?.starts_with(RELOAD) && door.trusts(&peer);
+    let bytes_max = if is_long { RELOAD_BYTES_MAX } else { QUESTION_BYTES_MAX };
+    (&mut incoming).take(bytes_max).read_line(&mut question).await?;
     let answer = match serde_json::from_str::<Query>(&question) {
         Ok(Query::Why { wanted, offset_min }) => {
             from_journal(turn, move || look::why(&reader, &wanted, offset_min)).await
@@ -495,10 +423,24 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources, turn: A
             from_journal(turn, move || look::report(&reader, span, offset_min)).await
         }
         Ok(Query::Adopt { what, revision }) => {
-            let kind = what.kind();
-            order(&desk, Input::Adopt { kind, revision }).await
+            let input = match what.kind() {
+                Some(kind) => Input::Adopt { kind, revision },
+                None => Input::Ring(what.staged(), RingOrder::Adopt),
+            };
+            order(&desk, input).await
         }
-        Ok(Query::RollBack { what }) => order(&desk, Input::RollBack(what.kind())).await,
+        Ok(Query::RollBack { what }) => {
+            let input = what.kind().map(Input::RollBack);
+            order(&desk, input.unwrap_or(Input::Ring(what.staged(), RingOrder::RollBack))).await
+        }
+        Ok(Query::Hold { what, held }) => {
+            let wanted = if held { RingOrder::Hold } else { RingOrder::Release };
+            order(&desk, Input::Ring(what.staged(), wanted)).await
+        }
+        Ok(Query::Reload { check, secrets }) => match &reloader {
+            Some(reloader) => reloader.reload(check, secrets.filter(|_| door.trusts(&peer))).await,
+            None => json!({"error": "this gateway was started without a file"}),
+        },
         Ok(Query::Import { name, length }) => {
             match attached(&mut incoming, name, length, artifacts::FILE_BYTES_MAX).await {
                 Ok(file) => match desk.import(file).await {
@@ -532,16 +474,30 @@ async fn converse(mut stream: UnixStream, door: &Door, sources: Sources, turn: A
             (Value::Object(mut status), Ok(Value::Object(of_firmware))) => {
                 status.extend(of_firmware);
                 status.insert("devices_blocked".to_owned(), json!(blocked.count()));
+                status.insert("reload".to_owned(), last_reload(reloader.as_ref()));
                 Value::Object(status)
             }
             (status, _) => status,
         },
+        Ok(Query::Page) => {
+            let mut answer = look(&engine, Query::Page).await;
+            if answer.get("view").is_some() {
+                let last = last_reload(reloader.as_ref());
+                answer["status"]["reload"] = last.clone();
+                answer["view"]["reload"] = last;
+            }
+            answer
+        }
         Ok(query) => look(&engine, query).await,
         Err(error) => json!({"error": format!("not a question: {error}")}),
     };
     let mut line = answer.to_string();
     line.push('\n');
     outgoing.write_all(line.as_bytes()).await
+}
+
+fn last_reload(reloader: Option<&Reloader>) -> Value {
+    reloader.map_or(Value::Null, Reloader::last)
 }
 
 /// Every device, with its firmware and whether it is blocked.

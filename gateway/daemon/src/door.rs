@@ -52,6 +52,12 @@ impl Door {
         self.lets_in(peer.uid(), peer.gid())
     }
 
+    /// Whether this one may tell secrets: who could put other ones into the file anyway.
+    #[must_use]
+    pub fn trusts(&self, peer: &UCred) -> bool {
+        peer.uid() == 0 || peer.uid() == self.own_uid
+    }
+
     fn lets_in(&self, uid: u32, gid: u32) -> bool {
         let is_member = |group: &Group| group.gid == gid || group.members.contains(&uid);
         uid == 0 || uid == self.own_uid || self.group.as_ref().is_some_and(is_member)
@@ -60,11 +66,13 @@ impl Door {
     /// Opens the socket's file to those who may ask, and to nobody else.
     ///
     /// # Errors
-    /// If this process may not give a file to the group: it has to be a member itself, or root.
+    /// If this process may not give a file to the group: it has to be a member itself, or root, and allowed to by its unit.
     pub(crate) fn open_to(&self, path: &Path) -> io::Result<()> {
         use std::os::unix::fs::{PermissionsExt, chown};
         let mode = match &self.group {
             None => 0o600,
+            // The unit's own group has it from the start, and the unit may not give files away.
+            Some(group) if fs::metadata(path)?.gid() == group.gid => 0o660,
             Some(group) => {
                 chown(path, None, Some(group.gid)).map_err(|error| {
                     let why = format!(

@@ -1,6 +1,8 @@
 //! The loop. It owns the gateway's state and the journal, alone calls `decide` and `apply`, and lets no effect out
 //! before the events behind it are on disk. Whatever waits while a batch is being synced shares the next sync.
 
+mod configured;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -9,7 +11,7 @@ use std::{
     },
 };
 
-use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Said};
+use gateway_core::{Alarm, Decision, Effect, Event, Gateway, Ignored, Input, Now, Said};
 use proto::{
     id::DeviceId,
     link::{Order, Telemetry},
@@ -27,6 +29,7 @@ use crate::{
     control::{self, Query},
     devices::{Ack, Opener, Port, Sealer},
     firmware,
+    reload::Taken,
     store::{Mark, Store, StoreError},
 };
 
@@ -34,6 +37,8 @@ use crate::{
 pub const JOBS_MAX: usize = 1_024;
 /// Most jobs that share one sync: bounds how long the first of them waits for the last.
 const BATCH_JOBS_MAX: usize = 256;
+/// Between two looks for records that were kept long enough: one segment a look is far more than any site writes.
+const RETAIN_EVERY_MS: u64 = 60_000;
 /// Code of the trouble that the engine itself reports when there is no link: as HTTP's "service unavailable".
 const CODE_NO_LINK: u16 = 503;
 
@@ -78,6 +83,8 @@ pub enum Job {
     Query(Query, oneshot::Sender<serde_json::Value>),
     /// A device is told something about its firmware. Nothing hangs on it that would have to be durable first.
     Firmware(DeviceId, Box<firmware::Told>),
+    /// The configuration was read again. Taken over whole, or not at all for the reason that is told.
+    Reconfigure(Box<Taken>, oneshot::Sender<Result<(), String>>),
     /// The link has room for telemetry.
     Telemetry(oneshot::Sender<Telemetry>),
     /// Finish what has begun and stop.
@@ -140,6 +147,9 @@ pub struct Engine {
     follow_ups: VecDeque<Input>,
     replayed: u64,
     heart: Heart,
+    /// Days that records are kept; `None`: for ever.
+    keep_d: Option<u32>,
+    retained_ms: u64,
 }
 
 impl Engine {
@@ -168,6 +178,8 @@ impl Engine {
             follow_ups: VecDeque::new(),
             replayed: 0,
             heart: Heart::default(),
+            keep_d: None,
+            retained_ms: 0,
         };
         engine.take(&Input::Boot { boot, epoch });
         engine.commit()?;
@@ -178,6 +190,26 @@ impl Engine {
     #[must_use]
     pub fn with_heart(self, heart: Heart) -> Self {
         Self { heart, ..self }
+    }
+
+    /// Records that are older than so many days, and have their receipt, are removed.
+    #[must_use]
+    pub fn keeping(self, keep_d: u32) -> Self {
+        Self {
+            keep_d: Some(keep_d),
+            ..self
+        }
+    }
+
+    /// Looks now and then for what need not be kept any longer.
+    fn retain(&mut self, now: &Now) -> Result<(), StoreError> {
+        match self.keep_d {
+            Some(keep_d) if now.mono_ms >= self.retained_ms + RETAIN_EVERY_MS => {
+                self.retained_ms = now.mono_ms;
+                self.store.retain(&self.gateway, now, keep_d)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Runs until told to stop.
@@ -212,7 +244,8 @@ impl Engine {
                 self.commit()?;
             }
             let now = self.clock.now();
-            self.store.tend(&self.gateway, &now)?;
+            self.store.tend(&self.gateway, &now);
+            self.retain(&now)?;
             if stop {
                 return self.store.close(&self.gateway, &now);
             }
@@ -255,6 +288,7 @@ impl Engine {
                     self.shell.port.send(&topic, frame);
                 }
             }
+            Job::Reconfigure(taken, reply) => drop(reply.send(self.reconfigure(*taken))),
             Job::Telemetry(reply) => drop(reply.send(self.look().telemetry())),
             Job::Shutdown => return true,
         }
@@ -333,6 +367,7 @@ impl Engine {
             | Ignored::Aside { .. }
             | Ignored::NothingAside(_)
             | Ignored::NothingBefore(_)
+            | Ignored::NoRing(_)
             | Ignored::OldReceipt { .. }
             | Ignored::NotDue => tracing::debug!(%ignored, "nothing to do"),
         }
@@ -440,6 +475,7 @@ fn raise(alarm: &Alarm) {
         | Alarm::Quarantined { .. }
         | Alarm::Trailer { .. }
         | Alarm::PolicySetAside { .. }
+        | Alarm::RingBack { .. }
         | Alarm::DiskScarce
         | Alarm::HubRegressed { .. }
         | Alarm::Redeemed { .. }
@@ -468,7 +504,7 @@ fn report(event: &Event) {
             tracing::warn!(
                 kind = e.kind.word(),
                 revision = e.revision,
-                "an operator adopted what was set aside"
+                "the whole site takes what was set aside"
             );
         }
         Event::RolledBack(e) => {
@@ -502,6 +538,19 @@ fn report(event: &Event) {
                 "an operator went back to the policy before"
             );
         }
+        Event::RingBegan(e) => {
+            let what = e.what.word();
+            tracing::info!(what, revision = e.revision, device = %e.device, "{what} is tried at one device first");
+        }
+        Event::RingWidened(e) => {
+            let (what, reach) = (e.what.word(), e.reach.word());
+            tracing::info!(what, reach, "{what} is tried by more devices");
+        }
+        Event::RingHeld(e) => tracing::warn!(what = e.what.word(), is_held = e.is_held, "an operator holds a ring"),
+        Event::RingEnded(e) => {
+            tracing::warn!(what = e.what.word(), revision = e.revision, why = %e.verdict, "went back from its ring");
+        }
+        Event::LimitsAdopted(e) => tracing::info!(revision = e.revision, "limits of the configuration adopted"),
         Event::DiskChanged(e) => tracing::warn!(is_scarce = e.is_scarce, "the disk's reserve"),
         Event::Limited(e) => {
             tracing::info!(session = %e.session, units = e.units.0, "the device is told to end earlier")
@@ -553,6 +602,8 @@ fn report(event: &Event) {
         | Event::HelloAsked(_)
         | Event::Noted(_)
         | Event::PolicySetAside(_)
+        | Event::RingSeen(_)
+        | Event::LimitsStaged(_)
         | Event::Kept(_) => tracing::trace!(?event, "applied"),
     }
 }

@@ -24,6 +24,7 @@ pub mod page;
 pub mod pki;
 pub mod provision;
 pub mod record;
+pub mod reload;
 pub mod run;
 pub mod store;
 pub mod stream;

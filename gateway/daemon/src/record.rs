@@ -124,6 +124,13 @@ kinds! {
         71 = GuessFailed,
         80 = Ordered,
         81 = Unreserved,
+        86 = RingBegan,
+        87 = RingSeen,
+        88 = RingWidened,
+        89 = RingHeld,
+        90 = RingEnded,
+        91 = LimitsStaged,
+        92 = LimitsAdopted,
     }
     kept {
         128 = Timeline,
@@ -153,6 +160,17 @@ kinds! {
         173 = Forgotten,
         176 = Decisions,
         180 = Reservation,
+        186 = Ring,
+    }
+}
+
+/// The epoch that an event says the books are in; 0: it says nothing of it.
+#[must_use]
+pub fn epoch(event: &Event) -> u32 {
+    match event {
+        Event::Booted(booted) => booted.epoch,
+        Event::Kept(Kept::Timeline(timeline)) => timeline.epoch,
+        _ => 0,
     }
 }
 

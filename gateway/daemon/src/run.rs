@@ -22,7 +22,7 @@ use crate::{
         link::LINK_JOBS_MAX,
         start::{self, Surroundings},
     },
-    config::{Config, DEVICE_PACKET_BYTES_MAX, DeviceSide},
+    config::{Config, DEVICE_PACKET_BYTES_MAX, DeviceSide, Loaded},
     control::{self, Sources},
     devices::{
         Opener, Port, Sealer,
@@ -35,7 +35,8 @@ use crate::{
     engine::{Engine, JOBS_MAX, Job, Shell},
     exit,
     firmware::{self, Firmware},
-    page,
+    page::Page,
+    reload::{self, Holders, Reloader},
     store::{Store, StoreError},
 };
 
@@ -94,7 +95,7 @@ impl RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
+pub fn run(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -103,10 +104,11 @@ pub fn run(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
             what: "the network",
             error,
         })?;
-    runtime.block_on(serve(config, epoch))
+    runtime.block_on(serve(loaded, epoch))
 }
 
-async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
+async fn serve(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
+    let config = &loaded.config;
     std::fs::create_dir_all(&config.dir).map_err(|error| RunError::Io {
         what: "the store's directory",
         error,
@@ -142,7 +144,7 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
     let board = start::board(config.link.as_ref(), link_up.clone());
     let epoch_expected = Arc::new(AtomicU32::new(0));
     let firmware = start_firmware(config, &jobs)?;
-    let (port, endpoint) = device_port(config, &opener, &jobs, &firmware, &blocked).await?;
+    let (port, endpoint, access) = device_port(config, &opener, &jobs, &firmware, &blocked).await?;
     let reader = store.reader();
     let rejected = Arc::new(AtomicU64::new(0));
     let shell = Shell {
@@ -152,14 +154,16 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
         board: board.clone(),
         epoch_expected: epoch_expected.clone(),
         position,
-        opener,
+        opener: opener.clone(),
         issuer_keys: config.issuer_keys.clone(),
         rejected: rejected.clone(),
     };
     let desk = Desk::new(jobs.clone(), rejected);
     let sealer = Sealer::new(&config.device_secrets, boot).silent_to(blocked.clone());
     let heart = Heart::default();
-    let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?.with_heart(heart.clone());
+    let engine = Engine::start(gateway, store, sealer, clock, shell, boot, epoch)?;
+    let engine = engine.configured(config.core.limits.clone())?;
+    let engine = engine.with_heart(heart.clone()).keeping(config.keep_d);
     let (ended, mut engine_ended) = mpsc::channel(1);
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
@@ -176,15 +180,25 @@ async fn serve(config: &Config, epoch: Option<u32>) -> Result<(), RunError> {
             what: "the engine",
             error,
         })?;
+    let holders = Holders {
+        engine: jobs.clone(),
+        opener,
+        access,
+        blocked: blocked.clone(),
+        firmware: firmware.clone(),
+        page: Page::start(config, reader.clone()),
+    };
+    let reloader = reload::start(loaded.clone(), holders);
+    reload_on_signal(reloader.clone())?;
     let sources = Sources {
         reader: reader.clone(),
         engine: jobs.clone(),
         desk: desk.clone(),
         firmware,
         blocked,
+        reloader: Some(reloader),
     };
     serve_control(config, sources).await?;
-    page::start(config, reader.clone());
     if let Some(link) = &config.link {
         let around = Surroundings {
             site: config.site,
@@ -255,6 +269,19 @@ async fn serve_control(config: &Config, sources: Sources) -> Result<(), RunError
     control::serve(&config.dir, door, sources).await.map_err(failed)
 }
 
+/// SIGHUP asks for what `holdfast reload` asks for. Until here it would have ended the process.
+fn reload_on_signal(reloader: Reloader) -> Result<(), RunError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| RunError::Io { what: "signals", error })?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: reading the configuration again");
+            // The log and the status say what came of it.
+            drop(reloader.reload(false, None).await);
+        }
+    });
+    Ok(())
+}
+
 async fn stop_signal() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -271,13 +298,13 @@ async fn device_port(
     jobs: &mpsc::Sender<Job>,
     firmware: &Firmware,
     blocked: &Blocked,
-) -> Result<(Port, Option<Endpoint>), RunError> {
+) -> Result<(Port, Option<Endpoint>, Option<Arc<DeviceAccess>>), RunError> {
     match &config.device_side {
         DeviceSide::Embedded { listen, tls, limits } => {
             let access = DeviceAccess::new(&config.device_secrets, config.monitor_password.clone());
             let access = Arc::new(access.closed_to(blocked.clone()));
             let (inbound, from_devices) = mpsc::channel(INBOUND_MAX);
-            let mut endpoint = Endpoint::bind(*listen, (**limits).clone(), access, inbound)
+            let mut endpoint = Endpoint::bind(*listen, (**limits).clone(), access.clone(), inbound)
                 .await
                 .map_err(|error| RunError::Listen {
                     address: *listen,
@@ -296,7 +323,7 @@ async fn device_port(
                 jobs.clone(),
                 firmware.clone(),
             ));
-            Ok((Port::Embedded(handle), Some(endpoint)))
+            Ok((Port::Embedded(handle), Some(endpoint), Some(access)))
         }
         DeviceSide::External {
             broker,
@@ -319,7 +346,7 @@ async fn device_port(
                 jobs.clone(),
                 firmware.clone(),
             ));
-            Ok((Port::External(outward), None))
+            Ok((Port::External(outward), None, None))
         }
     }
 }

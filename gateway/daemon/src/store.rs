@@ -1,16 +1,26 @@
 //! From journal to state and back: replay at boot, group commit while running, snapshots so that boot does not grow
 //! with history, and the index that finds ledger records for the uploader.
+//!
+//! Snapshots are derived. Whatever becomes of them, the journal's base and its records make the state again; so a storage
+//! engine that fails costs an alarm and a longer boot, never a decision.
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
-use gateway_core::{Config as CoreConfig, Event, Gateway, Now};
-use journal::{Journal, Options, Reader, SnapshotWriter};
+use gateway_core::{Config as CoreConfig, Event, Gateway, Now, event::Kept};
+use journal::{Journal, Options, Reader, SnapshotError, SnapshotWriter};
 use proto::id::Hash;
 
 use crate::record::{self, Chunk, IndexRow, RecordError};
 
 /// What the store is, so that no other program's directory is taken for it.
 const KIND: &str = "holdfast gateway";
+/// Directory of the journal, and of a new one that is salvaged beside it.
+const DIR: &str = "journal";
+const SALVAGED_DIR: &str = "journal.salvaged";
 /// Version of the record format; a newer one is refused at open.
 const FORMAT_VERSION: u32 = 1;
 /// An index row for every so many ledger records: 1,000,000 records cost 16,000 rows.
@@ -27,7 +37,7 @@ pub enum StoreError {
     #[error("the journal cannot be opened: {0}")]
     Open(#[from] journal::OpenError),
     /// The journal cannot be read.
-    #[error("the journal cannot be read: {0}")]
+    #[error("the journal cannot be read: {0}; what is whole is salvaged by: holdfast ledger rebuild")]
     Read(#[from] journal::ReadError),
     /// A record cannot be read.
     #[error(transparent)]
@@ -35,9 +45,25 @@ pub enum StoreError {
     /// Writing failed; nothing may be decided any more.
     #[error("the journal cannot be written, nothing more is granted: {0}")]
     Append(#[from] journal::AppendError),
-    /// A snapshot could not be written.
-    #[error("the journal takes no snapshot: {0}")]
-    Snapshot(#[from] journal::SnapshotError),
+    /// Old records could not be removed.
+    #[error("the journal cannot be pruned: {0}")]
+    Prune(#[from] journal::PruneError),
+}
+
+/// What became of a journal that was rebuilt.
+#[derive(Debug)]
+pub enum Rebuilt {
+    /// The log was whole.
+    Derived,
+    /// The log is damaged.
+    Salvaged {
+        /// The new journal's directory.
+        to: PathBuf,
+        /// What is in it, and what is lost.
+        salvaged: journal::Salvaged,
+        /// The epoch that it begins.
+        epoch: u32,
+    },
 }
 
 /// Where a ledger record is found: the chain up to it, and where in the journal to look for what follows.
@@ -59,6 +85,9 @@ pub struct Store {
     writing: Option<(SnapshotWriter, std::vec::IntoIter<Vec<u8>>)>,
     snapshot_at: u64,
     snapshot_every: u64,
+    /// Bytes of the newest snapshot, and what the log had written when it was taken.
+    snapshot_bytes: u64,
+    written_bytes: u64,
 }
 
 impl Store {
@@ -67,7 +96,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing was changed.
     pub fn open(dir: &Path, core: CoreConfig, snapshot_every: u64) -> Result<(Self, Gateway), StoreError> {
-        let journal = Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION).create())?;
+        let journal = Journal::open(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION).create())?;
         let mut store = Self {
             journal,
             index: BTreeMap::new(),
@@ -75,6 +104,8 @@ impl Store {
             writing: None,
             snapshot_at: 0,
             snapshot_every,
+            snapshot_bytes: 0,
+            written_bytes: 0,
         };
         let mut gateway = Gateway::new(core);
         store.load_snapshot(&mut gateway)?;
@@ -87,7 +118,7 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_reader(dir: &Path) -> Result<Journal, StoreError> {
-        Ok(Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION))?)
+        Ok(Journal::open(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION))?)
     }
 
     /// A new journal in `dir` out of the records of a backup, in whose epoch nothing more may be said: the next start begins
@@ -96,7 +127,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; what is in the directory then is of no use.
     pub fn restore(dir: &Path, epoch: u32, records: &mut dyn Iterator<Item = Vec<u8>>) -> Result<u64, StoreError> {
-        let mut journal = Journal::open(dir.join("journal"), &Options::new(KIND, FORMAT_VERSION).create())?;
+        let mut journal = Journal::open(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION).create())?;
         journal.set_meta(EPOCH_CELL, &epoch.to_be_bytes())?;
         loop {
             let batch: Vec<Vec<u8>> = records.take(journal::BATCH_RECORDS_MAX).collect();
@@ -109,6 +140,38 @@ impl Store {
         let restored = journal.head().sequence;
         journal.close()?;
         Ok(restored)
+    }
+
+    /// Every damage of the journal of a stopped gateway.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn damage(dir: &Path) -> Result<Vec<journal::ReadError>, StoreError> {
+        Ok(journal::verify(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION))?)
+    }
+
+    /// Makes a stopped gateway's journal usable again. A whole log only loses what is derived from it. Of a damaged one,
+    /// what is whole goes into a new journal beside it, in which `epoch` has to be begun, or the one after the newest found;
+    /// the damaged one stays as it is.
+    ///
+    /// # Errors
+    /// Nothing can be read, or the new journal cannot be written.
+    pub fn rebuild(dir: &Path, epoch: Option<u32>) -> Result<Rebuilt, StoreError> {
+        let (from, to) = (dir.join(DIR), dir.join(SALVAGED_DIR));
+        let options = Options::new(KIND, FORMAT_VERSION);
+        let found = journal::open_for_restore(&from, &options)?;
+        if found.damage().is_empty() {
+            drop(found);
+            journal::discard_derived(&from, &options)?;
+            return Ok(Rebuilt::Derived);
+        }
+        let salvaged = found.salvage(&to, &options)?;
+        drop(found);
+        let mut journal = Journal::open(&to, &options)?;
+        let epoch = epoch.map_or_else(|| newest_epoch(&journal).map(|newest| newest + 1), Ok)?;
+        journal.set_meta(EPOCH_CELL, &epoch.to_be_bytes())?;
+        journal.close()?;
+        Ok(Rebuilt::Salvaged { to, salvaged, epoch })
     }
 
     /// The epoch that has to be begun, because this journal is a restored one; 0: it is not.
@@ -129,6 +192,13 @@ impl Store {
             tracing::error!(%damage, "a snapshot is damaged; an older one is used");
         }
         let at = snapshot.at_sequence();
+        if snapshot.is_base() {
+            tracing::warn!(
+                at,
+                "no snapshot is as new as the base: the state is rebuilt from it and the records behind it"
+            );
+        }
+        self.snapshot_bytes = snapshot.bytes();
         for chunk in snapshot.chunks() {
             match record::decode_chunk(at, &chunk?)? {
                 Chunk::Event(now, event) => gateway.apply(&now, &event),
@@ -169,6 +239,11 @@ impl Store {
     }
 
     fn note(&mut self, gateway: &Gateway, journal: u64, event: &Event) {
+        // The state of a backup, instead of the records that led to it: the ledger goes on from there.
+        if let Event::Kept(Kept::Outbox(kept)) = event {
+            let (ledger, chain) = (kept.head, kept.chain);
+            self.index.insert(ledger, Mark { ledger, chain, journal });
+        }
         if let Some(record) = event.record() {
             let ledger = record.sequence - 1;
             if ledger % INDEX_EVERY == 0 {
@@ -211,11 +286,34 @@ impl Store {
         Ok(())
     }
 
-    /// Begins a snapshot when one is due, or writes the next slice of it. Call after a commit.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    pub fn tend(&mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
+    /// Begins a snapshot when one is due, or writes the next slice of it. Call after a commit. A failure is an alarm in the
+    /// log and nothing else.
+    pub fn tend(&mut self, gateway: &Gateway, now: &Now) {
+        if let Err(error) = self.try_tend(gateway, now) {
+            self.give_up_snapshot(&error);
+        }
+    }
+
+    fn give_up_snapshot(&mut self, error: &SnapshotError) {
+        tracing::error!(%error, "ALARM no snapshot was taken; the next one is tried after as many records again");
+        self.writing = None;
+        self.mark_snapshot(self.journal.head().sequence);
+    }
+
+    fn mark_snapshot(&mut self, at: u64) {
+        self.snapshot_at = at;
+        self.written_bytes = self.journal.written_bytes();
+    }
+
+    /// After so many records, and never more bytes than the log itself has written since the last one: a large state must
+    /// not wear the disk more than what happens does.
+    fn is_snapshot_due(&self) -> bool {
+        let records = self.journal.head().sequence.saturating_sub(self.snapshot_at);
+        let written = self.journal.written_bytes() - self.written_bytes;
+        records >= self.snapshot_every && written >= self.snapshot_bytes
+    }
+
+    fn try_tend(&mut self, gateway: &Gateway, now: &Now) -> Result<(), SnapshotError> {
         if let Some((mut writer, mut chunks)) = self.writing.take() {
             for chunk in chunks.by_ref().take(SNAPSHOT_SLICE) {
                 writer.push(&chunk)?;
@@ -223,16 +321,18 @@ impl Store {
             if chunks.len() > 0 {
                 self.writing = Some((writer, chunks));
             } else {
-                self.snapshot_at = writer.at_sequence();
+                let (at, bytes) = (writer.at_sequence(), writer.bytes());
                 writer.finish()?;
+                self.mark_snapshot(at);
+                self.snapshot_bytes = bytes;
             }
-        } else if self.journal.head().sequence - self.snapshot_at >= self.snapshot_every {
+        } else if self.is_snapshot_due() {
             self.begin(gateway, now)?;
         }
         Ok(())
     }
 
-    fn begin(&mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
+    fn begin(&mut self, gateway: &Gateway, now: &Now) -> Result<(), SnapshotError> {
         let events = gateway.snapshot();
         let mut chunks: Vec<Vec<u8>> = events.iter().map(|event| record::encode(now, event)).collect();
         // Marks behind the cursor are kept for a hub that is restored from a backup.
@@ -258,13 +358,58 @@ impl Store {
     pub fn close(mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
         self.writing = None;
         if self.journal.head().sequence > self.snapshot_at {
-            self.begin(gateway, now)?;
-            while self.writing.is_some() {
-                self.tend(gateway, now)?;
+            let mut written = self.begin(gateway, now);
+            while written.is_ok() && self.writing.is_some() {
+                written = self.try_tend(gateway, now);
+            }
+            if let Err(error) = written {
+                self.give_up_snapshot(&error);
             }
         }
         self.journal.close()?;
         Ok(())
+    }
+
+    /// Removes what nobody may ask for any more: whole segments whose records are older than `keep_d` days, have their
+    /// receipt, and lie below a snapshot. Nothing while the clock is not known. A segment a call, so that no verdict waits
+    /// for it long.
+    ///
+    /// # Errors
+    /// As [`Self::commit`], or damage met.
+    pub fn retain(&mut self, gateway: &Gateway, now: &Now, keep_d: u32) -> Result<(), StoreError> {
+        let Some(now_s) = now.wall() else {
+            return Ok(());
+        };
+        let receipted = self.mark(gateway.outbox().cursor()).journal;
+        let second = self.journal.second_segment().filter(|second| *second <= receipted);
+        let Some(second) = second else {
+            return Ok(());
+        };
+        // Its newest record is the last one before the segment behind it.
+        let Some(newest) = self.journal.read(second - 1, 1)?.pop() else {
+            return Ok(());
+        };
+        let written_s = record::decode(newest.sequence, &newest.bytes)?.0.wall();
+        let keep_s = u64::from(keep_d) * 86_400;
+        if written_s.is_none_or(|written_s| written_s.saturating_add(keep_s) > now_s) {
+            return Ok(());
+        }
+        let pruned = self.journal.prune(second)?;
+        if pruned.oldest_sequence == second {
+            self.index.retain(|_, mark| mark.journal >= second);
+            tracing::info!(
+                oldest = second,
+                keep_d,
+                "records that were kept long enough were removed"
+            );
+        }
+        Ok(())
+    }
+
+    /// The oldest record that is kept.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.journal.oldest_sequence()
     }
 
     /// The nearest mark at or before a ledger sequence.
@@ -289,4 +434,24 @@ impl Store {
     pub fn head(&self) -> u64 {
         self.journal.head().sequence
     }
+}
+
+/// The newest epoch that the journal tells of.
+fn newest_epoch(journal: &Reader) -> Result<u32, StoreError> {
+    let (mut newest, mut failed) = (0, None);
+    let mut take = |sequence, bytes: &[u8]| match record::decode_chunk(sequence, bytes) {
+        Ok(Chunk::Event(_, event)) => newest = newest.max(record::epoch(&event)),
+        Ok(Chunk::Index(_)) => {}
+        Err(error) => failed = Some(error),
+    };
+    if let Some(snapshot) = journal.latest_snapshot()? {
+        for chunk in snapshot.chunks() {
+            take(snapshot.at_sequence(), &chunk?);
+        }
+    }
+    journal.replay(journal.oldest_sequence(), &mut |sequence, bytes| {
+        take(sequence, bytes);
+        ControlFlow::Continue(())
+    })?;
+    failed.map_or(Ok(newest), |error| Err(error.into()))
 }

@@ -3,6 +3,9 @@
 //!
 //! On the socket: a line of JSON ([`Start`]), then each record behind its length (4 bytes, little endian). The length 0
 //! ends it; `FAILED` means that a text follows which says why it ends early.
+//!
+//! Of a journal whose first records were pruned, the newest snapshot's records of the state come first, and then what
+//! followed it: whoever applies all of them in order has what applying everything would have given.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -17,6 +20,7 @@ use tokio::{io::AsyncWriteExt as _, sync::mpsc};
 
 use crate::{
     control::{Query, socket_path},
+    record::{self, Chunk},
     store::{Store, StoreError},
 };
 
@@ -37,6 +41,30 @@ pub struct Start {
     pub first: u64,
     /// Sequence of the last one; below `first` if there is none.
     pub head: u64,
+    /// Records of the state before `first` that come before it, as sequence 0.
+    #[serde(default)]
+    pub kept: u64,
+}
+
+/// Where to begin, and the state that stands for what was pruned.
+fn beginning(reader: &Reader) -> Result<(Start, Vec<Vec<u8>>), String> {
+    let (first, head) = (reader.oldest_sequence(), reader.head().sequence);
+    let mut start = Start { first, head, kept: 0 };
+    let mut state = Vec::new();
+    if first > 1 {
+        let snapshot = reader.latest_snapshot().map_err(|error| error.to_string())?;
+        let snapshot = snapshot.ok_or("there is no snapshot of what was pruned")?;
+        start.first = snapshot.at_sequence() + 1;
+        for chunk in snapshot.chunks() {
+            let chunk = chunk.map_err(|error| error.to_string())?;
+            match record::decode_chunk(0, &chunk).map_err(|error| error.to_string())? {
+                Chunk::Event(..) => state.push(chunk),
+                Chunk::Index(_) => {}
+            }
+        }
+        start.kept = state.len() as u64;
+    }
+    Ok((start, state))
 }
 
 /// Why a journal does not come, or not whole.
@@ -58,15 +86,22 @@ pub enum StreamError {
 
 /// Sends all records up to now.
 pub(crate) async fn send(reader: Reader, outgoing: &mut (impl tokio::io::AsyncWrite + Unpin)) -> io::Result<()> {
-    let start = Start {
-        first: reader.oldest_sequence(),
-        head: reader.head().sequence,
+    let begun = {
+        let reader = reader.clone();
+        tokio::task::spawn_blocking(move || beginning(&reader)).await
+    };
+    let (start, state) = match begun.map_err(|error| error.to_string()).and_then(|begun| begun) {
+        Ok(begun) => begun,
+        Err(error) => {
+            let line = serde_json::json!({ "error": error }).to_string() + "\n";
+            return outgoing.write_all(line.as_bytes()).await;
+        }
     };
     let mut line = serde_json::to_string(&start)?;
     line.push('\n');
     outgoing.write_all(line.as_bytes()).await?;
     let (chunks, mut ready) = mpsc::channel::<Vec<u8>>(CHUNKS_MAX);
-    let reading = tokio::task::spawn_blocking(move || read(&reader, start, &chunks));
+    let reading = tokio::task::spawn_blocking(move || read(&reader, start, &state, &chunks));
     while let Some(chunk) = ready.recv().await {
         outgoing.write_all(&chunk).await?;
     }
@@ -78,29 +113,41 @@ pub(crate) async fn send(reader: Reader, outgoing: &mut (impl tokio::io::AsyncWr
     outgoing.write_all(&end).await
 }
 
-fn read(reader: &Reader, start: Start, chunks: &mpsc::Sender<Vec<u8>>) -> Result<(), journal::ReadError> {
+fn read(
+    reader: &Reader,
+    start: Start,
+    state: &[Vec<u8>],
+    chunks: &mpsc::Sender<Vec<u8>>,
+) -> Result<(), journal::ReadError> {
     let mut chunk = Vec::with_capacity(CHUNK_BYTES + RECORD_BYTES_MAX);
+    let mut send = |bytes: Option<&[u8]>| {
+        if let Some(bytes) = bytes {
+            let length = u32::try_from(bytes.len()).expect("a record is a few KiB at most");
+            chunk.extend_from_slice(&length.to_le_bytes());
+            chunk.extend_from_slice(bytes);
+        }
+        let is_full = bytes.is_none() || chunk.len() >= CHUNK_BYTES;
+        // Who asked may have gone away.
+        is_full && chunks.blocking_send(std::mem::take(&mut chunk)).is_err()
+    };
+    if state.iter().any(|record| send(Some(record))) {
+        return Ok(());
+    }
     reader.replay(start.first, &mut |sequence, bytes| {
-        if sequence > start.head {
-            return ControlFlow::Break(());
+        if sequence > start.head || send(Some(bytes)) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
-        let length = u32::try_from(bytes.len()).expect("a record is a few KiB at most");
-        chunk.extend_from_slice(&length.to_le_bytes());
-        chunk.extend_from_slice(bytes);
-        if chunk.len() >= CHUNK_BYTES && chunks.blocking_send(std::mem::take(&mut chunk)).is_err() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
     })?;
-    // Who asked may have gone away.
-    drop(chunks.blocking_send(chunk));
+    send(None);
     Ok(())
 }
 
 /// Takes one record: where the journal stood when the reading began, its sequence, its bytes. An error ends the reading.
 pub type Take<'a> = dyn FnMut(Start, u64, &[u8]) -> Result<(), String> + 'a;
 
-/// Calls `take(start, sequence, record)` for every record of the gateway whose store is in `dir`, in order.
+/// Calls `take(start, sequence, record)` for every record, those of the state as sequence 0, of the gateway whose store is in `dir`, in order.
 ///
 /// # Errors
 /// [`StreamError`]; then not all records came.
@@ -117,10 +164,10 @@ pub fn each(dir: &Path, take: &mut Take<'_>) -> Result<Start, StreamError> {
 
 fn of_stopped(dir: &Path, take: &mut Take<'_>) -> Result<Start, StreamError> {
     let journal = Store::open_reader(dir)?;
-    let start = Start {
-        first: journal.oldest_sequence(),
-        head: journal.head().sequence,
-    };
+    let (start, state) = beginning(&journal).map_err(StreamError::Damaged)?;
+    for record in &state {
+        take(start, 0, record).map_err(StreamError::Taker)?;
+    }
     let mut failed = None;
     let walked = journal.replay(start.first, &mut |sequence, bytes| match take(start, sequence, bytes) {
         Ok(()) => ControlFlow::Continue(()),
@@ -146,7 +193,7 @@ fn of_running(mut stream: UnixStream, take: &mut Take<'_>) -> Result<Start, Stre
         .map_err(ended)?;
     let start: Start = serde_json::from_str(&line).map_err(|_| StreamError::Gateway(refusal(&line)))?;
     let mut record = Vec::with_capacity(RECORD_BYTES_MAX);
-    let mut sequence = start.first;
+    let (mut kept, mut sequence) = (start.kept, start.first);
     loop {
         let mut length = [0; 4];
         stream.read_exact(&mut length).map_err(ended)?;
@@ -165,6 +212,11 @@ fn of_running(mut stream: UnixStream, take: &mut Take<'_>) -> Result<Start, Stre
             length => {
                 record.resize(length as usize, 0);
                 stream.read_exact(&mut record).map_err(ended)?;
+                if kept > 0 {
+                    kept -= 1;
+                    take(start, 0, &record).map_err(StreamError::Taker)?;
+                    continue;
+                }
                 take(start, sequence, &record).map_err(StreamError::Taker)?;
                 sequence += 1;
             }

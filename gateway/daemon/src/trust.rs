@@ -1,7 +1,7 @@
 //! What the gateway trusts, for people: which lists there are, and how two of them differ.
 
-use gateway_core::{Findings, Gateway, List, Now};
-use proto::{artifact::list_changes, policy::Class, trust::ArtifactKind};
+use gateway_core::{Gateway, List, Now, Suspect, ring::Staged};
+use proto::{artifact::list_changes, policy::Class};
 use serde_json::{Value, json};
 
 /// Most tokens that a comparison names.
@@ -24,36 +24,39 @@ pub fn show(gateway: &Gateway, now: &Now) -> Value {
     };
     let mut rows = vec![row("active", trust.list(), String::new())];
     rows.extend(trust.previous().map(|list| row("previous", list, String::new())));
-    rows.extend(
-        trust
-            .aside()
-            .map(|aside| row("aside", &aside.list, why(&aside.findings))),
-    );
+    rows.extend(trust.aside().map(|aside| row("aside", &aside.list, why(gateway))));
     Value::Array(rows)
 }
 
-fn why(findings: &Findings) -> String {
-    match findings.are_doubtful() {
-        true => findings.to_string(),
-        false => "an operator went back from it".to_owned(),
+/// Why a list lies aside.
+fn why(gateway: &Gateway) -> String {
+    let findings = gateway.trust().aside().map(|aside| aside.findings);
+    if let Some(doubts) = findings.filter(|findings| findings.are_doubtful()) {
+        return doubts.to_string();
     }
+    if let Some(ring) = gateway.rings().get(Staged::List) {
+        return format!("it is tried: {} ({})", ring.reach.word(), ring.device);
+    }
+    let back = gateway.rings().back().find(|(what, _, _)| *what == Staged::List);
+    back.map_or_else(
+        || "an operator went back from it".to_owned(),
+        |(_, _, why)| why.to_string(),
+    )
 }
 
 /// What would change if that which is set aside were adopted.
 ///
 /// # Errors
 /// A text, if nothing is set aside.
-pub fn diff(gateway: &Gateway, kind: ArtifactKind) -> Value {
-    match kind {
-        ArtifactKind::Tariffs => diff_tariffs(gateway),
-        ArtifactKind::Policy => diff_policy(gateway),
-        ArtifactKind::Other
-        | ArtifactKind::List
-        | ArtifactKind::Revocations
-        | ArtifactKind::Lease
-        | ArtifactKind::Voucher
-        | ArtifactKind::Firmware
-        | ArtifactKind::Keys => diff_list(gateway),
+pub fn diff(gateway: &Gateway, what: Staged) -> Value {
+    match what {
+        Staged::List => diff_list(gateway),
+        Staged::Tariffs => diff_tariffs(gateway),
+        Staged::Policy => diff_policy(gateway),
+        Staged::Limits => match gateway.aside_revision(what) {
+            0 => json!({"error": "no configuration is set aside"}),
+            revision => changes(&gateway.limits_changes(), revision),
+        },
     }
 }
 
@@ -76,7 +79,7 @@ fn diff_list(gateway: &Gateway) -> Value {
     json!({
         "active": active.head().revision,
         "aside": new.head().revision,
-        "why": why(findings),
+        "why": why(gateway),
         "tokens_before": active.entries().len(),
         "tokens_after": new.entries().len(),
         "joined": changed.iter().filter(|new| before(&new.token).is_none()).count(),
@@ -114,11 +117,15 @@ fn diff_policy(gateway: &Gateway) -> Value {
     let Some(aside) = gateway.policy_aside() else {
         return json!({"error": "no policy is set aside"});
     };
-    let rows = gateway.policy_changes().into_iter().map(|change| {
+    changes(&gateway.policy_changes(), aside.revision)
+}
+
+fn changes(changes: &[Suspect], revision: u64) -> Value {
+    let rows = changes.iter().map(|change| {
         json!({
             "class": change.class.map_or("site", Class::word),
             "limit": change.limit,
-            "revision": aside.revision,
+            "revision": revision,
             "before": change.active,
             "after": change.found,
         })

@@ -7,10 +7,12 @@ mod link;
 mod support;
 
 use gateway::{control::Query, engine::Job};
-use link::{FakeHub, PATIENCE, start};
+use gateway_core::Input;
+use link::{Alone, FakeHub, PATIENCE, start};
 use proto::{
     codec,
-    link::{Upload, chain},
+    id::Hash,
+    link::{LedgerReceipt, Upload, chain},
     topic::{LinkDown, LinkUp},
 };
 use support::Site;
@@ -70,6 +72,43 @@ async fn an_upload_that_the_hub_never_heard_goes_up_again_on_the_same_connection
         }
     }
     jobs.send(Job::Shutdown).await.unwrap();
+}
+
+/// How long we were without the hub sets the pace of the backlog: only what the hub really committed ends that time.
+#[tokio::test]
+async fn a_receipt_counts_when_it_says_something_new_about_our_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path());
+    site.draw();
+    let head = site.gateway.outbox().head();
+    site.store.commit().unwrap();
+    let (gateway, now) = (site.gateway.clone(), site.now);
+    site.store.close(&gateway, &now).unwrap();
+    let mut hub = FakeHub::start().await;
+    let mut alone = Alone::start(dir.path(), hub.endpoint.local_addr().to_string());
+    alone.position.send_modify(|position| position.head = head);
+    alone.greet(&mut hub).await;
+    let upload: Upload = codec::decode(&hear(&mut hub, LinkUp::Records).await).unwrap();
+    let records = upload.records.iter();
+    let own = records.fold(Hash::ZERO, |hash, record| chain(&hash, record));
+    let upto = upload.records.len() as u64;
+    let began = alone.board.receipted_at();
+    let table = [
+        ("nothing new", 0, Hash::ZERO, false),
+        ("another's hash", upto, Hash([9; 32]), false),
+        ("ours", upto, own, true),
+    ];
+    for (what, upto, hash, counts) in table {
+        let receipt = LedgerReceipt {
+            epoch: 1,
+            upto,
+            hash,
+            ..LedgerReceipt::default()
+        };
+        hub.say(LinkDown::Receipt, &receipt);
+        while !matches!(alone.wants().await, Job::Cloud(Input::Receipt { .. })) {}
+        assert_eq!(alone.board.receipted_at() > began, counts, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -149,6 +149,7 @@ impl Site {
                     desk,
                     firmware,
                     blocked: Blocked::default(),
+                    reloader: None,
                 };
                 control::serve(&path, Door::new(None).unwrap(), sources).await.unwrap();
             }

@@ -73,6 +73,27 @@ pub(crate) enum Command {
     Holds(Where),
     /// Records that are kept, but not booked, and why.
     Quarantine(Where),
+    /// You have looked at quarantined records, and booked by `adjust` what they are about: they no longer wait. The store
+    /// keeps them. Needs a running hub.
+    Settle {
+        #[command(flatten)]
+        place: Where,
+        /// Whose.
+        #[arg(long)]
+        gateway: Name,
+        /// Epoch of the records.
+        #[arg(long)]
+        epoch: u32,
+        /// The first, by its sequence.
+        #[arg(long)]
+        first: u64,
+        /// The last, if there are more; those between that are not quarantined do not matter.
+        #[arg(long)]
+        last: Option<u64>,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
     /// Charges on which gateway and hub disagree, and sessions that two claim.
     Disputes(Where),
     /// Vouchers, keypad tokens and secrets of one-time codes.

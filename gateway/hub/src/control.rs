@@ -3,6 +3,7 @@
 //! One request a line, as `{"request":"ledger","gateway":"gw-1"}`; the answer is one JSON object a line and, last,
 //! `{"end":N}` with the number of lines before it, or `{"error":"..."}`. Requests: `status`, `gateways`, `ledger` (of one
 //! `gateway` or of all), `balances`, `holds`, `quarantine`, `disputes`, `sessions`, `losses`, `cases`, `adjust` (an `order`),
+//! `settle` (quarantined records of a `gateway`: the range `records`),
 //! `orders`, `order` (a `wish` of a `gateway`),
 //! `release` (leases of a `gateway`, all of them if it is `gone`), `reload` (the seed file of the configuration), `import`
 //! (a `file`), `artifacts` (everything published, signed, to a
@@ -31,7 +32,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    core::{ImportSummary, Order, Released, conflict::account_of},
+    core::{ImportSummary, Order, Released, Settling, conflict::account_of},
     engine::{Query, Work, now},
     export,
     orders::{OrderGiven, OrderWish},
@@ -67,9 +68,33 @@ pub struct Request {
     /// `adjust`: what to book.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderRequest>,
+    /// `settle`: which records of a `gateway`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<RecordsRequest>,
     /// `order`: what a `gateway` is to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wish: Option<OrderWish>,
+}
+
+/// Quarantined records that the operator has looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordsRequest {
+    /// Epoch of the records.
+    pub epoch: u32,
+    /// The first, by its sequence.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+    /// Why they are settled.
+    pub reason: String,
+}
+
+/// How many records were settled, as a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettledRow {
+    /// Records.
+    pub settled: u64,
 }
 
 /// What the operator wants booked, as text.
@@ -256,12 +281,27 @@ impl Door {
     }
 
     async fn adjust(&self, request: &OrderRequest) -> Result<OrderRow, String> {
-        let order = request.order()?;
+        let adjustment = self.order(request.order()?).await?;
+        Ok(OrderRow { adjustment })
+    }
+
+    async fn settle(&self, gateway: GatewayId, records: &RecordsRequest) -> Result<SettledRow, String> {
+        let settling = Settling {
+            gateway,
+            epoch: records.epoch,
+            first: records.first,
+            last: records.last,
+            reason: records.reason.clone(),
+        };
+        let settled = self.order(Order::Settle(settling)).await?;
+        Ok(SettledRow { settled })
+    }
+
+    async fn order(&self, order: Order) -> Result<u64, String> {
         let (reply, answer) = oneshot::channel();
         self.ask_engine(Work::Order(order, reply)).await?;
         let done = answer.await.map_err(|_| ENGINE_GONE.to_owned())?;
-        let adjustment = done.map_err(|refusal| refusal.to_string())?;
-        Ok(OrderRow { adjustment })
+        done.map_err(|refusal| refusal.to_string())
     }
 
     async fn dispatch(&self, gateway: GatewayId, wish: &OrderWish) -> Result<OrderGiven, String> {
@@ -403,6 +443,14 @@ async fn answer(request: &Request, door: &Door, out: &mut Out) -> Result<(), Str
                 .as_ref()
                 .ok_or_else(|| "adjust needs an order".to_owned())?;
             out.rows(&[door.adjust(order).await?]).await
+        }
+        "settle" => {
+            let gateway = gateway_of(request)?.ok_or_else(|| "settle needs a gateway".to_owned())?;
+            let records = request
+                .records
+                .as_ref()
+                .ok_or_else(|| "settle needs records".to_owned())?;
+            out.rows(&[door.settle(gateway, records).await?]).await
         }
         "release" => {
             let gateway = gateway_of(request)?.ok_or_else(|| "release needs a gateway".to_owned())?;

@@ -5,6 +5,7 @@
 //! ends; memory ahead of the disk is thrown away with it.
 
 mod look;
+mod replies;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,7 @@ use service::Heart;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, trace, warn};
 
+use self::replies::{Replies, reply};
 use crate::{
     artifacts::Press,
     config::Config,
@@ -29,7 +31,7 @@ use crate::{
     },
     export::{BalanceRow, DisputeRow, HoldRow, QuarantineRow, Status},
     judgements::{CaseRow, LossRow, SessionRow},
-    links::{FrameError, Link, Links, Route, Taken},
+    links::{FrameError, Links, Route, Taken},
     orders::OrderLine,
     reports::GatewayReport,
     store::{Store, StoreError},
@@ -67,7 +69,7 @@ pub enum Work {
     },
     /// The operator's wishes.
     Import(Catalogue, oneshot::Sender<Result<ImportSummary, ImportRefusal>>),
-    /// The operator corrects the books; answered with the number of the entry.
+    /// The operator corrects the books; answered with the number of the entry, or of the records that are settled.
     Order(Order, oneshot::Sender<Result<u64, OrderRefusal>>),
     /// The operator frees leases of a gateway.
     Release {
@@ -247,7 +249,9 @@ impl Engine {
                 break;
             }
         }
-        self.store.snapshot(&self.hub)?;
+        if let Err(error) = self.store.snapshot(&self.hub) {
+            tracing::error!(%error, "ALARM no snapshot was written; the next start takes longer");
+        }
         self.store.close()
     }
 
@@ -294,7 +298,8 @@ impl Engine {
         reply: oneshot::Sender<Result<Released, ReleaseRefusal>>,
         batch: &mut Batch,
     ) {
-        if gone && self.links.0.get(&gateway).is_some_and(Link::is_connected) {
+        let link = self.links.0.get(&gateway);
+        if gone && link.is_some_and(|link| link.is_connected(Instant::now())) {
             // Whoever asked may be gone by now.
             let _ = reply.send(Err(ReleaseRefusal::Connected(gateway)));
             return;
@@ -349,7 +354,11 @@ impl Engine {
                 true
             }
             Err(reason) => {
-                if let FrameError::Behind { last, .. } = reason {
+                let behind = match reason {
+                    FrameError::Behind { last, .. } => Some(last),
+                    _ => None,
+                };
+                if let Some(last) = behind {
                     self.say_on(&gateway, lane, route, LinkDown::Counter, &CounterSeen { last });
                 }
                 if let Some(link) = self.links.0.get_mut(&gateway)
@@ -358,7 +367,8 @@ impl Engine {
                     link.side_mut(lane).complained = true;
                     warn!(%gateway, topic, bytes = frame.len(), %reason, "frame dropped; further ones of this connection are only counted");
                 }
-                false
+                // A hello that comes late is answered, so it is no frame of a stranger.
+                behind.is_some()
             }
         }
     }
@@ -420,7 +430,8 @@ impl Engine {
         for query in batch.queries {
             self.answer(query);
         }
-        self.store.snapshot_when_due(&self.hub)
+        self.store.snapshot_when_due(&self.hub);
+        Ok(())
     }
 
     fn effect(&mut self, origin: Origin, effect: Effect, replies: &mut Replies) {
@@ -475,6 +486,10 @@ impl Engine {
             Effect::Ordered(number) => {
                 info!(number, "the operator adjusted the books");
                 reply(replies.orders.next(), Ok(number));
+            }
+            Effect::Settled(gateway, records) => {
+                info!(%gateway, records, "the operator settled quarantined records");
+                reply(replies.orders.next(), Ok(records));
             }
             Effect::OrderRefused(refusal) => reply(replies.orders.next(), Err(refusal)),
             Effect::Released(released) => {
@@ -564,21 +579,6 @@ impl Engine {
             Ok(None) => {}
             Err(reason) => error!(what = kind.word(), revision, %reason, "cannot be signed"),
         }
-    }
-}
-
-/// Who waits for the outcome of what, each in the order of asking.
-struct Replies {
-    imports: std::vec::IntoIter<oneshot::Sender<Result<ImportSummary, ImportRefusal>>>,
-    orders: std::vec::IntoIter<oneshot::Sender<Result<u64, OrderRefusal>>>,
-    releases: std::vec::IntoIter<oneshot::Sender<Result<Released, ReleaseRefusal>>>,
-    dispatches: std::vec::IntoIter<oneshot::Sender<Result<u64, DispatchRefusal>>>,
-}
-
-fn reply<T, E>(to: Option<oneshot::Sender<Result<T, E>>>, result: Result<T, E>) {
-    if let Some(to) = to {
-        // Whoever asked may be gone by now.
-        let _ = to.send(result);
     }
 }
 

@@ -1,13 +1,18 @@
 //! Each gateway's side of the wire: its keys, what it may have said before, whether it is there, on each of its lanes.
 //!
 //! The window of counters lives in memory. It begins at the counter of the last hello that the store holds, so that no
-//! hello can be played again after a restart of the hub. One that is too old changes nothing, and is answered with the
-//! counter above which to go on: its sender may be a gateway that was put back from a backup. Other frames of before may
+//! hello can be played again after a restart of the hub. A gateway counts over all its lanes, and one of them may be slow:
+//! a frame has to be newer than the others of its lane. A hello that would fence its sender has to be newer than all. One
+//! that is too old changes nothing, and is answered with the counter above which to go on: its sender may be a gateway
+//! that was put back from a backup. Other frames of before may
 //! be played again, and do nothing: an upload is idempotent, questions and echoes change nothing. Telemetry is taken on a
 //! greeted connection only, and has a window of its own that begins with the hello: with QoS 0 it may overtake an upload,
 //! which must not look old for that.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use proto::{
     codec::{self, CodecError},
@@ -27,6 +32,9 @@ use crate::{
 /// Highest counter of ours that a gateway is believed to have seen. A boot number of 2^30 is beyond any hub's life;
 /// counters from there on would leave no room.
 const DOWN_COUNTER_MAX: u64 = 1 << 62;
+
+/// A gateway behind a broker that was not heard for so long is not connected. It says hello every five minutes at the least.
+const BROKER_SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// How far above a doubtful hello its repetition must be: further than anything that a cloud may still hold back.
 const DOUBT: u64 = 1 << 20;
@@ -51,7 +59,7 @@ pub enum FrameError {
     Behind {
         /// Its counter.
         found: u64,
-        /// The highest that was accepted of this gateway.
+        /// The counter that it has to be above.
         last: u64,
     },
     /// A value that no gateway can honestly have.
@@ -168,10 +176,18 @@ impl Link {
         lanes.filter(|lane| self.side(*lane).connected && self.side(*lane).greeted)
     }
 
-    /// Whether it is connected by any way.
+    /// Whether it is connected, and said hello.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.sides.iter().any(|side| side.connected)
+    pub fn is_greeted(&self, now: Instant) -> bool {
+        self.is_connected(now) && self.greeted().next().is_some()
+    }
+
+    /// Whether it is connected by any way. Behind a broker nobody says that it went: it is there while it is heard.
+    #[must_use]
+    pub fn is_connected(&self, now: Instant) -> bool {
+        let is_heard = self.heard.is_within(BROKER_SILENCE, now);
+        let is_there = |side: &Side| side.connected && (side.route == Route::Endpoint || is_heard);
+        self.sides.iter().any(is_there)
     }
 
     /// A connection of a lane opened or ended.
@@ -225,13 +241,17 @@ impl Link {
                         (side.window, side.reports) = (Window::default(), Window::default());
                     }
                 }
-                // A gateway counts over all its lanes: one that was accepted anywhere was said after an older hello.
-                let last = self.sides.iter().map(|side| side.window.last).max().unwrap_or(0);
-                if counter <= last.max(self.doubted) {
-                    let last = last.max(self.doubted);
+                let would_fence = hello.epoch == known.0 && hello.head < known.1;
+                // What another lane brought since was said later: on a slow one an old hello is no sign of an old gateway.
+                let last = match would_fence {
+                    true => self.sides.iter().map(|side| side.window.last).max().unwrap_or(0),
+                    false => self.side(lane).last(),
+                };
+                let last = last.max(self.doubted);
+                if counter <= last {
                     return Err(FrameError::Behind { found: counter, last });
                 }
-                if hello.epoch == known.0 && hello.head < known.1 && self.doubted == 0 {
+                if would_fence && self.doubted == 0 {
                     self.doubted = counter.saturating_add(DOUBT);
                     let last = self.doubted;
                     return Err(FrameError::Behind { found: counter, last });
@@ -345,5 +365,39 @@ impl Links {
             Err(_) => link.counts.frames_bad += 1,
         }
         opened
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::seal::PairSecret;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_behind_a_broker_is_there_while_it_is_heard() {
+        let config = GatewayConfig {
+            site: Name::new("campus").expect("a name"),
+            secret: PairSecret([1; 32]),
+        };
+        let heard = Instant::now();
+        let check = |route, connected, silent: Duration, expected: bool| {
+            let mut link = Link::new(&config, &GatewayRow::default(), 1);
+            link.heard.seen(heard);
+            let side = link.side_mut(Lane::FIRST);
+            (side.route, side.connected) = (route, connected);
+            assert_eq!(
+                link.is_connected(heard + silent),
+                expected,
+                "{route:?} {connected} {silent:?}"
+            );
+        };
+        let day = Duration::from_secs(86_400);
+        check(Route::Endpoint, true, Duration::ZERO, true);
+        check(Route::Endpoint, true, day, true);
+        check(Route::Endpoint, false, Duration::ZERO, false);
+        check(Route::Broker(0), true, BROKER_SILENCE, true);
+        check(Route::Broker(0), true, BROKER_SILENCE + Duration::from_millis(1), false);
+        check(Route::Broker(0), false, Duration::ZERO, false);
     }
 }

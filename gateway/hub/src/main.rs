@@ -14,7 +14,7 @@ use clap::Parser as _;
 use hub::{
     artifacts::Press,
     config::{self, Config, ConfigError, LogFormat},
-    control::{self, CallError, ImportRow, OrderRequest, OrderRow, ReleaseRow, Request},
+    control::{self, CallError, ImportRow, OrderRequest, OrderRow, RecordsRequest, ReleaseRow, Request, SettledRow},
     core::{Effect, Hub, Input, Now},
     export::{self, ArtifactsRow, BalanceRow, DisputeRow, HoldRow, LedgerLine, QuarantineRow, Status},
     init::{self, InitError},
@@ -101,11 +101,7 @@ impl Failure {
 fn store_exit_code(error: &StoreError) -> u8 {
     match error {
         StoreError::Open(journal::OpenError::Locked { .. }) => EX_TEMPFAIL,
-        StoreError::Open(_)
-        | StoreError::Read(_)
-        | StoreError::Record { .. }
-        | StoreError::Append(_)
-        | StoreError::Snapshot(_) => EX_IOERR,
+        StoreError::Open(_) | StoreError::Read(_) | StoreError::Record { .. } | StoreError::Append(_) => EX_IOERR,
     }
 }
 
@@ -153,6 +149,22 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Quarantine(place) => ask::<QuarantineRow>(&place.resolve()?, &Request::new("quarantine"), |hub| {
             Some(export::quarantine(hub))
         }),
+        Command::Settle {
+            place,
+            gateway,
+            epoch,
+            first,
+            last,
+            reason,
+        } => {
+            let records = RecordsRequest {
+                epoch,
+                first,
+                last: last.unwrap_or(first),
+                reason,
+            };
+            settle(&place.resolve()?, &gateway, records)
+        }
         Command::Disputes(place) => ask::<DisputeRow>(&place.resolve()?, &Request::new("disputes"), |hub| {
             Some(export::disputes(hub))
         }),
@@ -202,6 +214,15 @@ fn adjust(place: Where, pair: Option<(String, String)>, entry: Entry, session: O
         ..Request::new("adjust")
     };
     ask::<OrderRow>(&place.resolve()?, &request, |_| None)
+}
+
+fn settle(place: &Place, gateway: &Name, records: RecordsRequest) -> Result<(), Failure> {
+    let request = Request {
+        gateway: Some(gateway.to_string()),
+        records: Some(records),
+        ..Request::new("settle")
+    };
+    ask::<SettledRow>(place, &request, |_| None)
 }
 
 fn give(order: cli::Order) -> Result<(), Failure> {

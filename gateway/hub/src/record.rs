@@ -15,7 +15,7 @@ use serde_bytes::ByteBuf;
 pub(crate) use self::rows::Token1;
 use self::rows::*;
 use crate::core::{
-    Event, RecordKey,
+    Event, RecordKey, Settling,
     conflict::keep::{Adjustment1, Case1},
 };
 
@@ -135,6 +135,16 @@ pub fn encode(event: &Event) -> Vec<u8> {
                 sequence: at.sequence,
                 hash,
                 reason,
+            },
+        ),
+        Event::QuarantineSettled(settling) => frame(
+            QUARANTINE_SETTLED,
+            &QuarantineSettled1 {
+                gateway: settling.gateway,
+                epoch: settling.epoch,
+                first: settling.first,
+                last: settling.last,
+                reason: settling.reason,
             },
         ),
         Event::Disputed {
@@ -348,6 +358,16 @@ pub fn decode(bytes: &[u8]) -> Result<Event, RecordError> {
                 hash: row.hash,
                 reason: row.reason,
             }
+        }
+        QUARANTINE_SETTLED => {
+            let row: QuarantineSettled1 = read(kind, &payload)?;
+            Event::QuarantineSettled(Settling {
+                gateway: row.gateway,
+                epoch: row.epoch,
+                first: row.first,
+                last: row.last,
+                reason: row.reason,
+            })
         }
         DISPUTED => {
             let row: Disputed1 = read(kind, &payload)?;

@@ -28,6 +28,12 @@ impl Heard {
         self.seen = Some(at);
     }
 
+    /// Whether it was heard so recently.
+    #[must_use]
+    pub fn is_within(&self, silence: Duration, now: Instant) -> bool {
+        self.seen.is_some_and(|at| now.saturating_duration_since(at) <= silence)
+    }
+
     /// It told how it is. The one before is forgotten.
     pub fn reported(&mut self, at: Instant, report: Telemetry) {
         self.report = Some((at, report));

@@ -4,7 +4,9 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use journal::{AppendError, BATCH_RECORDS_MAX, Journal, OpenError, Options, ReadError, Reader, SnapshotError};
+use journal::{
+    AppendError, BATCH_RECORDS_MAX, Journal, OpenError, Options, ReadError, Reader, SnapshotError, SnapshotWriter,
+};
 
 use crate::{
     core::{Event, Hub},
@@ -18,6 +20,9 @@ const KIND: &str = "hub";
 const DIR: &str = "journal";
 /// A snapshot is written after so many events: replaying them takes well under a second.
 const SNAPSHOT_EVENTS: u64 = 50_000;
+
+/// Chunks of a snapshot written between two batches, so that no gateway waits long for a snapshot.
+const SNAPSHOT_SLICE: usize = 16;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,15 +44,14 @@ pub enum StoreError {
     /// It cannot be written. Whether the last events are durable shows at the next start.
     #[error("the store cannot be written: {0}")]
     Append(#[from] AppendError),
-    /// A snapshot cannot be written.
-    #[error("a snapshot cannot be written: {0}")]
-    Snapshot(#[from] SnapshotError),
 }
 
 /// The open store.
 pub struct Store {
     journal: Journal,
     events_since_snapshot: u64,
+    /// A snapshot under way, and the chunks that it lacks.
+    writing: Option<(SnapshotWriter, std::vec::IntoIter<Vec<u8>>)>,
 }
 
 impl Store {
@@ -88,6 +92,7 @@ impl Store {
         let store = Self {
             journal,
             events_since_snapshot,
+            writing: None,
         };
         Ok((store, hub))
     }
@@ -106,25 +111,57 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a snapshot if it is time for one.
-    ///
-    /// # Errors
-    /// [`StoreError::Snapshot`].
-    pub fn snapshot_when_due(&mut self, hub: &Hub) -> Result<(), StoreError> {
-        if self.events_since_snapshot < SNAPSHOT_EVENTS {
-            return Ok(());
+    /// Begins a snapshot if it is time for one, or writes the next slice of it. It is derived: a failure is an alarm in the
+    /// log, and the next one is tried after as many events again.
+    pub fn snapshot_when_due(&mut self, hub: &Hub) {
+        let done = match self.writing.is_some() {
+            true => self.write_slice(),
+            false if self.events_since_snapshot >= SNAPSHOT_EVENTS => self.begin_snapshot(hub),
+            false => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "ALARM no snapshot was written; the next start takes longer");
+            self.events_since_snapshot = 0;
         }
-        self.snapshot(hub)
     }
 
-    /// Writes a snapshot of the state after the last durable event.
+    /// Chunks that a snapshot under way lacks; none: no snapshot is under way.
+    #[must_use]
+    pub fn snapshot_lacks(&self) -> Option<usize> {
+        self.writing.as_ref().map(|(_, chunks)| chunks.len())
+    }
+
+    fn begin_snapshot(&mut self, hub: &Hub) -> Result<(), SnapshotError> {
+        let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
+        self.writing = Some((writer, snapshot::encode(hub).into_iter()));
+        self.events_since_snapshot = 0;
+        Ok(())
+    }
+
+    fn write_slice(&mut self) -> Result<(), SnapshotError> {
+        let Some((mut writer, mut chunks)) = self.writing.take() else {
+            return Ok(());
+        };
+        for chunk in chunks.by_ref().take(SNAPSHOT_SLICE) {
+            writer.push(&chunk)?;
+        }
+        match chunks.len() {
+            0 => writer.finish()?,
+            _ => self.writing = Some((writer, chunks)),
+        }
+        Ok(())
+    }
+
+    /// Writes a whole snapshot of the state after the last durable event.
     ///
     /// # Errors
-    /// [`StoreError::Snapshot`].
-    pub fn snapshot(&mut self, hub: &Hub) -> Result<(), StoreError> {
-        let at = self.journal.head().sequence;
-        self.journal.write_snapshot(at, snapshot::encode(hub))?;
-        self.events_since_snapshot = 0;
+    /// The journal is good nevertheless; the next start takes longer.
+    pub fn snapshot(&mut self, hub: &Hub) -> Result<(), SnapshotError> {
+        self.writing = None;
+        self.begin_snapshot(hub)?;
+        while self.writing.is_some() {
+            self.write_slice()?;
+        }
         Ok(())
     }
 

@@ -4,14 +4,14 @@
 mod support;
 
 use hub::core::{
-    Alarm, Catalogue, Effect, Hub, ImportRefusal, Input, Now, QUARANTINE_PART_BYTES, RECORD_AMOUNT_MAX,
-    REVOCATION_WINDOW, RecordKey, RevocationSpec, TokenSpec,
+    Alarm, Catalogue, Effect, Hub, ImportRefusal, Input, Now, Order, OrderRefusal, QUARANTINE_PART_BYTES,
+    QUARANTINE_ROWS_MAX, RECORD_AMOUNT_MAX, REVOCATION_WINDOW, RecordKey, RevocationSpec, Settling, TokenSpec,
 };
 use proto::{
     artifact::LIST_ENTRIES_MAX,
     book::Account,
     id::{Hash, Kind, Name, SessionId, TokenHash},
-    link::{Ask, Echo, LedgerReceipt, RecordKind, Verdict, Welcome},
+    link::{Ask, Echo, LedgerReceipt, RecordKind, UPLOAD_RECORDS_MAX, Verdict, Welcome},
     money::Money,
     trust::ArtifactKind,
 };
@@ -391,6 +391,98 @@ fn poison_is_kept_aside_and_money_behind_it_goes_on() {
             assert!(hub::record::encode(event).len() <= journal::RECORD_BYTES_MAX, "{what}");
         }
     }
+}
+
+#[test]
+fn the_counter_of_the_newest_hello_is_remembered() {
+    let mut hub = open_hub();
+    // Epoch and counter of a hello -> what the store remembers, for the next start of the hub.
+    for (epoch, counter, expected) in [(1, 10, (1, 10)), (1, 7, (1, 10)), (1, 11, (1, 11)), (2, 3, (2, 3))] {
+        hub.step(NOW, &SETTINGS, &greet(hello(epoch, 0), counter));
+        let row = &hub.gateways()[&gateway()];
+        assert_eq!((row.counter_epoch, row.counter), expected, "{epoch} {counter}");
+    }
+}
+
+#[test]
+fn a_broken_gateway_stops_its_own_books_only_until_the_operator_settles_some() {
+    let mut kept = Kept::open();
+    let other = Name::new("gw-2").unwrap();
+    kept.step(&Input::Hello {
+        gateway: other,
+        counter: 1,
+        hello: hello(1, 0),
+    });
+    let full = QUARANTINE_ROWS_MAX as u64;
+    while kept.hub.gateways()[&gateway()].upto < full {
+        let next = kept.hub.gateways()[&gateway()].upto + 1;
+        let some = (full + 1 - next).min(UPLOAD_RECORDS_MAX as u64);
+        kept.step(&upload(1, next, (0..some).map(|_| vec![0xff])));
+    }
+    let upto_of = |kept: &mut Kept, input: &Input| receipt_of(&kept.step(input).effects).upto;
+    let good = |sequence| bytes(&record(sequence, RecordKind::Hold, sequence, 12));
+    let of_other = Input::Upload {
+        gateway: other,
+        upload: proto::link::Upload {
+            epoch: 1,
+            first: 1,
+            records: vec![vec![0xff].into(), bytes(&record(2, RecordKind::Hold, 2, 12)).into()],
+        },
+    };
+    assert_eq!(
+        upto_of(&mut kept, &of_other),
+        2,
+        "another gateway, its own bad record included"
+    );
+    let sent = [good(full + 1), vec![0xff], good(full + 3)];
+    let more = upload(1, full + 1, sent.clone());
+    assert_eq!(
+        upto_of(&mut kept, &more),
+        full + 1,
+        "a good record goes on, the next bad one stops"
+    );
+    assert_eq!(kept.hub.quarantined(&gateway()), QUARANTINE_ROWS_MAX);
+
+    let settle = |first, last, reason: &str| {
+        Input::Order(Order::Settle(Settling {
+            gateway: gateway(),
+            epoch: 1,
+            first,
+            last,
+            reason: reason.to_owned(),
+        }))
+    };
+    let table = [
+        ("no reason", settle(1, 2, ""), Err(OrderRefusal::Reason(0))),
+        (
+            "none there",
+            settle(full + 1, full + 9, "seen"),
+            Err(OrderRefusal::NotQuarantined(gateway())),
+        ),
+        ("two of them", settle(1, 2, "seen"), Ok(2)),
+        (
+            "settled before",
+            settle(1, 2, "seen"),
+            Err(OrderRefusal::NotQuarantined(gateway())),
+        ),
+    ];
+    for (what, input, expected) in table {
+        let said = kept.step(&input).effects.into_iter().find_map(|effect| match effect {
+            Effect::Settled(_, rows) => Some(Ok(rows)),
+            Effect::OrderRefused(refusal) => Some(Err(refusal)),
+            _ => None,
+        });
+        assert_eq!(said, Some(expected), "{what}");
+    }
+    let effects = kept.step(&upload(1, full + 2, sent[1..].to_vec())).effects;
+    assert_eq!(receipt_of(&effects).upto, full + 3, "it goes on by itself");
+    let row = &kept.hub.gateways()[&gateway()];
+    assert_eq!(
+        (row.booked, row.quarantined),
+        (2, full + 1),
+        "what was settled is counted for good"
+    );
+    assert_eq!(replayed(&kept.events), kept.hub);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod process_support;
 mod support;
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc, Mutex,
@@ -15,9 +16,9 @@ use std::{
 
 use hub::{
     config,
-    core::{Hub, Input},
+    core::{Event, GatewayRow, Hub, Input},
     engine::{Ack, Engine, Work},
-    links::Route,
+    links::{FrameError, Links, Route},
     store::{Store, StoreError},
 };
 use process_support::{Site, secret_of, site_name};
@@ -156,6 +157,120 @@ fn a_hub_that_begins_anew_asks_whom_it_hears_to_say_hello() {
         [],
         "its own connection ends with the hub's"
     );
+}
+
+/// What one lane brings may be overtaken on another; only a hello that would fence has to be the newest of all.
+#[test]
+fn a_slow_lane_is_greeted_while_a_fast_one_is_busy() {
+    let site = Site::new();
+    let config = config::load(&site.path("hub.toml")).unwrap();
+    let row = GatewayRow {
+        epoch: 1,
+        upto: 5,
+        counter_epoch: 1,
+        ..GatewayRow::default()
+    };
+    let mut links = Links::new(&config.gateways, &BTreeMap::from([(gateway(), row)]), 1);
+    const DOUBTED: u64 = 20 + (1 << 20);
+    let [fast, slow] = [Lane::FIRST, Lane::new(1).unwrap()];
+    let table = [
+        ("the fast lane", fast, LinkUp::Hello, 10, 5, None),
+        ("and its work", fast, LinkUp::Echo, 15, 5, None),
+        ("overtaken by the fast lane", slow, LinkUp::Hello, 11, 5, None),
+        ("the same again", slow, LinkUp::Hello, 11, 5, Some(11)),
+        ("older on its lane", slow, LinkUp::Hello, 9, 5, Some(11)),
+        ("old, and it would fence", slow, LinkUp::Hello, 12, 4, Some(15)),
+        (
+            "the newest, and it would fence: say it again",
+            slow,
+            LinkUp::Hello,
+            20,
+            4,
+            Some(DOUBTED),
+        ),
+        (
+            "what was on its way before that",
+            fast,
+            LinkUp::Hello,
+            21,
+            5,
+            Some(DOUBTED),
+        ),
+        ("it meant it", slow, LinkUp::Hello, DOUBTED + 1, 4, None),
+    ];
+    for (what, lane, word, counter, head, behind) in table {
+        let topic = topic::link_up(&site_name(), &gateway(), word, lane);
+        let key = secret_of("gw-1").key(Direction::Up);
+        let frame = match word {
+            LinkUp::Hello => key.seal_vec(&topic, counter, &hello(1, head)),
+            _ => key.seal_vec(&topic, counter, &Echo { nonce: 5 }),
+        };
+        let found = match links.open((gateway(), lane), (1, 5), &topic, &frame) {
+            Ok(_) => None,
+            Err(FrameError::Behind { last, .. }) => Some(last),
+            Err(other) => panic!("{what}: {other}"),
+        };
+        assert_eq!(found, behind, "{what}");
+    }
+}
+
+/// Refused, it would look like a denial to whoever reads MQTT only.
+#[test]
+fn a_hello_that_comes_late_is_acknowledged_and_answered() {
+    let site = Site::new();
+    let config = config::load(&site.path("hub.toml")).unwrap();
+    let (sent, acks) = (Sent::default(), Arc::new(Mutex::new(Vec::new())));
+    let sender = Arc::clone(&sent);
+    let send =
+        move |_: &_, _: Route, topic: topic::Topic, frame| sender.lock().unwrap().push((topic.to_string(), frame));
+    let (store, hub) = Store::open(&site.path("data"), true).unwrap();
+    let engine = Engine::start(&config, store, hub, String::new(), Box::new(send)).unwrap();
+    let (queue, work) = mpsc::channel(8);
+    for counter in [7, 6] {
+        queue
+            .try_send(frame(LinkUp::Hello, counter, &hello(1, 0), &acks))
+            .unwrap();
+    }
+    queue
+        .try_send(frame(LinkUp::Echo, 5, &Echo { nonce: 5 }, &acks))
+        .unwrap();
+    queue.try_send(Work::Stop).unwrap();
+    engine.run(work).unwrap();
+    assert_eq!(*acks.lock().unwrap(), [true, true, false]);
+    assert_eq!(said::<CounterSeen>(&sent, LinkDown::Counter), [CounterSeen { last: 7 }]);
+}
+
+#[test]
+fn a_snapshot_is_written_between_batches_and_holds_the_state_at_its_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, mut hub) = Store::open(dir.path(), true).unwrap();
+    let tokens = (0..4_000_u16).map(|n| {
+        let mut token = support::token(1);
+        token.0[..2].copy_from_slice(&n.to_be_bytes());
+        (token, support::spec())
+    });
+    let imported = hub.step(NOW, &SETTINGS, &Input::Import(support::catalogue(tokens)));
+    store.append(&imported.events).unwrap();
+    store.snapshot_when_due(&hub);
+    assert_eq!(store.snapshot_lacks(), None, "not due");
+    let due = vec![Event::Dated { wall_s: 1 }; 50_000];
+    due.iter().for_each(|event| hub.apply(event));
+    store.append(&due).unwrap();
+
+    store.snapshot_when_due(&hub);
+    let mut slices = 0;
+    while let Some(lacks) = store.snapshot_lacks() {
+        let booted = hub.step(NOW, &SETTINGS, &Input::Start);
+        store.append(&booted.events).unwrap();
+        store.snapshot_when_due(&hub);
+        assert!(lacks - store.snapshot_lacks().unwrap_or(0) <= 16, "a slice at a time");
+        slices += 1;
+    }
+    assert!(slices > 2, "{slices} slices");
+    store.close().unwrap();
+    let (again, restored) = Store::open(dir.path(), false).unwrap();
+    assert_eq!(restored, hub, "the snapshot, and what was appended meanwhile");
+    drop(again);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Two gateways and a hub, real cores all three, for 72 virtual hours: partitions, lost messages, crashes, random
-//! spending at both, one gateway that is put back from an old backup, and one that the operator believes gone: its
+//! spending at both, answers that are recorded and played again after a start, one gateway that is put back from an old
+//! backup, and one that the operator believes gone: its
 //! leases are released, and it comes back after all, in a new epoch. Whatever happens, what is delivered on an account
 //! that is never served on credit is at most what was paid in.
 //!
@@ -22,7 +23,7 @@ use proto::{
     book::Account,
     codec,
     id::{DeviceId, GatewayId, Hash, Kind, Name, SessionId, TokenHash},
-    link::{Ask, LedgerReceipt, LedgerRecord, LinkHello, RecordKind, Upload, chain},
+    link::{Answer, Ask, LedgerReceipt, LedgerRecord, LinkHello, RecordKind, Upload, chain},
     message::{ClockQuality, Stamp, Stop, StopReason},
     money::{Money, Units},
     tariff::{Dimension, PriceElement, Tariff},
@@ -119,6 +120,8 @@ struct World {
     /// Captures that the hub booked, by account.
     captured: BTreeMap<u64, i64>,
     hellos: u64,
+    /// Answers with a lease, as whoever stands between could record them.
+    recorded: Vec<(GatewayId, Answer)>,
     rng: fastrand::Rng,
     seen: Seen,
 }
@@ -140,6 +143,8 @@ struct Seen {
     crashes: u64,
     quarantined: u64,
     lost_answers: u64,
+    /// Recorded answers that were played to a process that had just begun.
+    played_again: u64,
 }
 
 impl Place {
@@ -161,6 +166,7 @@ impl Place {
             offset_min: 480,
             gateway: Some(id),
             instruments: gateway_core::Instruments::default(),
+            ring: gateway_core::config::RingLimits::default(),
         };
         Self {
             id,
@@ -284,6 +290,7 @@ impl World {
             captured: deposits.keys().map(|account| (*account, 0)).collect(),
             deposits,
             hellos: 0,
+            recorded: Vec::new(),
             rng,
             seen: Seen::default(),
         };
@@ -369,7 +376,12 @@ impl World {
         for effect in effects {
             let (gateway, input) = match effect {
                 HubEffect::Welcome { gateway, welcome, .. } => (gateway, Some(Input::Welcome(welcome))),
-                HubEffect::Answer(gateway, answer) => (gateway, Some(Input::Answer(answer))),
+                HubEffect::Answer(gateway, answer) => {
+                    if answer.lease.epoch != 0 {
+                        self.recorded.push((gateway, answer.clone()));
+                    }
+                    (gateway, Some(Input::Answer(answer)))
+                }
                 HubEffect::Receipt(gateway, receipt) => (gateway, self.receipt(gateway, receipt)),
                 HubEffect::Artifact {
                     gateway,
@@ -550,6 +562,7 @@ impl World {
         place.is_linked = false;
         let seconds = self.seconds;
         place.boot(seconds, &mut self.seen);
+        self.play_again(at);
     }
 
     /// The hub has all that a gateway wrote, and hears no more of it: the operator takes it for gone for good.
@@ -576,8 +589,20 @@ impl World {
         place.epoch += 1;
         let seconds = self.seconds;
         place.boot(seconds, &mut self.seen);
+        self.play_again(at);
         self.tell(at, 0);
         self.tell(at, 1);
+    }
+
+    /// A process that has just begun knows of no counter: whoever stands between may play what he recorded.
+    fn play_again(&mut self, at: usize) {
+        let of_place = |(gateway, _): &&(GatewayId, Answer)| *gateway == self.places[at].id;
+        let recorded: Vec<Answer> = self.recorded.iter().filter(of_place).map(|(_, a)| a.clone()).collect();
+        for _ in 0..self.rng.usize(0..4).min(recorded.len()) {
+            let answer = recorded[self.rng.usize(0..recorded.len())].clone();
+            self.seen.played_again += 1;
+            self.tell_gateway(at, &Input::Answer(answer));
+        }
     }
 
     fn step(&mut self) {
@@ -603,6 +628,7 @@ impl World {
                 self.seen.crashes += 1;
                 let seconds = self.seconds;
                 self.places[at].boot(seconds, &mut self.seen);
+                self.play_again(at);
                 self.tell(at, tap);
             }
             _ => self.places[at].backup = self.places[at].journal.len(),
@@ -750,6 +776,7 @@ impl Seen {
         self.crashes += other.crashes;
         self.quarantined += other.quarantined;
         self.lost_answers += other.lost_answers;
+        self.played_again += other.played_again;
     }
 }
 
@@ -807,6 +834,7 @@ fn leased_accounts_are_never_overspent() {
             all.crashes,
             all.quarantined,
             all.lost_answers,
+            all.played_again,
         ];
         assert!(marks.iter().all(|mark| *mark > 0), "something never happened: {all:?}");
     }

@@ -1,19 +1,26 @@
-//! Durable records a second: the journal beside a plain file with the same bytes and an fdatasync a batch, on the same
-//! disk in the same run. `durable_rate DIR [SECONDS [SYNC_DELAY_US]]`; the delay plays a slower disk for both.
+//! Durable records a second, commit times and bytes written: the journal beside one `pwrite` and one `fdatasync` a batch
+//! into a file that was written before, on the same disk in the same run.
+//! `durable_rate DIR [SECONDS [SYNC_DELAY_US]]`; the delay plays a slower disk for both.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use journal::{Journal, Options};
 
-const RECORD_BYTES: usize = 200;
-const BATCHES: [usize; 3] = [1, 16, 256];
+/// What the bytes of a record are: the size that the latency anchor names.
+const RECORD_BYTES: usize = 128;
+const BATCHES: [usize; 4] = [1, 8, 32, 256];
+/// The raw file is written round and round.
+const RAW_BYTES: u64 = 64 << 20;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Failed = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize, default| arguments.get(at).map_or(Ok(default), |text| text.parse::<u64>());
     let dir = Path::new(
@@ -25,21 +32,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sync_delay = Duration::from_micros(number(2, 0)?);
     std::fs::create_dir_all(dir)?;
     println!("records of {RECORD_BYTES} bytes, {duration:?} each, sync delay {sync_delay:?}");
+    println!(
+        "| batch | what | records/s | commit p50 us | p99 us | max us | bytes written a record | processor ns a record |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for batch in BATCHES {
         let raw = raw_file(&dir.join("raw"), batch, duration, sync_delay)?;
+        println!("| {batch} | raw file | {raw} |");
         let journal = journal_appends(&dir.join("journal"), batch, duration, sync_delay)?;
-        println!("batch {batch:>3}: raw file {raw}");
-        println!("           journal  {journal}");
+        println!("| {batch} | journal | {journal} |");
     }
     reopening(&dir.join("journal"))?;
     Ok(())
 }
 
-/// Rate and commit times of one run.
+/// Rate, commit times and wear of one run.
 struct Run {
     records: usize,
     elapsed: Duration,
     commits: Vec<Duration>,
+    written_bytes: u64,
+    processor_ns: u64,
 }
 
 impl std::fmt::Display for Run {
@@ -48,9 +61,11 @@ impl std::fmt::Display for Run {
         sorted.sort_unstable();
         let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize].as_micros();
         let rate = self.records as f64 / self.elapsed.as_secs_f64();
+        let written = self.written_bytes as f64 / self.records as f64;
+        let processor = self.processor_ns as f64 / self.records as f64;
         write!(
             f,
-            "{rate:>8.0} records/s, commit p50 {} us, p99 {} us, max {} us",
+            "{rate:.0} | {} | {} | {} | {written:.0} | {processor:.0}",
             at(0.5),
             at(0.99),
             at(1.0)
@@ -58,17 +73,35 @@ impl std::fmt::Display for Run {
     }
 }
 
+/// What this process has caused to be written to disks: pages that became dirty, whoever writes them out.
+fn written_bytes() -> Result<u64, Failed> {
+    let text = std::fs::read_to_string("/proc/self/io")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(line.ok_or("/proc/self/io has no write_bytes")?.parse()?)
+}
+
+/// What this thread has run on a processor, kernel included, in ns: the same however much else runs.
+fn processor_ns() -> Result<u64, Failed> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let first = text.split_whitespace().next();
+    Ok(first.ok_or("schedstat is empty")?.parse()?)
+}
+
 fn measure(
     batch: usize,
     duration: Duration,
-    mut commit: impl FnMut(&[&[u8]]) -> Result<(), Box<dyn std::error::Error>>,
-) -> Result<Run, Box<dyn std::error::Error>> {
+    mut commit: impl FnMut(&[&[u8]]) -> Result<(), Failed>,
+) -> Result<Run, Failed> {
     let mut records = vec![vec![0; RECORD_BYTES]; batch];
     let mut run = Run {
         records: 0,
         elapsed: Duration::ZERO,
         commits: Vec::new(),
+        written_bytes: 0,
+        processor_ns: 0,
     };
+    let written_before = written_bytes()?;
+    let processor_before = processor_ns()?;
     let start = Instant::now();
     while run.elapsed < duration {
         for record in &mut records {
@@ -81,24 +114,33 @@ fn measure(
         run.commits.push(before.elapsed());
         run.elapsed = start.elapsed();
     }
+    run.written_bytes = written_bytes()? - written_before;
+    run.processor_ns = processor_ns()? - processor_before;
     Ok(run)
 }
 
-fn raw_file(path: &Path, batch: usize, duration: Duration, delay: Duration) -> Result<Run, Box<dyn std::error::Error>> {
-    let mut file = File::create(path)?;
+fn raw_file(path: &Path, batch: usize, duration: Duration, delay: Duration) -> Result<Run, Failed> {
+    let file = File::create(path)?;
+    // Page by page, or the page cache would count every small write as one of a megabyte.
+    let zeros = [0; 4096];
+    for at in (0..RAW_BYTES).step_by(zeros.len()) {
+        file.write_all_at(&zeros, at)?;
+    }
+    file.sync_all()?;
+    let mut at = 0;
     measure(batch, duration, |records| {
-        file.write_all(&records.concat())?;
+        let bytes = records.concat();
+        if at + bytes.len() as u64 > RAW_BYTES {
+            at = 0;
+        }
+        file.write_all_at(&bytes, at)?;
+        at += bytes.len() as u64;
         pause(delay);
         Ok(file.sync_data()?)
     })
 }
 
-fn journal_appends(
-    dir: &Path,
-    batch: usize,
-    duration: Duration,
-    delay: Duration,
-) -> Result<Run, Box<dyn std::error::Error>> {
+fn journal_appends(dir: &Path, batch: usize, duration: Duration, delay: Duration) -> Result<Run, Failed> {
     let mut options = Options::new("bench", 1).create();
     options.sync_hook = Some(Arc::new(move |_| -> io::Result<()> {
         pause(delay);
@@ -116,7 +158,7 @@ fn pause(delay: Duration) {
     }
 }
 
-fn reopening(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn reopening(dir: &Path) -> Result<(), Failed> {
     let start = Instant::now();
     let journal = Journal::open(dir, &Options::new("bench", 1))?;
     let opened = start.elapsed();

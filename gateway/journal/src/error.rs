@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::chain::Head;
+use crate::restore::Lost;
 
 /// Why a journal was not opened. No record was changed.
 #[derive(Debug, thiserror::Error)]
@@ -50,25 +51,25 @@ pub enum OpenError {
         /// Newest version understood here.
         supported: u32,
     },
-    /// sled refused or panicked while opening.
-    #[error("the storage engine could not open {path}: {message}")]
-    Engine {
-        /// sled's directory.
-        path: PathBuf,
-        /// What it said, or the panic's message.
-        message: String,
-    },
-    /// The store opened, but its newest records are damaged.
+    /// The store was written by a program whose layout this one does not read.
+    #[error(
+        "{0} was written by an earlier version, with all records in its storage engine: back it up with that version \
+         (`holdfast backup`), move the directory away, and restore it with this one"
+    )]
+    OldLayout(PathBuf),
+    /// Making durable what was found failed.
+    #[error(transparent)]
+    Write(#[from] AppendError),
+    /// What the journal cannot go on without is damaged: the headers of all segments, or the link between records.
     #[error("damaged: {0}")]
     Damaged(#[from] ReadError),
-    /// The store lost its end, or everything: it stops before a record that the witness saw made durable. A single
-    /// flipped bit does this: sled takes it for the end of its log, and opening has already made it so. Before any
-    /// experiment, copy the directory.
-    #[error("the store ends at record {}, but record {} was durable: records were lost", found.sequence, witness.sequence)]
+    /// The log lost its end, or everything: it stops before a record that the witness saw made durable. A flipped bit in
+    /// the last frame does this, for nothing behind it tells it from one that was never finished.
+    #[error("the log ends at record {}, but record {} was durable: records were lost", found.sequence, witness.sequence)]
     Behind {
         /// The witnessed head.
         witness: Head,
-        /// The store's head; sequence 0 when it is empty.
+        /// The log's head; sequence 0 when it is empty.
         found: Head,
     },
     /// The store is not the one the witness watched: other history at the same sequence.
@@ -87,10 +88,9 @@ pub enum OpenError {
 
 /// Why an append, or another write, did not become durable.
 ///
-/// After a limit (`RecordTooLarge`, `TooManyRecords`, `MetaTooLarge`) nothing was written and the journal is usable.
-/// After `Sync` and `Engine` the outcome is unknown, for the records may be there at the next open, and the journal is
-/// poisoned. Reading may then fail as well, with [`ReadError::Engine`]: sled no longer loads what it does not hold in
-/// memory.
+/// After a limit (`RecordTooLarge`, `TooManyRecords`, `MetaTooLarge`, `TooManyCells`) nothing was written and the journal
+/// is usable. After `Write` and `Sync` the outcome is unknown, for the records may be there at the next open, and the
+/// journal is poisoned. Reading goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// One record is too large; nothing was written.
@@ -117,18 +117,31 @@ pub enum AppendError {
         /// The cell.
         name: String,
     },
-    /// A sync failed. The journal is poisoned from now on: a failed sync is never retried, for the kernel may already
-    /// have dropped the pages it could not write.
-    #[error("syncing the {what} failed: {source}")]
-    Sync {
-        /// `"store"` or `"witness"`.
+    /// The cell would be one too many; nothing was staged.
+    #[error("meta cell {name:?} is one too many: a journal has {count_max} at most")]
+    TooManyCells {
+        /// The cell.
+        name: String,
+        /// [`crate::META_CELLS_MAX`].
+        count_max: usize,
+    },
+    /// A write failed, or the next segment could not be made: the disk is full, or broken. The journal is poisoned.
+    #[error("writing the {what} failed: {source}")]
+    Write {
+        /// `"log"` or `"new segment"` or `"witness"`.
         what: &'static str,
         /// What the system said.
         source: io::Error,
     },
-    /// sled failed. The journal is poisoned from now on.
-    #[error("the storage engine failed: {0}")]
-    Engine(String),
+    /// A sync failed. The journal is poisoned from now on: a failed sync is never retried, for the kernel may already
+    /// have dropped the pages it could not write.
+    #[error("syncing the {what} failed: {source}")]
+    Sync {
+        /// `"log"` or `"witness"`.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// An earlier write failed; reopen the journal.
     #[error("the journal is closed for writing since an earlier failure: {reason}")]
     Poisoned {
@@ -172,35 +185,35 @@ pub enum ReadError {
         /// The head that should be there.
         head: u64,
     },
-    /// The last batch is incomplete: it reaches to `expected`, the store to `found`.
-    #[error("the last batch is torn: it reaches to record {expected}, the store to {found}")]
-    TornBatch {
-        /// Last record of the batch.
-        expected: u64,
-        /// Last record present.
-        found: u64,
+    /// What was written there does not check any more. The records of its append are lost together.
+    #[error("{}, in segment {segment} at byte {at}", lost(*first, *last))]
+    Damaged {
+        /// The segment's file.
+        segment: String,
+        /// Where in it.
+        at: u64,
+        /// First record lost.
+        first: u64,
+        /// Last record lost; below `first` if only meta cells are.
+        last: u64,
     },
-    /// A record's bytes do not match their checksum.
-    #[error("record {sequence} does not match its checksum")]
-    RecordChecksum {
-        /// The record.
+    /// A copy of a segment's header does not check. The other copy, and the segments before, stand in for it.
+    #[error("the header of segment {segment} at byte {at} is damaged")]
+    HeaderDamaged {
+        /// The segment's file.
+        segment: String,
+        /// Where in it.
+        at: u64,
+    },
+    /// The disk cannot read a segment.
+    #[error("segment {segment} cannot be read near record {sequence}: {message}")]
+    Io {
+        /// The segment's file.
+        segment: String,
+        /// Where it was reading.
         sequence: u64,
-    },
-    /// A group's frame is not well formed or does not match its checksum.
-    #[error("the group that starts at record {sequence} is damaged: {what}")]
-    GroupDamaged {
-        /// First record of the group.
-        sequence: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// A group sits at another group's place.
-    #[error("in the place of record {expected} stands record {found}")]
-    Misplaced {
-        /// What belongs there.
-        expected: u64,
-        /// What is there.
-        found: u64,
+        /// What the system said.
+        message: String,
     },
     /// A record does not continue the hash chain of the one before it.
     #[error("the hash chain breaks at record {sequence}")]
@@ -216,20 +229,49 @@ pub enum ReadError {
         /// What is wrong.
         what: &'static str,
     },
-    /// A cell (header, floor or meta) is damaged.
+    /// A cell's newest content may have been in a frame that is damaged.
     #[error("the cell {name:?} is damaged")]
     CellDamaged {
         /// The cell.
         name: String,
     },
-    /// sled could not read.
-    #[error("the storage engine could not read near record {sequence}: {message}")]
+    /// The witness's file does not check, or there is none.
+    #[error("the witness is damaged or missing, so lost records could go unnoticed")]
+    WitnessDamaged,
+    /// The base does not check, and the records it stands for were pruned.
+    #[error("the base is damaged: {what}")]
+    BaseDamaged {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The snapshots' storage engine could not read.
+    #[error("the storage engine could not read: {message}")]
     Engine {
-        /// Where it was reading; 0 when outside the records.
-        sequence: u64,
         /// What it said, or the panic's message.
         message: String,
     },
+}
+
+impl ReadError {
+    /// The records that this damage costs, if it costs any.
+    #[must_use]
+    pub fn lost(&self) -> Option<Lost> {
+        let (first, last) = match *self {
+            ReadError::Damaged { first, last, .. } => (first, last),
+            ReadError::Gap { missing, found } => (missing, found - 1),
+            ReadError::Truncated { missing, head } => (missing, head),
+            _ => return None,
+        };
+        (first <= last).then_some(Lost { first, last })
+    }
+}
+
+fn lost(first: u64, last: u64) -> String {
+    match last.cmp(&first) {
+        std::cmp::Ordering::Less => format!("meta cells set before record {first} are damaged"),
+        std::cmp::Ordering::Equal => format!("record {first} is damaged"),
+        std::cmp::Ordering::Greater => format!("records {first} to {last} are damaged"),
+    }
 }
 
 /// Why a snapshot was not written. The journal and earlier snapshots stand.
@@ -257,7 +299,7 @@ pub enum SnapshotError {
     /// What the snapshot builds on could not be read: the record it is anchored at, or earlier snapshots.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Writing failed.
-    #[error(transparent)]
-    Write(#[from] AppendError),
+    /// The storage engine failed. The journal goes on without snapshots.
+    #[error("the storage engine failed: {0}")]
+    Engine(String),
 }

@@ -1,21 +1,21 @@
-//! Opening: lock, tidy, let sled recover, then judge what it found against the header, the chain and the witness.
+//! Opening: lock, list the segments, scan the newest one, then judge what was found against the witness.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use crate::chain::{Head, genesis_hash};
-use crate::error::{AppendError, OpenError, ReadError};
-use crate::format::{self, FLOOR_KEY, HEADER_KEY, Header, KIND_BYTES_MAX, LAYOUT_VERSION, group_key, key_number};
-use crate::journal::Journal;
-use crate::reader::{Extent, Reader, Shared, verify_group};
-use crate::store::{Batch, DirLock, Store, SyncHook, sync_dir};
+use crate::disk::{Disk, LockFailed, RealDisk};
+use crate::error::{OpenError, ReadError};
+use crate::format::{HeaderFault, KIND_BYTES_MAX, LAYOUT_VERSION, Owner, SegmentHeader};
+use crate::journal::{FLOOR_CELL, Journal};
+use crate::log::{Gate, LogWriter, SEGMENT_BYTES_DEFAULT, SyncHook, begin_log};
+use crate::reader::{Extent, Reader, Shared, io_damage};
+use crate::scan::{Scan, scan};
+use crate::segment::Segment;
+use crate::slot::{ENGINE_DIR, EngineSlot};
 use crate::witness::{self, Found, Sighting, Witness};
 
-/// Groups at the end whose chain is checked at every open: a power cut damages the end first, and this many values are
-/// read in about a millisecond.
-const TAIL_GROUPS_CHECKED: u64 = 64;
 /// sled's page cache by default: holds the working set of a gateway with room, small beside its memory limit.
 pub const CACHE_BYTES_DEFAULT: u64 = 32 << 20;
 
@@ -39,6 +39,10 @@ pub struct Options {
     pub create: bool,
     /// See [`SyncHook`].
     pub sync_hook: Option<SyncHook>,
+    /// Longest segment of the log in bytes; an append that needs more gets a longer one.
+    pub segment_bytes: u64,
+    /// Beneath the log, the witness and the base. For tests.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Options {
@@ -58,6 +62,8 @@ impl Options {
             cache_bytes: CACHE_BYTES_DEFAULT,
             create: false,
             sync_hook: None,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            disk: Arc::new(RealDisk),
         }
     }
 
@@ -73,124 +79,128 @@ impl Journal {
     /// Opens the journal in `dir`, creating it only if asked to and only where there is no trace of one.
     ///
     /// What is found is synced before it is returned: records recovered from a killed process's page cache are acted
-    /// upon, so they must be as durable as any other.
+    /// upon, so they must be as durable as any other. Damage in the middle of the newest segment is logged and kept in
+    /// [`Reader::damage_at_open`]: whether one can go on without those records, the caller's replay tells.
     ///
     /// # Errors
     /// See [`OpenError`]. After `Behind`, `Forked`, `Damaged` or a witness error, [`crate::open_for_restore`] may help.
     pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<Journal, OpenError> {
         let dir = dir.as_ref();
-        let base = Base::open(dir, options)?;
-        let header = match base.header(options)? {
-            Some(header) => header,
-            None => base.create_header(options)?,
-        };
-        let reader = base.into_reader(header);
-        let extent = tail(&reader)?;
-        *reader.shared.extent() = extent;
-        let found = Witness::load(dir).map_err(io_error("read", &witness::path(dir)))?;
-        let mut witness = judge(&reader, found, extent.head)?;
-        reader.shared.store.sync().map_err(write_failed(dir))?;
-        if reader.shared.header.format_version < options.identity.format_version {
-            // Before anything of the new format can be appended, so that an older program refuses what it cannot read.
-            let raised = Header {
-                format_version: options.identity.format_version,
-                ..reader.shared.header.clone()
-            };
-            tracing::info!(
-                from = reader.shared.header.format_version,
-                to = raised.format_version,
-                "raising the format"
-            );
-            write_header(&reader.shared.store, &raised).map_err(write_failed(dir))?;
+        let mut place = Place::open(dir, options)?;
+        if place.segments.is_empty() {
+            place.create(options)?;
         }
-        if witness.seen().head != extent.head {
-            let path = witness::path(dir);
-            witness
-                .note(extent.head)
-                .and_then(|()| witness.sync())
-                .map_err(io_error("write", &path))?;
+        let mut found = place.scan(Some(options))?;
+        for damage in &found.scan.damage {
+            tracing::error!(%damage, "ALARM the journal is damaged");
         }
-        tracing::info!(dir = %dir.display(), head = extent.head.sequence, oldest = extent.oldest, "journal opened");
-        Ok(Journal {
+        let format_found = found.owner.format_version;
+        found.owner.format_version = options.identity.format_version;
+        let owner = found.owner.clone();
+        let (reader, tail) = place.into_reader(found, options, |place, owner| {
+            EngineSlot::open(&*place.disk, &place.dir, options.cache_bytes, &owner.store_id)
+        });
+        let shared = Arc::clone(&reader.shared);
+        let witness = judge(&reader, tail.ordinal - 1)?;
+        let log_dir = shared.dir.join(LOG_DIR);
+        let log = LogWriter::new(
+            Arc::clone(&shared.disk),
+            log_dir,
+            owner.store_id,
+            tail,
+            options.segment_bytes,
+        )
+        .map_err(io_error("open the log in", dir))?;
+        // Names, too, may be known to the kernel alone: an earlier process failed to sync them, or was killed before.
+        let sync_names = |path: &Path| shared.disk.sync_directory(path).map_err(io_error("sync", path));
+        sync_names(&shared.dir.join(LOG_DIR))?;
+        sync_names(dir)?;
+        shared.gate.pass(|| log.sync(&shared.gate))?;
+        let mut journal = Journal {
             reader,
             witness,
-            staged_meta: Vec::new(),
-        })
+            log,
+            staged: Vec::new(),
+            base_at: None,
+        };
+        journal.begin_format(format_found)?;
+        journal.tidy();
+        let extent = *shared.extent();
+        let is_noted = {
+            let seen = journal.witness.seen();
+            (seen.head, seen.ordinal) == (extent.head, journal.log.ordinal() - 1)
+        };
+        if !is_noted {
+            let ordinal = journal.log.ordinal() - 1;
+            let witness = &mut journal.witness;
+            witness
+                .note(extent.head, ordinal)
+                .and_then(|()| witness.sync())
+                .map_err(io_error("write", &witness::path(dir)))?;
+        }
+        tracing::info!(dir = %dir.display(), head = extent.head.sequence, oldest = extent.oldest, "journal opened");
+        Ok(journal)
     }
 }
 
-/// A locked directory with its sled open, nothing judged yet.
-pub(crate) struct Base {
-    dir: PathBuf,
-    store: Store,
+/// Directory of the segments.
+pub(crate) const LOG_DIR: &str = "log";
+
+/// A locked directory and what lies in it, nothing judged yet.
+pub(crate) struct Place {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    lock: Box<dyn Send + Sync>,
+    pub(crate) segments: Vec<Arc<Segment>>,
 }
 
-impl Base {
-    pub(crate) fn open(dir: &Path, options: &Options) -> Result<Base, OpenError> {
-        let store_dir = dir.join("store");
-        let is_trace = store_dir.join("db").exists() || witness::path(dir).exists();
+/// What a scan says about a place.
+pub(crate) struct Scanned {
+    pub(crate) owner: Owner,
+    pub(crate) oldest: u64,
+    pub(crate) scan: Scan,
+}
+
+impl Place {
+    pub(crate) fn open(dir: &Path, options: &Options) -> Result<Place, OpenError> {
+        let disk = Arc::clone(&options.disk);
+        let failed = |error| io_error("read", dir)(error);
+        let names = disk.list(dir).map_err(failed)?;
+        let has = |name: &str| names.iter().any(|found| found == name);
+        let is_trace = has(LOG_DIR) || has("witness") || has(ENGINE_DIR);
         if !is_trace && !options.create {
             return Err(OpenError::Missing(dir.to_path_buf()));
         }
-        if !dir.exists() {
-            fs::create_dir_all(dir).map_err(io_error("create", dir))?;
-            let parent = dir
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty())
-                .unwrap_or(Path::new("."));
-            sync_dir(parent).map_err(io_error("sync", parent))?;
-        }
-        let lock = DirLock::take(dir)?;
-        let store = Store::open(&store_dir, options.cache_bytes, options.sync_hook.clone(), lock)?;
-        sync_dir(dir).map_err(io_error("sync", dir))?;
-        Ok(Base {
+        let log_dir = dir.join(LOG_DIR);
+        disk.create_directory(dir).map_err(io_error("create", dir))?;
+        let lock_path = dir.join("lock");
+        let lock = disk.lock(&lock_path).map_err(|failed| match failed {
+            LockFailed::Held(holder) => OpenError::Locked {
+                path: lock_path,
+                holder,
+            },
+            LockFailed::Io(source) => io_error("lock", &lock_path)(source),
+        })?;
+        let names = disk.list(&log_dir).map_err(io_error("read", &log_dir))?;
+        let mut segments: Vec<Segment> = names.iter().filter_map(|name| Segment::parse(&log_dir, name)).collect();
+        segments.sort_by_key(|segment| (segment.first, segment.ordinal));
+        Ok(Place {
+            disk,
             dir: dir.to_path_buf(),
-            store,
+            lock,
+            segments: segments.into_iter().map(Arc::new).collect(),
         })
     }
 
-    /// The header, checked against what the caller expects; `None` if the store is empty.
-    pub(crate) fn header(&self, options: &Options) -> Result<Option<Header>, OpenError> {
-        let Some(value) = self.store.get(HEADER_KEY)? else {
-            return if self.store.is_empty()? {
-                Ok(None)
-            } else {
-                Err(OpenError::NotAJournal(self.dir.clone()))
-            };
-        };
-        let header = Header::decode(&value).ok_or_else(|| OpenError::NotAJournal(self.dir.clone()))?;
-        let Identity { kind, format_version } = &options.identity;
-        if header.layout_version > LAYOUT_VERSION {
-            let what = "journal".to_owned();
-            return Err(OpenError::NewerFormat {
-                what,
-                found: header.layout_version,
-                supported: LAYOUT_VERSION,
-            });
-        }
-        if header.kind != *kind {
-            return Err(OpenError::WrongKind {
-                found: header.kind,
-                expected: kind.clone(),
-            });
-        }
-        if header.format_version > *format_version {
-            let (what, found) = (kind.clone(), header.format_version);
-            return Err(OpenError::NewerFormat {
-                what,
-                found,
-                supported: *format_version,
-            });
-        }
-        Ok(Some(header))
-    }
-
-    /// Writes the header of a new journal, unless the witness remembers an old one.
-    fn create_header(&self, options: &Options) -> Result<Header, OpenError> {
-        let path = witness::path(&self.dir);
-        match Witness::load(&self.dir).map_err(io_error("read", &path))? {
+    /// Begins a new log, unless there was one before.
+    fn create(&mut self, options: &Options) -> Result<(), OpenError> {
+        let dir = &self.dir;
+        let is_old = !self.disk.list(&dir.join(ENGINE_DIR)).unwrap_or_default().is_empty();
+        let path = witness::path(dir);
+        match Witness::load(&*self.disk, dir).map_err(io_error("read", &path))? {
+            Found::Absent | Found::Damaged if is_old => return Err(OpenError::OldLayout(dir.clone())),
             Found::Absent if options.create => {}
-            Found::Absent => return Err(OpenError::Missing(self.dir.clone())),
+            Found::Absent => return Err(OpenError::Missing(dir.clone())),
             Found::Damaged => return Err(OpenError::WitnessDamaged(path)),
             Found::Intact(witness) => {
                 let found = Head {
@@ -203,163 +213,182 @@ impl Base {
                 });
             }
         }
-        let header = new_header(options, &self.dir)?;
-        write_header(&self.store, &header).map_err(write_failed(&self.dir))?;
-        Ok(header)
+        let owner = new_owner(options, dir)?;
+        let before = Head {
+            sequence: 0,
+            hash: genesis_hash(&owner.store_id),
+        };
+        let header = SegmentHeader {
+            owner,
+            before,
+            ordinal: 1,
+            cells: Default::default(),
+        };
+        let log_dir = dir.join(LOG_DIR);
+        let segment = self
+            .disk
+            .create_directory(&log_dir)
+            .and_then(|()| begin_log(&*self.disk, &log_dir, &header, options.segment_bytes))
+            .map_err(io_error("create", &log_dir))?;
+        self.segments.push(Arc::new(segment));
+        Ok(())
     }
 
-    pub(crate) fn into_reader(self, header: Header) -> Reader {
-        let genesis = genesis_hash(&header.store_id);
-        let extent = Mutex::new(Extent {
-            oldest: 1,
-            head: Head {
-                sequence: 0,
-                hash: genesis,
-            },
-        });
-        let Base { dir, store } = self;
-        Reader {
-            shared: Arc::new(Shared {
-                store,
-                header,
-                genesis,
-                extent,
-                snapshot_open: AtomicBool::new(false),
-                dir,
-            }),
+    /// Scans from the newest segment whose header is whole. The owner is checked if the caller expects one.
+    pub(crate) fn scan(&self, expected: Option<&Options>) -> Result<Scanned, OpenError> {
+        let mut damage = Vec::new();
+        let mut begin = None;
+        for (index, segment) in self.segments.iter().enumerate().rev() {
+            let header = segment.header(&*self.disk);
+            match header.map_err(io_error("read", segment.path()))? {
+                Ok(header) => {
+                    begin = Some((index, header));
+                    break;
+                }
+                Err(HeaderFault::Newer(found)) => {
+                    return Err(OpenError::NewerFormat {
+                        what: "journal".to_owned(),
+                        found,
+                        supported: LAYOUT_VERSION,
+                    });
+                }
+                Err(HeaderFault::Damaged) => damage.push(ReadError::HeaderDamaged {
+                    segment: segment.name.clone(),
+                    at: 0,
+                }),
+            }
         }
+        let Some((index, header)) = begin else {
+            return Err(damage
+                .into_iter()
+                .next()
+                .map_or(OpenError::NotAJournal(self.dir.clone()), OpenError::Damaged));
+        };
+        if let Some(options) = expected {
+            check_owner(&header.owner, &options.identity)?;
+        }
+        let mut scan = scan(&*self.disk, &self.segments[index..], &header)
+            .map_err(|(segment, error)| OpenError::Damaged(io_damage(&segment, segment.first, &error)))?;
+        damage.append(&mut scan.damage);
+        let first = self.segments.first().map_or(1, |segment| segment.first);
+        let floor = match scan.cells.get(FLOOR_CELL) {
+            Ok(None) => 1,
+            Ok(Some(cell)) => cell.try_into().map_or(first, u64::from_le_bytes),
+            Err(_) => first,
+        };
+        if first > floor {
+            let (missing, found) = (floor, first);
+            damage.push(ReadError::Gap { missing, found });
+        }
+        scan.damage = damage;
+        Ok(Scanned {
+            owner: header.owner,
+            oldest: floor,
+            scan,
+        })
+    }
+
+    pub(crate) fn into_reader(
+        self,
+        found: Scanned,
+        options: &Options,
+        engine: impl FnOnce(&Place, &Owner) -> EngineSlot,
+    ) -> (Reader, crate::log::Tail) {
+        let engine = engine(&self, &found.owner);
+        let Scanned { owner, oldest, scan } = found;
+        let shared = Shared {
+            disk: self.disk,
+            dir: self.dir,
+            owner,
+            gate: Gate::new(options.sync_hook.clone()),
+            extent: Mutex::new(Extent {
+                oldest,
+                head: scan.head,
+            }),
+            segments: Mutex::new(self.segments),
+            cells: Mutex::new(scan.cells),
+            engine,
+            snapshot_open: AtomicBool::new(false),
+            damage: scan.damage,
+            _lock: self.lock,
+        };
+        let shared = Arc::new(shared);
+        (Reader { shared }, scan.tail)
     }
 }
 
-fn write_header(store: &Store, header: &Header) -> Result<(), AppendError> {
-    let mut batch = Batch::default();
-    batch.insert(HEADER_KEY, header.encode());
-    store.commit(batch)
+fn check_owner(owner: &Owner, identity: &Identity) -> Result<(), OpenError> {
+    if owner.kind != identity.kind {
+        return Err(OpenError::WrongKind {
+            found: owner.kind.clone(),
+            expected: identity.kind.clone(),
+        });
+    }
+    if owner.format_version > identity.format_version {
+        return Err(OpenError::NewerFormat {
+            what: owner.kind.clone(),
+            found: owner.format_version,
+            supported: identity.format_version,
+        });
+    }
+    Ok(())
 }
 
-/// A header with a fresh random id, so that two stores never share a history.
-pub(crate) fn new_header(options: &Options, dir: &Path) -> Result<Header, OpenError> {
+/// An owner with a fresh random id, so that two stores never share a history.
+fn new_owner(options: &Options, dir: &Path) -> Result<Owner, OpenError> {
     let mut store_id = [0; 16];
     rustix::rand::getrandom(&mut store_id[..], rustix::rand::GetRandomFlags::empty())
         .map_err(|error| io_error("draw an id for", dir)(error.into()))?;
     let Identity { kind, format_version } = options.identity.clone();
-    Ok(Header {
-        layout_version: LAYOUT_VERSION,
+    Ok(Owner {
         format_version,
         store_id,
         kind,
     })
 }
 
-/// Compares the store with the witness; a journal that never held a record may still lack one.
-fn judge(reader: &Reader, found: Found, head: Head) -> Result<Witness, OpenError> {
-    let dir = &reader.shared.dir;
+/// Compares the log with the witness; a journal that never held a frame may still lack one.
+fn judge(reader: &Reader, ordinal: u64) -> Result<Witness, OpenError> {
+    let shared = &reader.shared;
+    let (disk, dir) = (&*shared.disk, &shared.dir);
     let path = witness::path(dir);
+    let head = reader.head();
     let store_id = reader.store_id();
-    let witness = match found {
-        Found::Absent if head.sequence == 0 => {
-            return Witness::create(dir, Sighting { store_id, head }).map_err(io_error("create", &path));
+    let witness = match Witness::load(disk, dir).map_err(io_error("read", &path))? {
+        Found::Absent if ordinal == 0 => {
+            let sighting = Sighting {
+                store_id,
+                head,
+                ordinal,
+            };
+            return Witness::create(disk, dir, sighting).map_err(io_error("create", &path));
         }
         Found::Absent => return Err(OpenError::WitnessMissing(path)),
         Found::Damaged => return Err(OpenError::WitnessDamaged(path)),
         Found::Intact(witness) => witness,
     };
     let seen = witness.seen();
+    let sequence = seen.head.sequence;
     if seen.store_id != store_id {
-        return Err(OpenError::Forked {
-            sequence: seen.head.sequence,
-        });
+        return Err(OpenError::Forked { sequence });
     }
-    if seen.head.sequence > head.sequence {
+    if sequence > head.sequence || seen.ordinal > ordinal {
         return Err(OpenError::Behind {
             witness: seen.head,
             found: head,
         });
     }
-    if reader.chain_hash_at(seen.head.sequence)? != seen.head.hash {
-        return Err(OpenError::Forked {
-            sequence: seen.head.sequence,
-        });
+    match reader.chain_hash_at(sequence) {
+        Ok(hash) if hash == seen.head.hash => {}
+        Ok(_) => return Err(OpenError::Forked { sequence }),
+        // That record is damaged, which whoever reads it will be told; that it is there, the ones behind it say.
+        Err(ReadError::Damaged { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
     Ok(witness)
-}
-
-/// Finds the oldest record and the head; checks the last groups.
-fn tail(reader: &Reader) -> Result<Extent, ReadError> {
-    let store = &reader.shared.store;
-    let oldest = floor(reader)?;
-    let all = (group_key(0), group_key(u64::MAX));
-    let genesis = Head {
-        sequence: 0,
-        hash: reader.shared.genesis,
-    };
-    let Some((first_key, _)) = store.scan(&all.0, &all.1, oldest).next().transpose()? else {
-        let extent = Extent { oldest, head: genesis };
-        return if oldest == 1 {
-            Ok(extent)
-        } else {
-            Err(ReadError::Truncated {
-                missing: oldest,
-                head: oldest,
-            })
-        };
-    };
-    match key_number(&first_key) {
-        Some(first) if first > oldest => {
-            return Err(ReadError::Gap {
-                missing: oldest,
-                found: first,
-            });
-        }
-        Some(first) if first < oldest => {
-            return Err(ReadError::Misplaced {
-                expected: oldest,
-                found: first,
-            });
-        }
-        Some(_) | None => {}
-    }
-    let start = store.nth_last_in(&all.0, &all.1, TAIL_GROUPS_CHECKED as usize)?;
-    let start = start.and_then(|(key, _)| key_number(&key)).unwrap_or(oldest);
-    let mut at = (start == 1).then_some(genesis);
-    let mut batch_last = 0;
-    for entry in store.scan(&group_key(start), &all.1, start) {
-        let (key, value) = entry?;
-        let (head, last) = verify_group(&key, &value, at.map_or(start, |at| at.sequence + 1), at)?;
-        (at, batch_last) = (Some(head), last);
-    }
-    let head = at.unwrap_or(genesis);
-    if batch_last != head.sequence {
-        return Err(ReadError::TornBatch {
-            expected: batch_last,
-            found: head.sequence,
-        });
-    }
-    Ok(Extent { oldest, head })
-}
-
-/// First record that pruning left.
-pub(crate) fn floor(reader: &Reader) -> Result<u64, ReadError> {
-    let Some(value) = reader.shared.store.get(FLOOR_KEY)? else {
-        return Ok(1);
-    };
-    format::open_cell(FLOOR_KEY, &value)
-        .and_then(|content| content.try_into().ok())
-        .map(u64::from_le_bytes)
-        .ok_or_else(|| ReadError::CellDamaged {
-            name: "floor".to_owned(),
-        })
 }
 
 pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OpenError + use<> {
     let path = path.to_path_buf();
     move |source| OpenError::Io { action, path, source }
-}
-
-pub(crate) fn write_failed(dir: &Path) -> impl FnOnce(AppendError) -> OpenError + use<> {
-    let path = dir.to_path_buf();
-    move |error| OpenError::Engine {
-        path,
-        message: error.to_string(),
-    }
 }

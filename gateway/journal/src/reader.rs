@@ -1,13 +1,23 @@
 //! Reading: everything returned has passed its checksums, the gap check and the hash chain.
 
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cells::Cells;
 use crate::chain::Head;
+use crate::disk::Disk;
 use crate::error::ReadError;
-use crate::format::{self, Group, Header, group_key, key_number};
-use crate::store::{IVec, Store};
+use crate::format::Owner;
+use crate::frame::FrameHeader;
+use crate::log::Gate;
+use crate::segment::{Found, Segment};
+use crate::slot::EngineSlot;
+
+/// Takes a frame and its records.
+type Visit<'a> = dyn FnMut(&FrameHeader, &mut dyn Iterator<Item = &[u8]>) -> ControlFlow<()> + 'a;
 
 /// One durable record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,18 +40,44 @@ pub(crate) struct Extent {
 
 /// What a journal and its readers share.
 pub(crate) struct Shared {
-    pub(crate) store: Store,
-    pub(crate) header: Header,
-    pub(crate) genesis: [u8; 32],
-    pub(crate) extent: Mutex<Extent>,
-    /// Set while a snapshot writer lives.
-    pub(crate) snapshot_open: std::sync::atomic::AtomicBool,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: std::path::PathBuf,
+    pub(crate) owner: Owner,
+    pub(crate) gate: Gate,
+    pub(crate) extent: Mutex<Extent>,
+    pub(crate) segments: Mutex<Vec<Arc<Segment>>>,
+    pub(crate) cells: Mutex<Cells>,
+    pub(crate) engine: EngineSlot,
+    /// Set while a snapshot writer lives.
+    pub(crate) snapshot_open: AtomicBool,
+    /// What the scan at opening met in the newest segment.
+    pub(crate) damage: Vec<ReadError>,
+    /// Last, so that it is released after everything else.
+    pub(crate) _lock: Box<dyn Send + Sync>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
     pub(crate) fn extent(&self) -> MutexGuard<'_, Extent> {
-        self.extent.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        held(&self.extent)
+    }
+
+    pub(crate) fn segments(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
+        held(&self.segments)
+    }
+
+    pub(crate) fn cells(&self) -> MutexGuard<'_, Cells> {
+        held(&self.cells)
+    }
+
+    /// The segments from the one on that holds `sequence`, or would.
+    fn segments_from(&self, sequence: u64) -> Vec<Arc<Segment>> {
+        let segments = self.segments();
+        let after = segments.partition_point(|segment| segment.first <= sequence);
+        segments[after.saturating_sub(1)..].to_vec()
     }
 }
 
@@ -77,50 +113,54 @@ impl Reader {
     /// Random id given to the store when it was created; the genesis hash follows from it.
     #[must_use]
     pub fn store_id(&self) -> [u8; 16] {
-        self.shared.header.store_id
+        self.shared.owner.store_id
+    }
+
+    /// What opening found damaged in the newest segment. Records elsewhere are checked when they are read.
+    #[must_use]
+    pub fn damage_at_open(&self) -> &[ReadError] {
+        &self.shared.damage
     }
 
     /// Chain hash after record `sequence` (0: genesis). Available from the record before the oldest up to the head.
     ///
     /// # Errors
-    /// Pruned, beyond the head, or damage in the group read.
+    /// Pruned, beyond the head, or damage in the frame read.
     pub fn chain_hash_at(&self, sequence: u64) -> Result<[u8; 32], ReadError> {
         let Extent { oldest, head } = *self.shared.extent();
         if sequence == head.sequence {
             return Ok(head.hash);
         }
         if sequence > head.sequence {
-            return Err(ReadError::BeyondHead {
-                requested: sequence,
-                head: head.sequence,
-            });
+            let (requested, head) = (sequence, head.sequence);
+            return Err(ReadError::BeyondHead { requested, head });
         }
         if sequence + 1 < oldest {
-            return Err(ReadError::Pruned {
-                requested: sequence,
-                oldest,
-            });
+            let requested = sequence;
+            return Err(ReadError::Pruned { requested, oldest });
         }
-        let (first, value) = self.group_with(sequence + 1)?;
-        let group = Group::decode(first, &value)?;
-        let mut at = Head {
-            sequence: first - 1,
-            hash: group.previous,
-        };
-        for record in group.take((sequence + 1 - first) as usize) {
-            at = at.next(record?.1);
-        }
-        if at.sequence < sequence {
-            return Err(self.missing(at.sequence + 1));
-        }
-        Ok(at.hash)
+        let mut hash = None;
+        self.walk_frames(sequence + 1, &mut |header, records| {
+            let mut at = header.before();
+            for record in records.take((sequence + 1 - header.first) as usize) {
+                at = at.next(record);
+            }
+            hash = Some(at.hash);
+            ControlFlow::Break(())
+        })?;
+        let head = head.sequence;
+        hash.ok_or(ReadError::Truncated {
+            missing: sequence + 1,
+            head,
+        })
     }
 
     /// Calls `visit(sequence, bytes)` for every record from `from_sequence` (at least 1) to the head, in order, until
-    /// it breaks. `head + 1` visits nothing. Each record was verified before it is visited; damage ends the replay.
+    /// it breaks. `head + 1` visits nothing. Each record was verified before it is visited; damage ends the replay, and
+    /// names the last record lost: reading can go on behind it.
     ///
     /// # Errors
-    /// The first damage met, named by its sequence.
+    /// The first damage met, named by its place and its sequences.
     pub fn replay(
         &self,
         from_sequence: u64,
@@ -156,16 +196,9 @@ impl Reader {
     /// A named cell's durable content.
     ///
     /// # Errors
-    /// Damage of the cell, or sled's.
+    /// Its newest content may have been lost with a damaged frame.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
-        let key = format::meta_key(name);
-        match self.shared.store.get(&key)? {
-            None => Ok(None),
-            Some(value) => match format::open_cell(&key, &value) {
-                Some(content) => Ok(Some(content.to_vec())),
-                None => Err(ReadError::CellDamaged { name: name.to_owned() }),
-            },
-        }
+        self.shared.cells().get(name)
     }
 
     /// As `replay`, with the head after each record.
@@ -177,153 +210,124 @@ impl Reader {
         let Extent { oldest, head } = *self.shared.extent();
         let from = from_sequence.max(1);
         if from < oldest {
-            return Err(ReadError::Pruned {
-                requested: from,
-                oldest,
-            });
+            let requested = from;
+            return Err(ReadError::Pruned { requested, oldest });
         }
         if from > head.sequence {
-            let at_end = from == head.sequence + 1;
+            let (requested, head) = (from, head.sequence);
+            let at_end = from == head + 1;
             return if at_end {
                 Ok(())
             } else {
-                Err(ReadError::BeyondHead {
-                    requested: from,
-                    head: head.sequence,
-                })
+                Err(ReadError::BeyondHead { requested, head })
             };
         }
-        let result = self.walk_groups(from, head, visit);
-        match result {
-            // Pruning may overtake a reader; what it then misses is not damage.
-            Err(ReadError::Gap { missing, .. }) if missing < self.oldest_sequence() => Err(ReadError::Pruned {
-                requested: missing,
-                oldest: self.oldest_sequence(),
-            }),
-            other => other,
-        }
-    }
-
-    fn walk_groups(
-        &self,
-        from: u64,
-        head: Head,
-        visit: &mut dyn FnMut(Head, &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ReadError> {
-        let (first, _) = self.group_with(from)?;
-        let mut at: Option<Head> = (first == 1).then_some(Head {
-            sequence: 0,
-            hash: self.shared.genesis,
-        });
-        for entry in self
-            .shared
-            .store
-            .scan(&group_key(first), &group_key(head.sequence), from)
-        {
-            let (key, value) = entry?;
-            let expected = at.map_or(first, |at| at.sequence + 1);
-            let (start, mut chain) = check_group_start(&key, &value, expected, at)?;
-            for record in start {
-                let (sequence, bytes) = record?;
-                chain = chain.next(bytes);
-                if sequence >= from && visit(chain, bytes).is_break() {
-                    return Ok(());
+        let mut at: Option<Head> = None;
+        let mut is_stopped = false;
+        let walked = self.walk_frames(from, &mut |header, records| {
+            if at.is_some_and(|at| at != header.before()) {
+                return ControlFlow::Break(());
+            }
+            let mut chain = header.before();
+            for record in records {
+                chain = chain.next(record);
+                if chain.sequence >= from && visit(chain, record).is_break() {
+                    is_stopped = true;
+                    return ControlFlow::Break(());
                 }
             }
             at = Some(chain);
+            if chain.sequence >= head.sequence {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        match walked {
+            // Pruning may overtake a reader; what it then misses is not damage.
+            Err(_) if self.oldest_sequence() > from => Err(ReadError::Pruned {
+                requested: from,
+                oldest: self.oldest_sequence(),
+            }),
+            Err(error) => Err(error),
+            Ok(()) if is_stopped || at == Some(head) => Ok(()),
+            Ok(()) => Err(ReadError::ChainBroken {
+                sequence: at.map_or(from, |at| (at.sequence + 1).min(head.sequence)),
+            }),
         }
-        let reached = at.map_or(first - 1, |at| at.sequence);
-        if reached < head.sequence {
-            return Err(ReadError::Truncated {
-                missing: reached + 1,
-                head: head.sequence,
-            });
-        }
-        if at != Some(head) {
-            return Err(ReadError::ChainBroken {
-                sequence: head.sequence,
-            });
+    }
+
+    /// Calls `visit` with every whole frame from the one on that holds record `from`, over all segments up to the head.
+    /// The caller has checked that the record is held.
+    fn walk_frames(&self, from: u64, visit: &mut Visit<'_>) -> Result<(), ReadError> {
+        let shared = &self.shared;
+        let head = shared.extent().head.sequence;
+        let segments = shared.segments_from(from);
+        // The first record not seen yet.
+        let mut next = from;
+        for (index, segment) in segments.iter().enumerate() {
+            let failed = |next: u64| move |error: io::Error| io_damage(segment, next, &error);
+            if next < segment.first {
+                let (missing, found) = (next, segment.first);
+                return Err(ReadError::Gap { missing, found });
+            }
+            let store_id = shared.owner.store_id;
+            let frames = segment.frames_near(&*shared.disk, store_id, next);
+            let mut frames = frames.map_err(failed(next))?;
+            loop {
+                let (at, found) = (frames.end(), frames.next().map_err(failed(next))?);
+                match found {
+                    Found::Frame(header) if header.end() <= next => {}
+                    // Nothing is read beyond the head: an append may be at it.
+                    Found::Frame(header) if header.first > head => return Ok(()),
+                    Found::Frame(header) if header.first > next => {
+                        return Err(damaged(segment, at, next, header.first - 1));
+                    }
+                    Found::Frame(header) => {
+                        let at = frames.at();
+                        let Some(body) = frames.body().map_err(failed(next))? else {
+                            return Err(damaged(segment, at, header.first, header.end() - 1));
+                        };
+                        if visit(&header, &mut body.records()).is_break() {
+                            return Ok(());
+                        }
+                        next = header.end();
+                    }
+                    Found::Hole { at, next: later } if later.first > next => {
+                        return Err(damaged(segment, at, next, later.first - 1));
+                    }
+                    Found::Hole { .. } => {}
+                    Found::End => {
+                        let begins = segments.get(index + 1).map_or(head + 1, |following| following.first);
+                        if next < begins {
+                            return Err(damaged(segment, at, next, begins - 1));
+                        }
+                        break;
+                    }
+                }
+            }
+            if next > head {
+                break;
+            }
         }
         Ok(())
     }
+}
 
-    /// The group whose key is the greatest at or below `sequence`.
-    fn group_with(&self, sequence: u64) -> Result<(u64, IVec), ReadError> {
-        let found = self.shared.store.last_in(&group_key(0), &group_key(sequence))?;
-        let (key, value) = found.ok_or_else(|| self.missing(sequence))?;
-        let first = key_number(&key).ok_or(ReadError::GroupDamaged {
-            sequence,
-            what: "its key is malformed",
-        })?;
-        Ok((first, value))
+pub(crate) fn damaged(segment: &Segment, at: u64, first: u64, last: u64) -> ReadError {
+    let segment = segment.name.clone();
+    ReadError::Damaged {
+        segment,
+        at,
+        first,
+        last,
     }
 }
 
-impl Reader {
-    /// Names a hole that begins at `missing` by what follows it.
-    fn missing(&self, missing: u64) -> ReadError {
-        let next = self
-            .shared
-            .store
-            .scan(&group_key(missing), &group_key(u64::MAX), missing)
-            .next();
-        match next
-            .transpose()
-            .map(|entry| entry.and_then(|(key, _)| key_number(&key)))
-        {
-            Ok(Some(found)) => ReadError::Gap { missing, found },
-            Ok(None) => ReadError::Truncated {
-                missing,
-                head: self.head().sequence,
-            },
-            Err(error) => error,
-        }
+pub(crate) fn io_damage(segment: &Segment, sequence: u64, error: &io::Error) -> ReadError {
+    ReadError::Io {
+        segment: segment.name.clone(),
+        sequence,
+        message: error.to_string(),
     }
-}
-
-/// Checks that the group continues at `expected`, after `at` if that is known; returns it with the head before it.
-fn check_group_start<'a>(
-    key: &[u8],
-    value: &'a [u8],
-    expected: u64,
-    at: Option<Head>,
-) -> Result<(Group<'a>, Head), ReadError> {
-    let first = key_number(key).ok_or(ReadError::GroupDamaged {
-        sequence: expected,
-        what: "its key is malformed",
-    })?;
-    if first > expected {
-        return Err(ReadError::Gap {
-            missing: expected,
-            found: first,
-        });
-    }
-    let group = Group::decode(first, value)?;
-    if first < expected {
-        return Err(ReadError::Misplaced { expected, found: first });
-    }
-    if at.is_some_and(|at| at.hash != group.previous) {
-        return Err(ReadError::ChainBroken { sequence: first });
-    }
-    let before = Head {
-        sequence: first - 1,
-        hash: group.previous,
-    };
-    Ok((group, before))
-}
-
-/// Verifies a whole group as `check_group_start` and record by record; returns the head after it and the last sequence
-/// of the append it belongs to.
-pub(crate) fn verify_group(
-    key: &[u8],
-    value: &[u8],
-    expected: u64,
-    at: Option<Head>,
-) -> Result<(Head, u64), ReadError> {
-    let (group, mut chain) = check_group_start(key, value, expected, at)?;
-    let batch_last = group.batch_last;
-    for record in group {
-        chain = chain.next(record?.1);
-    }
-    Ok((chain, batch_last))
 }

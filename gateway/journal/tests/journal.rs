@@ -5,11 +5,11 @@
 mod support;
 
 use journal::{
-    AppendError, BATCH_RECORDS_MAX, Head, Journal, META_BYTES_MAX, META_NAME_BYTES_MAX, RECORD_BYTES_MAX, ReadError,
-    chain_hash, genesis_hash,
+    AppendError, BATCH_RECORDS_MAX, Head, Journal, META_BYTES_MAX, META_CELLS_MAX, META_NAME_BYTES_MAX,
+    RECORD_BYTES_MAX, ReadError, chain_hash, genesis_hash,
 };
 use proptest::prelude::*;
-use support::{group_key, open, options, replayed, tamper};
+use support::{open, options, replayed};
 
 #[test]
 fn records_come_back_in_order_after_reopening() {
@@ -114,33 +114,6 @@ fn limits_refuse_the_whole_batch_and_leave_the_journal_usable() {
 }
 
 #[test]
-fn groups_fill_values_of_four_kib_and_no_more() {
-    const FRAME: usize = 54;
-    const PER_RECORD: usize = 6;
-    // Two records that fill a value to the last byte, and two of which the second is one byte too long.
-    let exact = [vec![1; 2000], vec![2; 4096 - FRAME - 2 * PER_RECORD - 2000]];
-    let over = [exact[0].clone(), vec![3; exact[1].len() + 1]];
-    for (batch, groups, largest) in [(&exact, 1, 4096), (&over, 2, FRAME + PER_RECORD + over[1].len())] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut journal = open(dir.path());
-        journal.append(&[&batch[0], &batch[1]]).unwrap();
-        let expected = vec![(1, batch[0].clone()), (2, batch[1].clone())];
-        assert_eq!(replayed(&journal, 1).unwrap(), expected);
-        assert_eq!(replayed(&journal, 2).unwrap(), expected[1..]);
-        journal.close().unwrap();
-        tamper(dir.path(), |db| {
-            let values: Vec<_> = db
-                .range(group_key(0)..=group_key(u64::MAX))
-                .values()
-                .collect::<Result<_, _>>()
-                .unwrap();
-            assert_eq!(values.len(), groups);
-            assert_eq!(values.iter().map(|value| value.len()).max(), Some(largest));
-        });
-    }
-}
-
-#[test]
 fn meta_cells_become_durable_with_the_next_append() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(dir.path());
@@ -165,6 +138,62 @@ fn meta_cells_become_durable_with_the_next_append() {
         journal.set_meta(&too_long, b""),
         Err(AppendError::MetaTooLarge { .. })
     ));
+    for cell in 1..META_CELLS_MAX {
+        journal.set_meta(&format!("cell {cell}"), b"").unwrap();
+    }
+    assert!(matches!(
+        journal.set_meta("one too many", b""),
+        Err(AppendError::TooManyCells { .. })
+    ));
+    journal.set_meta("cursor", b"fourth").unwrap();
+    journal.append(&[b"record"]).unwrap();
+    assert_eq!(journal.meta("cell 3").unwrap(), Some(Vec::new()));
+}
+
+#[test]
+fn segments_follow_one_another_and_cells_go_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options();
+    options.segment_bytes = 64 << 10;
+    let mut journal = Journal::open(dir.path(), &options).unwrap();
+    journal.set_meta("early", b"cell").unwrap();
+    let largest = vec![3; RECORD_BYTES_MAX];
+    for n in 0..200u64 {
+        let record = vec![n as u8; (n * 131 % 3000) as usize];
+        journal.append(&[&record, b"", &record]).unwrap();
+        if n % 50 == 49 {
+            journal.close().unwrap();
+            journal = Journal::open(dir.path(), &options).unwrap();
+        }
+    }
+    // Longer than a segment: one is made for it.
+    journal.append(&vec![&largest[..]; BATCH_RECORDS_MAX]).unwrap();
+    journal.append(&[b"after"]).unwrap();
+    let check = |journal: &Journal| {
+        let records = replayed(journal, 1).unwrap();
+        assert_eq!(records.len() as u64, journal.head().sequence);
+        for (n, three) in records[..600].chunks(3).enumerate() {
+            assert_eq!(three[0].1, vec![n as u8; n * 131 % 3000]);
+            assert_eq!((&three[1].1[..], &three[2].1), (&b""[..], &three[0].1));
+        }
+        assert!(
+            records[600..600 + BATCH_RECORDS_MAX]
+                .iter()
+                .all(|(_, bytes)| *bytes == largest)
+        );
+        assert_eq!(journal.meta("early").unwrap(), Some(b"cell".to_vec()));
+        for from in (1..records.len() as u64).step_by(97) {
+            assert_eq!(replayed(journal, from).unwrap(), records[from as usize - 1..]);
+            let hash = journal.chain_hash_at(from).unwrap();
+            assert_eq!(journal.read(from, 1).unwrap()[0].hash, hash);
+        }
+    };
+    check(&journal);
+    journal.close().unwrap();
+    let journal = Journal::open(dir.path(), &options).unwrap();
+    check(&journal);
+    let segments = std::fs::read_dir(dir.path().join("log")).unwrap().count();
+    assert!(segments > 8, "{segments} segments");
 }
 
 #[test]

@@ -5,9 +5,9 @@
 mod support;
 
 use journal::{
-    Journal, OpenError, PRUNE_GROUPS_MAX, ReadError, Reader, SNAPSHOT_CHUNK_BYTES_MAX, SnapshotError, open_for_restore,
+    Journal, PRUNE_SEGMENTS_MAX, ReadError, Reader, SNAPSHOT_CHUNK_BYTES_MAX, SnapshotError, open_for_restore,
 };
-use support::{group_key, open, options, pairs, replayed, rewrite, tamper};
+use support::{change, frames, open, open_small, options, pairs, replayed, rewrite, segments, tamper};
 
 fn chunk_key(id: u64, index: u32) -> Vec<u8> {
     [&b"s"[..], &id.to_be_bytes(), &index.to_be_bytes()].concat()
@@ -210,111 +210,169 @@ fn a_damaged_snapshot_falls_back_to_the_one_before() {
         );
         drop(journal);
         tamper(dir.path(), |db| drop(db.remove(chunk_key(1, 0)).unwrap()));
-        assert_eq!(
-            open(dir.path()).latest_snapshot().err(),
-            Some(damage),
-            "{what}, and the first is gone"
+        assert!(
+            open(dir.path()).latest_snapshot().unwrap().is_none(),
+            "{what}, and the first is gone: the state comes from the first record on"
         );
         assert_eq!(replayed(&open(dir.path()), 1).unwrap().len(), 6, "{what}");
     }
 }
 
+/// Appends records of a kilobyte until so many segments lie there.
+fn fill(journal: &mut Journal, dir: &std::path::Path, count: usize) {
+    while segments(dir).len() < count {
+        let sequence = journal.head().sequence + 1;
+        journal.append(&[&vec![sequence as u8; 1000]]).unwrap();
+    }
+}
+
+fn firsts(dir: &std::path::Path) -> Vec<u64> {
+    let names = segments(dir).into_iter();
+    names
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.split('-').next().unwrap().parse().unwrap()
+        })
+        .collect()
+}
+
 #[test]
-fn pruning_stops_at_the_oldest_retained_snapshot() {
+fn pruning_stops_at_the_oldest_retained_snapshot_and_leaves_a_base() {
     let dir = tempfile::tempdir().unwrap();
-    pairs(dir.path(), 10);
-    let mut journal = open(dir.path());
-    let hashes: Vec<_> = (0..=20)
-        .map(|sequence| journal.chain_hash_at(sequence).unwrap())
-        .collect();
+    let mut journal = open_small(dir.path());
+    fill(&mut journal, dir.path(), 8);
+    let firsts = firsts(dir.path());
+    let head = journal.head();
+    let before = journal.chain_hash_at(firsts[4] - 1).unwrap();
     assert_eq!(
         journal.prune(u64::MAX).unwrap().oldest_sequence,
         1,
         "there is no snapshot yet"
     );
-    journal.write_snapshot(7, state("seven", 2)).unwrap();
-    journal.write_snapshot(12, state("twelve", 2)).unwrap();
-    // Asked for below, cut at group boundaries, stopped by the snapshot at 7, whose replay begins inside group 7-8.
-    for (below_sequence, oldest_sequence) in [(0, 1), (2, 1), (3, 3), (6, 5), (u64::MAX, 7)] {
+    journal.write_snapshot(firsts[4] + 3, state("older", 2)).unwrap();
+    journal.write_snapshot(head.sequence, state("newer", 2)).unwrap();
+    // Cut at segments, stopped by the snapshot whose replay begins in the fifth.
+    for (below_sequence, oldest) in [
+        (0, 0),
+        (firsts[1] - 1, 0),
+        (firsts[1], 1),
+        (firsts[3] + 1, 3),
+        (u64::MAX, 4),
+    ] {
         let pruned = journal.prune(below_sequence).unwrap();
         assert_eq!(
             (pruned.oldest_sequence, pruned.is_more),
-            (oldest_sequence, false),
+            (firsts[oldest], false),
             "below {below_sequence}"
         );
-        assert_eq!(journal.oldest_sequence(), oldest_sequence);
+        assert_eq!(journal.oldest_sequence(), firsts[oldest]);
     }
+    let oldest = firsts[4];
     let check = |journal: &Journal| {
+        assert_eq!(replayed(journal, 1), Err(ReadError::Pruned { requested: 1, oldest }));
         assert_eq!(
-            replayed(journal, 1),
+            journal.chain_hash_at(oldest - 2),
             Err(ReadError::Pruned {
-                requested: 1,
-                oldest: 7
+                requested: oldest - 2,
+                oldest
             })
         );
-        assert_eq!(replayed(journal, 8).unwrap().len(), 13);
+        assert_eq!(journal.chain_hash_at(oldest - 1).unwrap(), before);
         assert_eq!(
-            journal.chain_hash_at(5),
-            Err(ReadError::Pruned {
-                requested: 5,
-                oldest: 7
-            })
+            replayed(journal, oldest).unwrap().len() as u64,
+            head.sequence + 1 - oldest
         );
-        for sequence in 6..=20 {
-            assert_eq!(journal.chain_hash_at(sequence).unwrap(), hashes[sequence as usize]);
-        }
-        assert_eq!(latest(journal), Some((12, state("twelve", 2), 0)));
+        assert_eq!(journal.head(), head);
     };
     check(&journal);
     journal.close().unwrap();
-    let mut journal = open(dir.path());
+    let journal = open_small(dir.path());
     check(&journal);
-    journal.write_snapshot(20, []).unwrap();
-    journal.write_snapshot(20, []).unwrap();
-    // The last group always stays: the head is read from it.
-    assert_eq!(journal.prune(u64::MAX).unwrap().oldest_sequence, 19);
-    let head = journal.head();
-    journal.close().unwrap();
-    let mut journal = open(dir.path());
-    assert_eq!((journal.head(), journal.oldest_sequence()), (head, 19));
-    assert_eq!(journal.append(&[b"next"]).unwrap(), 21..22);
+    assert_eq!(latest(&journal), Some((head.sequence, state("newer", 2), 0)));
+    drop(journal);
+    // Without the storage engine the base stands in.
+    std::fs::remove_dir_all(dir.path().join("store")).unwrap();
+    let mut journal = open_small(dir.path());
+    check(&journal);
+    assert_eq!(latest(&journal), Some((head.sequence, state("newer", 2), 0)));
+    assert!(journal.latest_snapshot().unwrap().unwrap().is_base());
+    assert_eq!(journal.append(&[b"next"]).unwrap().start, head.sequence + 1);
 }
 
 #[test]
-fn pruning_goes_in_slices() {
+fn pruning_goes_in_slices_and_uses_segments_again() {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(dir.path());
-    let record = vec![1; 3000];
-    let groups = PRUNE_GROUPS_MAX + 10;
-    journal.append(&vec![&record[..]; groups]).unwrap();
-    journal.write_snapshot(groups as u64, []).unwrap();
+    let mut journal = open_small(dir.path());
+    fill(&mut journal, dir.path(), PRUNE_SEGMENTS_MAX + 4);
+    let firsts = firsts(dir.path());
+    let head = journal.head().sequence;
+    journal.write_snapshot(head, []).unwrap();
     let first = journal.prune(u64::MAX).unwrap();
     assert_eq!(
         (first.oldest_sequence, first.is_more),
-        (PRUNE_GROUPS_MAX as u64 + 1, true)
+        (firsts[PRUNE_SEGMENTS_MAX], true)
     );
     let second = journal.prune(u64::MAX).unwrap();
-    assert_eq!((second.oldest_sequence, second.is_more), (groups as u64, false));
+    assert_eq!(
+        (second.oldest_sequence, second.is_more),
+        (*firsts.last().unwrap(), false)
+    );
+    assert_eq!(segments(dir.path()).len(), 1);
+    assert!(dir.path().join("log/spare").exists());
+    // What the used segment held before never counts.
+    for _ in 0..3 {
+        let count = segments(dir.path()).len();
+        fill(&mut journal, dir.path(), count + 1);
+        journal.append(&[b"one more"]).unwrap();
+        let head = journal.head();
+        journal.close().unwrap();
+        journal = open_small(dir.path());
+        assert_eq!(journal.head(), head);
+        assert!(journal.damage_at_open().is_empty());
+        assert!(replayed(&journal, journal.oldest_sequence()).is_ok());
+    }
 }
 
 #[test]
 fn a_lost_beginning_of_a_pruned_journal_is_a_gap() {
     let dir = tempfile::tempdir().unwrap();
-    pairs(dir.path(), 5);
-    let mut journal = open(dir.path());
-    journal.write_snapshot(4, []).unwrap();
-    journal.prune(5).unwrap();
+    let mut journal = open_small(dir.path());
+    fill(&mut journal, dir.path(), 6);
+    let firsts = firsts(dir.path());
+    journal.write_snapshot(firsts[4], []).unwrap();
+    journal.prune(firsts[2]).unwrap();
     journal.close().unwrap();
-    tamper(dir.path(), |db| drop(db.remove(group_key(5)).unwrap()));
-    let error = Journal::open(dir.path(), &options()).err().unwrap();
-    assert!(
-        matches!(error, OpenError::Damaged(ReadError::Gap { missing: 5, found: 7 })),
-        "{error}"
-    );
-    assert!(matches!(
-        open_for_restore(dir.path(), &options()),
-        Err(OpenError::Damaged(ReadError::Gap { missing: 5, found: 7 }))
-    ));
+    std::fs::remove_file(&segments(dir.path())[0]).unwrap();
+    let gap = ReadError::Gap {
+        missing: firsts[2],
+        found: firsts[3],
+    };
+    let journal = open_small(dir.path());
+    assert_eq!(journal.damage_at_open(), std::slice::from_ref(&gap));
+    assert_eq!(replayed(&journal, firsts[2]), Err(gap.clone()));
+    assert!(replayed(&journal, firsts[3]).is_ok(), "what lies after is intact");
+    drop(journal);
+    assert!(journal::verify(dir.path(), &options()).unwrap().contains(&gap));
+}
+
+#[test]
+fn a_pruning_that_was_cut_short_is_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_small(dir.path());
+    fill(&mut journal, dir.path(), 5);
+    let kept = tempfile::tempdir().unwrap();
+    let first = segments(dir.path()).remove(0);
+    let name = first.file_name().unwrap().to_owned();
+    std::fs::copy(&first, kept.path().join(&name)).unwrap();
+    let head = journal.head().sequence;
+    journal.write_snapshot(head, state("state", 1)).unwrap();
+    let oldest = journal.prune(u64::MAX).unwrap().oldest_sequence;
+    journal.close().unwrap();
+    std::fs::copy(kept.path().join(&name), &first).unwrap();
+    let journal = open_small(dir.path());
+    assert_eq!(journal.oldest_sequence(), oldest);
+    assert!(!first.exists());
+    assert!(replayed(&journal, oldest).is_ok());
 }
 
 #[test]
@@ -325,10 +383,16 @@ fn a_snapshot_of_lost_records_is_not_offered() {
     journal.write_snapshot(4, state("sound", 1)).unwrap();
     journal.write_snapshot(6, state("ahead", 1)).unwrap();
     journal.close().unwrap();
-    tamper(dir.path(), |db| drop(db.remove(group_key(5)).unwrap()));
+    let path = segments(dir.path()).remove(0);
+    change(&path, |bytes| {
+        let last = frames(bytes).pop().unwrap();
+        bytes[last.bytes.end - 1] ^= 1;
+    });
     let restore = open_for_restore(dir.path(), &options()).unwrap();
     assert_eq!(latest(&restore), Some((4, state("sound", 1), 1)));
-    let mut journal = restore.accept().unwrap();
+    let salvaged = tempfile::tempdir().unwrap();
+    restore.salvage(salvaged.path(), &options()).unwrap();
+    let mut journal = open(salvaged.path());
     assert_eq!(latest(&journal), Some((4, state("sound", 1), 0)));
     journal.append(&[b"five", b"six"]).unwrap();
     journal.write_snapshot(6, state("true", 1)).unwrap();

@@ -49,6 +49,14 @@ pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// The configuration is read again; [`ready`] says that it is over. Nothing ceases meanwhile.
+pub fn reloading(status: &str) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status(status)]),
+        Err(error) => tracing::debug!(%error, "the service manager was not told"),
+    }
+}
+
 /// A line for people, as `systemctl status` shows it.
 pub fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);

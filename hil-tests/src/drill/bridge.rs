@@ -75,6 +75,7 @@ pub(super) fn config<'a>(
         gateway: Some(gateway_id(gateway)),
         // Nobody pays with instruments here; the simulation of the core has them.
         instruments: Instruments::default(),
+        ring: gateway_core::config::RingLimits::default(),
     }
 }
 
@@ -197,6 +198,7 @@ pub(super) fn gateway_input(effect: hub::core::Effect) -> Option<Input> {
         | hub::core::Effect::Imported(_)
         | hub::core::Effect::ImportRefused(_)
         | hub::core::Effect::Ordered(_)
+        | hub::core::Effect::Settled(..)
         | hub::core::Effect::OrderRefused(_)
         | hub::core::Effect::Released(_)
         | hub::core::Effect::ReleaseRefused(_)

@@ -27,8 +27,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Boots it as far as a service may start.
+    /// Boots it as far as a service may start, on a network of its own.
     pub(crate) fn boot() -> Self {
+        Self::boot_on(None)
+    }
+
+    /// As well, on the network of another machine; both have its addresses.
+    pub(crate) fn boot_beside(other: &Self) -> Self {
+        Self::boot_on(Some(other.leader))
+    }
+
+    fn boot_on(neighbour: Option<u32>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join("disk").join(name);
         let disk = dir.path().join("disk");
@@ -59,25 +68,32 @@ impl Machine {
             dir,
         };
         // A machine of its own; and one whose services start when they are installed, whatever this one's may do.
-        for file in ["etc/machine-id", "usr/sbin/policy-rc.d"] {
+        for file in [
+            "etc/machine-id",
+            "var/lib/systemd/credential.secret",
+            "usr/sbin/policy-rc.d",
+        ] {
             let _ = fs::remove_file(machine.path(file));
         }
-        machine.switch_on();
+        machine.switch_on(neighbour);
         machine
     }
 
-    fn switch_on(&mut self) {
+    fn switch_on(&mut self, neighbour: Option<u32>) {
         let log = File::create(self.dir.path().join("console")).unwrap();
         let mut boot = Command::new("systemd-nspawn");
         boot.arg("-D").arg(&self.root).args([
             "--boot",
             "--register=no",
             "--keep-unit",
-            "--private-network",
             "--quiet",
             "--console=pipe",
             "systemd.unit=basic.target",
         ]);
+        match neighbour {
+            Some(leader) => boot.arg(format!("--network-namespace-path=/proc/{leader}/ns/net")),
+            None => boot.arg("--private-network"),
+        };
         boot.stdin(Stdio::null()).stderr(log.try_clone().unwrap()).stdout(log);
         let child = boot.spawn().expect("systemd-nspawn starts");
         let parent = child.id();

@@ -180,6 +180,14 @@ impl Bytes {
     pub fn granted_session(&mut self, number: u32, token: &[u8]) -> (Grant, Receipt) {
         let hello = self.hello();
         self.say(Up::Hello, &hello);
+        let grant = self.begin(number, token);
+        let receipt = self.end(number);
+        (grant, receipt)
+    }
+
+    /// A session begins and stays open.
+    pub fn begin(&mut self, number: u32, token: &[u8]) -> Grant {
+        let hello = self.hello();
         let session = SessionId::mint(&self.device.id, hello.boot, number);
         let start = Units(u64::from(number) * 1_000);
         let token = IdToken::new(TokenKind::Card, token).unwrap();
@@ -204,6 +212,14 @@ impl Bytes {
             at,
         };
         self.say(Up::Started, &started);
+        grant
+    }
+
+    /// A session ends that began with this number.
+    pub fn end(&mut self, number: u32) -> Receipt {
+        let session = SessionId::mint(&self.device.id, self.hello().boot, number);
+        let start = Units(u64::from(number) * 1_000);
+        let at = Stamp::relative(3);
         let stop = Stop {
             session,
             outlet: 0,
@@ -217,6 +233,6 @@ impl Bytes {
             at,
         };
         let heard = self.say(Up::Stop, &stop);
-        (grant, self.hear(Down::Receipt, heard))
+        self.hear(Down::Receipt, heard)
     }
 }

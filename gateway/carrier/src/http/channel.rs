@@ -174,7 +174,7 @@ impl Channel {
 
     async fn read(&self, response: Response<Incoming>) -> Result<(u16, HeaderMap, Bytes), Symptom> {
         let (head, body) = response.into_parts();
-        let bytes_max = self.options.body_bytes_max as usize;
+        let bytes_max = self.options.answer_bytes_max as usize;
         let status = head.status.as_u16();
         let body = Limited::new(body, bytes_max).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {

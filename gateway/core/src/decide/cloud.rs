@@ -18,7 +18,7 @@ use crate::{
 
 impl Draft<'_> {
     pub(super) fn answer(&mut self, answer: &Answer) -> Result<(), Ignored> {
-        // Questions are numbered anew in every boot: an answer counts only if it names what was asked.
+        // An answer counts only if it names what was asked, and no other boot asked under this number.
         if let Some(pair) = self.gateway.canaries.filter(|pair| pair.is_about(answer.ask)) {
             let named = answer.session == SessionId::ZERO && answer.token == pair.token(answer.ask);
             return match named {
@@ -196,18 +196,22 @@ impl Draft<'_> {
     }
 
     fn verdict(&mut self, session: &Session, word: Word) {
-        let outcome = self.gateway.evaluate(self.now, &session.request, word);
+        let outcome = self.judge(&session.request, word);
         self.conclude(session.request.clone(), outcome);
     }
 
     /// Too late for the verdict, in time for the books: an accept secures the session, a newer denial is kept.
     fn late_answer(&mut self, answer: &Answer) -> Result<(), Ignored> {
-        self.lease(&answer.lease, 0);
         let session = self
             .gateway
             .sessions
             .get(&answer.session)
             .filter(|s| s.request.token == answer.token);
+        // A cloud may play again what it recorded, to a journal that was put back and knows nothing of the lease. Then, and if
+        // in doubt, the lease comes as a signed artifact, which names its journal.
+        if session.is_some() && self.gateway.time.is_own_ask(answer.ask) {
+            self.lease(&answer.lease, 0);
+        }
         match (self.class(answer), session) {
             (Class::Accept, Some(session)) if session.is_open() && !session.online => {
                 self.confirm(answer, answer.session);

@@ -23,7 +23,7 @@ impl Draft<'_> {
             self.witness(Signal::CanariesSilent, TokenHash::ZERO);
             return Ok(());
         }
-        if self.leases_end() || self.reservation_ends() {
+        if self.leases_end() || self.reservation_ends() || self.ring_due() {
             return Ok(());
         }
         let Some(session) = gateway.sessions.due(self.at).next() else {

@@ -23,9 +23,8 @@ impl Draft<'_> {
 
     pub(super) fn policy(&mut self, policy: &Policy) -> Result<(), Ignored> {
         let (event, alarm) = self.gateway.decide_policy(policy)?;
-        self.event(event);
         self.out.effects.extend(alarm);
-        Ok(())
+        self.staged(event)
     }
 
     pub(super) fn disk(&mut self, is_scarce: bool) -> Result<(), Ignored> {

@@ -22,7 +22,7 @@ impl Draft<'_> {
         let token = self.good_canary(denied).unwrap_or(TokenHash::ZERO);
         let gateway = self.gateway;
         let limits = &gateway.config.limits;
-        let ask = gateway.ask + 1;
+        let ask = gateway.next_ask();
         let until = self.at.plus_ms(limits.canary_ms);
         let bad = bad_canary(limits.jitter_seed, gateway.time.boot, ask);
         self.event(Event::Probed(Probed { token, ask, until, bad }));
@@ -124,7 +124,7 @@ impl Draft<'_> {
             .out
             .events
             .iter()
-            .any(|event| matches!(event, Event::Quarantined(_)));
+            .any(|event| matches!(event, Event::Quarantined(aside) if aside.findings.are_doubtful()));
         if set_aside {
             self.witness(Signal::Implausible, TokenHash::ZERO);
         } else if self.gateway.health.control.mode == Mode::Suspect && !self.out.events.is_empty() {

@@ -13,7 +13,7 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 use super::KeptListSlot;
-use crate::{claims::Interval, instrument::Purse, lease::LeaseRow, risk::Tally, trust::Confirmation};
+use crate::{claims::Interval, instrument::Purse, lease::LeaseRow, ring::Course, risk::Tally, trust::Confirmation};
 
 payload! {
     /// A device, as a snapshot keeps it.
@@ -28,6 +28,9 @@ payload! {
         command: u64,
         /// Its outlets.
         outlets: Vec<KeptOutlet>,
+        /// How it went with it.
+        #[serde(default)]
+        course: Course,
     }
     /// An outlet, as a snapshot keeps it.
     KeptOutlet {

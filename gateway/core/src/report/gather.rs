@@ -206,6 +206,15 @@ impl Reporter {
         match event {
             Event::Granted(e) => window.granted(at, e),
             Event::Refused(e) => window.refused(e),
+            Event::RingEnded(e) => {
+                let (what, revision) = (e.what.word(), e.revision);
+                window.alarm(
+                    at,
+                    format!("{what} of revision {revision} went back from its ring: {}", e.verdict),
+                );
+            }
+            // Nothing is wrong with what is only tried first.
+            Event::Quarantined(e) if !e.findings.are_doubtful() => {}
             Event::Quarantined(e) => {
                 let (kind, revision) = (e.kind.word(), e.revision);
                 window.alarm(
@@ -266,6 +275,12 @@ impl Reporter {
             | Event::PolicyAdopted(_)
             | Event::PolicySetAside(_)
             | Event::PolicyRolledBack(_)
+            | Event::RingBegan(_)
+            | Event::RingSeen(_)
+            | Event::RingWidened(_)
+            | Event::RingHeld(_)
+            | Event::LimitsStaged(_)
+            | Event::LimitsAdopted(_)
             | Event::AskedAgain(_)
             | Event::Limited(_)
             | Event::ClockChanged(_)
@@ -332,6 +347,13 @@ impl Reporter {
             | Event::PolicyAdopted(_)
             | Event::PolicySetAside(_)
             | Event::PolicyRolledBack(_)
+            | Event::RingBegan(_)
+            | Event::RingSeen(_)
+            | Event::RingWidened(_)
+            | Event::RingHeld(_)
+            | Event::RingEnded(_)
+            | Event::LimitsStaged(_)
+            | Event::LimitsAdopted(_)
             | Event::DiskChanged(_)
             | Event::AskedAgain(_)
             | Event::Limited(_)

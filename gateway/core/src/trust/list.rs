@@ -8,7 +8,7 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::gate::Findings;
+use super::{Age, gate::Findings};
 use crate::time::Instant;
 
 /// What a list says of itself, and when it came.
@@ -49,6 +49,18 @@ impl List {
     pub fn get(&self, token: &TokenHash) -> Option<&ListEntry> {
         let at = self.entries.binary_search_by_key(token, |entry| entry.token).ok()?;
         self.entries.get(at)
+    }
+
+    /// How old it is, for credit.
+    pub(crate) const fn age(&self, at: Instant, full_s: u64, half_s: u64) -> Age {
+        let age_s = at.since_ms(self.head.arrived) / 1000;
+        if age_s <= full_s {
+            Age::Full
+        } else if age_s <= half_s {
+            Age::Half
+        } else {
+            Age::Expired
+        }
     }
 
     /// The entries behind a token, then those before it.

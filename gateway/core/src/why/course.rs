@@ -14,7 +14,7 @@ use crate::{
     Mode, Terms,
     event::{Closed, Event, Granted, Metered, Refused},
     session::Request,
-    time::Now,
+    time::{Now, Timeline},
     words::{self, Moment},
 };
 
@@ -144,7 +144,13 @@ impl Story {
             Event::Asked(e) if e.request.session == id => {
                 self.forgotten = false;
                 self.asked = Some(at);
-                self.note(at, format!("the device asks; the cloud is asked (question {})", e.ask));
+                self.note(
+                    at,
+                    format!(
+                        "the device asks; the cloud is asked (question {})",
+                        Timeline::short_ask(e.ask)
+                    ),
+                );
             }
             Event::Contested(e) if e.session == id => {
                 self.note(
@@ -219,7 +225,7 @@ impl Story {
             Event::AskedAgain(e) if e.session == id => {
                 let text = format!(
                     "the token has had many: the cloud is asked once more (question {})",
-                    e.ask
+                    Timeline::short_ask(e.ask)
                 );
                 self.note(at, text);
             }
@@ -293,6 +299,13 @@ impl Story {
             | Event::PolicyAdopted(_)
             | Event::PolicySetAside(_)
             | Event::PolicyRolledBack(_)
+            | Event::RingBegan(_)
+            | Event::RingSeen(_)
+            | Event::RingWidened(_)
+            | Event::RingHeld(_)
+            | Event::RingEnded(_)
+            | Event::LimitsStaged(_)
+            | Event::LimitsAdopted(_)
             | Event::DiskChanged(_)
             | Event::AskedAgain(_)
             | Event::Limited(_)

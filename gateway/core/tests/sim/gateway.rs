@@ -220,6 +220,7 @@ impl World {
                 Alarm::MassDenial => self.hit(Mark::MassDenial),
                 Alarm::TokenDenied { .. } => self.hit(Mark::TokenDenied),
                 Alarm::PolicySetAside { .. } => self.hit(Mark::PolicySetAside),
+                Alarm::RingBack { .. } => panic!("rings are off here: {alarm}"),
                 Alarm::RecordQuarantined { .. } => self.hit(Mark::RecordSetAside),
                 Alarm::RecordDisputed { .. } => self.hit(Mark::RecordDisputed),
                 Alarm::RedeemedRevoked { device, number } => {

@@ -233,6 +233,7 @@ impl World {
             offset_min: 480,
             gateway: None,
             instruments: shop.believed_by_gateway(&configs),
+            ring: gateway_core::config::RingLimits::default(),
         };
         let (cards, tokens) = tokens(&mut random);
         let hub = Hub::new(tokens, &mut random);

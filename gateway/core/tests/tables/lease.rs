@@ -4,11 +4,12 @@ use gateway_core::{Event, Ignored, Input};
 use proto::{
     artifact::{Lease, Leases, Whitelist},
     book::Account,
-    link::{RecordKind, Verdict},
+    id::{SessionId, TokenHash},
+    link::{Answer, RecordKind, Verdict},
     money::Money,
 };
 
-use crate::site::{Reply, Site, entry, id, list, stop, words};
+use crate::site::{Reply, Site, authorize, entry, id, list, stop, words};
 
 const STRICT: u8 = 20;
 const ACCOUNT: u64 = STRICT as u64;
@@ -157,6 +158,70 @@ fn a_journal_that_was_put_back_spends_nothing_of_the_old_leases() {
         "refuse no_credit 300",
         "it was given to the old epoch"
     );
+}
+
+/// An answer with a lease comes: to its question, late, to nobody, and recorded to another boot or epoch.
+#[test]
+fn only_an_answer_to_a_question_of_this_boot_brings_a_lease() {
+    let taken = |boot: Option<(u32, u32)>, asks_again: bool, change: fn(&mut Answer)| {
+        let mut site = strict(Whitelist::Allowed);
+        site.put(&Input::Boot { boot: 8, epoch: 1 });
+        let (session, asked) = site.ask("c1", STRICT);
+        let reply = Reply {
+            verdict: Verdict::Accept,
+            credential_revision: 1,
+            money_max: Money(300),
+        };
+        let Input::Answer(mut answer) = crate::site::answer_to(&asked, reply) else {
+            unreachable!("it makes answers");
+        };
+        answer.lease = lease(9, 300, &site);
+        change(&mut answer);
+        site.pass(3_000);
+        if boot.is_none() {
+            while site.put(&Input::Tick).ignored.is_none() {}
+        }
+        if let Some((boot, epoch)) = boot {
+            site.put(&Input::Boot { boot, epoch });
+        }
+        if asks_again {
+            let again = site.say("c1", authorize(session, 0, STRICT, 1_000));
+            assert_eq!(words(&again), "ask");
+        }
+        site.put(&Input::Answer(answer));
+        site.gateway.leases().rows().count()
+    };
+    let as_it_was: fn(&mut Answer) = |_| {};
+    let table = [
+        ("late", None, false, as_it_was, 1),
+        (
+            "late, about another token",
+            None,
+            false,
+            |answer| answer.token = TokenHash([77; 16]),
+            0,
+        ),
+        (
+            "late, about no session",
+            None,
+            false,
+            |answer| answer.session = SessionId([7; 16]),
+            0,
+        ),
+        ("recorded in the boot before", Some((9, 1)), false, as_it_was, 0),
+        ("recorded, and the device asks again", Some((9, 1)), true, as_it_was, 0),
+        (
+            "recorded before the journal was put back",
+            Some((8, 2)),
+            false,
+            as_it_was,
+            0,
+        ),
+        ("put back, and the device asks again", Some((8, 2)), true, as_it_was, 0),
+    ];
+    for (what, boot, asks_again, change, expected) in table {
+        assert_eq!(taken(boot, asks_again, change), expected, "{what}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod order;
 mod orders;
 mod pace;
 mod report;
+mod rings;
 mod session;
 mod snapshot;
 mod time;

@@ -178,6 +178,7 @@ pub(crate) fn config() -> Config {
         offset_min: 480,
         gateway: Some(id("gw-1")),
         instruments: gateway_core::Instruments::default(),
+        ring: gateway_core::config::RingLimits::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
     backup::{BackupCommand, RestoreCommand},
+    certificate::{AuthorityCommand, CertificateCommand},
     device::AddCommand,
     generate::GenerateCommand,
     init::InitCommand,
@@ -53,6 +54,17 @@ pub(super) enum Command {
     },
     /// Read the configuration, say what is wrong with it, and do nothing else
     CheckConfig,
+    /// Have the running gateway read its configuration again; devices stay connected. A file that is wrong, or that needs a
+    /// restart, changes nothing
+    #[command(after_help = "Exit codes: 0 it is taken over; 69 no gateway answers; 78 it is not, and nothing changed.")]
+    Reload {
+        /// Say what would change, and change nothing
+        #[arg(long)]
+        check: bool,
+        /// For machines
+        #[arg(long)]
+        json: bool,
+    },
     /// Look for what is wrong on this machine, and say what to do: configuration, files, disk, clock, ports, clouds
     #[command(
         after_help = "Exit codes: 0 nothing is wrong, or warnings only; 69 something is wrong; 78 the configuration is wrong."
@@ -80,7 +92,7 @@ pub(super) enum Command {
     /// Report what happened
     #[command(subcommand)]
     Report(ReportCommand),
-    /// Lists of id tokens and prices: what is set aside, and what to do about it
+    /// Lists of id tokens, prices and limits: what is set aside or tried by a ring, and what to do about it
     #[command(subcommand)]
     List(ListCommand),
     /// Signed artifacts from elsewhere
@@ -114,7 +126,7 @@ pub(super) enum Command {
 pub(super) enum DeviceCommand {
     /// Add a device to the configuration, with a new secret of its own; comments in the files stay
     Add(AddCommand),
-    /// Give a device a new secret; the old one ends when the gateway starts again
+    /// Give a device a new secret; the old one ends with the next `holdfast reload`
     Rotate {
         /// Which device
         device: proto::id::DeviceId,
@@ -162,6 +174,10 @@ pub(super) enum DeviceCommand {
         #[arg(long, value_name = "HOST:PORT")]
         gateway: Option<proto::address::Address>,
     },
+    /// Make the site's certificate authority, and the certificate that the gateway shows to devices with TLS
+    Authority(AuthorityCommand),
+    /// Make the key and the certificate by which a device logs in with TLS
+    Certificate(CertificateCommand),
 }
 
 #[derive(Subcommand)]
@@ -191,11 +207,19 @@ pub(super) enum LedgerCommand {
         #[arg(long, value_enum)]
         format: Option<ExportFormat>,
     },
-    /// Walk the whole hash chain, and check that debits and credits are the same after every record
+    /// Name every damage of the journal, walk the whole hash chain, and check that debits and credits are the same after
+    /// every record
     Verify {
         /// For machines
         #[arg(long)]
         json: bool,
+    },
+    /// Of a stopped gateway: put aside what can be derived, so that the next start makes it anew; if the log itself is
+    /// damaged, salvage what is whole into a new journal beside it, and name what is lost
+    Rebuild {
+        /// Begin epoch N of the books in the new journal; without it: the one after the newest that is found
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::run::EPOCH_MAX)))]
+        epoch: Option<u32>,
     },
 }
 
@@ -216,7 +240,7 @@ pub(super) enum ListCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Adopt what is set aside
+    /// Adopt what is set aside, or tried by a ring: the whole site, at once
     Adopt {
         /// What is meant
         #[arg(value_enum, default_value_t = Gated::List)]
@@ -225,7 +249,19 @@ pub(super) enum ListCommand {
         #[arg(long, default_value_t = 0)]
         revision: u64,
     },
-    /// Go back to the list, or the policy, before the active one
+    /// Keep what is tried by a ring where it is
+    Hold {
+        /// What is meant
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+    },
+    /// Let it go on
+    Release {
+        /// What is meant
+        #[arg(value_enum, default_value_t = Gated::List)]
+        what: Gated,
+    },
+    /// Take back what is tried by a ring; or else go back to the list, or the policy, before the active one
     Rollback {
         /// What is meant; of prices none is kept
         #[arg(value_enum, default_value_t = Gated::List)]

@@ -151,15 +151,11 @@ fn fill(writer: &mut Writer, place: &Place, config: &Config) -> Result<(u64, Vec
     for (name, path) in &inside {
         put(name, path)?;
     }
-    let mut progress: Option<Progress> = None;
+    let (mut progress, mut records) = (None::<Progress>, 0);
     let mut failed = None;
     let streamed = stream::each(&config.dir, &mut |start, sequence, bytes| {
-        if start.first > 1 {
-            return Err(format!(
-                "records before {} were pruned: they cannot be backed up",
-                start.first
-            ));
-        }
+        // Records of the state stand for those that were pruned: applied in order they give the same.
+        records += 1;
         progress
             .get_or_insert_with(|| Progress::new("backing up", start.head))
             .at(sequence);
@@ -171,7 +167,7 @@ fn fill(writer: &mut Writer, place: &Place, config: &Config) -> Result<(u64, Vec
     });
     match (streamed, failed) {
         (_, Some(error)) => Err(error.into()),
-        (Ok(start), None) => Ok((start.head, outside)),
+        (Ok(_), None) => Ok((records, outside)),
         // A gateway that never ran has no journal, and a configuration that is worth keeping.
         (Err(StreamError::Store(StoreError::Open(journal::OpenError::Missing(_)))), None) => Ok((0, outside)),
         (Err(error), None) => Err(error.into()),

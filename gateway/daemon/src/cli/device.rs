@@ -78,6 +78,8 @@ pub(super) fn run(place: &Place, command: DeviceCommand) -> ExitCode {
             codes,
             gateway,
         } => place.with(|config| provision_device(config, &device, &out, Trusted { groups, codes }, gateway)),
+        DeviceCommand::Authority(authority) => authority.run(place),
+        DeviceCommand::Certificate(certificate) => certificate.run(place),
     }
 }
 
@@ -122,7 +124,7 @@ fn add_device(place: &Place, add: &AddCommand) -> Result<String, EditError> {
     Ok(format!(
         "{device}: added to {}, its secret to {}\n\
          What to do next:\n\
-         - Start the gateway again, for it reads its files at the start: systemctl restart holdfast\n\
+         - Have the running gateway read its files again: holdfast reload\n\
          - Write its identity, and flash it: holdfast --config {} device provision {device} --out {device}.bin\n",
         place.config.display(),
         place.secrets().display(),
@@ -135,12 +137,12 @@ fn rotate(place: &Place, device: &DeviceId) -> Result<String, EditError> {
     new_secret(&mut edit, device)?;
     edit.save()?;
     Ok(format!(
-        "{device}: a new secret is in {}. The old one ends when the gateway starts again; until then the device goes on \
-         with it.\n\
+        "{device}: a new secret is in {}. The old one ends when the gateway reads its files again; until then the device goes \
+         on with it.\n\
          What to do next, in this order:\n\
          - Write the new identity: holdfast --config {} device provision {device} --out {device}.bin\n\
          - When it is idle, flash the device, with the options that it was provisioned with before\n\
-         - Start the gateway again: systemctl restart holdfast. A device with the old secret is refused from then on\n\
+         - Have the gateway read its files again: holdfast reload. A device with the old secret is cut off, and refused from then on\n\
          - If keypad tokens are sold for it, give the hub its new key: holdfast keypad key {device}\n",
         place.secrets().display(),
         place.config.display(),

@@ -282,6 +282,26 @@ fn gateway(findings: &mut Findings, config: &Config, running: &io::Result<Value>
         let remedy = "keep a backup now (holdfast backup), and look: holdfast ledger verify";
         findings.add("books", Verdict::Problem, "debits and credits differ", remedy);
     }
+    if status["reload"]["failed"] == true {
+        let why = status["reload"]["why"].as_str().unwrap_or("no reason is told");
+        let remedy =
+            "the old one is in force. Correct the file, look with holdfast reload --check, then: holdfast reload";
+        findings.add(
+            "configuration",
+            Verdict::Problem,
+            format!("not taken over: {why}"),
+            remedy,
+        );
+    }
+    for row in status["rings_back"].as_array().into_iter().flatten() {
+        let (what, why) = (show::plain(&row["what"]), show::plain(&row["why"]));
+        let found = format!(
+            "{what} {} went back from its ring: {why}",
+            show::plain(&row["revision"])
+        );
+        let remedy = format!("look: holdfast list diff {what}; push a better one, or: holdfast list adopt {what}");
+        findings.add("ring", Verdict::Warning, found, remedy);
+    }
     let quarantined = status["quarantined"].as_u64().unwrap_or(0);
     if quarantined > 0 {
         let found = format!("{quarantined} records are quarantined at the hub");

@@ -7,8 +7,9 @@ use std::{
 };
 
 use clap::ValueEnum;
+use gateway_core::event::{Event, Kept};
 use proto::{
-    book::Book,
+    book::{Account, Book},
     codec,
     id::Hash,
     link::{LedgerRecord, chain},
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     control::Line,
     exit, record,
+    store::{Rebuilt, Store, StoreError},
     stream::{self, StreamError},
 };
 
@@ -44,15 +46,40 @@ struct Walk {
     ledger: u64,
     chain: Hash,
     journal: u64,
+    /// Records up to this one are not there any more; a snapshot stands for them.
+    pruned: u64,
 }
 
 impl Walk {
     fn step(&mut self, sequence: u64, bytes: &[u8]) -> Result<Vec<Line>, String> {
         let (_, event) = record::decode(sequence, bytes).map_err(|error| error.to_string())?;
         self.journal = sequence;
-        match event.record() {
-            Some(record) => self.book(sequence, record),
-            None => Ok(Vec::new()),
+        match (event.record(), &event) {
+            (Some(record), _) => self.book(sequence, record),
+            (None, Event::Kept(kept)) => {
+                self.keep(kept);
+                Ok(Vec::new())
+            }
+            (None, _) => Ok(Vec::new()),
+        }
+    }
+
+    /// Takes the state that stands for pruned records as it is.
+    fn keep(&mut self, kept: &Kept) {
+        match kept {
+            Kept::Outbox(outbox) => (self.ledger, self.chain) = (outbox.head, outbox.chain),
+            Kept::Balance(balance) => {
+                if let Some((account, balance)) = balance.account() {
+                    self.book.restore_balance(account, balance);
+                }
+            }
+            Kept::Session(session) => {
+                if let Some(terms) = session.terms.as_ref().filter(|_| session.is_open()) {
+                    let payer = Account::payer(terms.account, &terms.evidence);
+                    self.book.restore_hold(session.request.session, payer, terms.money_max);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -89,14 +116,9 @@ impl Walk {
 /// Walks the whole journal.
 fn walk(dir: &Path, what: &'static str, take: &mut dyn FnMut(Vec<Line>)) -> Result<Walk, StreamError> {
     let mut walk = Walk::default();
-    let mut progress: Option<Progress> = None;
+    let (mut progress, mut pruned) = (None::<Progress>, 0);
     stream::each(dir, &mut |start, sequence, bytes| {
-        if start.first > 1 {
-            return Err(format!(
-                "records before {} were pruned: the book has no beginning",
-                start.first
-            ));
-        }
+        pruned = start.first - 1;
         progress
             .get_or_insert_with(|| Progress::new(what, start.head))
             .at(sequence);
@@ -104,6 +126,7 @@ fn walk(dir: &Path, what: &'static str, take: &mut dyn FnMut(Vec<Line>)) -> Resu
         Ok(())
     })?;
     walk.compare().map_err(StreamError::Damaged)?;
+    walk.pruned = pruned;
     Ok(walk)
 }
 
@@ -115,8 +138,78 @@ fn refuse(error: &StreamError) -> ExitCode {
     fail(code, error)
 }
 
+/// Names every damage of a stopped gateway's journal, and what to do; none: the exit code says so.
+fn name_damage(dir: &Path, json: bool) -> Option<ExitCode> {
+    let damage = match Store::damage(dir) {
+        Ok(damage) => damage,
+        // A running gateway has it: its reader names the first damage it meets.
+        Err(StoreError::Open(journal::OpenError::Locked { .. })) => return None,
+        Err(error) => return Some(fail(exit::STORAGE, &error)),
+    };
+    if damage.is_empty() {
+        return None;
+    }
+    let lines: Vec<String> = damage.iter().map(ToString::to_string).collect();
+    if json {
+        println!("{}", json!({"good": false, "error": lines[0], "damage": lines}));
+    }
+    let text = lines.join("\n");
+    Some(fail(
+        exit::STORAGE,
+        &format!("{text}\nwhat is whole is salvaged into a new journal beside this one by: holdfast ledger rebuild"),
+    ))
+}
+
+/// `holdfast ledger rebuild`: throws the derived part away, or salvages what is whole of a damaged log.
+pub(super) fn rebuild(dir: &Path, epoch: Option<u32>) -> ExitCode {
+    let rebuilt = match Store::rebuild(dir, epoch) {
+        Ok(rebuilt) => rebuilt,
+        Err(error) => return fail(exit::STORAGE, &error),
+    };
+    match rebuilt {
+        Rebuilt::Derived => show::print(
+            "the log is whole: what is derived from it was put aside as store.damaged, and the next start makes it anew\n",
+        ),
+        Rebuilt::Salvaged { to, salvaged, epoch } => {
+            let runs = |runs: &[journal::Lost]| {
+                let runs = runs.iter().map(|run| format!("{} to {}", run.first, run.last));
+                runs.collect::<Vec<_>>().join(", ")
+            };
+            let mut text = format!(
+                "{}: records {} of the journal, {}\n",
+                to.display(),
+                runs(&[salvaged.records]),
+                match salvaged.base {
+                    0 => "from the first on".to_owned(),
+                    at => format!("with the state after record {at}"),
+                }
+            );
+            if !salvaged.lost.is_empty() {
+                text += &format!("LOST: records {}\n", runs(&salvaged.lost));
+            }
+            if !salvaged.left_behind.is_empty() {
+                text += &format!(
+                    "whole, but apart from the rest; they stay in the damaged journal: records {}\n",
+                    runs(&salvaged.left_behind)
+                );
+            }
+            text += &format!(
+                "Nothing was changed in {}. To go on with what was salvaged, in epoch {epoch} of the books:\n\
+                 - move the damaged journal to a safe place, and the new one to where it was\n\
+                 - start the gateway, and see in holdfast status which epoch the hub expects\n",
+                dir.join("journal").display()
+            );
+            show::print(&text);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 /// Says what is wrong first, by its record; and what to do.
 pub(super) fn verify(dir: &Path, json: bool) -> ExitCode {
+    if let Some(code) = name_damage(dir, json) {
+        return code;
+    }
     let walk = match walk(dir, "verifying", &mut |_| {}) {
         Ok(walk) => walk,
         Err(error) => {
@@ -135,6 +228,7 @@ pub(super) fn verify(dir: &Path, json: bool) -> ExitCode {
             "chain": walk.chain.to_string(),
             "accounts": walk.book.balances().count(),
             "held": held,
+            "from_state_at": walk.pruned,
         });
         show::print(&format!("{answer}\n"));
         return ExitCode::SUCCESS;
@@ -147,6 +241,12 @@ pub(super) fn verify(dir: &Path, json: bool) -> ExitCode {
         walk.book.balances().count(),
         walk.chain
     ));
+    if walk.pruned > 0 {
+        show::print(&format!(
+            "the book begins with the state after record {}\n",
+            walk.pruned
+        ));
+    }
     ExitCode::SUCCESS
 }
 

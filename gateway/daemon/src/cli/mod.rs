@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod certificate;
 mod device;
 mod doctor;
 mod edit;
@@ -10,6 +11,7 @@ mod init;
 mod ledger;
 mod outbox;
 mod owner;
+mod reload;
 mod show;
 mod status;
 
@@ -27,7 +29,7 @@ use serde_json::Value;
 use self::args::{Cli, Command, KeypadCommand, LedgerCommand, ListCommand, LogFormat, ReportCommand, TrustCommand};
 use crate::{
     artifacts,
-    config::{self, Config},
+    config::{self, Config, Loaded},
     control::{self, Query},
     exit,
     files::Attached,
@@ -105,7 +107,11 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
         Command::Init(init) => init.run(),
         Command::Generate(generate) => generate.run(),
         Command::Image(image) => image.run(),
-        Command::Run { log, epoch } => place.with(|config| start(config, log, epoch)),
+        Command::Run { log, epoch } => match Loaded::read(&place.config, place.secrets.as_deref()) {
+            Ok(loaded) => start(&loaded, log, epoch),
+            Err(error) => fail(exit::CONFIG, &error),
+        },
+        Command::Reload { check, json } => reload::run(place, check, json),
         Command::CheckConfig => place.with(|config| check(place, config)),
         Command::Doctor { json } => doctor::run(place, json),
         Command::Status { json } => place.at(|dir| status::run(dir, json)),
@@ -117,6 +123,7 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
         Command::Report(ReportCommand::Outage(outage)) => place.with(|config| outage.run(Some(config))),
         Command::Ledger(LedgerCommand::Export { json, format }) => place.at(|dir| ledger::export(dir, json, format)),
         Command::Ledger(LedgerCommand::Verify { json }) => place.at(|dir| ledger::verify(dir, json)),
+        Command::Ledger(LedgerCommand::Rebuild { epoch }) => place.at(|dir| ledger::rebuild(dir, epoch)),
         Command::Outbox(outbox) => place.at(|dir| outbox.run(dir)),
         Command::Backup(backup) => place.with(|config| backup.run(place, config)),
         Command::Restore(restore) => restore.run(),
@@ -126,6 +133,8 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
             ListCommand::Show { json } => place.ask(&Query::Lists, json),
             ListCommand::Diff { what, json } => place.ask(&Query::Diff { what }, json),
             ListCommand::Adopt { what, revision } => place.ask(&Query::Adopt { what, revision }, false),
+            ListCommand::Hold { what } => place.ask(&Query::Hold { what, held: true }, false),
+            ListCommand::Release { what } => place.ask(&Query::Hold { what, held: false }, false),
             ListCommand::Rollback { what } => place.ask(&Query::RollBack { what }, false),
         },
         Command::Trust(TrustCommand::Import { file, json }) => match attach(&file, artifacts::FILE_BYTES_MAX) {
@@ -135,9 +144,9 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
     }
 }
 
-fn start(config: &Config, log: LogFormat, epoch: Option<u32>) -> ExitCode {
+fn start(loaded: &Loaded, log: LogFormat, epoch: Option<u32>) -> ExitCode {
     start_log(log);
-    match run::run(config, epoch) {
+    match run::run(loaded, epoch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "stopped");

@@ -109,6 +109,21 @@ fn screen(status: &Value, free_bytes: Option<u64>, paint: Paint) -> String {
             aside(status, paint),
         ),
     );
+    for row in status["rings"].as_array().into_iter().flatten() {
+        line("ring", paint.tone(Tone::Careful, &ring(row)));
+    }
+    for row in status["rings_back"].as_array().into_iter().flatten() {
+        let (what, revision) = (plain(&row["what"]), plain(&row["revision"]));
+        let text = format!(
+            "{what} {revision} went back: {}; holdfast list diff {what}",
+            plain(&row["why"])
+        );
+        line("ring", paint.tone(Tone::Bad, &text));
+    }
+    if status["reload"]["failed"] == true {
+        let text = format!("the file was not taken over: {}", plain(&status["reload"]["why"]));
+        line("config", paint.tone(Tone::Bad, &text));
+    }
     for cloud in status["clouds"].as_array().into_iter().flatten() {
         line("cloud", of_cloud(cloud, paint));
     }
@@ -147,6 +162,9 @@ fn disk_line(status: &Value, free_bytes: Option<u64>, paint: Paint) -> String {
         free_bytes >> 20,
         span(hours_left(free_bytes) * 3600)
     );
+    if status["journal_oldest"].as_u64() > Some(1) {
+        text += &format!("; records are kept from {} on", plain(&status["journal_oldest"]));
+    }
     if status["disk_scarce"] == true {
         text += &paint.tone(
             Tone::Bad,
@@ -163,7 +181,12 @@ fn aside(status: &Value, paint: Paint) -> String {
         ("tariffs_aside", "tariffs"),
         ("policy_aside", "policy"),
     ];
+    // What is in a ring, or came back from it, has a line of its own.
+    let rings = ["rings", "rings_back"]
+        .map(|field| status[field].as_array().map_or(&[][..], Vec::as_slice))
+        .concat();
     let held = held.into_iter().filter(|(field, _)| status[*field].as_u64() > Some(0));
+    let held = held.filter(|(_, word)| !rings.iter().any(|row| row["what"] == *word));
     let words = held.map(|(field, word)| {
         let text = format!(
             "; {word} {} is set aside: holdfast list diff {word}",
@@ -199,6 +222,25 @@ fn of_cloud(cloud: &Value, paint: Paint) -> String {
     line
 }
 
+/// What is tried by some devices, in a line for people.
+fn ring(row: &Value) -> String {
+    let text = |field: &str| plain(&row[field]);
+    let reach = match row["reach"].as_str() {
+        Some("device") => format!("by {} alone", text("device")),
+        Some("kind") => format!("by every {}", text("kind")),
+        _ => "by the whole site".to_owned(),
+    };
+    let held = if row["held"] == true { ", held" } else { "" };
+    format!(
+        "{} {} is tried {reach} for {}: {} requests, {} would fare worse{held}",
+        text("what"),
+        text("revision"),
+        span(row["since_s"].as_u64().unwrap_or(0)),
+        text("requests"),
+        text("worse"),
+    )
+}
+
 /// One outlet that is kept free, in a line for people.
 fn reservation(row: &Value) -> String {
     let text = |field: &str| plain(&row[field]);
@@ -225,7 +267,10 @@ mod tests {
             "authorize": "LOCAL", "authorize_since_s": 125, "authorize_evidence": "no answer, 2 s ago",
             "commit": "ONLINE", "control": "ONLINE", "devices": 7, "devices_connected": 6, "devices_blocked": 1,
             "waiting": 12, "waiting_s": 90, "records": 40, "quarantined": 1, "disk_scarce": true,
-            "list_aside": 5, "clouds": [{"name": "main", "kind": "hcp", "stage": "down", "since_s": 9,
+            "list_aside": 5, "policy_aside": 3, "reload": {"failed": true, "why": "x.toml: limits.ask_ms: too long"},
+            "rings": [{"what": "policy", "revision": 3, "reach": "kind", "device": "w-1", "kind": "washer",
+                "since_s": 60, "held": true, "requests": 4, "worse": 1}],
+            "rings_back": [{"what": "tariffs", "revision": 9, "why": "2 of 3"}], "clouds": [{"name": "main", "kind": "hcp", "stage": "down", "since_s": 9,
                 "trouble": "connection refused", "trouble_s": 2}],
         });
         let text = screen(&status, Some(RECORDS_AN_HOUR * RECORD_BYTES * 30), Paint::none());
@@ -236,6 +281,9 @@ mod tests {
             "enough for 1 d 6 h",
             "the reserve is reached",
             "holdfast list diff list",
+            "policy 3 is tried by every washer for 1 min: 4 requests, 1 would fare worse, held",
+            "tariffs 9 went back: 2 of 3; holdfast list diff tariffs",
+            "the file was not taken over: x.toml: limits.ask_ms: too long",
             "main: hcp, down for 9 s; 2 s ago: connection refused",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");

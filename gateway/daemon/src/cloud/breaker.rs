@@ -27,6 +27,8 @@ pub struct Breaker {
     open: Option<u64>,
     proofs: u32,
     proved_ms: u64,
+    /// Whether nothing good came since the last probe.
+    is_probed: bool,
     probe_at_ms: u64,
     probe_wait_ms: u64,
 }
@@ -43,6 +45,7 @@ impl Breaker {
             open: None,
             proofs: 0,
             proved_ms: 0,
+            is_probed: false,
             probe_at_ms: 0,
             probe_wait_ms: PROBE_FIRST_MS,
         }
@@ -63,6 +66,7 @@ impl Breaker {
     /// The backend answered, receipted or echoed through this cloud.
     pub fn good(&mut self, now_ms: u64) {
         self.failures = 0;
+        self.is_probed = false;
         if self.open.is_none() {
             return;
         }
@@ -108,8 +112,12 @@ impl Breaker {
         self.open.map(|_| self.probe_at_ms)
     }
 
-    /// A probe leaves; if nothing comes of it, the next one waits longer.
+    /// A probe leaves; if nothing comes of it, the next one waits longer, and the proofs begin again.
     pub fn probed(&mut self, now_ms: u64) {
+        if self.is_probed {
+            self.proofs = 0;
+        }
+        self.is_probed = true;
         let ceiling = self.probe_wait_ms;
         self.probe_wait_ms = (ceiling * 2).min(PROBE_MAX_MS);
         self.plan(now_ms, ceiling);
@@ -168,6 +176,24 @@ mod tests {
             }
             let closed_ms = closed_ms.expect("proofs close it");
             assert!((60_000..240_000).contains(&closed_ms), "seed {seed}: {closed_ms}");
+        }
+    }
+
+    /// Two of three probes come back: never so many in a row as it takes.
+    #[test]
+    fn a_lost_probe_begins_the_proofs_again() {
+        for seed in 1..=100 {
+            let mut breaker = breaker(seed);
+            breaker.broke(0);
+            let mut now_ms = 0;
+            for probe in 0..60 {
+                now_ms = breaker.probe_at_ms().expect("it stays open").max(now_ms);
+                breaker.probed(now_ms);
+                if probe % 3 != 2 {
+                    breaker.good(now_ms + 50);
+                }
+            }
+            assert!(breaker.is_open(), "seed {seed}");
         }
     }
 

@@ -3,16 +3,17 @@
 //! with every connection. Of several links the one that goes first ([`super::board`]) asks and uploads; the others
 //! stand by, and bring artifacts and orders as well.
 
+mod asked;
 mod hub;
+mod send;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use carrier::{Class, Event, STABLE_S, Sender, Symptom, WhyUnsent};
-use gateway_core::Input;
+use carrier::{Class, Event, STABLE_S, Sender, Symptom};
+use gateway_core::{Input, pace::Throttle};
 use journal::Reader;
 use proto::{
     id::{GatewayId, Name},
@@ -24,12 +25,16 @@ use tokio::{
     time::Instant,
 };
 
+use self::{
+    asked::Asked,
+    send::{Sent, Weight},
+};
 use crate::{
-    artifacts::{Assembly, Desk, Gone},
+    artifacts::{Assembly, Desk, Gone, WHOLES_MAX, Whole},
     clock::Clock,
     cloud::{
         LinkJob,
-        adapter::{self, Adapter, At, Meaning, Out, Up},
+        adapter::{self, Adapter, At, Meaning, Out},
         board::{Board, Stage},
         breaker::Breaker,
         diary::Diary,
@@ -58,12 +63,11 @@ const HELLOS_MAX: u32 = 4;
 const STANDBY_HELLO_EVERY: Duration = Duration::from_secs(300);
 /// Shortest time between two requests for the whole list: 100,000 tokens are 8 MB.
 const FETCH_LIST_EVERY: Duration = Duration::from_secs(30);
+/// Shortest time between a hello and one for which the cloud asks: nothing proves that there is anything newer, and each is
+/// a durable write at the hub.
+const NEWER_EVERY: Duration = Duration::from_secs(10);
 /// How often an unfinished upload is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// A question that is not answered for so long is a failure of its cloud.
-const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// Questions without an answer that are watched.
-const ASKED_MAX: usize = 256;
 /// Nonces of the link's own echoes: far from those of the core, which are milliseconds.
 const OWN_ECHO: u64 = 1 << 63;
 
@@ -109,8 +113,11 @@ struct Life {
     up: Option<Instant>,
     /// The nonce of the breaker's last probe.
     probe: Option<u64>,
-    /// Questions on their way, and since when.
-    asked: BTreeMap<u64, Instant>,
+    asked: Asked,
+    /// Artifacts to be checked.
+    wholes: mpsc::Sender<Whole>,
+    /// What was left of a throttle when, if the hub greeted us since we began.
+    throttled: Option<(Instant, Throttle)>,
 }
 
 /// What lives as long as a connection.
@@ -124,6 +131,8 @@ struct Talk {
     hello: Option<(Instant, Duration, u32)>,
     /// When it was said last.
     said_hello: Instant,
+    /// When to say hello because the cloud points at something newer.
+    newer: Option<Instant>,
     /// When to ask for the whole list, and when that was done last.
     fetch_list: Option<Instant>,
     fetched: Option<Instant>,
@@ -133,6 +142,11 @@ struct Talk {
     first: bool,
     /// Why the connection is no good.
     broken: Option<Symptom>,
+}
+
+/// When to say hello to a cloud that points at something newer.
+fn newer_at(said_hello: Instant, now: Instant) -> Instant {
+    now.max(said_hello + NEWER_EVERY)
 }
 
 fn far_away() -> Instant {
@@ -170,6 +184,8 @@ impl Link {
         let mut adapter = self.cloud.adapter(self.site, self.gateway);
         let mut reconnect = Reconnect::new(self.pacing.reconnect_s_max);
         reconnect.first(Instant::now());
+        let (wholes, inbox) = mpsc::channel(WHOLES_MAX);
+        tokio::spawn(self.desk.clone().serve(inbox));
         let mut life = Life {
             began: Instant::now(),
             clock: Clock::start(),
@@ -179,7 +195,9 @@ impl Link {
             stage: Stage::Down,
             up: None,
             probe: None,
-            asked: BTreeMap::new(),
+            asked: Asked::default(),
+            wholes,
+            throttled: None,
         };
         loop {
             let since = Instant::now();
@@ -189,7 +207,7 @@ impl Link {
             };
             let was = life.stage;
             life.reports.lost();
-            life.asked.clear();
+            life.asked = Asked::default();
             self.fence.lost();
             // An attempt that hangs until its time is over was no good connection, however long it took.
             if life.up.is_some_and(|up| up.elapsed().as_secs() >= STABLE_S) {
@@ -265,6 +283,7 @@ impl Link {
             uploads: None,
             hello: None,
             said_hello: Instant::now(),
+            newer: None,
             fetch_list: None,
             fetched: None,
             frame_bytes_max: adapter.frame_bytes_max(),
@@ -302,9 +321,16 @@ impl Link {
                 _ = ways.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
-            self.heard(sealed, adapter, life, &mut talk).await?;
+            self.heard(sealed, life, &mut talk).await?;
+            if let Some(state) = &talk.uploads {
+                life.throttled = Some((Instant::now(), state.throttle()));
+            }
             self.turn(sealed, adapter, life, &mut talk);
             self.due(sealed, adapter, life, &mut talk);
+            // An answer that came while we were busy is no silence.
+            if connection.is_drained() {
+                self.count_unanswered(life);
+            }
             // Whoever stands at a device goes before what is long over.
             if self.jobs.is_empty() && talk.first {
                 self.upload(sealed, adapter, life, &mut talk).await?;
@@ -339,6 +365,7 @@ impl Link {
             .map_or_else(far_away, |at| life.instant(at));
         uploads
             .min(hello)
+            .min(talk.newer.unwrap_or_else(far_away))
             .min(talk.fetch_list.unwrap_or_else(far_away))
             .min(own)
     }
@@ -362,7 +389,7 @@ impl Link {
         let now = Instant::now();
         if adapter.tick_at().is_some_and(|at| life.instant(at) <= now) {
             adapter.tick(life.at(), &mut talk.out);
-            self.flush(talk);
+            self.flush(talk, Weight::Needed);
         }
         if let Some((_, wait, said)) = talk.hello.filter(|(at, _, _)| *at <= now) {
             if said == HELLOS_MAX {
@@ -377,17 +404,14 @@ impl Link {
         if is_standby && talk.said_hello + STANDBY_HELLO_EVERY <= now {
             self.hello(sealed, adapter, life, talk);
         }
+        if talk.newer.is_some_and(|at| at <= now) {
+            self.hello(sealed, adapter, life, talk);
+        }
         if talk.fetch_list.is_some_and(|at| at <= now) {
             (talk.fetch_list, talk.fetched) = (None, Some(now));
             let mut position = *self.position.borrow();
             position.revisions.0 = 0;
             self.hello_as(sealed, adapter, life, talk, &position);
-        }
-        let before = life.asked.len();
-        life.asked.retain(|_, since| since.elapsed() < ANSWER_WAIT);
-        for _ in life.asked.len()..before {
-            let now_ms = life.now_ms();
-            life.breaker.failed(now_ms);
         }
         if life.stage == Stage::Greeted && life.breaker.probe_at_ms().is_some_and(|at| at <= life.now_ms()) {
             let now_ms = life.now_ms();
@@ -399,7 +423,15 @@ impl Link {
             let (topic, frame) = sealed.echo(&echo);
             self.up(adapter, life, talk, &topic, &frame, Meaning::Echo(&echo));
         }
-        if before != life.asked.len() {
+    }
+
+    fn count_unanswered(&self, life: &mut Life) {
+        let silent = life.asked.give_up(Instant::now());
+        for _ in 0..silent {
+            let now_ms = life.now_ms();
+            life.breaker.failed(now_ms);
+        }
+        if silent > 0 {
             self.stage(life, life.stage);
         }
     }
@@ -417,50 +449,9 @@ impl Link {
         talk: &mut Talk,
         position: &Position,
     ) {
-        talk.said_hello = Instant::now();
+        (talk.said_hello, talk.newer) = (Instant::now(), None);
         let (hello, topic, frame) = sealed.hello(position);
         self.up(adapter, life, talk, &topic, &frame, Meaning::Hello(&hello));
-    }
-
-    /// A frame of ours leaves.
-    fn up(
-        &self,
-        adapter: &mut dyn Adapter,
-        life: &Life,
-        talk: &mut Talk,
-        topic: &str,
-        frame: &[u8],
-        meaning: Meaning<'_>,
-    ) {
-        let up = Up { topic, frame, meaning };
-        adapter.send(life.at(), up, &mut talk.out);
-        self.flush(talk);
-    }
-
-    /// What the adapter wants to say leaves. A window that stays full is a connection that is no good: whatever matters
-    /// is said again on the next one.
-    fn flush(&self, talk: &mut Talk) {
-        while let Some(publish) = talk.out.publishes.pop_front() {
-            let is_lossy = publish.qos == carrier::Qos::AtMostOnce;
-            let Err(unsent) = talk.sender.send(publish) else {
-                continue;
-            };
-            match unsent.why {
-                // It would not fit the next connection either.
-                WhyUnsent::TooLarge { .. } | WhyUnsent::Topic => {
-                    talk.out.say(adapter::Heard::Symptom(Symptom::new(
-                        Class::Protocol,
-                        0,
-                        unsent.to_string(),
-                    )));
-                }
-                WhyUnsent::Full | WhyUnsent::Gone if is_lossy => {}
-                WhyUnsent::Full | WhyUnsent::Gone => {
-                    talk.broken = Some(Symptom::new(Class::Partition, 0, unsent.to_string()));
-                    return;
-                }
-            }
-        }
     }
 
     async fn job(
@@ -477,15 +468,9 @@ impl Link {
         match job {
             LinkJob::Ask(ask) => {
                 let (topic, frame) = sealed.ask(&ask);
-                self.up(adapter, life, talk, &topic, &frame, Meaning::Ask(&ask));
-                if talk.broken.is_some() {
-                    self.tell(Input::Trouble {
-                        ask: ask.ask,
-                        code: 503,
-                    })
-                    .await?;
-                } else if life.asked.len() < ASKED_MAX {
-                    life.asked.insert(ask.ask, Instant::now());
+                match self.up(adapter, life, talk, &topic, &frame, Meaning::Ask(&ask)) {
+                    Sent::Yes => life.asked.asked(ask.ask, Instant::now()),
+                    Sent::No(code) => self.tell(Input::Trouble { ask: ask.ask, code }).await?,
                 }
             }
             LinkJob::FetchList => {
@@ -525,14 +510,8 @@ impl Link {
     }
 
     /// Everything that the adapter heard.
-    async fn heard(
-        &mut self,
-        sealed: &mut Sealed,
-        adapter: &mut dyn Adapter,
-        life: &mut Life,
-        talk: &mut Talk,
-    ) -> Result<(), Gone> {
-        self.flush(talk);
+    async fn heard(&mut self, sealed: &mut Sealed, life: &mut Life, talk: &mut Talk) -> Result<(), Gone> {
+        self.flush(talk, Weight::Needed);
         while let Some(heard) = talk.out.heard.pop_front() {
             match heard {
                 adapter::Heard::Ready => talk.hello = Some((Instant::now(), HELLO_WAIT, 0)),
@@ -541,7 +520,7 @@ impl Link {
                     Err(bad) => tracing::warn!(cloud = self.cloud.name, %bad, "frame on the link dropped"),
                 },
                 adapter::Heard::Symptom(symptom) => self.symptom(life, talk, &symptom).await?,
-                adapter::Heard::Newer => self.hello(sealed, adapter, life, talk),
+                adapter::Heard::Newer => talk.newer = Some(newer_at(talk.said_hello, Instant::now())),
                 adapter::Heard::Clock(wall_ms) => {
                     tracing::debug!(cloud = self.cloud.name, wall_ms, "the cloud's clock")
                 }
@@ -554,7 +533,7 @@ impl Link {
     async fn symptom(&self, life: &mut Life, talk: &mut Talk, symptom: &Symptom) -> Result<(), Gone> {
         self.note(life, symptom);
         life.diary.symptom(&self.cloud.name, symptom);
-        life.asked.remove(&symptom.ask);
+        life.asked.over(symptom.ask);
         let code = match symptom.class {
             Class::Throttled => {
                 if let Some(state) = &mut talk.uploads {
@@ -575,5 +554,20 @@ impl Link {
             self.tell(Input::Trouble { ask: symptom.ask, code }).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When a cloud points at something newer, in s after a hello -> when hello is said again.
+    #[test]
+    fn a_cloud_cannot_drive_hellos() {
+        let said = Instant::now();
+        let at = |s| said + Duration::from_secs(s);
+        for (pointed_s, expected_s) in [(0, 10), (1, 10), (9, 10), (10, 10), (25, 25)] {
+            assert_eq!(newer_at(said, at(pointed_s)), at(expected_s), "{pointed_s} s");
+        }
     }
 }

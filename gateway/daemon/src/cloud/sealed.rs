@@ -142,9 +142,12 @@ impl Sealed {
         self.seal(LinkUp::Done, done)
     }
 
-    /// Goes on above a counter that the hub remembers and we do not.
-    pub fn raise_above(&self, last: u64) {
-        self.count().raise_above(last);
+    /// Goes on above a counter that the hub remembers and we do not. Returns whether it does.
+    pub fn raise_above(&self, last: u64) -> bool {
+        let mut counter = self.count();
+        let is_new = last > counter.last();
+        counter.raise_above(last);
+        is_new
     }
 
     /// Takes a frame apart, whatever it came in.

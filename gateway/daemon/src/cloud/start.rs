@@ -84,6 +84,7 @@ pub fn start(config: &LinkConfig, board: &Board, around: Surroundings) {
         inbox: around.jobs,
         links,
         board: board.clone(),
+        engine: around.engine,
     };
     tokio::spawn(router.run());
 }

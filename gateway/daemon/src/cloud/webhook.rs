@@ -18,8 +18,6 @@ use crate::cloud::{
 
 /// How long the backend may hold a poll open, in s: below the minute after which common proxies give up.
 const POLL_S: u32 = 25;
-/// Longest answer, in bytes: room for a hundred parts of an artifact in base64.
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most frames in one answer; what is beyond is not read, and asked for again.
 const FRAMES_MAX: usize = 256;
 /// Where the seal's counter stands in a frame: behind the version.
@@ -174,7 +172,7 @@ impl Adapter for Webhook {
     }
 }
 
-/// An answer; nothing at all is one without frames.
+/// An answer, no longer than the carrier takes; nothing at all is one without frames.
 fn read(payload: &[u8]) -> Result<Answer, Symptom> {
     let text = payload.trim_ascii();
     match text.first() {
@@ -183,11 +181,6 @@ fn read(payload: &[u8]) -> Result<Answer, Symptom> {
             Class::Intercepted,
             CODE_MALFORMED,
             "a page of HTML instead of an answer",
-        )),
-        Some(_) if text.len() > ANSWER_BYTES_MAX => Err(Symptom::new(
-            Class::Protocol,
-            CODE_MALFORMED,
-            format!("an answer of {} bytes is longer than {ANSWER_BYTES_MAX}", text.len()),
         )),
         Some(_) => wrap::json(text)
             .map_err(|error| Symptom::new(Class::Protocol, CODE_MALFORMED, format!("not an answer: {error}"))),

@@ -27,7 +27,7 @@ const fn listen_default() -> SocketAddr {
 }
 
 /// Where the page is served, and to whom.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PageConfig {
     /// Where; port 0 is any free one, for tests.
     pub listen: SocketAddr,

@@ -58,6 +58,13 @@ impl Blocked {
         changed
     }
 
+    /// Cuts the connection of a device, which may come again if it knows what it must know.
+    pub fn cut(&self, device: &DeviceId) {
+        if let Some(endpoint) = self.endpoint.get() {
+            endpoint.disconnect(device.as_str(), DisconnectReason::Administrative);
+        }
+    }
+
     /// Where connections are cut. Without it, a broker has them, and the device is only not heard.
     pub(crate) fn cuts_at(&self, endpoint: Handle) {
         // There is one endpoint in a gateway's life.

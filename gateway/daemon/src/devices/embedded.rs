@@ -1,7 +1,10 @@
 //! The gateway as the devices' MQTT endpoint: a device logs in as itself, speaks under its own prefix, hears under its
 //! own prefix, and gets its PUBACK when its message is in the journal.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, RwLock},
+};
 
 use carrier::tls::ServerTls;
 use mqtt_endpoint::{Access, ConnectDenied, ConnectRequest, Endpoint, Inbound};
@@ -27,9 +30,24 @@ pub const MONITOR: &str = "monitor";
 /// Who may do what.
 #[derive(Debug)]
 pub struct DeviceAccess {
+    known: RwLock<Known>,
+    blocked: Blocked,
+}
+
+#[derive(Debug)]
+struct Known {
     passwords: BTreeMap<DeviceId, heapless::String<32>>,
     monitor_password: Option<String>,
-    blocked: Blocked,
+}
+
+impl Known {
+    fn new(secrets: &BTreeMap<DeviceId, PairSecret>, monitor_password: Option<String>) -> Self {
+        let passwords = secrets.iter().map(|(id, secret)| (*id, secret.password()));
+        Self {
+            passwords: passwords.collect(),
+            monitor_password,
+        }
+    }
 }
 
 impl DeviceAccess {
@@ -37,10 +55,18 @@ impl DeviceAccess {
     #[must_use]
     pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, monitor_password: Option<String>) -> Self {
         Self {
-            passwords: secrets.iter().map(|(id, secret)| (*id, secret.password())).collect(),
-            monitor_password,
+            known: RwLock::new(Known::new(secrets, monitor_password)),
             blocked: Blocked::default(),
         }
+    }
+
+    /// Other devices, or the same with other secrets, from the next login on.
+    pub fn reconfigure(&self, secrets: &BTreeMap<DeviceId, PairSecret>, monitor_password: Option<String>) {
+        *self.known.write().expect("no panic happens under this lock") = Known::new(secrets, monitor_password);
+    }
+
+    fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
+        self.known.read().expect("no panic happens under this lock")
     }
 
     /// As well, closed to these.
@@ -87,7 +113,10 @@ impl Access for DeviceAccess {
     }
 
     fn may_subscribe(&self, client_id: &str, filter: &str) -> bool {
-        match Name::new(client_id).ok().filter(|id| self.passwords.contains_key(id)) {
+        match Name::new(client_id)
+            .ok()
+            .filter(|id| self.known().passwords.contains_key(id))
+        {
             Some(device) => {
                 filter == topic::down_filter(&device).as_str()
                     || topic::parse_down(filter).is_some_and(|(of, _)| of == device)
@@ -107,12 +136,13 @@ impl DeviceAccess {
         let (Some(user), Some(password)) = (request.username, request.password) else {
             return Err(ConnectDenied::BadCredentials);
         };
+        let known = self.known();
         let expected = if user == MONITOR {
-            self.monitor_password.as_deref()
+            known.monitor_password.as_deref()
         } else {
             Name::new(user)
                 .ok()
-                .and_then(|id| self.passwords.get(&id))
+                .and_then(|id| known.passwords.get(&id))
                 .map(heapless::String::as_str)
         };
         // The length of the right password is no secret; its content is.
@@ -121,7 +151,7 @@ impl DeviceAccess {
     }
 
     fn is_device(&self, client_id: &str) -> bool {
-        Name::new(client_id).is_ok_and(|id| self.passwords.contains_key(&id))
+        Name::new(client_id).is_ok_and(|id| self.known().passwords.contains_key(&id))
     }
 }
 

@@ -7,7 +7,7 @@ pub mod external;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Mutex,
+        Mutex, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -101,7 +101,7 @@ pub enum Heard {
 /// Opens what devices seal. Shared by the tasks that receive.
 #[derive(Debug)]
 pub struct Opener {
-    keys: BTreeMap<DeviceId, SealKey>,
+    keys: RwLock<BTreeMap<DeviceId, SealKey>>,
     token_key: TokenKey,
     blocked: Blocked,
     complained: Mutex<BTreeSet<String>>,
@@ -115,12 +115,8 @@ impl Opener {
     /// For these devices.
     #[must_use]
     pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, token_key: TokenKey) -> Self {
-        let keys = secrets
-            .iter()
-            .map(|(id, secret)| (*id, secret.key(Direction::Up)))
-            .collect();
         Self {
-            keys,
+            keys: RwLock::new(up_keys(secrets)),
             token_key,
             blocked: Blocked::default(),
             complained: Mutex::default(),
@@ -134,9 +130,18 @@ impl Opener {
         Self { blocked, ..self }
     }
 
+    /// Other devices, or the same with other secrets, from the next message on.
+    pub fn reconfigure(&self, secrets: &BTreeMap<DeviceId, PairSecret>) {
+        *self.keys.write().expect("no panic happens under this lock") = up_keys(secrets);
+    }
+
+    fn keys(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<DeviceId, SealKey>> {
+        self.keys.read().expect("no panic happens under this lock")
+    }
+
     /// Whether this is a device of the site: nobody else takes room in memory.
     pub(super) fn knows(&self, device: &DeviceId) -> bool {
-        self.keys.contains_key(device)
+        self.keys().contains_key(device)
     }
 
     /// From topic and frame to what was said. `client`: who published, if the carrier knows.
@@ -151,7 +156,8 @@ impl Opener {
                 device,
             });
         }
-        let key = self.keys.get(&device).ok_or(Bad::UnknownDevice(device))?;
+        let keys = self.keys();
+        let key = keys.get(&device).ok_or(Bad::UnknownDevice(device))?;
         if self.blocked.has(&device) {
             return Err(Bad::Blocked(device));
         }
@@ -194,6 +200,11 @@ impl Opener {
     }
 }
 
+fn up_keys(secrets: &BTreeMap<DeviceId, PairSecret>) -> BTreeMap<DeviceId, SealKey> {
+    let keys = secrets.iter().map(|(id, secret)| (*id, secret.key(Direction::Up)));
+    keys.collect()
+}
+
 /// Longest foreign text in a log line, in characters.
 const LOGGED_CHARS_MAX: usize = 80;
 
@@ -205,6 +216,7 @@ fn shorten(text: &str) -> String {
 #[derive(Debug)]
 pub struct Sealer {
     devices: BTreeMap<DeviceId, (SealKey, Counter)>,
+    boot: u32,
     blocked: Blocked,
 }
 
@@ -212,14 +224,25 @@ impl Sealer {
     /// For these devices, in this boot of the gateway.
     #[must_use]
     pub fn new(secrets: &BTreeMap<DeviceId, PairSecret>, boot: u32) -> Self {
-        let devices = secrets
-            .iter()
-            .map(|(id, secret)| (*id, (secret.key(Direction::Down), Counter::of_boot(boot))))
-            .collect();
-        Self {
-            devices,
+        let mut sealer = Self {
+            devices: BTreeMap::new(),
+            boot,
             blocked: Blocked::default(),
-        }
+        };
+        sealer.reconfigure(secrets);
+        sealer
+    }
+
+    /// Other devices, or the same with other secrets. A device's counter goes on, whatever its secret.
+    pub fn reconfigure(&mut self, secrets: &BTreeMap<DeviceId, PairSecret>) {
+        let mut before = std::mem::take(&mut self.devices);
+        let row = |(id, secret): (&DeviceId, &PairSecret)| {
+            let counter = before
+                .remove(id)
+                .map_or_else(|| Counter::of_boot(self.boot), |(_, counter)| counter);
+            (*id, (secret.key(Direction::Down), counter))
+        };
+        self.devices = secrets.iter().map(row).collect();
     }
 
     /// As well, silent to these.

@@ -54,6 +54,7 @@ enum Asked {
     Order(DeviceId, Attached, oneshot::Sender<Result<String, String>>),
     Rows(oneshot::Sender<Value>),
     Summary(oneshot::Sender<Value>),
+    Devices(Vec<(DeviceId, Kind)>),
 }
 
 /// The way to the keeper.
@@ -90,6 +91,12 @@ impl Firmware {
         self.ask(Asked::Summary).await
     }
 
+    /// These are the devices of the site now. What is ordered for one that is gone stays in its folder.
+    pub async fn reconfigure(&self, devices: Vec<(DeviceId, Kind)>) {
+        // A keeper that is gone keeps nothing.
+        let _ = self.0.send(Asked::Devices(devices)).await;
+    }
+
     async fn ask<T>(&self, asked: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Result<T, String> {
         let stopping = || "the gateway is stopping".to_owned();
         let (reply, answer) = oneshot::channel();
@@ -106,6 +113,18 @@ struct Row {
     order: Option<Order>,
     /// How the last order ended, in words, and whether it failed.
     ended: Option<(String, bool)>,
+}
+
+impl Row {
+    fn new(folder: &Path, device: &DeviceId, kind: Kind) -> Self {
+        Self {
+            kind,
+            window: Window::default(),
+            heard: None,
+            order: kept(folder, device),
+            ended: None,
+        }
+    }
 }
 
 /// Owns the orders.
@@ -128,16 +147,7 @@ pub fn start(
 ) -> std::io::Result<Firmware> {
     let folder = dir.join(FOLDER);
     std::fs::create_dir_all(&folder)?;
-    let rows = devices.map(|(device, kind)| {
-        let row = Row {
-            kind,
-            window: Window::default(),
-            heard: None,
-            order: kept(&folder, &device),
-            ended: None,
-        };
-        (device, row)
-    });
+    let rows = devices.map(|(device, kind)| (device, Row::new(&folder, &device, kind)));
     let keeper = Keeper {
         rows: rows.collect(),
         signers: signers.to_vec(),
@@ -197,6 +207,14 @@ impl Keeper {
             }
             Asked::Rows(reply) => drop(reply.send(self.rows())),
             Asked::Summary(reply) => drop(reply.send(self.summary())),
+            Asked::Devices(devices) => {
+                let mut before = std::mem::take(&mut self.rows);
+                let row = |(device, kind)| {
+                    let known = before.remove(&device).filter(|row: &Row| row.kind == kind);
+                    (device, known.unwrap_or_else(|| Row::new(&self.folder, &device, kind)))
+                };
+                self.rows = devices.into_iter().map(row).collect();
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-use gateway_core::{Gateway, Instant, Session, config::DeviceConfig, health::Capability};
+use gateway_core::{Gateway, Instant, Session, config::DeviceConfig, health::Capability, ring::Staged};
 use proto::{
     id::{DeviceId, Kind, OutletId},
     message::{Fault, OutletState},
@@ -62,6 +62,8 @@ pub fn look(look: &Look<'_>) -> Value {
                 "receipted": gateway.outbox().cursor(),
             },
             "aside": aside(gateway),
+            "rings": rings(gateway),
+            "rings_back": crate::control::rings_back(gateway),
             "remarks": remarks(gateway),
             "disk_scarce": gateway.is_disk_scarce(),
             "mass_denial": gateway.health().breaker.latched.is_some(),
@@ -297,6 +299,24 @@ fn session_row(session: &Session) -> Value {
     })
 }
 
+/// What is tried by some devices, without what changes by the second.
+fn rings(gateway: &Gateway) -> Value {
+    let rows = gateway.rings().iter().map(|(what, ring)| {
+        json!({
+            "what": what.word(),
+            "revision": ring.revision,
+            "reach": ring.reach.word(),
+            "device": ring.device.as_str(),
+            "kind": ring.kind.word(),
+            "since_ms": ring.since.0,
+            "held": ring.is_held,
+            "requests": ring.requests,
+            "worse": ring.worse,
+        })
+    });
+    rows.collect()
+}
+
 /// What waits for an operator's decision.
 fn aside(gateway: &Gateway) -> Value {
     let trust = gateway.trust();
@@ -304,9 +324,21 @@ fn aside(gateway: &Gateway) -> Value {
         ("list", trust.aside().map(|aside| aside.list.head().revision)),
         ("tariffs", trust.tariffs_aside().map(|table| table.revision)),
         ("policy", gateway.policy_aside().map(|policy| policy.revision)),
+        (
+            "config",
+            Some(gateway.aside_revision(Staged::Limits)).filter(|revision| *revision > 0),
+        ),
     ];
     let rows = rows.into_iter().filter_map(|(what, revision)| {
         let revision = revision?;
+        // What is on its way needs nobody.
+        if gateway
+            .rings()
+            .iter()
+            .any(|(row, ring)| row.word() == what && ring.revision == revision)
+        {
+            return None;
+        }
         Some(json!({"what": what, "revision": revision}))
     });
     rows.collect()

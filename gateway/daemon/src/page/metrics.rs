@@ -33,7 +33,7 @@ const fn counter(name: &'static str, help: &'static str) -> Metric {
 }
 
 /// Every family there is, in the order in which they are told.
-pub const METRICS: [Metric; 40] = [
+pub const METRICS: [Metric; 43] = [
     gauge("holdfast_build_info", "Always 1; the version is a label."),
     gauge("holdfast_up_seconds", "Time since the gateway started."),
     gauge("holdfast_boot", "Number of this start of the gateway."),
@@ -114,6 +114,18 @@ pub const METRICS: [Metric; 40] = [
     gauge(
         "holdfast_artifact_set_aside",
         "1 if one of this kind waits for an operator's decision.",
+    ),
+    gauge(
+        "holdfast_ring_reach",
+        "How far what is new is tried: 0 nowhere, 1 by a device, 2 by its kind, 3 by the site.",
+    ),
+    gauge(
+        "holdfast_ring_back",
+        "1 if what was tried went back and still lies aside.",
+    ),
+    gauge(
+        "holdfast_configuration_refused",
+        "1 if the configuration was read again and not taken over.",
     ),
     gauge("holdfast_list_tokens", "Id tokens in the active list."),
     counter(
@@ -350,6 +362,11 @@ fn outbox(text: &mut Text, status: &Value) {
     text.one("holdfast_clock_synchronised", is_synchronised);
 }
 
+/// What the gate may set aside, and rings try.
+const STAGED: [&str; 4] = ["list", "tariffs", "policy", "config"];
+/// How far a ring reaches, from the narrowest on.
+const REACHES: [&str; 3] = ["device", "kind", "site"];
+
 fn trust(text: &mut Text, status: &Value) {
     let revisions = ["list", "revocations", "tariffs", "policy"];
     let rows = revisions.map(|artifact| {
@@ -357,14 +374,33 @@ fn trust(text: &mut Text, status: &Value) {
         ([("artifact", artifact)], number(revision))
     });
     text.each("holdfast_artifact_revision", rows.into_iter());
-    let aside = ["list", "tariffs", "policy"].map(|artifact| {
+    let row = |field: &str, artifact: &str| {
+        let rows = status[field].as_array();
+        rows.map(|rows| rows.iter().find(|row| row["what"] == artifact))
+    };
+    let aside = STAGED.map(|artifact| {
         let revision = number(&status[format!("{artifact}_aside")]);
-        (
-            [("artifact", artifact)],
-            revision.map(|revision| i64::from(revision != 0)),
-        )
+        // What is on its way needs nobody.
+        let is_tried = row("rings", artifact).flatten().is_some();
+        let waits = revision.map(|revision| i64::from(revision != 0 && !is_tried));
+        ([("artifact", artifact)], waits)
     });
     text.each("holdfast_artifact_set_aside", aside.into_iter());
+    let reach = STAGED.map(|artifact| {
+        let reach = row("rings", artifact).map(|row| {
+            let word = row.and_then(|row| row["reach"].as_str());
+            let at = word.and_then(|word| REACHES.iter().position(|reach| *reach == word));
+            at.map_or(0, |at| at as i64 + 1)
+        });
+        ([("artifact", artifact)], reach)
+    });
+    text.each("holdfast_ring_reach", reach.into_iter());
+    let back = STAGED.map(|artifact| {
+        let back = row("rings_back", artifact).map(|row| i64::from(row.is_some()));
+        ([("artifact", artifact)], back)
+    });
+    text.each("holdfast_ring_back", back.into_iter());
+    text.one("holdfast_configuration_refused", number(&status["reload"]["failed"]));
     text.one("holdfast_list_tokens", number(&status["tokens"]));
 }
 

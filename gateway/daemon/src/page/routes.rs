@@ -211,7 +211,15 @@ async fn why(app: &App, of: Option<&str>) -> Answer {
         );
     }
     let wanted = match of.parse::<DeviceId>() {
-        Ok(device) if app.devices.contains(&device) => Wanted::LastOf(device),
+        Ok(device)
+            if app
+                .devices
+                .read()
+                .expect("nothing panics under this lock")
+                .contains(&device) =>
+        {
+            Wanted::LastOf(device)
+        }
         Ok(_) | Err(_) => Wanted::Session(of.to_owned()),
     };
     told(app.feed.search(|offset_min| Query::Why { wanted, offset_min }).await)

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::Sleep,
 };
 
@@ -66,7 +66,8 @@ impl Drop for Place {
     }
 }
 
-pub(super) async fn serve(listener: TcpListener, app: Arc<App>) {
+/// `over`: its sender is dropped when the page is served no more.
+pub(super) async fn serve(listener: TcpListener, app: Arc<App>, over: watch::Receiver<()>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let counts = Counts::default();
     // Nobody closes the semaphore.
@@ -77,9 +78,12 @@ pub(super) async fn serve(listener: TcpListener, app: Arc<App>) {
                     tracing::debug!(%peer, "too many connections to the page");
                     continue;
                 };
-                let app = app.clone();
+                let (app, mut over) = (app.clone(), over.clone());
                 tokio::spawn(async move {
-                    connection(stream, peer.ip(), app).await;
+                    tokio::select! {
+                        () = connection(stream, peer.ip(), app) => {}
+                        _ = over.changed() => {}
+                    }
                     drop((permit, place));
                 });
             }

@@ -15,7 +15,8 @@ use gateway::{
     artifacts::Desk,
     clock::Clock,
     cloud::{
-        board::Load,
+        LinkJob,
+        board::{Board, Load},
         link::LINK_JOBS_MAX,
         start::{self, Surroundings},
     },
@@ -78,6 +79,8 @@ pub struct FakeHub {
     window: Window,
     pub upto: u64,
     pub hash: Hash,
+    /// How often the gateway connected.
+    pub connections: u32,
 }
 
 impl FakeHub {
@@ -98,6 +101,7 @@ impl FakeHub {
             window: Window::default(),
             upto: 0,
             hash: Hash::ZERO,
+            connections: 0,
         }
     }
 
@@ -124,13 +128,15 @@ impl FakeHub {
     pub async fn hear(&mut self) -> (LinkUp, u64, Vec<u8>, Qos) {
         loop {
             let event = tokio::time::timeout(PATIENCE, self.inbound.recv()).await;
+            let event = event.unwrap().unwrap();
+            self.connections += u32::from(matches!(event, Inbound::Connected { .. }));
             let Inbound::Publish {
                 topic,
                 payload,
                 ack,
                 qos,
                 ..
-            } = event.unwrap().unwrap()
+            } = event
             else {
                 continue;
             };
@@ -213,6 +219,72 @@ fn link_config(broker: String) -> LinkConfig {
                 client_id,
             },
         }],
+    }
+}
+
+/// A link without an engine: what it asks of one, what it is asked, and where the gateway stands.
+pub struct Alone {
+    pub jobs: mpsc::Receiver<Job>,
+    pub link: mpsc::Sender<LinkJob>,
+    pub board: Board,
+    pub position: watch::Sender<Position>,
+    store: Store,
+}
+
+impl Alone {
+    /// A link to `broker`, with the journal of `dir`.
+    pub fn start(dir: &std::path::Path, broker: String) -> Self {
+        let (store, _) = Store::open(dir, super::support::config(), 50_000).unwrap();
+        let (engine, jobs) = mpsc::channel(JOBS_MAX);
+        let (link, link_inbox) = mpsc::channel(LINK_JOBS_MAX);
+        let (epoch, boot) = (1, 1);
+        let (position, watched) = watch::channel(Position {
+            epoch,
+            boot,
+            ..Position::default()
+        });
+        let config = link_config(broker);
+        let board = start::board(Some(&config), Arc::new(AtomicBool::new(false)));
+        let (site, gateway) = names();
+        let around = Surroundings {
+            site,
+            gateway,
+            boot,
+            desk: Desk::new(engine.clone(), Arc::new(AtomicU64::new(0))),
+            engine,
+            jobs: link_inbox,
+            position: watched,
+            reader: store.reader(),
+            epoch_expected: Arc::default(),
+        };
+        start::start(&config, &board, around);
+        Self {
+            jobs,
+            link,
+            board,
+            position,
+            store,
+        }
+    }
+
+    /// What the link wants of the engine next.
+    pub async fn wants(&mut self) -> Job {
+        tokio::time::timeout(PATIENCE, self.jobs.recv()).await.unwrap().unwrap()
+    }
+
+    /// Greets the link, up to the begin of its uploads.
+    pub async fn greet(&mut self, hub: &mut FakeHub) {
+        let (word, ..) = hub.hear().await;
+        assert_eq!(word, LinkUp::Hello);
+        let welcome = hub.welcome();
+        hub.say(LinkDown::Welcome, &welcome);
+        loop {
+            if let Job::Find { ledger, reply } = self.wants().await {
+                assert_eq!(ledger, 0);
+                reply.send(self.store.mark(0)).unwrap();
+                return;
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use proto::{
 
 use super::{
     conflict::{Adjustment, Case},
+    settle::Settling,
     state::TokenRow,
 };
 
@@ -154,6 +155,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The operator has looked at quarantined records: they are kept here, and wait for nobody.
+    QuarantineSettled(Settling),
     /// The operator's limits are new or changed, and published.
     PolicyPublished {
         /// All of them, with their revision.

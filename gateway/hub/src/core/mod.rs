@@ -15,6 +15,7 @@ mod policy;
 mod publish;
 mod release;
 mod revocation;
+mod settle;
 mod state;
 mod upload;
 
@@ -38,6 +39,7 @@ pub use lease::{LeaseKey, LeaseRow};
 pub use publish::{LIST_LEAST_S, PublishedList};
 pub use release::{ReleaseRefusal, Released};
 pub use revocation::LogEntry;
+pub use settle::Settling;
 pub use state::{
     Dispute, GatewayRow, Hub, Quarantined, REVOCATION_WINDOW, SESSIONS_CLOSED_MAX, SessionPhase, SessionRow, TokenRow,
 };
@@ -106,7 +108,7 @@ pub enum Input {
     },
     /// The operator's accounts, tokens, tariffs and revocations, as they should be.
     Import(Catalogue),
-    /// The operator corrects the books, or closes a session.
+    /// The operator corrects the books, closes a session, or settles what cannot be booked.
     Order(Order),
     /// The operator has looked at a gateway that was put back: what it could have spent in former epochs is free again.
     ReleaseLeases {
@@ -179,6 +181,8 @@ pub enum Effect {
     ImportRefused(ImportRefusal),
     /// The operator's entry has this number.
     Ordered(u64),
+    /// So many quarantined records of a gateway are settled.
+    Settled(GatewayId, u64),
     /// The operator's wish changes nothing.
     OrderRefused(OrderRefusal),
     /// Leases were released.

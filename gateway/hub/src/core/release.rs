@@ -35,7 +35,9 @@ pub enum ReleaseRefusal {
     #[error("gateway {0} is unknown here: it never said hello")]
     Unknown(GatewayId),
     /// It could spend what would be released.
-    #[error("gateway {0} is connected, so it is not gone; stop it first")]
+    #[error(
+        "gateway {0} is connected, or was heard through a broker within the last 15 min, so it is not gone; stop it first"
+    )]
     Connected(GatewayId),
 }
 

@@ -265,7 +265,7 @@ impl Hub {
         self.sessions.get(session)
     }
 
-    /// Records that are kept, but not booked.
+    /// Records that are kept, but not booked, and wait for the operator.
     #[must_use]
     pub const fn quarantine(&self) -> &BTreeMap<RecordKey, Quarantined> {
         &self.quarantine
@@ -358,6 +358,7 @@ impl Hub {
                 self.quarantine.entry(*at).or_default().reason.clone_from(reason);
                 self.commit(at, *hash).quarantined += 1;
             }
+            Event::QuarantineSettled(settling) => self.apply_settled(settling),
             Event::LeaseOnlySet { account, lease_only } => {
                 match lease_only {
                     true => self.lease_only.insert(*account),
@@ -454,9 +455,10 @@ impl Hub {
             row.upto = 0;
             row.hash = Hash::ZERO;
         }
-        row.boot = boot;
-        row.counter_epoch = epoch;
-        row.counter = counter;
+        // On a slow lane a hello comes after newer ones.
+        if epoch > row.counter_epoch || counter > row.counter {
+            (row.boot, row.counter_epoch, row.counter) = (boot, epoch, counter);
+        }
     }
 
     fn commit(&mut self, at: &RecordKey, hash: Hash) -> &mut GatewayRow {

@@ -24,8 +24,9 @@ use super::{
 pub const RECORD_AMOUNT_MAX: Money = Money(10_000_000_000);
 /// Bytes of a quarantined record in one event, so that an event fits a record of the store.
 pub const QUARANTINE_PART_BYTES: usize = 2048;
-/// Most quarantined records. A gateway that sends more is broken: nothing further of it is committed, and nothing is
-/// lost, until a person has looked.
+/// Most quarantined records of one gateway, in all its epochs. A gateway that sends more is broken: it is committed up to
+/// the next record that cannot be booked, and nothing is lost, until the operator has settled some. Other gateways do not
+/// notice.
 pub const QUARANTINE_ROWS_MAX: usize = 10_000;
 
 impl Hub {
@@ -54,14 +55,15 @@ impl Hub {
         if upload.first <= next {
             let mut judge = Judge::new(self, gateway, upload.epoch, now);
             for bytes in &upload.records[known as usize..] {
-                if self.quarantine.len() + judge.quarantined >= QUARANTINE_ROWS_MAX {
-                    let reason = "too many quarantined records; nothing more is committed".to_owned();
+                let (sequence, hash) = (after.upto + 1, chain(&after.hash, bytes));
+                if !judge.judge(sequence, hash, bytes, &mut decision) {
+                    let reason = format!(
+                        "{QUARANTINE_ROWS_MAX} of its records are quarantined; from record {sequence} on nothing is committed until you settle some: holdfast-hub settle --gateway {gateway}"
+                    );
                     decision.effects.push(Effect::Alarm(Alarm::Upload { gateway, reason }));
                     break;
                 }
-                after.upto += 1;
-                after.hash = chain(&after.hash, bytes);
-                judge.judge(after.upto, after.hash, bytes, &mut decision);
+                (after.upto, after.hash) = (sequence, hash);
             }
             let leases = judge.leases;
             self.renew(now, settings, gateway, &leases, &mut decision);
@@ -122,7 +124,8 @@ struct Judge<'a> {
     adjusted: u64,
     /// Leases that the records concern.
     leases: BTreeMap<LeaseKey, LeaseRow>,
-    quarantined: usize,
+    /// Quarantined records of this gateway, those of this upload included; none: it sent no bad one in this upload.
+    quarantined: Option<usize>,
     wall_s: u64,
 }
 
@@ -139,12 +142,13 @@ impl<'a> Judge<'a> {
             clock_alarmed: false,
             adjusted: 0,
             leases: BTreeMap::new(),
-            quarantined: 0,
+            quarantined: None,
             wall_s: now.wall_s,
         }
     }
 
-    fn judge(&mut self, sequence: u64, hash: Hash, bytes: &[u8], decision: &mut Decision) {
+    /// Returns whether the record is committed; it is not if it cannot be booked and too many wait for the operator.
+    fn judge(&mut self, sequence: u64, hash: Hash, bytes: &[u8], decision: &mut Decision) -> bool {
         let at = RecordKey {
             gateway: self.gateway,
             epoch: self.epoch,
@@ -178,10 +182,15 @@ impl<'a> Judge<'a> {
                 });
             }
             Err(reason) => {
-                self.quarantined += 1;
+                let known = self.quarantined.unwrap_or_else(|| self.hub.quarantined(&self.gateway));
+                if known >= QUARANTINE_ROWS_MAX {
+                    return false;
+                }
+                self.quarantined = Some(known + 1);
                 quarantine(at, hash, bytes, reason, decision);
             }
         }
+        true
     }
 
     /// Reads and books a record, or sets it aside, or says why neither is possible.

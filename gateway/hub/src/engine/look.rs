@@ -63,7 +63,7 @@ impl Engine {
         let unknown = GatewayRow::default();
         let row = |(gateway, link): (&GatewayId, &Link)| {
             let row = self.hub.gateways().get(gateway).unwrap_or(&unknown);
-            GatewayReport::new(gateway, row, link.greeted().next().is_some(), &link.heard, now)
+            GatewayReport::new(gateway, row, link.is_greeted(now), &link.heard, now)
         };
         self.links.0.iter().map(row).collect()
     }
@@ -74,7 +74,7 @@ impl Engine {
         let counts = link.map(|link| link.counts).unwrap_or_default();
         GatewayStatus {
             gateway: gateway.to_string(),
-            connected: link.is_some_and(|link| link.greeted().next().is_some()),
+            connected: link.is_some_and(|link| link.is_greeted(Instant::now())),
             epoch: row.epoch,
             boot: row.boot,
             upto: row.upto,

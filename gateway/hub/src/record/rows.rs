@@ -133,6 +133,15 @@ pub(super) struct Quarantined1 {
 }
 
 #[derive(Serialize, Deserialize)]
+pub(super) struct QuarantineSettled1 {
+    pub(super) gateway: GatewayId,
+    pub(super) epoch: u32,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
 pub(super) struct Disputed1 {
     pub(super) gateway: GatewayId,
     pub(super) epoch: u32,
@@ -226,6 +235,7 @@ pub(super) const BOOKED: u16 = 11;
 pub(super) const QUARANTINE_PART: u16 = 12;
 pub(super) const QUARANTINED: u16 = 13;
 pub(super) const DISPUTED: u16 = 14;
+pub(super) const QUARANTINE_SETTLED: u16 = 19;
 pub(super) const SCOPE_REVOKED: u16 = 30;
 pub(super) const KEYS_PUBLISHED: u16 = 31;
 pub(super) const DATED: u16 = 40;

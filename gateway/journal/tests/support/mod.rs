@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
+pub mod sim;
+pub mod work;
 pub mod writer;
 
-use std::ops::ControlFlow;
-use std::path::Path;
+use std::fs;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use journal::{Journal, Options, ReadError, Reader};
@@ -16,6 +19,13 @@ pub fn options() -> Options {
 
 pub fn open(dir: &Path) -> Journal {
     Journal::open(dir, &options()).unwrap()
+}
+
+/// With segments so short that many follow one another.
+pub fn open_small(dir: &Path) -> Journal {
+    let mut options = options();
+    options.segment_bytes = 128 << 10;
+    Journal::open(dir, &options).unwrap()
 }
 
 /// Everything from `from` on, or the damage met.
@@ -42,8 +52,64 @@ pub fn pair_record(sequence: u64) -> Vec<u8> {
     format!("the record {sequence}").into_bytes()
 }
 
-pub fn group_key(first_sequence: u64) -> Vec<u8> {
-    [&b"r"[..], &first_sequence.to_be_bytes()].concat()
+/// The log's segments, oldest first.
+pub fn segments(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.join("log")).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    paths.sort();
+    paths
+}
+
+/// A frame as its bytes say: where it lies, and which records it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub bytes: Range<usize>,
+    pub first: u64,
+    pub last: u64,
+}
+
+/// Finds the frames of a segment, by their magic.
+pub fn frames(segment: &[u8]) -> Vec<Frame> {
+    let field = |at: usize| u64::from_le_bytes(segment[at..at + 8].try_into().unwrap());
+    let mut found = Vec::new();
+    let mut at = 40 << 10;
+    while at + 68 <= segment.len() {
+        if !segment[at..].starts_with(b"HFf2") {
+            at += 4;
+            continue;
+        }
+        let body = u32::from_le_bytes(segment[at + 12..at + 16].try_into().unwrap()) as usize;
+        let records = u64::from(u16::from_le_bytes([segment[at + 32], segment[at + 33]]));
+        let first = field(at + 24);
+        found.push(Frame {
+            bytes: at..at + 68 + body,
+            first,
+            last: first + records - 1,
+        });
+        at += (68 + body).next_multiple_of(4);
+    }
+    found
+}
+
+/// Changes one file's bytes.
+pub fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+/// A copy of a journal's directory, that a test may damage.
+pub fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 /// Changes the engine's tree while the journal is closed.
@@ -73,9 +139,14 @@ pub fn rewrite(db: &sled::Db, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Small and seeded; prints its seed so that a failure can be repeated with `JOURNAL_TEST_SEED`.
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
     pub fn from_env() -> Random {
         use std::hash::{BuildHasher, RandomState};
         let seed = std::env::var("JOURNAL_TEST_SEED")

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use journal::{Journal, SnapshotWriter};
 
-use super::{Random, open, replayed};
+use super::{Random, open_small, replayed};
 
 const SNAPSHOT_CHUNKS: u32 = 12;
 
@@ -34,12 +34,12 @@ fn snapshot_chunk(at_sequence: u64, index: u32) -> Vec<u8> {
 pub fn append_until_stopped() -> ! {
     let dir = std::env::var_os("JOURNAL_TEST_DIR").unwrap();
     let mut random = Random::from_env();
-    let mut journal = open(dir.as_ref());
+    let mut journal = open_small(dir.as_ref());
     let mut out = std::io::stdout();
     out.write_all(b"\nopen\n").unwrap();
     let mut snapshot = None;
     loop {
-        // Now and then a batch larger than one of sled's segments of 512 KiB.
+        // Now and then a batch larger than a segment.
         let count = if random.below(40) == 0 {
             1000
         } else {

@@ -412,6 +412,14 @@ impl Auditor {
             Event::PolicyAdopted(e) => self.policy_adopted(&e.policy, marks),
             Event::PolicySetAside(_) => {}
             Event::PolicyRolledBack(_) => unreachable!("nobody goes back here"),
+            // Rings have a walk and an auditor of their own (`tables/rings.rs`): here the site adopts at once.
+            Event::RingBegan(_)
+            | Event::RingSeen(_)
+            | Event::RingWidened(_)
+            | Event::RingHeld(_)
+            | Event::RingEnded(_)
+            | Event::LimitsStaged(_)
+            | Event::LimitsAdopted(_) => unreachable!("rings are off here"),
             Event::DiskChanged(e) => {
                 marks.hit(Mark::DiskScarce);
                 self.law.is_disk_scarce = e.is_scarce;

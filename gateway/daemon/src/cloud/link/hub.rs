@@ -1,13 +1,18 @@
 //! What the hub says on a link, and what it is told in turn: welcome, receipts, artifacts, uploads.
 
+use std::time::Duration;
+
 use carrier::{Class, Symptom};
 use gateway_core::{Input, pace::Artifacts};
 use proto::link::{ArtifactPart, LedgerReceipt, Welcome};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{CODE_THROTTLED, HELLO_WAIT, HELLO_WAIT_MAX, Life, Link, OWN_ECHO, Talk};
 use crate::{
-    artifacts::{Assembly, Gone},
+    artifacts::{Assembly, Gone, Whole},
     cloud::{
         adapter::{Adapter, Meaning},
         board::Stage,
@@ -30,7 +35,7 @@ impl Link {
         match heard {
             Heard::Welcome(welcome) => self.welcomed(life, talk, welcome).await?,
             Heard::Answer(answer) => {
-                life.asked.remove(&answer.ask);
+                life.asked.over(answer.ask);
                 life.breaker.good(now_ms);
                 self.tell(Input::Answer(answer)).await?;
             }
@@ -38,15 +43,16 @@ impl Link {
                 life.breaker.good(now_ms);
                 self.receipt(talk, receipt).await?;
             }
-            Heard::Part(part) => self.part(&mut talk.assembly, part).await?,
-            // The hello is said again anyway until it is answered.
+            Heard::Part(part) => self.part(&life.wholes, &mut talk.assembly, part).await?,
             Heard::Counter(seen) => {
-                tracing::warn!(
-                    counter = seen.last,
-                    "the hub remembers more of this link than this journal, or doubts a hello that a cloud held back"
-                );
-                sealed.raise_above(seen.last);
-                talk.hello = Some((Instant::now(), HELLO_WAIT, 0));
+                let is_new = sealed.raise_above(seen.last);
+                if is_new {
+                    tracing::warn!(
+                        counter = seen.last,
+                        "the hub remembers more of this link than this journal, or doubts a hello that a cloud held back"
+                    );
+                }
+                talk.hello = Some(hello_again(talk.hello, is_new, Instant::now()));
             }
             Heard::Echo(echo) => {
                 if echo.nonce & OWN_ECHO == 0 {
@@ -134,6 +140,9 @@ impl Link {
                     self.board.receipted_at().elapsed(),
                     announced,
                 );
+                if let Some((at, throttle)) = life.throttled {
+                    state.go_on(&throttle, at.elapsed());
+                }
                 talk.uploads = Some(state);
             } else {
                 // It has other records of this epoch than we: nothing may follow on them.
@@ -144,15 +153,17 @@ impl Link {
         Ok(())
     }
 
-    async fn part(&self, assembly: &mut Assembly, part: ArtifactPart) -> Result<(), Gone> {
+    async fn part(
+        &self,
+        wholes: &mpsc::Sender<Whole>,
+        assembly: &mut Assembly,
+        part: ArtifactPart,
+    ) -> Result<(), Gone> {
         let (kind, revision) = (part.kind.word(), part.revision);
         match assembly.add(part) {
             Ok(None) => {}
-            Ok(Some(whole)) => {
-                if let Ok(Some(input)) = self.desk.check(whole).await? {
-                    self.tell(input).await?;
-                }
-            }
+            // To check 100,000 tokens takes longer than anybody waits for an answer.
+            Ok(Some(whole)) => wholes.send(whole).await.map_err(|_| Gone)?,
             Err(error) => self.desk.reject(kind, revision, &error),
         }
         Ok(())
@@ -166,7 +177,10 @@ impl Link {
             .await
             .map_err(|_| Gone)?;
         let mark = answer.await.map_err(|_| Gone)?;
-        let state = Uploads::from(&self.reader, &mark, upto, self.least_ms(), talk.frame_bytes_max);
+        let (reader, least_ms, bytes_max) = (self.reader.clone(), self.least_ms(), talk.frame_bytes_max);
+        // The mark may be far back, and who serves devices shares this thread.
+        let read = move || Uploads::from(&reader, &mark, upto, least_ms, bytes_max);
+        let state = tokio::task::spawn_blocking(read).await.map_err(|_| Gone)?;
         Ok(state.map_err(|why| unreadable(talk, why)).ok())
     }
 
@@ -202,7 +216,9 @@ impl Link {
         };
         state.receipted(upto, cursor, head);
         talk.uploads = Some(state);
-        self.board.receipted();
+        if upto > cursor && receipt.hash == own_hash {
+            self.board.receipted();
+        }
         self.tell(Input::Receipt { receipt, own_hash }).await
     }
 
@@ -230,7 +246,7 @@ impl Link {
         }
         talk.uploads = Some(state);
         match step {
-            Ok(Step::Wait) => {}
+            Ok(Step::Wait | Step::More) => {}
             Ok(Step::Send(upload)) => {
                 let (topic, frame) = sealed.upload(&upload);
                 self.up(adapter, life, talk, &topic, &frame, Meaning::Records(&upload));
@@ -245,8 +261,39 @@ impl Link {
     }
 }
 
+/// When to say hello after the hub did not take one, or asked for one: at once if ours was below what it remembers. If it
+/// was overtaken, it is said again anyway, more and more slowly.
+fn hello_again(planned: Option<(Instant, Duration, u32)>, is_new: bool, now: Instant) -> (Instant, Duration, u32) {
+    planned.filter(|_| !is_new).unwrap_or((now, HELLO_WAIT, 0))
+}
+
 /// The next connection tries again.
 fn unreadable(talk: &mut Talk, why: String) {
     tracing::error!(why, "ALARM the journal cannot be read for the upload");
     talk.broken = Some(Symptom::new(Class::Protocol, 0, why));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_that_was_overtaken_waits_and_one_below_the_hubs_memory_does_not() {
+        let now = Instant::now();
+        let planned = Some((now + HELLO_WAIT * 2, HELLO_WAIT * 4, 2));
+        let at_once = (now, HELLO_WAIT, 0);
+        let table = [
+            (
+                "overtaken: the wait goes on, and is counted",
+                planned,
+                false,
+                (now + HELLO_WAIT * 2, HELLO_WAIT * 4, 2),
+            ),
+            ("below what the hub remembers", planned, true, at_once),
+            ("a hub that begins anew asks for one", None, false, at_once),
+        ];
+        for (what, planned, is_new, expected) in table {
+            assert_eq!(hello_again(planned, is_new, now), expected, "{what}");
+        }
+    }
 }

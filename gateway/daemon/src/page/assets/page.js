@@ -93,7 +93,7 @@
     part("modes", rows.map((row) => [row, sentence(row)]), (all) => all.flatMap(([row, words]) => [
       h("dt", { "data-mode": row.mode }, t(row.capability), " ", tag(LEVELS[row.mode], t(`m_${row.mode}`))), h("dd", {}, words),
     ]));
-    const warnings = [view.mass_denial && t("w_mass"), view.disk_scarce && t("w_disk"), view.epoch_expected !== 0 && t("w_fenced", view.epoch_expected), state.now.wall_s === null && t("w_clock")].filter(Boolean);
+    const warnings = [view.mass_denial && t("w_mass"), view.disk_scarce && t("w_disk"), view.epoch_expected !== 0 && t("w_fenced", view.epoch_expected), state.now.wall_s === null && t("w_clock"), view.reload?.failed && t("w_reload", view.reload.why)].filter(Boolean);
     $("warnings").hidden = warnings.length === 0;
     part("warnings", warnings, (all) => all.map((text) => h("li", {}, text)));
   }
@@ -240,8 +240,9 @@
 
   // ------------------------------------------------------------ to decide
   function drawDecide() {
-    const { aside, remarks } = state.view;
-    $("decide").hidden = aside.length === 0 && remarks.count === 0;
+    const { aside, remarks, rings } = state.view;
+    $("decide").hidden = aside.length === 0 && remarks.count === 0 && rings.length === 0;
+    part("rings", rings, () => rings.map((row) => h("li", { "data-ring": row.what }, `${t(`ring_${row.what}`, row.revision)} ${t(`reach_${row.reach}`, row.reach === "kind" ? t(row.kind) : row.device)} ${t("ring_seen", count(row.requests), count(row.worse))}${row.held ? ` ${t("ring_held")}` : ""}`)));
     part("aside", [aside, state.me.csrf !== null], () => aside.flatMap((row) => [
       h("li", { "data-what": row.what }, h("span", {}, `${t(`aside_${row.what}`, row.revision)} ${t("aside_rest")}`), h("button", { type: "button", on: () => showDiff(row) }, t("show_diff"))),
     ]));
@@ -257,7 +258,7 @@
       const rows = [["d_tokens", `${count(diff.tokens_before)} → ${count(diff.tokens_after)}`], ...["joined", "left", "blocked", "unblocked", "users", "users_refused", "balances_zeroed"].map((name) => [`d_${name}`, count(diff[name])])];
       return [h("p", {}, `${t("d_why")}: `, h("span", { lang: "en" }, diff.why)), h("table", {}, h("tbody", {}, ...rows.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, t(key)), h("td", { class: "number" }, value)))))];
     }
-    const isPolicy = what === "policy";
+    const isPolicy = what === "policy" || what === "config";
     const head = isPolicy ? ["class", "limit", "before", "after"] : ["kind", "before", "after"];
     const cell = (row, key) => (row[key] === null ? t("none") : has(row[key]) ? t(row[key]) : key === "before" || key === "after" ? (isPolicy ? limit(row.limit, row[key]) : row[key]) : row[key]);
     return [h("table", {}, h("thead", {}, h("tr", {}, ...head.map((key) => h("th", { scope: "col" }, t(key))))), h("tbody", {}, ...diff.map((row) => h("tr", {}, ...head.map((key) => h("td", {}, String(cell(row, key))))))))];

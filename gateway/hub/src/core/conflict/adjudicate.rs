@@ -133,6 +133,7 @@ impl Hub {
                 | Event::GatewayFenced { .. }
                 | Event::QuarantinePart { .. }
                 | Event::Quarantined { .. }
+                | Event::QuarantineSettled(_)
                 | Event::Disputed { .. }
                 | Event::Dated { .. }
                 | Event::Aside { .. }

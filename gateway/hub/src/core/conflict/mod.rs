@@ -29,6 +29,7 @@ use proto::{
 pub(crate) use adjudicate::{clock_offset_s, clock_skew};
 pub(crate) use claim::{Claimed, claimed};
 pub use facts::{Facts, Standing};
+pub(super) use operator::check_reason;
 pub use operator::{Order, OrderRefusal, REASON_BYTES_MAX, account_of};
 
 use revoked::{Revocations, Since};

@@ -7,7 +7,7 @@ use proto::{
 };
 
 use super::{About, Act, Adjustment, AdjustmentLine, Class};
-use crate::core::{Decision, Effect, Event, Hub, Now, RECORD_AMOUNT_MAX, release::lease_of};
+use crate::core::{Decision, Effect, Event, Hub, Now, RECORD_AMOUNT_MAX, Settling, release::lease_of};
 
 /// Longest reason, in bytes: a line or two, and an entry fits a record of the store with a wide margin.
 pub const REASON_BYTES_MAX: usize = 256;
@@ -37,6 +37,8 @@ pub enum Order {
         /// Why.
         reason: String,
     },
+    /// Records that cannot be booked were looked at.
+    Settle(Settling),
 }
 
 /// Why the operator's wish changes nothing.
@@ -54,6 +56,9 @@ pub enum OrderRefusal {
     /// Nothing known of the session, or nothing held for it.
     #[error("session {0} holds no money")]
     NotHeld(SessionId),
+    /// Nothing to settle.
+    #[error("no record of gateway {0} in that range is quarantined")]
+    NotQuarantined(GatewayId),
     /// What a lease pays its gateway alone may end, until the lease is released: it would be spent twice.
     #[error(
         "session {0} is paid by a lease of gateway {1}; release it first: holdfast-hub release --gateway {1}, with --gone if the gateway never comes back"
@@ -100,10 +105,41 @@ fn check_account(account: Account) -> Result<(), OrderRefusal> {
     }
 }
 
+pub(in crate::core) fn check_reason(reason: &str) -> Result<(), OrderRefusal> {
+    match reason.len() {
+        1..=REASON_BYTES_MAX => Ok(()),
+        bytes => Err(OrderRefusal::Reason(bytes)),
+    }
+}
+
+const fn line(phase: Phase, debit: Account, credit: Account, amount: Money) -> AdjustmentLine {
+    AdjustmentLine {
+        phase,
+        debit,
+        credit,
+        amount,
+    }
+}
+
 impl Hub {
     pub(in crate::core) fn decide_order(&self, now: Now, order: &Order) -> Decision {
         let mut decision = Decision::default();
-        match self.entry(now, order) {
+        let entry = match order {
+            Order::Settle(settling) => return self.decide_settle(settling),
+            Order::Move {
+                debit,
+                credit,
+                amount,
+                session,
+                reason,
+            } => self.move_entry(now, (*debit, *credit, *amount), *session, reason),
+            Order::Close {
+                session,
+                amount,
+                reason,
+            } => self.close_entry(now, *session, *amount, reason),
+        };
+        match entry {
             Ok(adjustment) => {
                 decision.effects.push(Effect::Ordered(adjustment.number));
                 decision.events.push(Event::Adjusted(adjustment));
@@ -113,81 +149,75 @@ impl Hub {
         decision
     }
 
-    fn entry(&self, now: Now, order: &Order) -> Result<Adjustment, OrderRefusal> {
-        let reason = match order {
-            Order::Move { reason, .. } | Order::Close { reason, .. } => reason,
-        };
-        if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
-            return Err(OrderRefusal::Reason(reason.len()));
+    fn move_entry(
+        &self,
+        now: Now,
+        (debit, credit, amount): (Account, Account, Money),
+        session: SessionId,
+        reason: &str,
+    ) -> Result<Adjustment, OrderRefusal> {
+        check_reason(reason)?;
+        check_account(debit)?;
+        check_account(credit)?;
+        if debit == credit {
+            return Err(OrderRefusal::Account(debit));
         }
-        let entry = |act, class, session, debit, credit, total, lines| Adjustment {
+        if amount <= Money::ZERO || amount > RECORD_AMOUNT_MAX {
+            return Err(OrderRefusal::Amount(amount));
+        }
+        let adjustment = Adjustment {
             number: self.conflicts.number + 1,
-            class,
-            act,
+            class: Class::Operator,
+            act: Act::Move,
             about: About::session(session),
             debit,
             credit,
-            total,
-            lines,
-            reason: reason.clone(),
+            total: amount,
+            lines: vec![line(Phase::Direct, debit, credit, amount)],
+            reason: reason.to_owned(),
             wall_s: now.wall_s,
         };
-        let line = |phase, debit, credit, amount| AdjustmentLine {
-            phase,
-            debit,
-            credit,
-            amount,
-        };
-        match *order {
-            Order::Move {
-                debit,
-                credit,
-                amount,
-                session,
-                ..
-            } => {
-                check_account(debit)?;
-                check_account(credit)?;
-                if debit == credit {
-                    return Err(OrderRefusal::Account(debit));
-                }
-                if amount <= Money::ZERO || amount > RECORD_AMOUNT_MAX {
-                    return Err(OrderRefusal::Amount(amount));
-                }
-                let lines = vec![line(Phase::Direct, debit, credit, amount)];
-                let adjustment = entry(Act::Move, Class::Operator, session, debit, credit, amount, lines);
-                self.check_fit(&adjustment)?;
-                Ok(adjustment)
-            }
-            Order::Close { session, amount, .. } => {
-                let facts = self.conflicts.facts.get(&session).filter(|facts| facts.is_open());
-                let facts = facts.ok_or(OrderRefusal::NotHeld(session))?;
-                if lease_of(&facts.payer).is_some_and(|lease| self.leases.contains_key(&lease)) {
-                    return Err(OrderRefusal::Leased(session, facts.gateway));
-                }
-                if amount < Money::ZERO {
-                    return Err(OrderRefusal::Amount(amount));
-                }
-                if amount > facts.hold {
-                    let hold = facts.hold;
-                    return Err(OrderRefusal::AboveHold { amount, hold });
-                }
-                let (payer, revenue) = (facts.payer, Account::Revenue(facts.kind));
-                let mut lines = vec![line(Phase::Void, payer, Account::Clearing, facts.hold)];
-                if amount > Money::ZERO {
-                    lines.push(line(Phase::Direct, payer, revenue, amount));
-                }
-                Ok(entry(
-                    Act::Close,
-                    Class::Spanned,
-                    session,
-                    payer,
-                    revenue,
-                    amount,
-                    lines,
-                ))
-            }
+        self.check_fit(&adjustment)?;
+        Ok(adjustment)
+    }
+
+    fn close_entry(
+        &self,
+        now: Now,
+        session: SessionId,
+        amount: Money,
+        reason: &str,
+    ) -> Result<Adjustment, OrderRefusal> {
+        check_reason(reason)?;
+        let facts = self.conflicts.facts.get(&session).filter(|facts| facts.is_open());
+        let facts = facts.ok_or(OrderRefusal::NotHeld(session))?;
+        if lease_of(&facts.payer).is_some_and(|lease| self.leases.contains_key(&lease)) {
+            return Err(OrderRefusal::Leased(session, facts.gateway));
         }
+        if amount < Money::ZERO {
+            return Err(OrderRefusal::Amount(amount));
+        }
+        if amount > facts.hold {
+            let hold = facts.hold;
+            return Err(OrderRefusal::AboveHold { amount, hold });
+        }
+        let (payer, revenue) = (facts.payer, Account::Revenue(facts.kind));
+        let mut lines = vec![line(Phase::Void, payer, Account::Clearing, facts.hold)];
+        if amount > Money::ZERO {
+            lines.push(line(Phase::Direct, payer, revenue, amount));
+        }
+        Ok(Adjustment {
+            number: self.conflicts.number + 1,
+            class: Class::Spanned,
+            act: Act::Close,
+            about: About::session(session),
+            debit: payer,
+            credit: revenue,
+            total: amount,
+            lines,
+            reason: reason.to_owned(),
+            wall_s: now.wall_s,
+        })
     }
 
     /// Whether the book can hold the entry: sums have an end.
