@@ -225,7 +225,7 @@ impl InitCommand {
         };
         format!(
             "# holdfast: the configuration of this gateway, made by `holdfast init`. Everything that is not here has a default;\n\
-             # the example that comes with holdfast names every key. After a change: holdfast check-config, then a restart.\n\
+             # the example that comes with holdfast names every key. After a change: holdfast reload.\n\
              # Keys and passwords are in secrets.toml beside this file.\n\n\
              [site]\n\
              name = \"{}\"\n\
@@ -245,6 +245,8 @@ impl InitCommand {
              issuer_keys = [\"{issuer_key}\"]\n\
              # Public keys that may sign firmware (`holdfast image key` prints one). None: devices take no updates.\n\
              #firmware_keys = []\n\n\
+             # Take what is new at one device first, then at its kind, then everywhere, and go back by itself: docs/operations.md.\n\
+             #[ring]\n\n\
              # Whose members may ask the running gateway, beside root and its own user: holdfast status and so on.\n\
              #[control]\n\
              #group = \"holdfast\"\n\n\
