@@ -1,9 +1,33 @@
 //! The auditor of a whole site: compares what gateway and hub wrote down, line by line, and both with what people saw.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
 
+use anyhow::ensure;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::site::binary;
+
+/// Every line of a gateway's book, as an operator's accountant gets it.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn of_gateway(config: &Path) -> anyhow::Result<Vec<Value>> {
+    let mut command = Command::new(binary("holdfast")?);
+    command.arg("--config").arg(config);
+    let output = command.args(["ledger", "export", "--format", "json"]).output()?;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        config.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
 
 /// A line of a book, as both sides export it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

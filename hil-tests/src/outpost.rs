@@ -168,7 +168,7 @@ impl Outposts {
     pub fn books(&self) -> anyhow::Result<Books> {
         let mut lines = Vec::new();
         for gateway in &self.gateways {
-            lines.extend(site::gateway_book(&gateway.dir.join("holdfast.toml"))?);
+            lines.extend(books::of_gateway(&gateway.dir.join("holdfast.toml"))?);
         }
         books::compare(&lines, &site::ask_hub(&self.dir, "ledger")?)
     }

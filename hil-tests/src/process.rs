@@ -5,19 +5,43 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write as _},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 /// How long a process may take to come up, in s: replay of a long journal on a loaded machine.
 const READY_S_MAX: u64 = 60;
 /// Lines of a process's log that are kept for error messages.
 const LOG_LINES_KEPT: usize = 30;
+
+/// A folder of programs to take in place of those that were built here: those of a package.
+const PROGRAMS: &str = "HOLDFAST_PROGRAMS";
+
+/// Where the project's binaries are: in the folder that `HOLDFAST_PROGRAMS` names, if they are there; beside this one, or one
+/// folder up for tests.
+///
+/// # Errors
+/// If `name` is in neither; the message says how to build it.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let named = std::env::var_os(PROGRAMS).map(PathBuf::from);
+    let folders = here.ancestors().skip(1).take(2);
+    for folder in named.iter().map(PathBuf::as_path).chain(folders) {
+        let path = folder.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!(
+        "{name} is not beside {}; build it first: cargo build --release --workspace --bins",
+        here.display()
+    )
+}
 
 /// A process with its log.
 #[derive(Debug)]

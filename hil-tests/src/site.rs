@@ -27,6 +27,8 @@ use crate::{
     process::Process,
 };
 
+pub use crate::process::binary;
+
 /// A device of the plan.
 #[derive(Clone, Debug)]
 pub struct DevicePlan {
@@ -228,47 +230,6 @@ pub fn hex(bytes: &[u8]) -> String {
 /// If loopback has none.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-/// A folder of programs to take in place of those that were built here: those of a package.
-const PROGRAMS: &str = "HOLDFAST_PROGRAMS";
-
-/// Where the project's binaries are: in the folder that `HOLDFAST_PROGRAMS` names, if they are there; beside this one, or one
-/// folder up for tests.
-///
-/// # Errors
-/// If `name` is in neither; the message says how to build it.
-pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let named = std::env::var_os(PROGRAMS).map(PathBuf::from);
-    let folders = here.ancestors().skip(1).take(2);
-    for folder in named.iter().map(PathBuf::as_path).chain(folders) {
-        let path = folder.join(name);
-        if path.is_file() {
-            return Ok(path);
-        }
-    }
-    bail!(
-        "{name} is not beside {}; build it first: cargo build --release --workspace --bins",
-        here.display()
-    )
-}
-
-/// Every line of a gateway's book, as an operator's accountant gets it.
-///
-/// # Errors
-/// If it cannot be read.
-pub(crate) fn gateway_book(config: &Path) -> anyhow::Result<Vec<Value>> {
-    let mut command = Command::new(binary("holdfast")?);
-    command.arg("--config").arg(config);
-    let output = command.args(["ledger", "export", "--format", "json"]).output()?;
-    ensure!(
-        output.status.success(),
-        "{}: {}",
-        config.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// How a gateway reaches the hub, as it stands in its files.
@@ -473,12 +434,20 @@ impl Site {
         }
     }
 
+    /// Every line of the gateway's book.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn gateway_book(&self) -> anyhow::Result<Vec<Value>> {
+        books::of_gateway(&self.dir.join("gateway/holdfast.toml"))
+    }
+
     /// What gateway and hub have written down, compared.
     ///
     /// # Errors
     /// If one of them does not answer.
     pub fn books(&self) -> anyhow::Result<Books> {
-        let gateway = gateway_book(&self.dir.join("gateway/holdfast.toml"))?;
+        let gateway = self.gateway_book()?;
         books::compare(&gateway, &self.ask_hub("ledger")?)
     }
 

@@ -167,7 +167,7 @@ impl Pace {
         }
         Throttle {
             every_ms: self.every_ms,
-            pause_ms: self.not_before_ms.saturating_sub(now_ms),
+            pause_ms: self.wait_ms(now_ms),
             spared_ms,
         }
     }

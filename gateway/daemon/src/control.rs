@@ -1,6 +1,7 @@
 //! What the running daemon tells people: one line of JSON asked, one answered, over a Unix socket in the store's
 //! directory that only its owner can open.
 
+mod ask;
 mod query;
 
 use std::{
@@ -25,7 +26,10 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
 };
 
-pub use self::query::{Gated, Query};
+pub use self::{
+    ask::{ask, import, update},
+    query::{Gated, Query},
+};
 use crate::{
     artifacts::{self, Desk},
     cloud::board::Board,
@@ -569,41 +573,4 @@ async fn order(desk: &Desk, input: Input) -> Value {
         Ok(outcome) => json!({ "error": outcome }),
         Err(_) => json!({"error": "the gateway is stopping"}),
     }
-}
-
-/// Asks a running daemon.
-///
-/// # Errors
-/// If none listens, or it does not answer in JSON.
-pub async fn ask(dir: &Path, query: &Query) -> std::io::Result<Value> {
-    ask_with(dir, query, &[]).await
-}
-
-/// Asks a running daemon to take in a file of artifacts.
-///
-/// # Errors
-/// As [`ask`].
-pub async fn import(dir: &Path, file: &Attached) -> std::io::Result<Value> {
-    let (name, length) = (file.name.clone(), file.bytes.len() as u64);
-    ask_with(dir, &Query::Import { name, length }, &file.bytes).await
-}
-
-/// Asks a running daemon to update a device with a signed image.
-///
-/// # Errors
-/// As [`ask`].
-pub async fn update(dir: &Path, device: DeviceId, file: &Attached) -> std::io::Result<Value> {
-    let (name, length) = (file.name.clone(), file.bytes.len() as u64);
-    ask_with(dir, &Query::Update { device, name, length }, &file.bytes).await
-}
-
-async fn ask_with(dir: &Path, query: &Query, attached: &[u8]) -> std::io::Result<Value> {
-    let mut stream = UnixStream::connect(socket_path(dir)).await?;
-    let mut line = serde_json::to_string(query)?;
-    line.push('\n');
-    stream.write_all(line.as_bytes()).await?;
-    stream.write_all(attached).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(serde_json::from_str(&answer)?)
 }

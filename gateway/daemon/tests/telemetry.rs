@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 /// Three records each: more than two uploads, so that the backlog goes at a pace.
 const SESSIONS: u64 = 130;
 
+/// So many reports later all is quiet.
+const REPORTS_AT_MOST: u32 = 20;
+
 #[tokio::test]
 async fn a_report_arrives_says_what_status_says_and_never_before_the_backlog_is_gone() {
     let dir = tempfile::tempdir().unwrap();
@@ -43,9 +46,13 @@ async fn a_report_arrives_says_what_status_says_and_never_before_the_backlog_is_
     assert_eq!((first.list_revision, first.tariffs_revision), (1, 1));
     assert_eq!((first.sessions_open, first.devices_connected), (0, None));
 
-    // The receipt of the last upload may still be on its way to the engine; one that comes later has it.
+    // The receipt of the last upload may still be on its way to the engine, and a busy machine may have shed one more; one
+    // that comes later has the receipt and nothing to say of that.
     let mut told = hub.report().await.0;
-    while told.waiting > 0 {
+    for _ in 0..REPORTS_AT_MOST {
+        if (told.waiting, told.shed) == (0, 0) {
+            break;
+        }
         told = hub.report().await.0;
     }
     assert_eq!((told.shed, told.waiting_s), (0, 0));
