@@ -25,8 +25,8 @@ use crate::{
 const DEVICES: usize = 12;
 /// Users per device: enough that nobody meets the limits of one outage.
 const USERS_PER_DEVICE: usize = 14;
-/// Longest time for the books to close after the script.
-const SETTLE: Duration = Duration::from_secs(120);
+/// Longest time for the books to close after the script: what a cloud has throttled waits for so long at the slowest rate.
+const SETTLE: Duration = Duration::from_secs(300);
 /// An outage of seconds needs health and meters of seconds.
 const LIMITS: &str = "[health]\nrecover_ms = 1500\nprobe_ms = 500\nprobe_max_ms = 1500\necho_ms = 500\n\
     echo_wait_ms = 600\nhello_ms = 700\n\
