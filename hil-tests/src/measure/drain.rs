@@ -276,9 +276,8 @@ fn close(post: &Post, found: &mut Forwarded) -> anyhow::Result<()> {
     post.until("settled", |status| {
         status["waiting"] == 0 && status["sessions_open"] == 0
     })?;
-    let ledger = post::ask(&post.dir, "ledger")?;
-    let gateway = ledger.as_array().context("the gateway's book is a list")?;
-    let books = books::compare(gateway, &site::ask_hub(&post.dir, "ledger")?)?;
+    let gateway = books::of_gateway(&post.dir.join("gateway/holdfast.toml"))?;
+    let books = books::compare(&gateway, &site::ask_hub(&post.dir, "ledger")?)?;
     (found.lost, found.doubled) = (books.records_lost as u64, books.records_doubled as u64);
     ensure!(
         books.are_closed(),
