@@ -115,8 +115,11 @@ fn lay_out(context: &Context, unit: &str, has_serial_port: bool, programs: &Path
     }
     let text = fs::read_to_string(units.join(unit)).with_context(|| unit.to_owned())?;
     let file = folder.join(unit);
-    let there = format!("ExecStart={}/", programs.display());
-    fs::write(&file, text.replace("ExecStart=/usr/bin/", &there)).with_context(|| file.display().to_string())?;
+    let there = programs.display();
+    let text = text
+        .replace("ExecStart=/usr/bin/", &format!("ExecStart={there}/"))
+        .replace("ExecReload=+/usr/bin/", &format!("ExecReload=+{there}/"));
+    fs::write(&file, text).with_context(|| file.display().to_string())?;
     Ok(file)
 }
 

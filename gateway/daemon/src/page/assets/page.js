@@ -281,7 +281,7 @@
 
   // ------------------------------------------------------------ why
   function translated(text) {
-    const chinese = state.lang === "zh" ? sentence(text) : null;
+    const chinese = state.lang === "zh" ? inChinese(text) : null;
     return chinese === null ? h("span", { lang: "en" }, text) : h("span", {}, chinese);
   }
   async function explain(of) {

@@ -87,7 +87,7 @@ const PATTERNS = Object.entries(SENTENCES)
   .sort(([one], [other]) => fixed(other) - fixed(one))
   .map(([english, chinese]) => [new RegExp(`^${english.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replace(/^{}|but {}/g, WHOLE).replaceAll("{}", "([^,:]+)")}$`), chinese]);
 // A sentence of the gateway in Chinese; null if it is none that is known.
-function sentence(text) {
+function inChinese(text) {
   for (const [pattern, chinese] of PATTERNS) {
     const found = pattern.exec(text);
     if (found) return chinese.replace(/\{(\d)\}/g, (_, i) => inside(found[Number(i) + 1]));
@@ -95,5 +95,5 @@ function sentence(text) {
   return null;
 }
 function inside(text) {
-  return INSIDE[text] ?? sentence(text) ?? text.replace(/(\d) ?(ms|s|min|h|d|sessions?|times?|cycles?|kWh|L)(?= |$)/g, (_, digit, unit) => `${digit} ${UNITS[unit]}`);
+  return INSIDE[text] ?? inChinese(text) ?? text.replace(/(\d) ?(ms|s|min|h|d|sessions?|times?|cycles?|kWh|L)(?= |$)/g, (_, digit, unit) => `${digit} ${UNITS[unit]}`);
 }
