@@ -35,8 +35,7 @@ struct Arch {
 }
 
 /// Static: one file runs on any Linux. On musl, Rust's own, so a cross compiler made for glibc is good enough. Not so for
-/// armhf: it is linked with glibc, static as well, because there Rust asks for the time in 64 bits, and with musl in 32,
-/// which end in 2038.
+/// armhf: it is linked with glibc, static as well, because no build of Rust's library for its musl is to be had.
 const ARCHS: [Arch; 3] = [
     Arch {
         name: "amd64",
