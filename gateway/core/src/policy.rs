@@ -170,6 +170,19 @@ fn beside(limits: &Limits) -> Vec<Row> {
     rows
 }
 
+/// The rows that are not the same in both.
+fn differing(before: Vec<Row>, after: Vec<Row>) -> Vec<Suspect> {
+    let pairs = before.into_iter().zip(after);
+    let changed = pairs.filter(|((_, _, active), (_, _, found))| active != found);
+    let row = |((class, limit, active), (_, _, found))| Suspect {
+        class,
+        limit,
+        active,
+        found,
+    };
+    changed.map(row).collect()
+}
+
 /// The limits whose loss refuses people, or whose excess costs money.
 fn watched(limits: &Limits) -> Vec<Row> {
     let money = |amount: proto::money::Money| amount.0.max(0) as u64;
@@ -233,32 +246,15 @@ impl Gateway {
         let all = |limits: &Limits, policy| [watched(limits), beside(limits), site(policy).to_vec()].concat();
         let before = all(&self.config.limits, self.policy());
         let after = all(&self.policies.limits(aside), Some(aside));
-        let pairs = before.into_iter().zip(after);
-        let changed = pairs.filter(|((_, _, active), (_, _, found))| active != found);
-        let row = |((class, limit, active), (_, _, found))| Suspect {
-            class,
-            limit,
-            active,
-            found,
-        };
-        changed.map(row).collect()
+        differing(before, after)
     }
 
     /// The limits that would change if the configuration that lies aside were adopted.
     #[must_use]
     pub fn limits_changes(&self) -> Vec<Suspect> {
         let all = |limits: &Limits| [watched(limits), beside(limits)].concat();
-        let pairs = all(&self.config.limits)
-            .into_iter()
-            .zip(all(&self.policies.limits_with(false, true)));
-        let changed = pairs.filter(|((_, _, active), (_, _, found))| active != found);
-        let row = |((class, limit, active), (_, _, found))| Suspect {
-            class,
-            limit,
-            active,
-            found,
-        };
-        changed.map(row).collect()
+        let after = all(&self.policies.limits_with(false, true));
+        differing(all(&self.config.limits), after)
     }
 
     pub(crate) fn decide_policy(&self, policy: &Policy) -> Result<(Event, Option<Effect>), Ignored> {
