@@ -61,8 +61,14 @@ impl Draft<'_> {
             }
         }
         for what in rings.iter() {
-            let without = gateway.evaluate_in(now, request, word, rings.without(what));
-            self.seen(what, request, is_worse(&outcome, &without));
+            let others = rings.without(what);
+            // Nearly always it is the only one, and what is without it was judged above.
+            let is_worse = if others == InRings::NONE {
+                is_worse(&outcome, &active)
+            } else {
+                is_worse(&outcome, &gateway.evaluate_in(now, request, word, others))
+            };
+            self.seen(what, request, is_worse);
         }
         if is_worse(&outcome, &active) {
             self.rings = InRings::NONE;
