@@ -88,7 +88,7 @@ pub struct Welcome {
 /// Gateway to hub: may this token draw? Answered by [`Answer`], or by nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
-    /// Number of the question, unique within the gateway's boot.
+    /// Number of the question, unique over the gateway's boots and epochs; below 2^53.
     pub ask: u64,
     /// For which session; zero: a canary, nothing will be drawn.
     pub session: SessionId,

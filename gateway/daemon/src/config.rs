@@ -189,8 +189,7 @@ pub struct Config {
     pub snapshot_every: u64,
     /// Free space of the disk at which no new unsecured session begins, in bytes; 0: not looked at.
     pub reserve_bytes: u64,
-    /// The journal keeps what is younger than so many days, whatever has a receipt. Nothing is pruned yet, so it keeps
-    /// everything.
+    /// The journal keeps what is younger than so many days, and whatever has no receipt.
     pub keep_d: u32,
     /// How devices are reached.
     pub device_side: DeviceSide,
