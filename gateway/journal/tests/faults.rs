@@ -168,7 +168,8 @@ fn the_judge_notices_a_lost_record() {
         // Write, then sync.
         disk.fail_at(disk.operations() + 2, Fault::LostFlush);
         journal.append(&[&[7; 2000]]).unwrap();
-        std::mem::forget(journal);
+        disk.turn_off();
+        drop(journal);
         disk.cut_power();
         disk.repair();
         let promised = Promised {

@@ -201,6 +201,12 @@ impl SimDisk {
         (world.fault, world.cut_at_sync, world.is_full) = (None, None, false);
     }
 
+    /// The power goes: nothing is done from here on until [`SimDisk::cut_power`] brings it back. A journal dropped in
+    /// between writes nothing, and frees its memory; one that is only forgotten keeps the whole disk.
+    pub fn turn_off(&self) {
+        self.world().is_off = true;
+    }
+
     /// The power goes and comes back.
     pub fn cut_power(&self) {
         let world = &mut *self.world();

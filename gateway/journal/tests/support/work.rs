@@ -196,7 +196,8 @@ pub fn judge(disk: &SimDisk, promised: &Promised, what: &str) {
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(next.start, head as u64 + 1, "{what}");
     // What was found is as durable as what was acknowledged.
-    std::mem::forget(journal);
+    disk.turn_off();
+    drop(journal);
     disk.cut_power();
     let journal = open(disk).unwrap_or_else(|error| panic!("{what}, then a power cut: {error}"));
     assert_eq!(journal.head().sequence, head as u64 + 1, "{what}");
