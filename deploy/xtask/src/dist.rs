@@ -140,6 +140,7 @@ pub(crate) fn make(context: &Context, only: Option<&str>) -> Result<()> {
         if room.exists() {
             fs::remove_dir_all(&room).with_context(|| room.display().to_string())?;
         }
+        fs::create_dir_all(&room).with_context(|| room.display().to_string())?;
         for (folder, program) in PACKAGES.into_iter().zip(PROGRAMS) {
             let package = out.join(format!("{program}_{}_{}.deb", env!("CARGO_PKG_VERSION"), arch.name));
             pack(context, &cargo_deb, arch, folder, &package)?;
