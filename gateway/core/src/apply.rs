@@ -550,7 +550,7 @@ impl Gateway {
                 self.reservations.0.insert(place, kept.reservation);
             }
             Kept::Lease(kept) => {
-                self.leases.rows.insert((kept.account, kept.epoch), kept.row);
+                self.leases.put(kept.account, kept.epoch, kept.row);
             }
             Kept::Leases(kept) => self.leases.revision = kept.revision,
             Kept::Decisions(kept) => self.decisions = kept.decisions,

@@ -4,7 +4,7 @@
 //! backup has another epoch and does not know what was spent after the backup, so it spends nothing of the old leases.
 //! Whatever was leased is either spent here, or comes back by a record of this gateway; never by time alone.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use proto::{
     artifact::{Lease, Leases as Artifact},
@@ -59,7 +59,9 @@ impl LeaseRow {
 /// All leases that are not used up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leases {
-    pub(crate) rows: BTreeMap<(AccountId, u64), LeaseRow>,
+    rows: BTreeMap<(AccountId, u64), LeaseRow>,
+    /// By epoch of the journal, and when they are over: those of which something can be given back.
+    ends: BTreeSet<(u32, Instant, AccountId, u64)>,
     pub(crate) revision: u64,
 }
 
@@ -75,24 +77,50 @@ impl Leases {
         self.revision
     }
 
+    /// One lease.
+    pub(crate) fn row(&self, account: AccountId, epoch: u64) -> Option<&LeaseRow> {
+        self.rows.get(&(account, epoch))
+    }
+
+    /// The leases of an account.
+    pub(crate) fn rows_of(&self, account: AccountId) -> impl Iterator<Item = (u64, &LeaseRow)> {
+        let rows = self.rows.range((account, 0)..=(account, u64::MAX));
+        rows.map(|(&(_, epoch), row)| (epoch, row))
+    }
+
+    /// A lease as a snapshot kept it, or a new one.
+    pub(crate) fn put(&mut self, account: AccountId, epoch: u64, row: LeaseRow) {
+        self.forget(account, epoch);
+        if row.left().0 > 0 {
+            self.ends.insert((row.journal_epoch, row.until, account, epoch));
+        }
+        self.rows.insert((account, epoch), row);
+    }
+
+    fn forget(&mut self, account: AccountId, epoch: u64) -> Option<LeaseRow> {
+        let row = self.rows.remove(&(account, epoch))?;
+        self.ends.remove(&(row.journal_epoch, row.until, account, epoch));
+        Some(row)
+    }
+
     /// The lease of an account from which most can be spent now: its epoch, and how much.
     pub(crate) fn live(&self, account: AccountId, at: Instant, journal_epoch: u32) -> Option<(u64, Money)> {
-        self.rows
-            .range((account, 0)..=(account, u64::MAX))
+        self.rows_of(account)
             .filter(|(_, row)| row.journal_epoch == journal_epoch && at < row.until)
-            .map(|((_, epoch), row)| (*epoch, row.left()))
+            .map(|(epoch, row)| (epoch, row.left()))
             .max_by_key(|(epoch, left)| (*left, core::cmp::Reverse(*epoch)))
     }
 
     /// When the next lease is over, of which something can be given back.
     pub(crate) fn next_end(&self, journal_epoch: u32) -> Option<Instant> {
-        self.returnable(journal_epoch).map(|(_, row)| row.until).min()
+        self.first_end(journal_epoch).map(|(until, ..)| until)
     }
 
-    fn returnable(&self, journal_epoch: u32) -> impl Iterator<Item = (&(AccountId, u64), &LeaseRow)> {
-        self.rows
-            .iter()
-            .filter(move |(_, row)| row.journal_epoch == journal_epoch && row.left().0 > 0)
+    /// It, and which.
+    fn first_end(&self, journal_epoch: u32) -> Option<(Instant, AccountId, u64)> {
+        let from = (journal_epoch, Instant::default(), AccountId::MIN, 0);
+        let (of_epoch, until, account, epoch) = *self.ends.range(from..).next()?;
+        (of_epoch == journal_epoch).then_some((until, account, epoch))
     }
 
     pub(crate) fn take(&mut self, event: &LeaseTaken) {
@@ -105,13 +133,14 @@ impl Leases {
             sequence: event.record.sequence,
             held: Money::ZERO,
         };
-        self.rows.insert((event.lease.account, event.lease.epoch), row);
+        self.put(event.lease.account, event.lease.epoch, row);
     }
 
     /// Leases were read up to `revision`. Used up ones may be forgotten once the hub knows that they were taken, which is
     /// up to the record `cursor`: until then it sends them again.
     pub(crate) fn read(&mut self, revision: u64, at: Instant, cursor: u64) {
         self.revision = revision;
+        // What has nothing left stands in no index.
         self.rows
             .retain(|_, row| row.left().0 > 0 || row.held.0 > 0 || at < row.until || row.sequence > cursor);
     }
@@ -136,8 +165,9 @@ impl Leases {
     }
 
     fn change(&mut self, account: AccountId, epoch: u64, change: impl FnOnce(&mut LeaseRow)) {
-        if let Some(row) = self.rows.get_mut(&(account, epoch)) {
-            change(row);
+        if let Some(mut row) = self.forget(account, epoch) {
+            change(&mut row);
+            self.put(account, epoch, row);
         }
     }
 }
@@ -168,7 +198,7 @@ impl Draft<'_> {
 
     /// One lease; nothing if it is known. `revision` 0: it came with an answer, which is about this journal.
     pub(crate) fn lease(&mut self, lease: &Lease, revision: u64) {
-        let known = self.gateway.leases.rows.get(&(lease.account, lease.epoch)).copied();
+        let known = self.gateway.leases.row(lease.account, lease.epoch).copied();
         match (known, lease.amount) {
             (_, _) if lease.epoch == 0 => {}
             (None, amount) if amount.0 > 0 => {
@@ -193,13 +223,11 @@ impl Draft<'_> {
     /// Leases that are over go back. Returns whether one did.
     pub(crate) fn leases_end(&mut self) -> bool {
         let gateway = self.gateway;
-        let over = gateway
-            .leases
-            .returnable(gateway.time.epoch)
-            .find(|(_, row)| row.until <= self.at);
-        let Some((&(account, epoch), row)) = over else {
+        let first = gateway.leases.first_end(gateway.time.epoch);
+        let Some((_, account, epoch)) = first.filter(|(until, ..)| *until <= self.at) else {
             return false;
         };
+        let row = gateway.leases.row(account, epoch).expect("the index follows the rows");
         self.give_back(account, epoch, row, 0);
         true
     }

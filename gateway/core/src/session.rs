@@ -4,7 +4,10 @@
 //! stays until the device speaks again, or, after [`INDETERMINATE_MS`], the last evidenced reading is captured.
 //! No timeout ever voids.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
 
 use proto::{
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
@@ -314,7 +317,8 @@ pub(crate) const fn register_dimension(kind: Kind) -> Dimension {
 /// All sessions that still matter, with their timers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
-    all: BTreeMap<SessionId, Session>,
+    /// Boxed: the map moves its entries about, and a session is a kilobyte.
+    all: BTreeMap<SessionId, Box<Session>>,
     /// (kind, token) -> open or asking session.
     active: BTreeMap<(TokenHash, Kind), BTreeSet<SessionId>>,
     timers: BTreeSet<(Instant, SessionId)>,
@@ -328,27 +332,27 @@ impl Sessions {
     /// A session.
     #[must_use]
     pub fn get(&self, id: &SessionId) -> Option<&Session> {
-        self.all.get(id)
+        self.all.get(id).map(Box::as_ref)
     }
 
     /// Every session that is remembered, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.all.values()
+        self.all.values().map(Box::as_ref)
     }
 
     /// Every session that is remembered: ended ones in the order in which they ended, then the others.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = &Session> {
-        let ended = self.ended.values().flatten().filter_map(|id| self.all.get(id));
-        ended.chain(self.all.values().filter(|session| !session.has_ended()))
+        let ended = self.ended.values().flatten().filter_map(|id| self.get(id));
+        ended.chain(self.iter().filter(|session| !session.has_ended()))
     }
 
     /// Sessions whose money is held.
     pub fn open(&self) -> impl Iterator<Item = &Session> {
-        self.all.values().filter(|session| session.is_open())
+        self.iter().filter(|session| session.is_open())
     }
 
     pub(crate) fn by_ask(&self, ask: u64) -> Option<&Session> {
-        self.asks.get(&ask).and_then(|id| self.all.get(id))
+        self.asks.get(&ask).and_then(|id| self.get(id))
     }
 
     pub(crate) fn active_of(&self, token: &TokenHash, kind: Kind) -> impl Iterator<Item = &Session> {
@@ -356,7 +360,7 @@ impl Sessions {
             .get(&(*token, kind))
             .into_iter()
             .flatten()
-            .filter_map(|id| self.all.get(id))
+            .filter_map(|id| self.get(id))
     }
 
     pub(crate) fn next_timer(&self) -> Option<Instant> {
@@ -367,12 +371,12 @@ impl Sessions {
         self.timers
             .iter()
             .take_while(move |(due, _)| *due <= at)
-            .filter_map(|(_, id)| self.all.get(id))
+            .filter_map(|(_, id)| self.get(id))
     }
 
     /// An open session whose device must be told that its token is no longer valid.
     pub(crate) fn invalid(&self) -> Option<&Session> {
-        self.invalid.first().and_then(|id| self.all.get(id))
+        self.invalid.first().and_then(|id| self.get(id))
     }
 
     /// The clock stepped: nobody knows at which time of the day the present slices began.
@@ -387,13 +391,18 @@ impl Sessions {
     pub(crate) fn update(&mut self, id: &SessionId, change: impl FnOnce(&mut Session)) {
         if let Some(mut session) = self.take(id) {
             change(&mut session);
-            self.put(session);
+            self.put_back(session);
         }
     }
 
     pub(crate) fn put(&mut self, session: Session) {
+        self.take(&session.request.session);
+        self.put_back(Box::new(session));
+    }
+
+    /// One that is not there.
+    fn put_back(&mut self, session: Box<Session>) {
         let id = session.request.session;
-        self.take(&id);
         if !session.has_ended() {
             self.active
                 .entry((session.request.token, session.request.kind))
@@ -415,7 +424,7 @@ impl Sessions {
         self.all.insert(id, session);
     }
 
-    fn take(&mut self, id: &SessionId) -> Option<Session> {
+    fn take(&mut self, id: &SessionId) -> Option<Box<Session>> {
         let session = self.all.remove(id)?;
         let key = (session.request.token, session.request.kind);
         if let Some(ids) = self.active.get_mut(&key) {

@@ -5,22 +5,13 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use tokio::net::unix::UCred;
 
-/// Where the system keeps its groups and users.
-const GROUP_FILE: &str = "/etc/group";
-const USER_FILE: &str = "/etc/passwd";
+use crate::users::{self, GROUP_FILE, Group};
 
 /// A door and who may pass.
 #[derive(Clone, Debug, Default)]
 pub struct Door {
     own_uid: u32,
     group: Option<Group>,
-}
-
-/// A group, as it was at the start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Group {
-    pub(crate) gid: u32,
-    members: Vec<u32>,
 }
 
 impl Door {
@@ -33,8 +24,7 @@ impl Door {
         let group = match group {
             None => None,
             Some(name) => {
-                let (groups, users) = (read(GROUP_FILE)?, read(USER_FILE)?);
-                let found = find(name, &groups, &users);
+                let found = users::group(name)?;
                 Some(found.ok_or_else(|| {
                     let why = format!(
                         "[control] group: there is no group \"{name}\" in {GROUP_FILE}; type: groupadd --system {name}"
@@ -88,48 +78,16 @@ impl Door {
     }
 }
 
-fn read(path: &str) -> io::Result<String> {
-    fs::read_to_string(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
-}
-
-/// A group of the system's files, by name.
-fn find(name: &str, groups: &str, users: &str) -> Option<Group> {
-    let mut fields = groups
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.first() == Some(&name))?
-        .into_iter()
-        .skip(2);
-    let gid = fields.next()?.parse().ok()?;
-    let names: Vec<&str> = fields.next().unwrap_or_default().split(',').collect();
-    let uid = |line: &str| {
-        let mut fields = line.split(':');
-        let is_member = fields.next().is_some_and(|user| names.contains(&user));
-        fields.nth(1)?.parse().ok().filter(|_| is_member)
-    };
-    let members = users.lines().filter_map(uid).collect();
-    Some(Group { gid, members })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GROUPS: &str = "root:x:0:\nops:x:700:alice,bob\nempty:x:701:\nbroken\n";
-    const USERS: &str = "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:700::/:/bin/sh\neve:x:1002:1002::/:/bin/sh\n";
-
-    #[test]
-    fn the_groups_of_the_system_are_read() {
-        let ops = find("ops", GROUPS, USERS).unwrap();
-        assert_eq!((ops.gid, ops.members.as_slice()), (700, &[1000, 1001][..]));
-        assert_eq!(find("empty", GROUPS, USERS).unwrap().members, Vec::<u32>::new());
-        assert_eq!(find("nobody", GROUPS, USERS), None);
-        assert_eq!(find("broken", GROUPS, USERS), None);
-    }
-
     #[test]
     fn root_the_own_user_and_members_pass() {
-        let group = find("ops", GROUPS, USERS);
+        let group = Some(Group {
+            gid: 700,
+            members: vec![1000, 1001],
+        });
         let (own, with) = (
             Door {
                 own_uid: 50,

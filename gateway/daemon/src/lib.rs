@@ -30,6 +30,7 @@ pub mod store;
 pub mod stream;
 mod telemetry;
 pub mod trust;
+mod users;
 
 /// Exit codes, as in sysexits.h where it has one.
 pub mod exit {

@@ -27,7 +27,7 @@ use crate::{
     devices::{
         Opener, Port, Sealer,
         blocked::Blocked,
-        embedded::{self, DeviceAccess},
+        embedded::{self, DeviceAccess, Intake},
         external::{self, Outward},
     },
     disk,
@@ -40,8 +40,6 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Messages of devices between endpoint and decoder.
-const INBOUND_MAX: usize = 1_024;
 /// Epoch of a journal that was never restored from a backup.
 const FIRST_EPOCH: u32 = 1;
 /// Highest epoch that an operator may begin: more restores than a gateway lives to see, and far from where a slip of
@@ -216,13 +214,14 @@ async fn serve(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
     if config.reserve_bytes > 0 {
         tokio::spawn(disk::watch(config.dir.clone(), config.reserve_bytes, jobs.clone()));
     }
+    let stop = stop_signal()?;
     tracing::info!(site = %config.site, gateway = %config.gateway, devices = config.device_secrets.len(), "ready");
     let status = status(config, link_up);
     service::ready(&status());
     tokio::spawn(service::watch(heart, status));
 
     tokio::select! {
-        stopped = stop_signal() => stopped.map_err(|error| RunError::Io { what: "signals", error })?,
+        () = stop => {}
         _ = engine_ended.recv() => {}
     }
     service::stopping("closing the journal");
@@ -282,14 +281,17 @@ fn reload_on_signal(reloader: Reloader) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn stop_signal() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-    }
-    Ok(())
+/// Resolves when somebody asks the process to stop; from this call on, not from its first poll, nobody ends it otherwise.
+fn stop_signal() -> Result<impl Future<Output = ()>, RunError> {
+    let failed = |error| RunError::Io { what: "signals", error };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+    })
 }
 
 async fn device_port(
@@ -303,8 +305,8 @@ async fn device_port(
         DeviceSide::Embedded { listen, tls, limits } => {
             let access = DeviceAccess::new(&config.device_secrets, config.monitor_password.clone());
             let access = Arc::new(access.closed_to(blocked.clone()));
-            let (inbound, from_devices) = mpsc::channel(INBOUND_MAX);
-            let mut endpoint = Endpoint::bind(*listen, (**limits).clone(), access.clone(), inbound)
+            let intake = Intake::new(opener.clone(), jobs.clone(), firmware.clone());
+            let mut endpoint = Endpoint::bind(*listen, (**limits).clone(), access.clone(), intake)
                 .await
                 .map_err(|error| RunError::Listen {
                     address: *listen,
@@ -317,12 +319,6 @@ async fn device_port(
             }
             let handle = endpoint.handle();
             blocked.cuts_at(handle.clone());
-            tokio::spawn(embedded::run(
-                from_devices,
-                opener.clone(),
-                jobs.clone(),
-                firmware.clone(),
-            ));
             Ok((Port::Embedded(handle), Some(endpoint), Some(access)))
         }
         DeviceSide::External {

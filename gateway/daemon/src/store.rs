@@ -11,7 +11,7 @@ use std::{
 };
 
 use gateway_core::{Config as CoreConfig, Event, Gateway, Now, event::Kept};
-use journal::{Journal, Options, Reader, SnapshotError, SnapshotWriter};
+use journal::{Background, Journal, Options, Reader, SnapshotError, Written};
 use proto::id::Hash;
 
 use crate::record::{self, Chunk, IndexRow, RecordError};
@@ -27,8 +27,6 @@ const FORMAT_VERSION: u32 = 1;
 const INDEX_EVERY: u64 = 64;
 /// Where a restored journal keeps the epoch that it has to begin.
 const EPOCH_CELL: &str = "epoch due";
-/// Snapshot chunks written between two batches, so that no verdict waits long for a snapshot.
-const SNAPSHOT_SLICE: usize = 16;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +80,7 @@ pub struct Store {
     journal: Journal,
     index: BTreeMap<u64, Mark>,
     batch: Vec<Vec<u8>>,
-    writing: Option<(SnapshotWriter, std::vec::IntoIter<Vec<u8>>)>,
+    writing: Option<Background>,
     snapshot_at: u64,
     snapshot_every: u64,
     /// Bytes of the newest snapshot, and what the log had written when it was taken.
@@ -140,6 +138,12 @@ impl Store {
         let restored = journal.head().sequence;
         journal.close()?;
         Ok(restored)
+    }
+
+    /// Whether a gateway runs on this store: it has the journal open, whatever became of its socket.
+    #[must_use]
+    pub fn is_in_use(dir: &Path) -> bool {
+        journal::is_held(&dir.join(DIR))
     }
 
     /// Every damage of the journal of a stopped gateway.
@@ -286,8 +290,8 @@ impl Store {
         Ok(())
     }
 
-    /// Begins a snapshot when one is due, or writes the next slice of it. Call after a commit. A failure is an alarm in the
-    /// log and nothing else.
+    /// Begins a snapshot when one is due, on a thread of its own; no verdict waits for it. Call after a commit. A failure is
+    /// an alarm in the log and nothing else.
     pub fn tend(&mut self, gateway: &Gateway, now: &Now) {
         if let Err(error) = self.try_tend(gateway, now) {
             self.give_up_snapshot(&error);
@@ -314,41 +318,33 @@ impl Store {
     }
 
     fn try_tend(&mut self, gateway: &Gateway, now: &Now) -> Result<(), SnapshotError> {
-        if let Some((mut writer, mut chunks)) = self.writing.take() {
-            for chunk in chunks.by_ref().take(SNAPSHOT_SLICE) {
-                writer.push(&chunk)?;
-            }
-            if chunks.len() > 0 {
-                self.writing = Some((writer, chunks));
-            } else {
-                let (at, bytes) = (writer.at_sequence(), writer.bytes());
-                writer.finish()?;
-                self.mark_snapshot(at);
-                self.snapshot_bytes = bytes;
-            }
-        } else if self.is_snapshot_due() {
-            self.begin(gateway, now)?;
+        if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
+            let Written { at_sequence, bytes } = writing.finish()?;
+            self.mark_snapshot(at_sequence);
+            self.snapshot_bytes = bytes;
+        } else if self.writing.is_none() && self.is_snapshot_due() {
+            self.writing = Some(self.begin(gateway, now)?);
         }
         Ok(())
     }
 
-    fn begin(&mut self, gateway: &Gateway, now: &Now) -> Result<(), SnapshotError> {
-        let events = gateway.snapshot();
-        let mut chunks: Vec<Vec<u8>> = events.iter().map(|event| record::encode(now, event)).collect();
+    fn begin(&mut self, gateway: &Gateway, now: &Now) -> Result<Background, SnapshotError> {
+        let now = *now;
+        let events = gateway.snapshot().into_iter();
+        let events = events.map(move |event| record::encode(&now, &event));
         // Marks behind the cursor are kept for a hub that is restored from a backup.
-        chunks.extend(self.index.values().map(|mark| {
-            record::encode_index(
-                now,
-                &IndexRow {
-                    ledger: mark.ledger,
-                    chain: mark.chain,
-                    journal: mark.journal,
-                },
-            )
-        }));
+        let marks: Vec<Mark> = self.index.values().copied().collect();
+        let marks = marks.into_iter().map(move |mark| {
+            let row = IndexRow {
+                ledger: mark.ledger,
+                chain: mark.chain,
+                journal: mark.journal,
+            };
+            record::encode_index(&now, &row)
+        });
         let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
-        self.writing = Some((writer, chunks.into_iter()));
-        Ok(())
+        let started = writer.write_behind(events.chain(marks));
+        started.map_err(|error| SnapshotError::Engine(format!("no thread for it: {error}")))
     }
 
     /// Writes a whole snapshot now and closes the journal: the next boot is quick.
@@ -357,14 +353,10 @@ impl Store {
     /// The journal is good nevertheless; the next boot replays more.
     pub fn close(mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
         self.writing = None;
-        if self.journal.head().sequence > self.snapshot_at {
-            let mut written = self.begin(gateway, now);
-            while written.is_ok() && self.writing.is_some() {
-                written = self.try_tend(gateway, now);
-            }
-            if let Err(error) = written {
-                self.give_up_snapshot(&error);
-            }
+        if self.journal.head().sequence > self.snapshot_at
+            && let Err(error) = self.begin(gateway, now).and_then(Background::finish)
+        {
+            self.give_up_snapshot(&error);
         }
         self.journal.close()?;
         Ok(())

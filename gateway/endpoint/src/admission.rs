@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::access::{ConnectDenied, ConnectRequest, Protocol};
+use crate::application::{Application, deliver};
 use crate::counters;
 use crate::decode;
 use crate::encode::{self, Granted, Recipient};
@@ -70,7 +70,7 @@ pub(crate) enum Refused {
 /// The reason, for the log; the answer to the client, if there is one, is in `stream.out`.
 pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
-    inbound: &mpsc::Sender<Inbound>,
+    application: &Arc<dyn Application>,
     stream: &mut Stream<S>,
     stranger: &Stranger,
 ) -> Result<Admitted, Refused> {
@@ -81,7 +81,7 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
             Refused::Timeout
         })??;
     let protocol = connect.protocol;
-    match admit_client(shared, inbound, stream, stranger, connect).await {
+    match admit_client(shared, application, stream, stranger, connect).await {
         Ok(admitted) => Ok(admitted),
         Err((refused, code)) => {
             counters::add(&shared.counting.connects_refused, 1);
@@ -138,7 +138,7 @@ type Denial = (Refused, Option<u8>);
 
 async fn admit_client<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
-    inbound: &mpsc::Sender<Inbound>,
+    application: &Arc<dyn Application>,
     stream: &mut Stream<S>,
     stranger: &Stranger,
     mut connect: Connect,
@@ -163,14 +163,14 @@ async fn admit_client<S: AsyncRead + AsyncWrite + Unpin>(
         held: true,
     };
     if let Some(will) = ended_will {
-        shared.publish_will(&session, will, inbound).await;
+        shared.publish_will(&session, will, application).await;
     }
     let event = Inbound::Connected {
         client_id: client_id.clone(),
         protocol: connect.protocol,
         session_present: present,
     };
-    if inbound.send(event).await.is_err() {
+    if !deliver(application, event).await {
         return Err((
             Refused::ShuttingDown,
             Some(reason::connect_denied(connect.protocol, ConnectDenied::Unavailable)),
@@ -325,7 +325,7 @@ impl Attachment {
         mut self,
         will: Option<Will>,
         reason: DisconnectReason,
-        inbound: &mpsc::Sender<Inbound>,
+        application: &Arc<dyn Application>,
     ) {
         // The endpoint going away says nothing about the client, which will be back.
         let will = will.filter(|_| reason != DisconnectReason::ShuttingDown);
@@ -336,18 +336,18 @@ impl Attachment {
             due => (due, None),
         };
         if let Some(will) = due {
-            self.shared.publish_will(&self.session, will, inbound).await;
+            self.shared.publish_will(&self.session, will, application).await;
         }
         let event = Inbound::Disconnected {
             client_id: self.session.client_id.clone(),
             reason,
         };
         // It only fails if the application is gone.
-        let _ = inbound.send(event).await;
-        self.release(later, reason, inbound);
+        let _ = deliver(application, event).await;
+        self.release(later, reason, application);
     }
 
-    fn release(&mut self, will: Option<Will>, reason: DisconnectReason, inbound: &mpsc::Sender<Inbound>) {
+    fn release(&mut self, will: Option<Will>, reason: DisconnectReason, application: &Arc<dyn Application>) {
         self.held = false;
         let will_delay_s = will.as_ref().map(|will| will.delay_s);
         let mut router = self.shared.router();
@@ -365,7 +365,7 @@ impl Attachment {
                     will_delay_s,
                     expiry_s: state.expiry_s,
                 };
-                let task = linger(self.shared.clone(), self.session.clone(), inbound.clone(), absence);
+                let task = linger(self.shared.clone(), self.session.clone(), application.clone(), absence);
                 state.linger = Some(tokio::spawn(task).abort_handle());
             }
         }
@@ -392,7 +392,7 @@ struct Absence {
 }
 
 /// Publish the will when its delay is over, end the session when its life is; aborted when the client comes back.
-async fn linger(shared: Arc<Shared>, session: Arc<Session>, inbound: mpsc::Sender<Inbound>, absence: Absence) {
+async fn linger(shared: Arc<Shared>, session: Arc<Session>, application: Arc<dyn Application>, absence: Absence) {
     let began = Instant::now();
     let still_away = |session: &Session| {
         let state = session.lock();
@@ -406,7 +406,7 @@ async fn linger(shared: Arc<Shared>, session: Arc<Session>, inbound: mpsc::Sende
             None
         };
         if let Some(will) = will {
-            shared.publish_will(&session, will, &inbound).await;
+            shared.publish_will(&session, will, &application).await;
         }
     }
     tokio::time::sleep_until(began + Duration::from_secs(u64::from(absence.expiry_s))).await;

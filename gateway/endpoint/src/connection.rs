@@ -3,17 +3,16 @@
 //! The life of a connection: CONNECT within the time limit, access, the session (taken over if need be), `Connected` to the
 //! application, CONNACK; then packets until it ends; then the will, `Disconnected`, the session let go, the last bytes.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
 use tokio::time::{Instant, Sleep};
 
 use crate::access::Protocol;
 use crate::admission::{self, Admitted, Attachment, Refused, Stranger};
+use crate::application::{Application, NotTaken, Place, Room};
 use crate::counters;
 use crate::decode;
 use crate::encode;
@@ -29,15 +28,13 @@ const OUT_BYTES_PAUSE: usize = 16 * 1024;
 /// A time that never comes: a timer needs one when there is no deadline.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-type Permit = Pin<Box<dyn Future<Output = Result<OwnedPermit<Inbound>, mpsc::error::SendError<()>>> + Send>>;
-
 /// A connected client's task.
 struct Connection<S> {
     stream: Stream<S>,
     exchange: Exchange,
-    inbound: mpsc::Sender<Inbound>,
+    application: Arc<dyn Application>,
     /// A message the application had no room for. Until it has, nothing more is read.
-    held: Option<(Inbound, Permit)>,
+    held: Option<(Inbound, Room)>,
     /// Reused between rounds.
     settled: Vec<(u64, Outcome)>,
     keep_alive: Duration,
@@ -52,7 +49,7 @@ struct Connection<S> {
 /// Serve one stream from its first byte to its last.
 pub(crate) async fn serve<S>(
     shared: Arc<Shared>,
-    inbound: mpsc::Sender<Inbound>,
+    application: Arc<dyn Application>,
     io: S,
     stranger: Stranger,
     mut slot: Slot,
@@ -64,12 +61,12 @@ pub(crate) async fn serve<S>(
     let admitted = tokio::select! {
         biased;
         () = shared.closing() => Err(Refused::ShuttingDown),
-        admitted = admission::admit(&shared, &inbound, &mut stream, &stranger) => admitted,
+        admitted = admission::admit(&shared, &application, &mut stream, &stranger) => admitted,
     };
     match admitted {
         Ok(admitted) => {
             slot.admitted();
-            run(shared, inbound, stream, stranger, admitted).await;
+            run(shared, application, stream, stranger, admitted).await;
         }
         Err(why) => {
             // A port scan or a health check is not news; a client that was told no is.
@@ -90,7 +87,7 @@ pub(crate) async fn serve<S>(
 
 async fn run<S>(
     shared: Arc<Shared>,
-    inbound: mpsc::Sender<Inbound>,
+    application: Arc<dyn Application>,
     stream: Stream<S>,
     stranger: Stranger,
     admitted: Admitted,
@@ -106,7 +103,7 @@ async fn run<S>(
     let mut connection = Connection {
         stream,
         exchange,
-        inbound,
+        application,
         held: None,
         settled: Vec::new(),
         keep_alive,
@@ -119,14 +116,14 @@ async fn run<S>(
     let Connection {
         mut stream,
         exchange,
-        inbound,
+        application,
         ..
     } = connection;
     report(&shared, stranger.peer, &attachment, end.reason);
     if let (Protocol::V5, Some(code)) = (exchange.recipient.protocol, end.code) {
         encode::disconnect(&mut stream.out, code);
     }
-    attachment.finish(exchange.will, end.reason, &inbound).await;
+    attachment.finish(exchange.will, end.reason, &application).await;
     stream.close().await;
 }
 
@@ -246,13 +243,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Give a message to the application, or hold it until there is room.
     fn hand_over(&mut self, event: Inbound) -> Result<(), End> {
-        match self.inbound.try_send(event) {
+        match self.application.take(event) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(event)) => {
-                self.held = Some((event, Box::pin(self.inbound.clone().reserve_owned())));
+            Err(NotTaken::Full(event)) => {
+                self.held = Some((event, self.application.room()));
                 Ok(())
             }
-            Err(TrySendError::Closed(_)) => Err(DisconnectReason::ShuttingDown.into()),
+            Err(NotTaken::Closed) => Err(DisconnectReason::ShuttingDown.into()),
         }
     }
 
@@ -289,10 +286,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(Driven::Closed) | Err(_) => return Err(DisconnectReason::ConnectionLost.into()),
             },
             () = self.exchange.mailbox.woken() => {}
-            permit = room(&mut self.held) => {
-                let Ok(permit) = permit else { return Err(DisconnectReason::ShuttingDown.into()) };
+            place = room(&mut self.held) => {
+                let Some(place) = place else { return Err(DisconnectReason::ShuttingDown.into()) };
                 if let Some((event, _)) = self.held.take() {
-                    permit.send(event);
+                    place(event);
                 }
                 // What came meanwhile was not read, so the silence was ours.
                 self.last_received = Instant::now();
@@ -336,9 +333,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// Wait for room at the application, if a message is held; for ever if none is.
-async fn room(held: &mut Option<(Inbound, Permit)>) -> Result<OwnedPermit<Inbound>, mpsc::error::SendError<()>> {
+async fn room(held: &mut Option<(Inbound, Room)>) -> Option<Place> {
     match held {
-        Some((_, permit)) => permit.as_mut().await,
+        Some((_, room)) => room.as_mut().await,
         None => std::future::pending().await,
     }
 }

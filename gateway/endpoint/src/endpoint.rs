@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::access::Access;
 use crate::admission::Stranger;
+use crate::application::Application;
 use crate::connection;
 use crate::counters;
 use crate::gate::Slot;
 use crate::handle::Handle;
-use crate::inbound::{DisconnectReason, Inbound};
+use crate::inbound::DisconnectReason;
 use crate::limits::Limits;
 use crate::shared::Shared;
 
@@ -30,14 +30,14 @@ const SHUTDOWN_MS: u64 = 3_000;
 /// An MQTT server endpoint. Dropping it closes the listener but leaves connections to end by themselves; `shutdown` ends them.
 pub struct Endpoint {
     shared: Arc<Shared>,
-    inbound: mpsc::Sender<Inbound>,
+    application: Arc<dyn Application>,
     local_addr: SocketAddr,
     accepting: Vec<JoinHandle<()>>,
 }
 
 impl Endpoint {
-    /// Listen on `addr` and serve MQTT 3.1.1 and 5 there. Intercepted messages and connections coming and going are sent to
-    /// `inbound`; while it is full, nothing is read from the clients that have something for it.
+    /// Listen on `addr` and serve MQTT 3.1.1 and 5 there. Intercepted messages and connections coming and going go to
+    /// `application` (a channel, say); while it is full, nothing is read from the clients that have something for it.
     ///
     /// Must be called within a tokio runtime with time and I/O.
     ///
@@ -47,19 +47,20 @@ impl Endpoint {
         addr: SocketAddr,
         limits: Limits,
         access: Arc<dyn Access>,
-        inbound: mpsc::Sender<Inbound>,
+        application: impl Application + 'static,
     ) -> io::Result<Endpoint> {
         let listener = TcpListener::bind(addr).await?;
         let local_addr = listener.local_addr()?;
         let shared = Arc::new(Shared::new(limits, access));
-        let plain = Plain(shared.clone(), inbound.clone());
+        let application: Arc<dyn Application> = Arc::new(application);
+        let plain = Plain(shared.clone(), application.clone());
         let spawn = move |stream: TcpStream, peer| {
             plain.spawn(stream, peer);
         };
         let accepting = vec![tokio::spawn(accept(listener, spawn))];
         Ok(Endpoint {
             shared,
-            inbound,
+            application,
             local_addr,
             accepting,
         })
@@ -92,11 +93,11 @@ impl Endpoint {
     {
         let listener = TcpListener::bind(addr).await?;
         let local_addr = listener.local_addr()?;
-        let (shared, inbound) = (self.shared.clone(), self.inbound.clone());
+        let (shared, application) = (self.shared.clone(), self.application.clone());
         let spawn = move |stream: TcpStream, peer: SocketAddr| {
             if let Some(slot) = place(&shared, peer) {
                 let secured = secure(stream);
-                tokio::spawn(serve_secured(shared.clone(), inbound.clone(), secured, peer, slot));
+                tokio::spawn(serve_secured(shared.clone(), application.clone(), secured, peer, slot));
             }
         };
         self.accepting.push(tokio::spawn(accept(listener, spawn)));
@@ -108,7 +109,7 @@ impl Endpoint {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        Plain(self.shared.clone(), self.inbound.clone()).spawn(stream, peer)
+        Plain(self.shared.clone(), self.application.clone()).spawn(stream, peer)
     }
 
     /// Stop listening, disconnect all clients (MQTT 5 clients are told), and wait until their tasks have ended, for at most
@@ -166,14 +167,14 @@ async fn accept(listener: TcpListener, spawn: impl Fn(TcpStream, SocketAddr) + S
 }
 
 /// What serves streams as they are.
-struct Plain(Arc<Shared>, mpsc::Sender<Inbound>);
+struct Plain(Arc<Shared>, Arc<dyn Application>);
 
 impl Plain {
     fn spawn<S>(&self, stream: S, peer: SocketAddr) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Plain(shared, inbound) = self;
+        let Plain(shared, application) = self;
         let Some(slot) = place(shared, peer) else { return false };
         let stranger = Stranger {
             peer,
@@ -182,7 +183,7 @@ impl Plain {
         };
         tokio::spawn(connection::serve(
             shared.clone(),
-            inbound.clone(),
+            application.clone(),
             stream,
             stranger,
             slot,
@@ -198,7 +199,7 @@ fn deadline(shared: &Shared) -> Instant {
 
 async fn serve_secured<S>(
     shared: Arc<Shared>,
-    inbound: mpsc::Sender<Inbound>,
+    application: Arc<dyn Application>,
     secured: impl Future<Output = io::Result<(S, Box<str>)>> + Send,
     peer: SocketAddr,
     slot: Slot,
@@ -213,7 +214,7 @@ async fn serve_secured<S>(
                 identity: Some(identity),
                 deadline,
             };
-            connection::serve(shared, inbound, stream, stranger, slot).await;
+            connection::serve(shared, application, stream, stranger, slot).await;
         }
         Ok(Err(error)) => {
             counters::add(&shared.counting.tls_refused, 1);

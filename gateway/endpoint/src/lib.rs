@@ -1,7 +1,7 @@
 //! An MQTT 3.1.1 and 5 server endpoint that acknowledges when told to.
 //!
 //! A broker acknowledges a message when the broker has it. Here the application decides: a message to a topic that
-//! [`Access::intercepts`] is handed over with an [`Ack`], and PUBACK waits for it, for example until a journal has it on disk.
+//! [`Access::intercepts`] is handed to the [`Application`] with an [`Ack`], and PUBACK waits for it, for example until a journal has it on disk.
 //! All other topics are routed as a broker would. Both protocol versions are served on one listener. The endpoint knows no
 //! domain: topics, credentials and rights are the caller's, asked through [`Access`].
 //!
@@ -42,6 +42,7 @@
 
 mod access;
 mod admission;
+mod application;
 mod connection;
 mod counters;
 mod decode;
@@ -66,6 +67,7 @@ mod subscriptions;
 mod topic;
 
 pub use access::{Access, ConnectDenied, ConnectRequest, Protocol};
+pub use application::{Application, NotTaken, Place, Room};
 pub use counters::Counters;
 pub use endpoint::Endpoint;
 pub use handle::{Handle, PublishError, Published};

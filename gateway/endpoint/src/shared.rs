@@ -5,10 +5,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::access::Access;
+use crate::application::{Application, deliver};
 use crate::counters::{self, Counting};
 use crate::gate::Gate;
 use crate::inbound::{Ack, Inbound};
@@ -81,7 +82,7 @@ impl Shared {
     }
 
     /// Publish the will of a client that is lost, to the application or to subscribers, as if the client had.
-    pub(crate) async fn publish_will(&self, session: &Session, will: Will, inbound: &mpsc::Sender<Inbound>) {
+    pub(crate) async fn publish_will(&self, session: &Session, will: Will, application: &Arc<dyn Application>) {
         let Will {
             mut message, expiry_s, ..
         } = will;
@@ -96,7 +97,7 @@ impl Shared {
                 ack: Ack::none(),
             };
             // It only fails if the application is gone, and then nobody misses the will.
-            let _ = inbound.send(event).await;
+            let _ = deliver(application, event).await;
         } else {
             message.expires_at = expiry_at(expiry_s);
             self.publish(message, Some(session.id));

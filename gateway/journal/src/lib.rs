@@ -24,6 +24,7 @@
 //! sled panics over some damaged files. Such a panic becomes an error here, which takes unwinding: in a binary built with
 //! `panic = "abort"` a damaged store ends the process instead of being put aside.
 
+mod background;
 mod base;
 mod cells;
 mod chain;
@@ -45,13 +46,14 @@ mod snapshot;
 mod space;
 mod witness;
 
+pub use background::{Background, Written};
 pub use chain::{Head, chain_hash, genesis_hash};
 pub use disk::{Disk, DiskFile, Job, LockFailed, RealDisk};
 pub use engine::{Change, Engine, Row};
 pub use error::{AppendError, OpenError, ReadError, SnapshotError};
 pub use journal::{BATCH_RECORDS_MAX, Journal, META_BYTES_MAX, META_CELLS_MAX, META_NAME_BYTES_MAX, RECORD_BYTES_MAX};
 pub use log::{SEGMENT_BYTES_DEFAULT, SyncHook, SyncTarget};
-pub use open::{CACHE_BYTES_DEFAULT, Identity, Options};
+pub use open::{CACHE_BYTES_DEFAULT, Identity, Options, is_held};
 pub use prune::{PRUNE_SEGMENTS_MAX, PruneError, Pruned};
 pub use reader::{Reader, Record};
 pub use restore::{Lost, Restore, Salvaged, discard_derived, open_for_restore, verify};

@@ -16,8 +16,21 @@ use crate::segment::Segment;
 use crate::slot::{ENGINE_DIR, EngineSlot};
 use crate::witness::{self, Found, Sighting, Witness};
 
-/// sled's page cache by default: holds the working set of a gateway with room, small beside its memory limit.
-pub const CACHE_BYTES_DEFAULT: u64 = 32 << 20;
+/// The file whose lock says that somebody has the journal open.
+const LOCK_FILE: &str = "lock";
+
+/// sled's page cache by default. Small: a snapshot is written once and read at the next start, so what is cached of it
+/// only takes memory.
+pub const CACHE_BYTES_DEFAULT: u64 = 1 << 20;
+
+/// Whether somebody has the journal in this directory open. Who may not look is told that somebody has.
+#[must_use]
+pub fn is_held(dir: &Path) -> bool {
+    match std::fs::File::open(dir.join(LOCK_FILE)) {
+        Ok(lock) => lock.try_lock_shared().is_err(),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
 
 /// Which program a journal belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +186,7 @@ impl Place {
         }
         let log_dir = dir.join(LOG_DIR);
         disk.create_directory(dir).map_err(io_error("create", dir))?;
-        let lock_path = dir.join("lock");
+        let lock_path = dir.join(LOCK_FILE);
         let lock = disk.lock(&lock_path).map_err(|failed| match failed {
             LockFailed::Held(holder) => OpenError::Locked {
                 path: lock_path,

@@ -33,6 +33,8 @@ const STALE_CHUNKS_PER_PUSH: usize = 4;
 pub struct SnapshotWriter {
     shared: Arc<Shared>,
     id: u64,
+    /// Ids only grow, so what lies before this one is stale.
+    oldest_kept: u64,
     at: Head,
     count: u32,
     bytes: u64,
@@ -122,6 +124,7 @@ impl Journal {
         let mut writer = SnapshotWriter {
             shared,
             id: 0,
+            oldest_kept: 0,
             at,
             count: 0,
             bytes: 0,
@@ -133,6 +136,7 @@ impl Journal {
         let newest_chunk = newest_chunk.first().and_then(|(key, _)| key_number(key)).unwrap_or(0);
         let newest_trailer = rows.iter().map(|(id, _)| *id).max().unwrap_or(0);
         writer.id = newest_trailer.max(newest_chunk) + 1;
+        writer.oldest_kept = rows.first().map_or(writer.id, |(id, _)| *id);
         Ok(writer)
     }
 
@@ -223,10 +227,8 @@ impl SnapshotWriter {
             .map_err(SnapshotError::Engine)
     }
 
-    /// Ids only grow, so everything stale lies before the oldest snapshot that is kept, or before this one.
     fn stale_chunks(&self) -> Result<Vec<Change>, String> {
-        let oldest_kept = trailers(&self.shared)?.first().map_or(self.id, |(id, _)| *id);
-        let (from, to) = (chunk_key(0, 0), chunk_key(oldest_kept - 1, u32::MAX));
+        let (from, to) = (chunk_key(0, 0), chunk_key(self.oldest_kept - 1, u32::MAX));
         let stale = self
             .shared
             .engine

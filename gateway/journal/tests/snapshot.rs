@@ -71,22 +71,49 @@ fn a_snapshot_is_written_in_slices_between_appends_and_on_another_thread() {
     writer.finish().unwrap();
     assert_eq!(latest(&journal), Some((1, state("slice", 50), 0)));
 
-    let mut writer = journal.begin_snapshot(51).unwrap();
-    let other = std::thread::spawn(move || {
-        for chunk in state("thread", 200) {
-            writer.push(&chunk).unwrap();
-        }
-        writer.finish().unwrap();
-    });
+    let writer = journal.begin_snapshot(51).unwrap();
+    let other = writer.write_behind(state("thread", 200).into_iter()).unwrap();
     for _ in 0..50 {
         journal.append(&[b"meanwhile"]).unwrap();
     }
-    other.join().unwrap();
+    let written = other.finish().unwrap();
+    let bytes = state("thread", 200).iter().map(Vec::len).sum::<usize>() as u64;
+    assert_eq!((written.at_sequence, written.bytes), (51, bytes));
     assert_eq!(latest(&journal), Some((51, state("thread", 200), 0)));
     assert_eq!(
         replayed(&journal, 52).unwrap().len() as u64,
         journal.head().sequence - 51
     );
+}
+
+#[test]
+fn a_snapshot_that_is_given_up_on_another_thread_leaves_none_and_blocks_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    pairs(dir.path(), 1);
+    let mut journal = open(dir.path());
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let endless = std::iter::repeat_with(move || {
+        // Nobody listens any more once it is given up.
+        let _ = begun.send(());
+        b"more and more".to_vec()
+    });
+    let endless = journal.begin_snapshot(2).unwrap().write_behind(endless).unwrap();
+    has_begun.recv().unwrap();
+    assert!(!endless.is_finished());
+    drop(endless);
+    assert!(latest(&journal).is_none());
+
+    let too_large = vec![vec![0; SNAPSHOT_CHUNK_BYTES_MAX + 1]];
+    let failed = journal.begin_snapshot(2).unwrap().write_behind(too_large.into_iter());
+    assert!(matches!(
+        failed.unwrap().finish(),
+        Err(SnapshotError::ChunkTooLarge { .. })
+    ));
+    let panics = std::iter::once_with(|| panic!("this is what the test is about"));
+    let panicked = journal.begin_snapshot(2).unwrap().write_behind(panics);
+    assert!(matches!(panicked.unwrap().finish(), Err(SnapshotError::Engine(_))));
+    journal.write_snapshot(2, state("after", 3)).unwrap();
+    assert_eq!(latest(&journal), Some((2, state("after", 3), 0)));
 }
 
 #[test]

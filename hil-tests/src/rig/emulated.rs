@@ -19,6 +19,8 @@ use crate::{
 /// Counts of the thermistor's input at 25 degrees Celsius, and far above any limit: it pulls to ground.
 const COOL_COUNTS: u32 = 2048;
 const HOT_COUNTS: u32 = 300;
+/// One of so many pulses of the flow meter at most is merged into its neighbour when the emulator's host is busy.
+const MERGED_PART: u64 = 20;
 /// Where the firmware for QEMU keeps what its inputs measure.
 const ADC_SYMBOL: &str = "ADC_COUNTS";
 
@@ -189,6 +191,13 @@ impl Rig for Emulated {
 
     fn is_running(&mut self) -> bool {
         self.board.world().is_running()
+    }
+
+    fn missed_milli(&self, delivered_milli: u64) -> u64 {
+        match self.board.kind() {
+            Kind::Dispenser => delivered_milli / MERGED_PART,
+            Kind::Charger | Kind::Washer | Kind::Unknown => 0,
+        }
     }
 
     fn coins(&mut self) -> Option<u32> {

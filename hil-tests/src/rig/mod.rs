@@ -142,6 +142,11 @@ pub trait Rig {
     /// If the device is gone.
     fn delivered_milli(&mut self) -> anyhow::Result<u64>;
 
+    /// How much of this delivery, in the same unit, the board may have missed because its world is imperfect.
+    fn missed_milli(&self, _delivered_milli: u64) -> u64 {
+        0
+    }
+
     /// Whether the machine goes on by itself: a washing machine does for a while when its session is over, and nobody is
     /// served meanwhile. A rig that cannot see it says no.
     fn is_running(&mut self) -> bool;

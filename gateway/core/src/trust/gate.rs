@@ -162,8 +162,7 @@ pub(crate) struct Look<'a> {
 impl Look<'_> {
     /// Whether there is, or was lately, a lease of this account here.
     fn is_leased(&self, account: AccountId) -> bool {
-        let mut leases = self.leases.rows.range((account, 0)..=(account, u64::MAX));
-        leases.next().is_some()
+        self.leases.rows_of(account).next().is_some()
     }
 }
 

@@ -14,13 +14,14 @@ use super::{
     args::DeviceCommand,
     asked, attach, block_on,
     edit::{Edit, EditError, random_key},
-    fail, has_gateway, no_daemon, show,
+    fail, no_daemon, show,
 };
 use crate::{
     config::{self, Config},
     control::{self, Query},
     exit, firmware,
     provision::{self, Trusted},
+    store::Store,
 };
 
 /// `holdfast device add`.
@@ -183,7 +184,7 @@ fn block(place: &Place, device: DeviceId, blocked: bool) -> ExitCode {
             println!("{device}: {now}; it may connect again.");
             ExitCode::SUCCESS
         }
-        Err(_) if !has_gateway(&dir) => {
+        Err(_) if !Store::is_in_use(&dir) => {
             println!(
                 "{device}: {now} in {}. No gateway runs on it now.",
                 place.config.display()
@@ -205,7 +206,7 @@ fn block(place: &Place, device: DeviceId, blocked: bool) -> ExitCode {
 fn list(place: &Place, dir: &Path, json: bool) -> ExitCode {
     match asked(dir, &Query::Devices) {
         Ok(answer) => show::answer(&answer, json),
-        Err(error) if has_gateway(dir) => fail(exit::UNAVAILABLE, &no_daemon(dir, &error)),
+        Err(error) if Store::is_in_use(dir) => fail(exit::UNAVAILABLE, &no_daemon(dir, &error)),
         Err(_) => place.with(|config| {
             let rows = config.core.devices.iter().map(|(device, known)| {
                 json!({

@@ -212,15 +212,6 @@ fn asked(dir: &Path, query: &Query) -> io::Result<Value> {
     })
 }
 
-/// Whether a gateway runs on this store: it holds the journal's lock, whatever became of its socket. Who may not look is told
-/// that one runs.
-fn has_gateway(dir: &Path) -> bool {
-    match std::fs::File::open(dir.join("journal/lock")) {
-        Ok(lock) => lock.try_lock_shared().is_err(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
-}
-
 /// Reads a file here, for the gateway may see neither this folder nor what only this user may read.
 fn attach(file: &Path, bytes_max: u64) -> Result<Attached, ExitCode> {
     Attached::read(file, bytes_max).map_err(|error| fail(exit::USAGE, &format!("{}: {error}", file.display())))

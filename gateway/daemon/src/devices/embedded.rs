@@ -7,14 +7,14 @@ use std::{
 };
 
 use carrier::tls::ServerTls;
-use mqtt_endpoint::{Access, ConnectDenied, ConnectRequest, Endpoint, Inbound};
+use mqtt_endpoint::{Access, Application, ConnectDenied, ConnectRequest, Endpoint, Inbound, NotTaken, Place, Room};
 use proto::{
     id::{DeviceId, Name},
     seal::PairSecret,
     topic,
 };
 use subtle::ConstantTimeEq;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
     config::DeviceTls,
@@ -176,14 +176,28 @@ pub async fn listen_tls(endpoint: &mut Endpoint, tls: &DeviceTls) -> Result<(), 
     Ok(())
 }
 
-/// Hands on what devices say, until the endpoint or the engine ends.
-pub async fn run(
-    mut inbound: mpsc::Receiver<Inbound>,
+/// Takes what devices say to the engine. Frames are opened in their connection's own task: devices do not wait for each
+/// other's seals, and the engine hears only what is genuine.
+#[derive(Debug, Clone)]
+pub struct Intake {
     opener: Arc<Opener>,
     engine: mpsc::Sender<Job>,
     firmware: Firmware,
-) {
-    while let Some(event) = inbound.recv().await {
+}
+
+impl Intake {
+    /// For this engine.
+    #[must_use]
+    pub fn new(opener: Arc<Opener>, engine: mpsc::Sender<Job>, firmware: Firmware) -> Self {
+        Self {
+            opener,
+            engine,
+            firmware,
+        }
+    }
+
+    /// What the engine has to know of an event, if anything.
+    fn job(&self, event: Inbound) -> Option<Job> {
         let Inbound::Publish {
             client_id,
             topic,
@@ -192,30 +206,55 @@ pub async fn run(
             ..
         } = event
         else {
-            continue;
+            return None;
         };
-        match opener.open(Some(&client_id), &topic, &payload) {
+        match self.opener.open(Some(&client_id), &topic, &payload) {
+            Ok((device, counter, Heard::Core(said))) => Some(Job::Device {
+                device,
+                counter,
+                said,
+                ack: Ack::Embedded(ack),
+            }),
             Ok((device, counter, Heard::Firmware(update))) => {
-                firmware.heard(device, counter, update);
+                self.firmware.heard(device, counter, update);
                 ack.accept();
-            }
-            Ok((device, counter, Heard::Core(said))) => {
-                let job = Job::Device {
-                    device,
-                    counter,
-                    said,
-                    ack: Ack::Embedded(ack),
-                };
-                if engine.send(job).await.is_err() {
-                    return;
-                }
+                None
             }
             Err(bad) => {
-                opener.complain(&client_id, &bad);
+                self.opener.complain(&client_id, &bad);
                 // It will not get better by repeating: PUBACK, so that the sender goes on.
                 ack.accept();
+                None
             }
         }
+    }
+}
+
+impl Application for Intake {
+    fn take(&self, event: Inbound) -> Result<(), NotTaken> {
+        // The room first: a frame is opened once.
+        match self.engine.try_reserve() {
+            Ok(permit) => {
+                if let Some(job) = self.job(event) {
+                    permit.send(job);
+                }
+                Ok(())
+            }
+            Err(TrySendError::Full(())) => Err(NotTaken::Full(event)),
+            Err(TrySendError::Closed(())) => Err(NotTaken::Closed),
+        }
+    }
+
+    fn room(&self) -> Room {
+        let (intake, permit) = (self.clone(), self.engine.clone().reserve_owned());
+        Box::pin(async move {
+            let permit = permit.await.ok()?;
+            Some(Box::new(move |event| {
+                if let Some(job) = intake.job(event) {
+                    drop(permit.send(job));
+                }
+            }) as Place)
+        })
     }
 }
 

@@ -1,0 +1,94 @@
+//! A snapshot that is written on a thread of its own: whoever appends does not wait for it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::error::SnapshotError;
+use crate::snapshot::SnapshotWriter;
+
+/// A snapshot that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The record it is anchored at.
+    pub at_sequence: u64,
+    /// Bytes of its chunks.
+    pub bytes: u64,
+}
+
+/// A snapshot under way. Dropped, it is given up, and leaves no snapshot.
+#[derive(Debug)]
+pub struct Background {
+    is_given_up: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Option<Written>, SnapshotError>>>,
+}
+
+impl SnapshotWriter {
+    /// Writes these chunks and finishes, on a thread of its own.
+    ///
+    /// # Errors
+    /// The thread cannot be started; then there is no snapshot.
+    pub fn write_behind(self, chunks: impl Iterator<Item = Vec<u8>> + Send + 'static) -> io::Result<Background> {
+        let is_given_up = Arc::new(AtomicBool::new(false));
+        let given_up = Arc::clone(&is_given_up);
+        let work = move || write(self, chunks, &given_up);
+        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(work)?;
+        Ok(Background {
+            is_given_up,
+            thread: Some(thread),
+        })
+    }
+}
+
+fn write(
+    mut writer: SnapshotWriter,
+    chunks: impl Iterator<Item = Vec<u8>>,
+    is_given_up: &AtomicBool,
+) -> Result<Option<Written>, SnapshotError> {
+    for chunk in chunks {
+        if is_given_up.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        writer.push(&chunk)?;
+    }
+    let written = Written {
+        at_sequence: writer.at_sequence(),
+        bytes: writer.bytes(),
+    };
+    writer.finish()?;
+    Ok(Some(written))
+}
+
+impl Background {
+    /// Whether [`Background::finish`] has nothing to wait for.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits until it is written.
+    ///
+    /// # Errors
+    /// As [`SnapshotWriter::push`] and [`SnapshotWriter::finish`], or its thread panicked.
+    pub fn finish(mut self) -> Result<Written, SnapshotError> {
+        self.join().map(|written| written.expect("only a drop gives it up"))
+    }
+
+    fn join(&mut self) -> Result<Option<Written>, SnapshotError> {
+        let thread = self.thread.take().expect("joined once, by value or by drop");
+        let panicked = |_| Err(SnapshotError::Engine("the thread that wrote it panicked".to_owned()));
+        thread.join().unwrap_or_else(panicked)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.is_given_up.store(true, Ordering::Relaxed);
+            if let Err(error) = self.join() {
+                tracing::warn!(%error, "a snapshot that nobody waits for was not written");
+            }
+        }
+    }
+}
