@@ -24,17 +24,30 @@ const MAGIC: &[u8; 8] = b"HFSEGMNT";
 
 /// Key of the row that says whose the storage engine is.
 pub(crate) const OWNER_KEY: &[u8] = b"h";
-const CHUNK_PREFIX: u8 = b's';
-const TRAILER_PREFIX: u8 = b't';
+const CHUNK_PREFIX: u8 = b'c';
+const NAMES_PREFIX: u8 = b'n';
+const TRAILER_PREFIX: u8 = b'u';
+
+/// Bytes of a chunk's name: the first ones of its SHA-256.
+pub(crate) const NAME_BYTES: usize = 16;
+/// What a chunk is called: equal chunks have one name, and are stored once.
+pub(crate) type ChunkName = [u8; NAME_BYTES];
 
 pub(crate) fn trailer_key(snapshot_id: u64) -> [u8; 9] {
     numbered(TRAILER_PREFIX, snapshot_id)
 }
 
-pub(crate) fn chunk_key(snapshot_id: u64, index: u32) -> [u8; 13] {
+/// Where a snapshot keeps the names of its chunks; `index` counts rows of many names.
+pub(crate) fn names_key(snapshot_id: u64, index: u32) -> [u8; 13] {
     let mut key = [0; 13];
-    key[..9].copy_from_slice(&numbered(CHUNK_PREFIX, snapshot_id));
+    key[..9].copy_from_slice(&numbered(NAMES_PREFIX, snapshot_id));
     key[9..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+pub(crate) fn chunk_key(name: &ChunkName) -> [u8; 1 + NAME_BYTES] {
+    let mut key = [CHUNK_PREFIX; 1 + NAME_BYTES];
+    key[1..].copy_from_slice(name);
     key
 }
 
@@ -44,7 +57,7 @@ fn numbered(prefix: u8, number: u64) -> [u8; 9] {
     key
 }
 
-/// The number after the prefix of a chunk or trailer key; `None` for a key of another shape.
+/// The number after the prefix of a trailer key; `None` for a key of another shape.
 pub(crate) fn key_number(key: &[u8]) -> Option<u64> {
     key.get(1..9)
         .map(|number| u64::from_be_bytes(number.try_into().expect("a range of eight")))

@@ -322,6 +322,7 @@ impl Place {
             cells: Mutex::new(scan.cells),
             engine,
             snapshot_open: AtomicBool::new(false),
+            snapshots_swept: AtomicBool::new(false),
             damage: scan.damage,
             _lock: self.lock,
         };

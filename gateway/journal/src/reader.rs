@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) engine: EngineSlot,
     /// Set while a snapshot writer lives.
     pub(crate) snapshot_open: AtomicBool,
+    /// Whether nothing lies in the engine that no snapshot names.
+    pub(crate) snapshots_swept: AtomicBool,
     /// What the scan at opening met in the newest segment.
     pub(crate) damage: Vec<ReadError>,
     /// Last, so that it is released after everything else.

@@ -1,10 +1,12 @@
 //! Snapshots: the caller's state in chunks, anchored at a record, so that recovery need not replay from the first one.
 //!
 //! They lie in the storage engine, and one that pruning needed in the base file. They are derived: whatever is lost of
-//! them, base and segments make again. Chunks are written like any other row and become durable with the writer's end; a
-//! snapshot counts from the moment its trailer is durable. The two newest are kept: the older one is there in case the
-//! newer is damaged. Chunks of dropped or abandoned snapshots are removed a few at a time by the next writer.
+//! them, base and segments make again. A chunk is stored under its hash, so what did not change since the last snapshot is
+//! not written again; a snapshot is a row of names, and counts from the moment its trailer is durable. The two newest are
+//! kept: the older one is there in case the newer is damaged; damage of a chunk that both name costs both, and then base and
+//! segments are left. What no snapshot names any more is removed behind each one.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,9 +15,11 @@ use sha2::{Digest, Sha256};
 
 use crate::base::{Base, digest_chunk};
 use crate::chain::Head;
-use crate::engine::{Change, Row};
+use crate::engine::Change;
 use crate::error::{ReadError, SnapshotError};
-use crate::format::{self, Fields, VALUE_BYTES_MAX, chunk_key, key_number, put_head, trailer_key};
+use crate::format::{
+    self, ChunkName, Fields, NAME_BYTES, OWNER_KEY, VALUE_BYTES_MAX, chunk_key, key_number, names_key, put_head, trailer_key,
+};
 use crate::journal::Journal;
 use crate::reader::{Reader, Shared};
 
@@ -25,20 +29,22 @@ pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = VALUE_BYTES_MAX - 4;
 const SNAPSHOTS_RETAINED: usize = 2;
 /// Trailers looked at: the retained ones, and what a cut left beside them.
 const TRAILERS_MAX: usize = 16;
-/// Stale chunks removed for every chunk written: more than one, so that garbage shrinks; few, so that a push stays short.
-const STALE_CHUNKS_PER_PUSH: usize = 4;
+/// Names in one row.
+const NAMES_PER_ROW: usize = SNAPSHOT_CHUNK_BYTES_MAX / NAME_BYTES;
+/// Chunks handed to the engine at once, and rows removed or looked at at once: few enough that a reader need not wait.
+const ROWS_AT_ONCE: usize = 64;
 
 /// Writes one snapshot in slices; owns its handle, so it may live beside the journal or on another thread. Dropped
 /// before `finish`, it leaves no snapshot.
 pub struct SnapshotWriter {
     shared: Arc<Shared>,
     id: u64,
-    /// Ids only grow, so what lies before this one is stale.
-    oldest_kept: u64,
     at: Head,
-    count: u32,
+    names: Vec<ChunkName>,
+    waiting: Vec<Change>,
     bytes: u64,
-    digest: Sha256,
+    written_bytes: u64,
+    is_finished: bool,
 }
 
 /// A verified snapshot.
@@ -49,7 +55,7 @@ pub struct SnapshotReader {
 }
 
 enum Source {
-    Engine { shared: Arc<Shared>, id: u64 },
+    Engine { shared: Arc<Shared>, names: Vec<ChunkName> },
     Base(Base),
 }
 
@@ -57,7 +63,7 @@ impl fmt::Debug for SnapshotWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SnapshotWriter")
             .field("at", &self.at)
-            .field("count", &self.count)
+            .field("count", &self.names.len())
             .finish_non_exhaustive()
     }
 }
@@ -121,23 +127,16 @@ impl Journal {
             return Err(SnapshotError::InProgress);
         }
         // From here the writer's drop clears the flag.
-        let mut writer = SnapshotWriter {
+        Ok(SnapshotWriter {
             shared,
-            id: 0,
-            oldest_kept: 0,
+            id: rows.iter().map(|(id, _)| *id).max().unwrap_or(0) + 1,
             at,
-            count: 0,
+            names: Vec::new(),
+            waiting: Vec::new(),
             bytes: 0,
-            digest: Sha256::new(),
-        };
-        let (all, last) = (chunk_key(0, 0), chunk_key(u64::MAX, u32::MAX));
-        let newest_chunk = writer.shared.engine.read(|engine| engine.rows(&all, &last, 1, true));
-        let newest_chunk: Vec<Row> = newest_chunk.map_err(SnapshotError::Engine)?;
-        let newest_chunk = newest_chunk.first().and_then(|(key, _)| key_number(key)).unwrap_or(0);
-        let newest_trailer = rows.iter().map(|(id, _)| *id).max().unwrap_or(0);
-        writer.id = newest_trailer.max(newest_chunk) + 1;
-        writer.oldest_kept = rows.first().map_or(writer.id, |(id, _)| *id);
-        Ok(writer)
+            written_bytes: 0,
+            is_finished: false,
+        })
     }
 
     /// Writes a whole snapshot at once; see [`Journal::begin_snapshot`] for doing it in slices.
@@ -170,7 +169,13 @@ impl SnapshotWriter {
         self.bytes
     }
 
-    /// Adds a chunk; boundaries are kept. Does not sync.
+    /// Of these, bytes that were not there yet.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Adds a chunk; boundaries are kept. One that is there already is not written again. Does not sync.
     ///
     /// # Errors
     /// Too large a chunk (the writer stays usable), or the storage engine failed.
@@ -181,64 +186,163 @@ impl SnapshotWriter {
                 bytes_max: SNAPSHOT_CHUNK_BYTES_MAX,
             });
         }
-        let mut changes = self.stale_chunks().map_err(SnapshotError::Engine)?;
-        let key = chunk_key(self.id, self.count);
-        changes.push((key.to_vec(), Some(format::seal_row(&key, chunk))));
-        let engine = &self.shared.engine;
-        engine
-            .write(|engine| engine.write(changes))
-            .map_err(SnapshotError::Engine)?;
-        self.count += 1;
+        let name = chunk_name(chunk);
+        let key = chunk_key(&name);
+        let found = self.shared.engine.read(|engine| engine.get(&key));
+        let found = found.map_err(SnapshotError::Engine)?;
+        // A damaged one is made whole again.
+        let is_there = found.is_some_and(|value| format::open_row(&key, &value) == Some(chunk));
+        if !is_there {
+            self.waiting.push((key.to_vec(), Some(format::seal_row(&key, chunk))));
+            self.written_bytes += chunk.len() as u64;
+            if self.waiting.len() >= ROWS_AT_ONCE {
+                self.write_waiting().map_err(SnapshotError::Engine)?;
+            }
+        }
+        self.names.push(name);
         self.bytes += chunk.len() as u64;
-        digest_chunk(&mut self.digest, chunk);
         Ok(())
     }
 
-    /// Makes the snapshot durable and drops all but the newest two. One sync, of the engine's own file.
+    fn write_waiting(&mut self) -> Result<(), String> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.shared.engine.write(|engine| engine.write(waiting))
+    }
+
+    /// Makes the snapshot durable and drops all but the newest two. Syncs the engine's own file, not the log.
     ///
     /// # Errors
     /// The storage engine failed: earlier snapshots stand, and the journal goes on.
-    pub fn finish(self) -> Result<(), SnapshotError> {
-        let digest = self.digest.clone().finalize().into();
+    pub fn finish(mut self) -> Result<(), SnapshotError> {
+        self.try_finish().map_err(SnapshotError::Engine)
+    }
+
+    fn try_finish(&mut self) -> Result<(), String> {
+        self.write_waiting()?;
+        let rows = self.names.chunks(NAMES_PER_ROW).zip(0..);
+        let names = rows.map(|(names, index)| {
+            let key = names_key(self.id, index);
+            (key.to_vec(), Some(format::seal_row(&key, &names.concat())))
+        });
+        let names: Vec<Change> = names.collect();
         let trailer = Trailer {
             at: self.at,
-            count: self.count,
+            count: u32::try_from(self.names.len()).map_err(|_| "more chunks than can be counted")?,
             bytes: self.bytes,
-            digest,
+            digest: digest_names(&self.names),
         };
         let row = (trailer_key(self.id).to_vec(), Some(trailer.encode(self.id)));
-        let written = self.shared.engine.write(|engine| {
+        self.shared.engine.write(|engine| {
+            engine.write(names)?;
             // The chunks before the trailer, for the engine may keep one without the other.
             engine.sync()?;
             engine.write(vec![row])?;
             engine.sync()
-        });
-        written.map_err(SnapshotError::Engine)?;
-        let rows = trailers(&self.shared).map_err(SnapshotError::Engine)?;
-        let outdated: Vec<Change> = rows
-            .iter()
-            .rev()
-            .skip(SNAPSHOTS_RETAINED)
-            .map(|(id, _)| (trailer_key(*id).to_vec(), None))
-            .collect();
-        let engine = &self.shared.engine;
-        engine
-            .write(|engine| engine.write(outdated))
-            .map_err(SnapshotError::Engine)
+        })?;
+        self.is_finished = true;
+        self.remove_stale()
     }
 
-    fn stale_chunks(&self) -> Result<Vec<Change>, String> {
-        let (from, to) = (chunk_key(0, 0), chunk_key(self.oldest_kept - 1, u32::MAX));
-        let stale = self
-            .shared
-            .engine
-            .read(|engine| engine.rows(&from, &to, STALE_CHUNKS_PER_PUSH, false))?;
-        Ok(stale.into_iter().map(|(key, _)| (key, None)).collect())
+    /// Removes what the newest two snapshots do not name: of those before them, and, once after each start and each
+    /// snapshot that was given up, of whatever else lies there.
+    fn remove_stale(&self) -> Result<(), String> {
+        let shared = &self.shared;
+        let rows = trailers(shared)?;
+        let (outdated, kept) = rows.split_at(rows.len().saturating_sub(SNAPSHOTS_RETAINED));
+        let names = |(id, value): &(u64, Vec<u8>)| {
+            // A trailer that cannot be read names nothing; the sweep finds its chunks.
+            let trailer = Trailer::decode(*id, value)?;
+            names_of(shared, *id, &trailer).ok()
+        };
+        let kept_names: HashSet<ChunkName> = kept.iter().filter_map(names).flatten().collect();
+        let is_sweep = !shared.snapshots_swept.swap(true, Ordering::AcqRel);
+        for row in outdated {
+            let names = names(row).unwrap_or_default();
+            let stale = names.iter().filter(|name| !kept_names.contains(*name));
+            let rows_of_names = (0..).take(names.len().div_ceil(NAMES_PER_ROW));
+            // The trailer first: a snapshot without one is none.
+            let keys = std::iter::once(trailer_key(row.0).to_vec())
+                .chain(stale.map(|name| chunk_key(name).to_vec()))
+                .chain(rows_of_names.map(|index| names_key(row.0, index).to_vec()));
+            remove(shared, keys)?;
+        }
+        if is_sweep {
+            self.sweep(kept, &kept_names)?;
+        }
+        Ok(())
     }
+
+    /// Looks at every row, which takes a while for a large state.
+    fn sweep(&self, kept: &[(u64, Vec<u8>)], kept_names: &HashSet<ChunkName>) -> Result<(), String> {
+        let mut keys: HashSet<Vec<u8>> = kept_names.iter().map(|name| chunk_key(name).to_vec()).collect();
+        keys.insert(OWNER_KEY.to_vec());
+        for (id, value) in kept {
+            let count = Trailer::decode(*id, value).map_or(0, |trailer| trailer.count as usize);
+            let rows = (0..).take(count.div_ceil(NAMES_PER_ROW));
+            keys.extend(rows.map(|index| names_key(*id, index).to_vec()));
+            keys.insert(trailer_key(*id).to_vec());
+        }
+        let mut from = Vec::new();
+        loop {
+            let read = |engine: &dyn crate::engine::Engine| engine.rows(&from, &[0xff; 32], ROWS_AT_ONCE, false);
+            let rows = self.shared.engine.read(read)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            // The next key after it.
+            from = [last.as_slice(), &[0]].concat();
+            let stale = rows.iter().map(|(key, _)| key).filter(|key| !keys.contains(*key));
+            remove(&self.shared, stale.cloned())?;
+        }
+    }
+}
+
+fn remove(shared: &Shared, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
+    let changes: Vec<Change> = keys.map(|key| (key, None)).collect();
+    for part in changes.chunks(ROWS_AT_ONCE) {
+        shared.engine.write(|engine| engine.write(part.to_vec()))?;
+    }
+    Ok(())
+}
+
+fn chunk_name(chunk: &[u8]) -> ChunkName {
+    let hash = Sha256::digest(chunk);
+    *hash.first_chunk().expect("a hash of 32 bytes")
+}
+
+fn digest_names(names: &[ChunkName]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for name in names {
+        digest.update(name);
+    }
+    digest.finalize().into()
+}
+
+/// The names of a snapshot's chunks, if they are those that its trailer counts.
+fn names_of(shared: &Shared, id: u64, trailer: &Trailer) -> Result<Vec<ChunkName>, &'static str> {
+    let count = trailer.count as usize;
+    let mut names: Vec<ChunkName> = Vec::new();
+    for index in (0..).take(count.div_ceil(NAMES_PER_ROW)) {
+        let key = names_key(id, index);
+        let value = shared.engine.read(|engine| engine.get(&key));
+        let value = value.ok().flatten().ok_or("names of its chunks are missing")?;
+        let row = format::open_row(&key, &value).ok_or("names of its chunks fail their checksum")?;
+        let (row, rest) = row.as_chunks::<NAME_BYTES>();
+        if !rest.is_empty() {
+            return Err("a name is cut short");
+        }
+        names.extend_from_slice(row);
+    }
+    if names.len() != count || digest_names(&names) != trailer.digest {
+        return Err("the names of its chunks do not add up to its hash");
+    }
+    Ok(names)
 }
 
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
+        if !self.is_finished {
+            // Its chunks have no name.
+            self.shared.snapshots_swept.store(false, Ordering::Release);
+        }
         self.shared.snapshot_open.store(false, Ordering::Release);
     }
 }
@@ -293,9 +397,10 @@ impl Reader {
     fn verified_snapshot(&self, id: u64, value: &[u8]) -> Result<SnapshotReader, ReadError> {
         let damage = |at_sequence, what| ReadError::SnapshotDamaged { at_sequence, what };
         let trailer = Trailer::decode(id, value).ok_or_else(|| damage(0, "its trailer"))?;
+        let names = names_of(&self.shared, id, &trailer).map_err(|what| damage(trailer.at.sequence, what))?;
         let source = Source::Engine {
             shared: Arc::clone(&self.shared),
-            id,
+            names,
         };
         self.verified(source, trailer)
     }
@@ -346,10 +451,13 @@ impl Reader {
         for chunk in snapshot.chunks() {
             let chunk = chunk?;
             bytes += chunk.len() as u64;
-            digest_chunk(&mut digest, &chunk);
+            // In the engine each chunk stands under its own hash, and the names have theirs.
+            if snapshot.is_base() {
+                digest_chunk(&mut digest, &chunk);
+            }
         }
-        let digest: [u8; 32] = digest.finalize().into();
-        if bytes != snapshot.trailer.bytes || digest != snapshot.trailer.digest {
+        let is_whole = !snapshot.is_base() || snapshot.trailer.digest == <[u8; 32]>::from(digest.finalize());
+        if bytes != snapshot.trailer.bytes || !is_whole {
             return Err(damage("its chunks do not add up to its hash"));
         }
         Ok(snapshot)
@@ -403,12 +511,15 @@ impl SnapshotReader {
                 base.chunks()
                     .map(|chunk| chunk.map_err(|what| ReadError::BaseDamaged { what })),
             ),
-            Source::Engine { shared, id } => Box::new((0..self.trailer.count).map(move |index| {
-                let key = chunk_key(*id, index);
+            Source::Engine { shared, names } => Box::new(names.iter().map(move |name| {
+                let key = chunk_key(name);
                 let value = shared.engine.read(|engine| engine.get(&key));
                 let value = value.map_err(|message| ReadError::Engine { message })?;
                 let value = value.ok_or_else(|| damage("a chunk is missing"))?;
                 let chunk = format::open_row(&key, &value).ok_or_else(|| damage("a chunk fails its checksum"))?;
+                if chunk_name(chunk) != *name {
+                    return Err(damage("a chunk is another one"));
+                }
                 Ok(chunk.to_vec())
             })),
         }

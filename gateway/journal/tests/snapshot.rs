@@ -7,14 +7,21 @@ mod support;
 use journal::{
     Journal, PRUNE_SEGMENTS_MAX, ReadError, Reader, SNAPSHOT_CHUNK_BYTES_MAX, SnapshotError, open_for_restore,
 };
+use sha2::{Digest, Sha256};
 use support::{change, frames, open, open_small, options, pairs, replayed, rewrite, segments, tamper};
 
-fn chunk_key(id: u64, index: u32) -> Vec<u8> {
-    [&b"s"[..], &id.to_be_bytes(), &index.to_be_bytes()].concat()
+/// A chunk stands under its hash.
+fn chunk_key(name: &str, index: u32) -> Vec<u8> {
+    let hash = Sha256::digest(format!("{name} {index}"));
+    [&b"c"[..], &hash[..16]].concat()
+}
+
+fn names_key(id: u64, index: u32) -> Vec<u8> {
+    [&b"n"[..], &id.to_be_bytes(), &index.to_be_bytes()].concat()
 }
 
 fn trailer_key(id: u64) -> Vec<u8> {
-    [&b"t"[..], &id.to_be_bytes()].concat()
+    [&b"u"[..], &id.to_be_bytes()].concat()
 }
 
 fn state(name: &str, chunks: u32) -> Vec<Vec<u8>> {
@@ -33,7 +40,7 @@ fn latest(reader: &Reader) -> Option<(u64, Vec<Vec<u8>>, usize)> {
 
 fn chunk_count(dir: &std::path::Path) -> usize {
     let mut count = 0;
-    tamper(dir, |db| count = db.scan_prefix(b"s").count());
+    tamper(dir, |db| count = db.scan_prefix(b"c").count());
     count
 }
 
@@ -153,36 +160,72 @@ fn abandoned_and_outdated_chunks_are_removed_by_later_snapshots() {
     pairs(dir.path(), 3);
     let mut journal = open(dir.path());
     let mut abandoned = journal.begin_snapshot(1).unwrap();
-    for chunk in state("abandoned", 40) {
+    for chunk in state("abandoned", 400) {
         abandoned.push(&chunk).unwrap();
     }
     drop(abandoned);
     journal.close().unwrap();
-    assert_eq!(chunk_count(dir.path()), 40);
+    assert!(chunk_count(dir.path()) > 300, "they are written a few at a time");
     assert!(open(dir.path()).latest_snapshot().unwrap().is_none());
+    // What an older layout left.
+    tamper(dir.path(), |db| drop(db.insert(b"s an old row", b"old").unwrap()));
+    let mut journal = open(dir.path());
     for at_sequence in 1..=6 {
-        let mut journal = open(dir.path());
-        journal.write_snapshot(at_sequence, state("kept", 20)).unwrap();
-        journal.close().unwrap();
-        assert_eq!(latest(&open(dir.path())).unwrap().0, at_sequence);
-        // Two kept, and one more whose chunks the next writer removes.
-        assert!(chunk_count(dir.path()) <= 3 * 20, "after the snapshot at {at_sequence}");
+        let own = state(&format!("only {at_sequence}"), 20);
+        journal.write_snapshot(at_sequence, [state("all", 300), own].concat()).unwrap();
+        assert_eq!(latest(&journal).unwrap().0, at_sequence);
+        if at_sequence == 3 {
+            drop(journal.begin_snapshot(4).unwrap());
+            journal.close().unwrap();
+            assert_eq!(chunk_count(dir.path()), 300 + 2 * 20);
+            journal = open(dir.path());
+        }
     }
+    journal.close().unwrap();
+    assert_eq!(chunk_count(dir.path()), 300 + 2 * 20);
+    tamper(dir.path(), |db| {
+        // The owner's, and of each of the two: a trailer, and two rows of names.
+        assert_eq!(db.len(), 300 + 2 * 20 + 1 + 2 * 3);
+    });
+}
+
+#[test]
+fn what_did_not_change_is_not_written_again_and_what_was_damaged_is() {
+    let dir = tempfile::tempdir().unwrap();
+    pairs(dir.path(), 3);
+    let mut journal = open(dir.path());
+    let write = |journal: &mut Journal, at_sequence, chunks: Vec<Vec<u8>>| {
+        let mut writer = journal.begin_snapshot(at_sequence).unwrap();
+        chunks.iter().for_each(|chunk| writer.push(chunk).unwrap());
+        let written = writer.written_bytes();
+        writer.finish().unwrap();
+        written
+    };
+    assert_eq!(write(&mut journal, 2, state("same", 10)), 60);
+    let more = [state("same", 10), state("more", 1), state("same", 10)].concat();
+    assert_eq!(write(&mut journal, 3, more.clone()), 6);
+    assert_eq!(latest(&journal), Some((3, more, 0)));
+    journal.close().unwrap();
+    tamper(dir.path(), |db| rewrite(db, &chunk_key("same", 4), |value| value[5] ^= 1));
+    let mut journal = open(dir.path());
+    assert!(latest(&journal).is_none(), "both name it");
+    assert_eq!(write(&mut journal, 4, state("same", 10)), 6);
+    assert_eq!(latest(&journal), Some((4, state("same", 10), 0)));
 }
 
 #[test]
 fn a_damaged_snapshot_falls_back_to_the_one_before() {
     type Case = (&'static str, fn(&sled::Db), u64, &'static str);
-    let cases: [Case; 5] = [
+    let cases: [Case; 8] = [
         (
             "a flipped byte",
-            |db| rewrite(db, &chunk_key(2, 1), |value| value[5] ^= 1),
+            |db| rewrite(db, &chunk_key("second", 1), |value| value[5] ^= 1),
             4,
             "a chunk fails its checksum",
         ),
         (
             "a missing chunk",
-            |db| drop(db.remove(chunk_key(2, 2)).unwrap()),
+            |db| drop(db.remove(chunk_key("second", 2)).unwrap()),
             4,
             "a chunk is missing",
         ),
@@ -195,13 +238,36 @@ fn a_damaged_snapshot_falls_back_to_the_one_before() {
         (
             "an older chunk in its place",
             |db| {
-                let content = db.get(chunk_key(1, 0)).unwrap().unwrap()[4..].to_vec();
-                let crc = crc32fast::hash(&[chunk_key(2, 0), content.clone()].concat());
-                db.insert(chunk_key(2, 0), [&crc.to_le_bytes()[..], &content].concat())
+                let (from, to) = (chunk_key("first", 0), chunk_key("second", 0));
+                let content = db.get(from).unwrap().unwrap()[4..].to_vec();
+                let crc = crc32fast::hash(&[to.clone(), content.clone()].concat());
+                db.insert(to, [&crc.to_le_bytes()[..], &content].concat()).unwrap();
+            },
+            4,
+            "a chunk is another one",
+        ),
+        (
+            "names that are missing",
+            |db| drop(db.remove(names_key(2, 0)).unwrap()),
+            4,
+            "names of its chunks are missing",
+        ),
+        (
+            "a flipped name",
+            |db| rewrite(db, &names_key(2, 0), |value| value[5] ^= 1),
+            4,
+            "names of its chunks fail their checksum",
+        ),
+        (
+            "names of another snapshot",
+            |db| {
+                let content = db.get(names_key(1, 0)).unwrap().unwrap()[4..].to_vec();
+                let crc = crc32fast::hash(&[names_key(2, 0), content.clone()].concat());
+                db.insert(names_key(2, 0), [&crc.to_le_bytes()[..], &content].concat())
                     .unwrap();
             },
             4,
-            "its chunks do not add up to its hash",
+            "the names of its chunks do not add up to its hash",
         ),
         (
             "a snapshot of another history",
@@ -236,7 +302,7 @@ fn a_damaged_snapshot_falls_back_to_the_one_before() {
             "{what}"
         );
         drop(journal);
-        tamper(dir.path(), |db| drop(db.remove(chunk_key(1, 0)).unwrap()));
+        tamper(dir.path(), |db| drop(db.remove(chunk_key("first", 0)).unwrap()));
         assert!(
             open(dir.path()).latest_snapshot().unwrap().is_none(),
             "{what}, and the first is gone: the state comes from the first record on"
