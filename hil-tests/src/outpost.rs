@@ -383,7 +383,7 @@ impl Outpost {
             sessions,
             gateway.outbox().head()
         );
-        store.close(&gateway, &now)?;
+        store.close(&gateway)?;
         Ok(())
     }
 }

@@ -83,7 +83,7 @@ impl PairSecret {
     /// The key of one direction.
     #[must_use]
     pub fn key(&self, direction: Direction) -> SealKey {
-        SealKey(self.derive(match direction {
+        SealKey::new(self.derive(match direction {
             Direction::Up => b"holdfast seal 1 up",
             Direction::Down => b"holdfast seal 1 down",
         }))
@@ -139,8 +139,15 @@ impl core::str::FromStr for PairSecret {
 }
 
 /// The key of one direction of one pair.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SealKey([u8; 32]);
+#[derive(Clone)]
+pub struct SealKey {
+    /// HMAC that has taken the key in: on a host, two of a frame's six blocks are hashed once. A device has two keys, and
+    /// less memory than time.
+    #[cfg(feature = "host")]
+    begun: Hmac<Sha256>,
+    #[cfg(not(feature = "host"))]
+    key: [u8; 32],
+}
 
 impl fmt::Debug for SealKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,8 +156,20 @@ impl fmt::Debug for SealKey {
 }
 
 impl SealKey {
+    fn new(key: [u8; 32]) -> Self {
+        Self {
+            #[cfg(feature = "host")]
+            begun: begin(&key),
+            #[cfg(not(feature = "host"))]
+            key,
+        }
+    }
+
     fn mac(&self, topic: &str, header_and_body: &[u8]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        #[cfg(feature = "host")]
+        let mut mac = self.begun.clone();
+        #[cfg(not(feature = "host"))]
+        let mut mac = begin(&self.key);
         mac.update(LABEL);
         mac.update(&(topic.len() as u16).to_be_bytes());
         mac.update(topic.as_bytes());
@@ -242,6 +261,10 @@ impl SealKey {
             body: &signed[HEADER_BYTES..],
         })
     }
+}
+
+fn begin(key: &[u8; 32]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
 }
 
 /// A frame whose seal fits.

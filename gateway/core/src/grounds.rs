@@ -231,7 +231,7 @@ impl Gateway {
             list_age_s: at.since_ms(sight.list.head().arrived) / 1000,
             revocations_revision,
             tariffs_revision,
-            tariff_hash: sight.tariff(kind).map_or(Hash::ZERO, |tariff| tariff.hash()),
+            tariff_hash: sight.tariff_hash(kind),
             confirmed_age_s: confirmed.map(|known| at.since_ms(known.at) / 1000),
             caps: caps(&sight),
             attempts: self.risk.attempts(token, at),

@@ -451,7 +451,7 @@ impl Gateway {
             duration_max_s: limits.duration_max_s,
             start_within_s: limits.start_within_s,
             meter_every_s: limits.meter_every_s,
-            tariff_hash: tariff.hash(),
+            tariff_hash: sight.tariff_hash(request.kind),
             tariff: tariff.clone(),
             unsecured: false,
             evidence: Evidence {

@@ -16,15 +16,23 @@ use crate::{
         KeptRing, KeptSpent, KeptTally, KeptTariffs, KeptTrust, KeysAdopted, LimitsAdopted, LimitsStaged,
         PolicyAdopted, PolicySetAside, RingEnded, TariffsAdopted,
     },
+    trust::Lists,
 };
 
 impl Gateway {
     /// Events that make this state from nothing, except for what ends with a boot anyway: probes, the number of the last
     /// question, the counts of attempts, starts and denials, and a list that is staged in part. The time with which they are applied does not matter.
     #[must_use]
-    pub fn snapshot(&self) -> Vec<Event> {
+    pub fn snapshot(&self) -> Snapshot {
+        let mut before = Vec::new();
+        self.snapshot_policy(&mut before);
+        let lists = self.trust.lists();
+        let behind = self.snapshot_behind();
+        Snapshot { before, lists, behind }
+    }
+
+    fn snapshot_behind(&self) -> Vec<Event> {
         let mut events = Vec::new();
-        self.snapshot_policy(&mut events);
         self.snapshot_trust(&mut events);
         self.snapshot_rings(&mut events);
         self.snapshot_risk(&mut events);
@@ -88,7 +96,6 @@ impl Gateway {
 
     fn snapshot_trust(&self, events: &mut Vec<Event>) {
         let trust = &self.trust;
-        trust.lists_in_snapshot(events);
         events.extend(trust.revoked.events(trust.revocations_revision));
         if !trust.tariffs.is_empty() {
             let entries = trust.tariffs.iter().map(|(&kind, tariff)| TariffOf {
@@ -199,6 +206,25 @@ impl Gateway {
         let spent = self.risk.spent.rows().into_iter();
         events
             .extend(spent.map(|(slot, account, amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount, slot }))));
+    }
+}
+
+/// The state of one moment. It shares the lists with the gateway, so that it is quickly taken; its events are made
+/// while it is read, on whichever thread that is.
+#[derive(Debug)]
+pub struct Snapshot {
+    before: Vec<Event>,
+    lists: Lists,
+    behind: Vec<Event>,
+}
+
+impl IntoIterator for Snapshot {
+    type Item = Event;
+    type IntoIter = Box<dyn Iterator<Item = Event> + Send>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let events = self.before.into_iter().chain(self.lists.into_events());
+        Box::new(events.chain(self.behind))
     }
 }
 

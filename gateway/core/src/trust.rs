@@ -14,13 +14,13 @@ use alloc::collections::BTreeMap;
 
 use proto::{
     artifact::{ListEntry, TariffTable},
-    id::{AccountId, Kind, TokenHash},
+    id::{AccountId, Hash, Kind, TokenHash},
     tariff::Tariff,
     trust::ArtifactKind,
 };
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::{gate::Look, keys::Keys, revoked::Revoked};
+pub(crate) use self::{adopt::Lists, gate::Look, keys::Keys, revoked::Revoked};
 pub use self::{
     gate::{Findings, PriceChange},
     list::{Aside, List, ListHead},
@@ -68,6 +68,8 @@ pub struct Trust {
     pub(crate) revoked: Revoked,
     pub(crate) revocations_revision: u64,
     pub(crate) tariffs: adopt::Tariffs,
+    /// Their hashes, which every decision tells.
+    tariff_hashes: BTreeMap<Kind, Hash>,
     pub(crate) tariffs_revision: u64,
     pub(crate) tariffs_staged: Option<TariffTable>,
     /// The prices that the gate set aside.
@@ -131,6 +133,11 @@ impl Trust {
     #[must_use]
     pub fn tariff(&self, kind: Kind) -> Option<&Tariff> {
         self.tariffs.get(&kind)
+    }
+
+    /// [`Tariff::hash`] of the price of a kind; zero: there is none.
+    pub(crate) fn tariff_hash(&self, kind: Kind) -> Hash {
+        self.tariff_hashes.get(&kind).copied().unwrap_or(Hash::ZERO)
     }
 
     /// The newest credential revision of a token that we know; 0: never seen.

@@ -126,6 +126,8 @@ fn main() -> anyhow::Result<()> {
     let (events, took) = timed(|| put(&mut gateway, &Input::RollBack(ArtifactKind::List)));
     row("roll back", took, &format!("{events} event"));
     let (snapshot, took) = timed(|| gateway.snapshot());
+    row("take a snapshot", took, "");
+    let (snapshot, took) = timed(|| snapshot.into_iter().collect::<Vec<_>>());
     let bytes: usize = snapshot.iter().map(|event| record::encode(&NOW, event).len()).sum();
     row(
         "snapshot of all lists",
@@ -155,7 +157,7 @@ fn journal(input: &Input) -> anyhow::Result<()> {
         Ok(store.commit()?)
     });
     row("adopt it, durably", took, "decide, apply, encode, append, fdatasync");
-    store.close(&gateway, &NOW)?;
+    store.close(&gateway)?;
     let (opened, took) = timed(|| Store::open(dir.path(), Config::default(), u64::MAX));
     anyhow::ensure!(opened?.1 == gateway, "a boot leads to the same state");
     row("boot from the snapshot", took, "");

@@ -245,10 +245,10 @@ impl Engine {
                 self.commit()?;
             }
             let now = self.clock.now();
-            self.store.tend(&self.gateway, &now);
+            self.store.tend(&self.gateway);
             self.retain(&now)?;
             if stop {
-                return self.store.close(&self.gateway, &now);
+                return self.store.close(&self.gateway);
             }
         }
     }

@@ -6,7 +6,11 @@ use gateway_core::{
     Now,
     event::{Event, Kept},
 };
-use proto::codec::{self, CodecError};
+use journal::SNAPSHOT_CHUNK_BYTES_MAX;
+use proto::{
+    codec::{self, CodecError},
+    message::ClockQuality,
+};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 /// Why a record cannot be read.
@@ -203,9 +207,9 @@ pub struct IndexRow {
     pub journal: u64,
 }
 
-/// A chunk of a snapshot.
+/// A piece of a snapshot.
 #[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
-pub enum Chunk {
+pub enum Piece {
     /// A piece of the core's state.
     Event(Now, Event),
     /// A piece of the uploader's index.
@@ -213,24 +217,166 @@ pub enum Chunk {
 }
 
 /// The bytes of an index row.
-pub fn encode_index(now: &Now, row: &IndexRow) -> Vec<u8> {
-    codec::to_vec(&Written(KIND_INDEX, now, row))
+pub fn encode_index(row: &IndexRow) -> Vec<u8> {
+    codec::to_vec(&Written(KIND_INDEX, &SNAPSHOT_TIME, row))
 }
 
-/// The content of a snapshot's chunk.
+/// The bytes of an event of a snapshot. The time with which it is applied does not matter, so it is always the same: what
+/// did not change has the same bytes in every snapshot.
+pub fn encode_kept(event: &Event) -> Vec<u8> {
+    encode(&SNAPSHOT_TIME, event)
+}
+
+const SNAPSHOT_TIME: Now = Now {
+    mono_ms: 0,
+    wall_s: 0,
+    quality: ClockQuality::Unknown,
+};
+
+/// First byte of a chunk that packs pieces, each behind its length in two bytes, big endian. One that begins otherwise, with
+/// the array of a record, is a single piece.
+const PACKED: u8 = 0xf1;
+const LENGTH_BYTES: usize = 2;
+/// A piece that hashes to zero in so many ends its chunk. So a piece that comes in or goes changes its own chunk, and at
+/// most those up to the next end, not all behind it.
+const PIECES_A_CHUNK: u32 = 8;
+
+/// Packs pieces into chunks of a snapshot.
+pub fn pack(pieces: impl Iterator<Item = Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
+    let mut pieces = pieces.peekable();
+    std::iter::from_fn(move || {
+        let mut chunk = vec![PACKED];
+        let mut is_first = true;
+        let has_room =
+            |chunk: &[u8], piece: &[u8]| chunk.len() + LENGTH_BYTES + piece.len() <= SNAPSHOT_CHUNK_BYTES_MAX;
+        while let Some(piece) = pieces.next_if(|piece| is_first || has_room(&chunk, piece)) {
+            is_first = false;
+            // A piece too long for its length is too long for a chunk, which is refused.
+            let length = u16::try_from(piece.len()).unwrap_or(u16::MAX);
+            chunk.extend_from_slice(&length.to_be_bytes());
+            chunk.extend_from_slice(&piece);
+            if hash(&piece).is_multiple_of(PIECES_A_CHUNK) {
+                break;
+            }
+        }
+        (!is_first).then_some(chunk)
+    })
+}
+
+/// FNV-1a. Only chunk boundaries hang on it.
+fn hash(bytes: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    bytes.iter().fold(0x811c_9dc5, step)
+}
+
+/// The pieces of a chunk.
+///
+/// # Errors
+/// [`RecordError::Malformed`], with the sequence of the snapshot.
+pub fn pieces(at_sequence: u64, chunk: &[u8]) -> Result<Vec<&[u8]>, RecordError> {
+    let Some((&PACKED, mut rest)) = chunk.split_first() else {
+        return Ok(vec![chunk]);
+    };
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let cut = rest
+            .split_first_chunk::<LENGTH_BYTES>()
+            .and_then(|(length, behind)| behind.split_at_checked(usize::from(u16::from_be_bytes(*length))));
+        let (piece, behind) = cut.ok_or(RecordError::Malformed {
+            sequence: at_sequence,
+            error: CodecError::Malformed {
+                what: "a chunk of a snapshot is cut short",
+                at: (chunk.len() - rest.len()) as u64,
+            },
+        })?;
+        pieces.push(piece);
+        rest = behind;
+    }
+    Ok(pieces)
+}
+
+/// The content of a piece of a snapshot.
 ///
 /// # Errors
 /// [`RecordError`], with the sequence of the snapshot.
-pub fn decode_chunk(at_sequence: u64, bytes: &[u8]) -> Result<Chunk, RecordError> {
+pub fn decode_piece(at_sequence: u64, bytes: &[u8]) -> Result<Piece, RecordError> {
     let malformed = |error| RecordError::Malformed {
         sequence: at_sequence,
         error,
     };
     let Head(kind, _, _) = codec::decode(bytes).map_err(malformed)?;
     if kind == KIND_INDEX {
-        return Ok(Chunk::Index(
+        return Ok(Piece::Index(
             codec::decode::<Body<IndexRow>>(bytes).map_err(malformed)?.2,
         ));
     }
-    decode(at_sequence, bytes).map(|(now, event)| Chunk::Event(now, event))
+    decode(at_sequence, bytes).map(|(now, event)| Piece::Event(now, event))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces of all sorts of lengths, the longest that fit among them.
+    fn some(seed: u64) -> Vec<Vec<u8>> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut piece = |at: usize| {
+            let length = if at % 50 == 0 {
+                SNAPSHOT_CHUNK_BYTES_MAX - 3
+            } else {
+                random.usize(0..400)
+            };
+            (0..length).map(|_| random.u8(..)).collect()
+        };
+        (0..500).map(&mut piece).collect()
+    }
+
+    fn unpacked(chunks: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let pieces = chunks.iter().flat_map(|chunk| pieces(1, chunk).unwrap());
+        pieces.map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn pieces_come_out_as_they_went_in() {
+        let before = some(3);
+        let chunks: Vec<Vec<u8>> = pack(before.clone().into_iter()).collect();
+        assert!(chunks.len() < before.len() / 3, "{} chunks", chunks.len());
+        assert!(chunks.iter().all(|chunk| chunk.len() <= SNAPSHOT_CHUNK_BYTES_MAX));
+        assert_eq!(unpacked(&chunks), before);
+        assert_eq!(pack(std::iter::empty()).count(), 0);
+        assert_eq!(pieces(1, &[0x83, 1, 2]).unwrap(), [[0x83, 1, 2]], "as chunks were once");
+    }
+
+    #[test]
+    fn a_change_in_the_middle_changes_few_chunks() {
+        let before = some(4);
+        let chunks: std::collections::BTreeSet<_> = pack(before.clone().into_iter()).collect();
+        let mut after = before;
+        after.insert(251, vec![7; 100]);
+        after.remove(100);
+        let changed = pack(after.into_iter()).filter(|chunk| !chunks.contains(chunk)).count();
+        assert!((2..=12).contains(&changed), "{changed} of {}", chunks.len());
+    }
+
+    #[test]
+    fn a_chunk_that_is_cut_short_is_an_error() {
+        let chunk = pack([vec![1, 2, 3]].into_iter()).next().unwrap();
+        for length in 2..chunk.len() {
+            let found = pieces(9, &chunk[..length]);
+            assert!(
+                matches!(found, Err(RecordError::Malformed { sequence: 9, .. })),
+                "{length}"
+            );
+        }
+    }
+
+    /// What is too long for a chunk stays too long, and is refused by the journal, with its size.
+    #[test]
+    fn a_piece_that_fits_no_chunk_is_not_cut() {
+        for length in [SNAPSHOT_CHUNK_BYTES_MAX, 70_000] {
+            let chunks: Vec<Vec<u8>> = pack([vec![0; length]].into_iter()).collect();
+            assert_eq!(chunks.len(), 1);
+            assert!(chunks[0].len() > SNAPSHOT_CHUNK_BYTES_MAX);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use gateway_core::{Config as CoreConfig, Event, Gateway, Now, event::Kept};
 use journal::{Background, Journal, Options, Reader, SnapshotError, Written};
 use proto::id::Hash;
 
-use crate::record::{self, Chunk, IndexRow, RecordError};
+use crate::record::{self, IndexRow, Piece, RecordError};
 
 /// What the store is, so that no other program's directory is taken for it.
 const KIND: &str = "holdfast gateway";
@@ -204,17 +204,13 @@ impl Store {
         }
         self.snapshot_bytes = snapshot.bytes();
         for chunk in snapshot.chunks() {
-            match record::decode_chunk(at, &chunk?)? {
-                Chunk::Event(now, event) => gateway.apply(&now, &event),
-                Chunk::Index(row) => {
-                    self.index.insert(
-                        row.ledger,
-                        Mark {
-                            ledger: row.ledger,
-                            chain: row.chain,
-                            journal: row.journal,
-                        },
-                    );
+            for piece in record::pieces(at, &chunk?)? {
+                match record::decode_piece(at, piece)? {
+                    Piece::Event(now, event) => gateway.apply(&now, &event),
+                    Piece::Index(row) => {
+                        let IndexRow { ledger, chain, journal } = row;
+                        self.index.insert(ledger, Mark { ledger, chain, journal });
+                    }
                 }
             }
         }
@@ -292,8 +288,8 @@ impl Store {
 
     /// Begins a snapshot when one is due, on a thread of its own; no verdict waits for it. Call after a commit. A failure is
     /// an alarm in the log and nothing else.
-    pub fn tend(&mut self, gateway: &Gateway, now: &Now) {
-        if let Err(error) = self.try_tend(gateway, now) {
+    pub fn tend(&mut self, gateway: &Gateway) {
+        if let Err(error) = self.try_tend(gateway) {
             self.give_up_snapshot(&error);
         }
     }
@@ -317,33 +313,28 @@ impl Store {
         records >= self.snapshot_every && written >= self.snapshot_bytes
     }
 
-    fn try_tend(&mut self, gateway: &Gateway, now: &Now) -> Result<(), SnapshotError> {
+    fn try_tend(&mut self, gateway: &Gateway) -> Result<(), SnapshotError> {
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
             let Written { at_sequence, bytes } = writing.finish()?;
             self.mark_snapshot(at_sequence);
             self.snapshot_bytes = bytes;
         } else if self.writing.is_none() && self.is_snapshot_due() {
-            self.writing = Some(self.begin(gateway, now)?);
+            self.writing = Some(self.begin(gateway)?);
         }
         Ok(())
     }
 
-    fn begin(&mut self, gateway: &Gateway, now: &Now) -> Result<Background, SnapshotError> {
-        let now = *now;
+    fn begin(&mut self, gateway: &Gateway) -> Result<Background, SnapshotError> {
         let events = gateway.snapshot().into_iter();
-        let events = events.map(move |event| record::encode(&now, &event));
+        let events = events.map(|event| record::encode_kept(&event));
         // Marks behind the cursor are kept for a hub that is restored from a backup.
         let marks: Vec<Mark> = self.index.values().copied().collect();
-        let marks = marks.into_iter().map(move |mark| {
-            let row = IndexRow {
-                ledger: mark.ledger,
-                chain: mark.chain,
-                journal: mark.journal,
-            };
-            record::encode_index(&now, &row)
+        let marks = marks.into_iter().map(|mark| {
+            let Mark { ledger, chain, journal } = mark;
+            record::encode_index(&IndexRow { ledger, chain, journal })
         });
         let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
-        let started = writer.write_behind(events.chain(marks));
+        let started = writer.write_behind(record::pack(events.chain(marks)));
         started.map_err(|error| SnapshotError::Engine(format!("no thread for it: {error}")))
     }
 
@@ -351,10 +342,10 @@ impl Store {
     ///
     /// # Errors
     /// The journal is good nevertheless; the next boot replays more.
-    pub fn close(mut self, gateway: &Gateway, now: &Now) -> Result<(), StoreError> {
+    pub fn close(mut self, gateway: &Gateway) -> Result<(), StoreError> {
         self.writing = None;
         if self.journal.head().sequence > self.snapshot_at
-            && let Err(error) = self.begin(gateway, now).and_then(Background::finish)
+            && let Err(error) = self.begin(gateway).and_then(Background::finish)
         {
             self.give_up_snapshot(&error);
         }
@@ -431,14 +422,17 @@ impl Store {
 /// The newest epoch that the journal tells of.
 fn newest_epoch(journal: &Reader) -> Result<u32, StoreError> {
     let (mut newest, mut failed) = (0, None);
-    let mut take = |sequence, bytes: &[u8]| match record::decode_chunk(sequence, bytes) {
-        Ok(Chunk::Event(_, event)) => newest = newest.max(record::epoch(&event)),
-        Ok(Chunk::Index(_)) => {}
+    let mut take = |sequence, bytes: &[u8]| match record::decode_piece(sequence, bytes) {
+        Ok(Piece::Event(_, event)) => newest = newest.max(record::epoch(&event)),
+        Ok(Piece::Index(_)) => {}
         Err(error) => failed = Some(error),
     };
     if let Some(snapshot) = journal.latest_snapshot()? {
         for chunk in snapshot.chunks() {
-            take(snapshot.at_sequence(), &chunk?);
+            let at = snapshot.at_sequence();
+            record::pieces(at, &chunk?)?
+                .into_iter()
+                .for_each(|piece| take(at, piece));
         }
     }
     journal.replay(journal.oldest_sequence(), &mut |sequence, bytes| {

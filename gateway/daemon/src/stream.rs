@@ -20,7 +20,7 @@ use tokio::{io::AsyncWriteExt as _, sync::mpsc};
 
 use crate::{
     control::{Query, socket_path},
-    record::{self, Chunk},
+    record::{self, Piece},
     store::{Store, StoreError},
 };
 
@@ -28,7 +28,7 @@ use crate::{
 const FAILED: u32 = u32::MAX;
 /// Bytes that are sent together.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Chunks between the reading thread and the socket: whoever asks slowly is read for slowly.
+/// Pieces between the reading thread and the socket: whoever asks slowly is read for slowly.
 const CHUNKS_MAX: usize = 4;
 /// Longest text of an error.
 const ERROR_BYTES_MAX: u64 = 4_096;
@@ -57,9 +57,11 @@ fn beginning(reader: &Reader) -> Result<(Start, Vec<Vec<u8>>), String> {
         start.first = snapshot.at_sequence() + 1;
         for chunk in snapshot.chunks() {
             let chunk = chunk.map_err(|error| error.to_string())?;
-            match record::decode_chunk(0, &chunk).map_err(|error| error.to_string())? {
-                Chunk::Event(..) => state.push(chunk),
-                Chunk::Index(_) => {}
+            for piece in record::pieces(0, &chunk).map_err(|error| error.to_string())? {
+                match record::decode_piece(0, piece).map_err(|error| error.to_string())? {
+                    Piece::Event(..) => state.push(piece.to_vec()),
+                    Piece::Index(_) => {}
+                }
             }
         }
         start.kept = state.len() as u64;

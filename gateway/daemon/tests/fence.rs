@@ -52,8 +52,8 @@ async fn check(upto: u64) {
     site.draw();
     let head = site.gateway.outbox().head();
     site.store.commit().unwrap();
-    let (gateway, now) = (site.gateway.clone(), site.now);
-    site.store.close(&gateway, &now).unwrap();
+    let gateway = site.gateway.clone();
+    site.store.close(&gateway).unwrap();
 
     let mut hub = FakeHub::start().await;
     let jobs = start(dir.path(), hub.endpoint.local_addr().to_string());

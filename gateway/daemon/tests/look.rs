@@ -62,8 +62,8 @@ fn sessions_of_a_running_and_of_a_stopped_gateway() {
     assert!(in_use.to_string().contains("a gateway runs on it"), "{in_use}");
 
     // The same answer from the files alone.
-    let (gateway, now) = (site.gateway.clone(), site.now);
-    site.store.close(&gateway, &now).unwrap();
+    let gateway = site.gateway.clone();
+    site.store.close(&gateway).unwrap();
     let journal = look::open(dir.path()).unwrap();
     let check = |wanted: &Wanted, session: SessionId| {
         let why = look::why(&journal.reader(), wanted, 0).unwrap();

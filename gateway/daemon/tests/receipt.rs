@@ -43,8 +43,8 @@ async fn begin(dir: &std::path::Path) -> (FakeHub, mpsc::Sender<Job>, u64) {
     site.draw();
     let head = site.gateway.outbox().head();
     site.store.commit().unwrap();
-    let (gateway, now) = (site.gateway.clone(), site.now);
-    site.store.close(&gateway, &now).unwrap();
+    let gateway = site.gateway.clone();
+    site.store.close(&gateway).unwrap();
     let hub = FakeHub::start().await;
     let jobs = start(dir, hub.endpoint.local_addr().to_string());
     (hub, jobs, head)
@@ -82,8 +82,8 @@ async fn a_receipt_counts_when_it_says_something_new_about_our_records() {
     site.draw();
     let head = site.gateway.outbox().head();
     site.store.commit().unwrap();
-    let (gateway, now) = (site.gateway.clone(), site.now);
-    site.store.close(&gateway, &now).unwrap();
+    let gateway = site.gateway.clone();
+    site.store.close(&gateway).unwrap();
     let mut hub = FakeHub::start().await;
     let mut alone = Alone::start(dir.path(), hub.endpoint.local_addr().to_string());
     alone.position.send_modify(|position| position.head = head);

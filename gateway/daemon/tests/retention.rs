@@ -22,8 +22,8 @@ const DAY_MS: u64 = 86_400_000;
 fn state(gateway: &Gateway, now: &gateway_core::Now) -> Vec<Vec<u8>> {
     gateway
         .snapshot()
-        .iter()
-        .map(|event| record::encode(now, event))
+        .into_iter()
+        .map(|event| record::encode(now, &event))
         .collect()
 }
 
@@ -66,7 +66,7 @@ fn old_records_go_once_they_have_their_receipt_and_the_state_outlives_them() {
     let Site {
         store, gateway, now, ..
     } = site;
-    store.close(&gateway, &now).unwrap();
+    store.close(&gateway).unwrap();
     let before = state(&gateway, &now);
 
     let (mut store, mut gateway) = Store::open(dir.path(), config(), 1_000).unwrap();
@@ -136,7 +136,7 @@ fn what_waits_for_its_receipt_is_kept_however_old_it_is() {
     let Site {
         store, gateway, now, ..
     } = site;
-    store.close(&gateway, &now).unwrap();
+    store.close(&gateway).unwrap();
     let (mut store, mut gateway) = Store::open(dir.path(), config(), 1_000).unwrap();
     // The hub was put back: it asks again from the start.
     let mut later = now;
@@ -162,7 +162,7 @@ fn a_damaged_log_is_salvaged_beside_and_what_is_lost_is_named() {
         store, gateway, now, ..
     } = site;
     let head = store.head();
-    store.close(&gateway, &now).unwrap();
+    store.close(&gateway).unwrap();
     assert!(Store::damage(dir.path()).unwrap().is_empty());
     assert!(matches!(Store::rebuild(dir.path(), None).unwrap(), Rebuilt::Derived));
     let (store, found) = Store::open(dir.path(), config(), u64::MAX).unwrap();

@@ -31,8 +31,8 @@ async fn a_report_arrives_says_what_status_says_and_never_before_the_backlog_is_
     let head = site.gateway.outbox().head();
     assert_eq!(head, 3 * SESSIONS);
     site.store.commit().unwrap();
-    let (gateway, now) = (site.gateway.clone(), site.now);
-    site.store.close(&gateway, &now).unwrap();
+    let gateway = site.gateway.clone();
+    site.store.close(&gateway).unwrap();
 
     let mut hub = FakeHub::start().await;
     let jobs = start(dir.path(), hub.endpoint.local_addr().to_string());

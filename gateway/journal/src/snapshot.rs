@@ -18,7 +18,8 @@ use crate::chain::Head;
 use crate::engine::Change;
 use crate::error::{ReadError, SnapshotError};
 use crate::format::{
-    self, ChunkName, Fields, NAME_BYTES, OWNER_KEY, VALUE_BYTES_MAX, chunk_key, key_number, names_key, put_head, trailer_key,
+    self, ChunkName, Fields, NAME_BYTES, OWNER_KEY, VALUE_BYTES_MAX, chunk_key, key_number, names_key, put_head,
+    trailer_key,
 };
 use crate::journal::Journal;
 use crate::reader::{Reader, Shared};

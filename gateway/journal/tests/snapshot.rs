@@ -172,7 +172,9 @@ fn abandoned_and_outdated_chunks_are_removed_by_later_snapshots() {
     let mut journal = open(dir.path());
     for at_sequence in 1..=6 {
         let own = state(&format!("only {at_sequence}"), 20);
-        journal.write_snapshot(at_sequence, [state("all", 300), own].concat()).unwrap();
+        journal
+            .write_snapshot(at_sequence, [state("all", 300), own].concat())
+            .unwrap();
         assert_eq!(latest(&journal).unwrap().0, at_sequence);
         if at_sequence == 3 {
             drop(journal.begin_snapshot(4).unwrap());
@@ -206,7 +208,9 @@ fn what_did_not_change_is_not_written_again_and_what_was_damaged_is() {
     assert_eq!(write(&mut journal, 3, more.clone()), 6);
     assert_eq!(latest(&journal), Some((3, more, 0)));
     journal.close().unwrap();
-    tamper(dir.path(), |db| rewrite(db, &chunk_key("same", 4), |value| value[5] ^= 1));
+    tamper(dir.path(), |db| {
+        rewrite(db, &chunk_key("same", 4), |value| value[5] ^= 1)
+    });
     let mut journal = open(dir.path());
     assert!(latest(&journal).is_none(), "both name it");
     assert_eq!(write(&mut journal, 4, state("same", 10)), 6);

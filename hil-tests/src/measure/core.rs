@@ -297,7 +297,7 @@ fn durable(scale: &Scale, plan: &Plan, config: &Config, tokens: u32, dir: &Path)
                     one(&mut store, &mut gateway, &now, (device, number as u64, said), weighed)?;
                 }
                 store.commit()?;
-                store.tend(&gateway, &now);
+                store.tend(&gateway);
                 decided += batch;
             }
             rates[at][0].push(decided as f64 / since.elapsed().as_secs_f64());
@@ -331,7 +331,7 @@ fn durable(scale: &Scale, plan: &Plan, config: &Config, tokens: u32, dir: &Path)
     let mut table = Table::new(&["wanted", "ratio", ""]);
     table.row(&["durable decisions a second to 100,000".to_owned(), ratio, judged]);
     println!("{}", table.text());
-    store.close(&gateway, &now)?;
+    store.close(&gateway)?;
     Ok(())
 }
 

@@ -170,7 +170,7 @@ pub fn fill(dir: &Path, plan: &Plan, stock: Stock) -> anyhow::Result<()> {
         "{} sessions made {records} records",
         stock.sessions
     );
-    store.close(&gateway, &now)?;
+    store.close(&gateway)?;
     Ok(())
 }
 

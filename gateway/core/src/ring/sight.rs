@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 
 use proto::{
     artifact::{ListEntry, TariffTable},
-    id::{AccountId, DeviceId, Kind, TokenHash},
+    id::{AccountId, DeviceId, Hash, Kind, TokenHash},
     money::Money,
     policy::Class,
     tariff::Tariff,
@@ -59,10 +59,18 @@ impl<'a> Sight<'a> {
 
     /// The price of a kind.
     pub(crate) fn tariff(&self, kind: Kind) -> Option<&'a Tariff> {
-        let new = self
-            .tariffs
-            .and_then(|table| table.entries.iter().find(|e| e.kind == kind));
-        new.map_or_else(|| self.trust.tariff(kind), |entry| Some(&entry.tariff))
+        self.new_tariff(kind).or_else(|| self.trust.tariff(kind))
+    }
+
+    /// [`Tariff::hash`] of it; zero: there is none.
+    pub(crate) fn tariff_hash(&self, kind: Kind) -> Hash {
+        let new = self.new_tariff(kind).map(Tariff::hash);
+        new.unwrap_or_else(|| self.trust.tariff_hash(kind))
+    }
+
+    fn new_tariff(&self, kind: Kind) -> Option<&'a Tariff> {
+        let mut entries = self.tariffs?.entries.iter();
+        entries.find(|entry| entry.kind == kind).map(|entry| &entry.tariff)
     }
 
     /// The limits of the device's class; none for a class this version cannot serve.

@@ -1,7 +1,7 @@
 //! How lists and prices come in: staged, compared, and adopted in one event, or set aside. And how an operator overrules
 //! the gate, in both directions.
 
-use alloc::{borrow::Cow, collections::BTreeMap, vec::Vec};
+use alloc::{borrow::Cow, boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
 
 use proto::{
     artifact::{ListEntry, TariffTable, VerifiedList, check_trailer, list_changes, list_with},
@@ -258,34 +258,28 @@ impl Trust {
 
     pub(crate) fn price(&mut self, revision: u64, entries: impl IntoIterator<Item = (Kind, Tariff)>) {
         self.tariffs_revision = revision;
-        self.tariffs.extend(entries);
+        for (kind, tariff) in entries {
+            self.tariff_hashes.insert(kind, tariff.hash());
+            self.tariffs.insert(kind, tariff);
+        }
         self.tariffs_aside = self.tariffs_aside.take().filter(|aside| aside.revision > revision);
     }
 
-    /// The lists for a snapshot: the active one whole, the others as changes to it.
-    pub(crate) fn lists_in_snapshot(&self, events: &mut Vec<Event>) {
-        let aside = self.aside.as_ref();
+    /// The lists for a snapshot: the active one whole, the others as changes to it. They are made events when there is time.
+    pub(crate) fn lists(&self) -> Lists {
+        let (previous, aside) = (self.previous.as_ref(), self.aside.as_ref());
         let lists = [
-            (KeptListSlot::Active, Some(&self.list), Findings::default()),
-            (KeptListSlot::Previous, self.previous.as_ref(), Findings::default()),
-            (
-                KeptListSlot::Aside,
-                aside.map(|a| &a.list),
-                aside.map_or_else(Findings::default, |a| a.findings),
-            ),
+            (KeptListSlot::Active, Some(&self.list), None),
+            (KeptListSlot::Previous, previous, None),
+            (KeptListSlot::Aside, aside.map(|a| &a.list), aside.map(|a| a.findings)),
         ];
-        for (slot, list, findings) in lists {
-            let Some(list) = list.filter(|list| list.head.revision > 0) else {
-                continue;
-            };
-            let base: &[ListEntry] = match slot {
-                KeptListSlot::Active => &[],
-                KeptListSlot::Previous | KeptListSlot::Aside => &self.list.entries,
-            };
-            let (changed, removed) = list_changes(base, &list.entries);
-            events.extend(staged(list.head.revision, &changed, &removed));
-            let head = list.head;
-            events.push(Event::Kept(Kept::List(KeptList { slot, head, findings })));
+        let there = lists.into_iter().filter_map(|(slot, list, findings)| {
+            let list = list.filter(|list| list.head.revision > 0)?;
+            Some((slot, list.clone(), findings.unwrap_or_default()))
+        });
+        Lists {
+            active: self.list.entries.clone(),
+            there: there.collect(),
         }
     }
 
@@ -300,6 +294,44 @@ impl Trust {
             }
         }
     }
+}
+
+/// Lists of one moment. Cheap to have, for they share their entries with the state.
+#[derive(Debug)]
+pub(crate) struct Lists {
+    active: Arc<[ListEntry]>,
+    there: Vec<(KeptListSlot, List, Findings)>,
+}
+
+impl Lists {
+    /// As events, which are made one by one: all at once, they would be a second copy of everything.
+    pub(crate) fn into_events(self) -> impl Iterator<Item = Event> {
+        let Self { active, there } = self;
+        there.into_iter().flat_map(move |(slot, list, findings)| {
+            let List { head, entries } = list;
+            let parts: Box<dyn Iterator<Item = Event> + Send> = match slot {
+                KeptListSlot::Active => Box::new(parts(head.revision, entries)),
+                KeptListSlot::Previous | KeptListSlot::Aside => {
+                    let (changed, removed) = list_changes(&active, &entries);
+                    Box::new(staged(head.revision, &changed, &removed).into_iter())
+                }
+            };
+            let kept = Event::Kept(Kept::List(KeptList { slot, head, findings }));
+            parts.chain(core::iter::once(kept))
+        })
+    }
+}
+
+/// The parts of a whole list, one by one.
+fn parts(revision: u64, entries: Arc<[ListEntry]>) -> impl Iterator<Item = Event> {
+    (0..entries.len()).step_by(STAGED_ENTRIES_MAX).map(move |from| {
+        let to = entries.len().min(from + STAGED_ENTRIES_MAX);
+        Event::ListStaged(ListStaged {
+            revision,
+            entries: entries[from..to].to_vec(),
+            removed: Vec::new(),
+        })
+    })
 }
 
 /// Prices by kind.

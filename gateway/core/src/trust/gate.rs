@@ -175,7 +175,7 @@ impl Trust {
             ..Findings::default()
         };
         let mut new = entries.iter().peekable();
-        for old in &self.list.entries {
+        for old in self.list.entries() {
             while new.next_if(|new| new.token < old.token).is_some() {}
             let new = new.next_if(|new| new.token == old.token);
             self.compare_entry(old, new, look, &mut findings);

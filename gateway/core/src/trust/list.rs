@@ -1,6 +1,6 @@
 //! One list, sorted by token: found by halving, compared and changed by walking.
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 
 use proto::{
     artifact::{ListEntry, list_with},
@@ -28,7 +28,8 @@ pub struct ListHead {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List {
     pub(crate) head: ListHead,
-    pub(crate) entries: Vec<ListEntry>,
+    /// Shared with snapshots under way, which are encoded elsewhere.
+    pub(crate) entries: Arc<[ListEntry]>,
 }
 
 impl List {
@@ -112,6 +113,7 @@ impl Staged {
             Some(base) => list_with(&base.entries, &changed, &removed),
             None => changed,
         };
+        let entries = entries.into();
         List { head, entries }
     }
 }

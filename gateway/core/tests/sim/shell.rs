@@ -173,7 +173,7 @@ impl Shell {
     /// Notes the state, so that a later boot need not read everything.
     pub(crate) fn take_snapshot(&mut self) {
         if self.is_up && self.staged.is_empty() {
-            self.snapshot = Some((self.journal.len(), self.gateway.snapshot()));
+            self.snapshot = Some((self.journal.len(), self.gateway.snapshot().into_iter().collect()));
         }
     }
 
