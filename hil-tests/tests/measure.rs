@@ -40,7 +40,7 @@ fn core() {
 
 #[test]
 fn codec() {
-    check("codec", &["ciborium", "minicbor", "sealed message"]);
+    check("codec", &["ciborium", "minicbor", "sealed message", "Cortex-M4"]);
 }
 
 #[test]
@@ -51,6 +51,11 @@ fn boot() {
 #[test]
 fn footprint() {
     check("footprint", &["mosquitto", "devices idle", "stripped"]);
+}
+
+#[test]
+fn soak() {
+    check("soak", &["resident", "lost or doubled", "wanted"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader},
+    path::Path,
     process::Stdio,
 };
 
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     context::{Context, output_of, run, say},
+    images,
     programs::HOST,
 };
 
@@ -59,9 +61,10 @@ pub(crate) struct Orders {
 pub(crate) fn make(context: &Context, orders: &Orders) -> Result<()> {
     let chosen = choose(&orders.names)?;
     run(context.cargo().args(["build", "--release", "--bins"]).args(HOST))?;
+    let image = images::count(context)?;
     let mut page = format!("{FOREWORD}{}", machine(context));
     for (name, heading) in &chosen {
-        let text = measure(context, name, orders.quick)?;
+        let text = measure(context, name, &image, orders.quick)?;
         let _ = write!(
             page,
             "## {heading}\n\n`holdfast-measure {name}`\n\n{}\n",
@@ -96,9 +99,10 @@ fn choose(names: &[String]) -> Result<Vec<(&'static str, &'static str)>> {
 }
 
 /// Runs one; what it printed, which is shown as it comes.
-fn measure(context: &Context, name: &str, quick: bool) -> Result<String> {
+fn measure(context: &Context, name: &str, image: &Path, quick: bool) -> Result<String> {
     let mut command = context.program(context.root.join("target/release/holdfast-measure"));
     command.args([name, "--dir", STORES]).stdout(Stdio::piped());
+    command.env(images::COUNT_VARIABLE, image);
     if quick {
         command.arg("--quick");
     }

@@ -59,6 +59,30 @@ pub(crate) fn emulated(context: &Context) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The package whose image counts instructions, and that name.
+pub(crate) const COUNT: &str = "count";
+
+/// Tells a measurement where it lies.
+pub(crate) const COUNT_VARIABLE: &str = "HOLDFAST_COUNT_IMAGE";
+
+/// Builds the image that counts instructions in QEMU, and returns where it lies.
+///
+/// # Errors
+/// If it does not build.
+pub(crate) fn count(context: &Context) -> Result<PathBuf> {
+    run(context.cargo_firmware().args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        COUNT,
+        "--target",
+        THUMB_TARGET,
+    ]))?;
+    let built = context.firmware().join("target").join(THUMB_TARGET);
+    Ok(built.join("release").join(COUNT))
+}
+
 struct Size {
     flash: u64,
     ram: u64,

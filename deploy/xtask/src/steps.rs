@@ -235,11 +235,11 @@ fn lint(context: &Context) -> Result<Verdict> {
         .cargo_firmware()
         .args(["clippy", "--locked", "--all-targets"])
         .args(deny_warnings))?;
-    for board in images::BOARDS {
+    for packages in images::BOARDS.into_iter().chain([&[images::COUNT][..]]) {
         run(context
             .cargo_firmware()
             .args(["clippy", "--locked"])
-            .args(board.iter().flat_map(|package| ["--package", package]))
+            .args(packages.iter().flat_map(|package| ["--package", package]))
             .args(["--target", THUMB_TARGET])
             .args(deny_warnings))?;
     }
@@ -414,7 +414,10 @@ fn hostile(context: &Context) -> Result<Verdict> {
 }
 
 fn measure(context: &Context) -> Result<Verdict> {
-    context.programs.run(context, "measure", |_| {})?;
+    let image = images::count(context)?;
+    context.programs.run(context, "measure", |test| {
+        test.env(images::COUNT_VARIABLE, &image);
+    })?;
     Ok(Verdict::Passed)
 }
 

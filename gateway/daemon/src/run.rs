@@ -1,6 +1,7 @@
 //! `holdfast run`: opens the journal, replays it, starts the engine on a thread of its own, then lets devices and cloud
 //! in; stops in the reverse order.
 
+use std::num::NonZero;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -40,6 +41,8 @@ use crate::{
     store::{Store, StoreError},
 };
 
+/// Most threads for the network: one moves more than the engine decides, the second is for TLS and the page.
+const NETWORK_THREADS_MAX: usize = 2;
 /// Epoch of a journal that was never restored from a backup.
 const FIRST_EPOCH: u32 = 1;
 /// Highest epoch that an operator may begin: more restores than a gateway lives to see, and far from where a slip of
@@ -95,7 +98,7 @@ impl RunError {
 /// [`RunError`].
 pub fn run(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(network_threads())
         .enable_all()
         .build()
         .map_err(|error| RunError::Io {
@@ -103,6 +106,13 @@ pub fn run(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
             error,
         })?;
     runtime.block_on(serve(loaded, epoch))
+}
+
+/// The engine has a processor to itself as long as there is one. A second thread for the network than that only means that
+/// each message wakes one more.
+fn network_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    processors.saturating_sub(1).clamp(1, NETWORK_THREADS_MAX)
 }
 
 async fn serve(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {

@@ -8,14 +8,18 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use gateway_core::{Config as CoreConfig, Event, Gateway, Now, event::Kept};
-use journal::{Background, Journal, Options, Reader, SnapshotError, Written};
+use journal::{Background, Journal, Options, Reader, SnapshotError};
 use proto::id::Hash;
 
 use crate::record::{self, IndexRow, Piece, RecordError};
 
+/// A snapshot rests for so many times as long as the one before it took: under a load that never ends, snapshots take a
+/// tenth of one processor at most, and a start replays some seconds of that load.
+const SNAPSHOT_REST: u32 = 10;
 /// What the store is, so that no other program's directory is taken for it.
 const KIND: &str = "holdfast gateway";
 /// Directory of the journal, and of a new one that is salvaged beside it.
@@ -83,9 +87,11 @@ pub struct Store {
     writing: Option<Background>,
     snapshot_at: u64,
     snapshot_every: u64,
-    /// Bytes of the newest snapshot, and what the log had written when it was taken.
+    /// Bytes that the newest snapshot wrote, and what the log had written when it was taken.
     snapshot_bytes: u64,
     written_bytes: u64,
+    /// Before it, none begins.
+    snapshot_from: Option<Instant>,
 }
 
 impl Store {
@@ -104,6 +110,7 @@ impl Store {
             snapshot_every,
             snapshot_bytes: 0,
             written_bytes: 0,
+            snapshot_from: None,
         };
         let mut gateway = Gateway::new(core);
         store.load_snapshot(&mut gateway)?;
@@ -202,7 +209,6 @@ impl Store {
                 "no snapshot is as new as the base: the state is rebuilt from it and the records behind it"
             );
         }
-        self.snapshot_bytes = snapshot.bytes();
         for chunk in snapshot.chunks() {
             for piece in record::pieces(at, &chunk?)? {
                 match record::decode_piece(at, piece)? {
@@ -310,14 +316,16 @@ impl Store {
     fn is_snapshot_due(&self) -> bool {
         let records = self.journal.head().sequence.saturating_sub(self.snapshot_at);
         let written = self.journal.written_bytes() - self.written_bytes;
-        records >= self.snapshot_every && written >= self.snapshot_bytes
+        let is_rested = self.snapshot_from.is_none_or(|from| Instant::now() >= from);
+        records >= self.snapshot_every && written >= self.snapshot_bytes && is_rested
     }
 
     fn try_tend(&mut self, gateway: &Gateway) -> Result<(), SnapshotError> {
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
-            let Written { at_sequence, bytes } = writing.finish()?;
-            self.mark_snapshot(at_sequence);
-            self.snapshot_bytes = bytes;
+            let written = writing.finish()?;
+            self.mark_snapshot(written.at_sequence);
+            self.snapshot_bytes = written.written_bytes;
+            self.snapshot_from = Some(Instant::now() + written.took * SNAPSHOT_REST);
         } else if self.writing.is_none() && self.is_snapshot_due() {
             self.writing = Some(self.begin(gateway)?);
         }

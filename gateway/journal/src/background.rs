@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::error::SnapshotError;
 use crate::snapshot::SnapshotWriter;
@@ -15,6 +16,10 @@ pub struct Written {
     pub at_sequence: u64,
     /// Bytes of its chunks.
     pub bytes: u64,
+    /// Of these, bytes that were not there yet.
+    pub written_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// A snapshot under way. Dropped, it is given up, and leaves no snapshot.
@@ -46,18 +51,21 @@ fn write(
     chunks: impl Iterator<Item = Vec<u8>>,
     is_given_up: &AtomicBool,
 ) -> Result<Option<Written>, SnapshotError> {
+    let since = Instant::now();
     for chunk in chunks {
         if is_given_up.load(Ordering::Relaxed) {
             return Ok(None);
         }
         writer.push(&chunk)?;
     }
-    let written = Written {
-        at_sequence: writer.at_sequence(),
-        bytes: writer.bytes(),
-    };
+    let (at_sequence, bytes, written_bytes) = (writer.at_sequence(), writer.bytes(), writer.written_bytes());
     writer.finish()?;
-    Ok(Some(written))
+    Ok(Some(Written {
+        at_sequence,
+        bytes,
+        written_bytes,
+        took: since.elapsed(),
+    }))
 }
 
 impl Background {

@@ -21,6 +21,9 @@ struct Options {
     /// Records of the large backlog of `drain`; 1,000,000 by default, none with --quick.
     #[arg(long)]
     records: Option<u32>,
+    /// Minutes of `soak`; 60 by default.
+    #[arg(long)]
+    minutes: Option<u32>,
     /// Where stores are made: on the disk that is measured.
     #[arg(long, default_value = "target/measure")]
     dir: PathBuf,
@@ -42,6 +45,8 @@ enum What {
     Wear,
     /// The records of an outage, to a hub.
     Drain,
+    /// Weeks of a campus, with faults: what grows.
+    Soak,
     /// Where the time of a durable grant goes.
     Profile,
 }
@@ -75,6 +80,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
         What::Footprint => measure::footprint::run(size, dir.path()),
         What::Profile => measure::profile::run(size, dir.path(), &options.dir),
         What::Drain => measure::drain::run(size, dir.path(), options.records),
+        What::Soak => measure::soak::run(size, dir.path(), options.minutes),
         What::Wear => measure::wear::run(size, dir.path()),
     }
 }

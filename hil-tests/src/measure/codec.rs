@@ -19,7 +19,7 @@ use proto::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Size, stat::Spread, table::Table};
+use super::{Size, instructions, stat::Spread, table::Table};
 
 /// Calls between two looks at the clock.
 const TOGETHER: u32 = 500;
@@ -82,7 +82,8 @@ pub fn run(size: Size) -> anyhow::Result<()> {
     row(&scale, &mut table, "ledger record", &record()?)?;
     println!("{}", table.text());
     derived(&scale)?;
-    seals(&scale)
+    seals(&scale)?;
+    instructions::print()
 }
 
 /// An authorize as minicbor's own derive wants it: fields numbered, bytes as bytes.

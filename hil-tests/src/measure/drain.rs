@@ -272,7 +272,7 @@ fn watch(post: &Post, records: u64) -> anyhow::Result<Forwarded> {
 }
 
 /// Both books, line by line, once everything is settled.
-fn close(post: &Post, found: &mut Forwarded) -> anyhow::Result<()> {
+pub(super) fn close(post: &Post, found: &mut Forwarded) -> anyhow::Result<()> {
     post.until("settled", |status| {
         status["waiting"] == 0 && status["sessions_open"] == 0
     })?;

@@ -43,6 +43,10 @@ pub fn encode<T: Serialize>(value: &T, out: &mut [u8]) -> Result<usize, CodecErr
     Ok(writer.bytes_written())
 }
 
+/// What most messages and records fit into, in bytes: a buffer that grows is copied.
+#[cfg(feature = "host")]
+const USUAL_BYTES_MAX: usize = 512;
+
 /// Encodes into a new vector.
 ///
 /// # Panics
@@ -50,7 +54,10 @@ pub fn encode<T: Serialize>(value: &T, out: &mut [u8]) -> Result<usize, CodecErr
 #[cfg(feature = "host")]
 #[must_use]
 pub fn to_vec<T: Serialize>(value: &T) -> alloc::vec::Vec<u8> {
-    serde_cbor::ser::to_vec_packed(value).expect("writing to memory cannot fail")
+    let mut bytes = alloc::vec::Vec::with_capacity(USUAL_BYTES_MAX);
+    let mut serializer = serde_cbor::Serializer::new(serde_cbor::ser::IoWrite::new(&mut bytes)).packed_format();
+    value.serialize(&mut serializer).expect("writing to memory cannot fail");
+    bytes
 }
 
 /// Decodes a whole body.
