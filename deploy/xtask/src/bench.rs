@@ -39,7 +39,7 @@ const STORES: &str = "target/measure";
 const FOREWORD: &str = "\
 # Benchmarks
 
-Written by `cargo xtask bench`; do not edit. Every table has a physical limit of the machine or a peer in it that was measured in \
+Written by `cargo xtask bench`; do not edit. With `--only NAME` a section is measured anew and the others are kept, so each says of which\ncommit and day it is. Every table has a physical limit of the machine or a peer in it that was measured in \
 the same run, in turns, so ratios mean something on any machine. What is wanted stands beside what was found. Figures that are \
 not generated are in [measurements.md](measurements.md); how to see where the time goes: [profiling.md](profiling.md).
 
@@ -62,25 +62,43 @@ pub(crate) fn make(context: &Context, orders: &Orders) -> Result<()> {
     let chosen = choose(&orders.names)?;
     run(context.cargo().args(["build", "--release", "--bins"]).args(HOST))?;
     let image = images::count(context)?;
-    let mut page = format!("{FOREWORD}{}", machine(context));
-    for (name, heading) in &chosen {
+    for (name, heading) in chosen {
+        let when = moment(context);
         let text = measure(context, name, &image, orders.quick)?;
-        let _ = write!(
-            page,
-            "## {heading}\n\n`holdfast-measure {name}`\n\n{}\n",
+        if orders.quick {
+            continue;
+        }
+        let mut section = format!(
+            "## {heading}\n\n`holdfast-measure {name}`, {when}\n\n{}\n",
             text.trim_end()
         );
         if let Ok(remarks) = fs::read_to_string(context.root.join(REMARKS).join(format!("{name}.md"))) {
-            let _ = write!(page, "\n{}\n", remarks.trim_end());
+            let _ = write!(section, "\n{}\n", remarks.trim_end());
         }
-        page.push('\n');
-    }
-    // Some of them are not the page.
-    if chosen.len() == ALL.len() && !orders.quick {
-        fs::write(context.root.join(PAGE), page.trim_end().to_owned() + "\n").context(PAGE)?;
-        say(&format!("{PAGE} is written\n"));
+        // At once: what comes next may fail.
+        let page = context.root.join(PAGE);
+        let before = fs::read_to_string(&page).unwrap_or_default();
+        fs::write(&page, with_section(&before, &machine(context), heading, &section)).context(PAGE)?;
+        say(&format!("{PAGE} has it\n"));
     }
     Ok(())
+}
+
+/// The page with one section anew; the others are kept as they were measured.
+fn with_section(page: &str, machine: &str, heading: &str, section: &str) -> String {
+    let kept = |heading: &str| {
+        let start = page.find(&format!("## {heading}\n"))?;
+        let behind = page[start + 3..]
+            .find("\n## ")
+            .map_or(page.len(), |end| start + 3 + end);
+        Some(page[start..behind].trim_end().to_owned())
+    };
+    let sections = ALL.iter().filter_map(|(_, known)| match *known == heading {
+        true => Some(section.trim_end().to_owned()),
+        false => kept(known),
+    });
+    let sections: Vec<String> = sections.collect();
+    format!("{FOREWORD}{machine}{}\n", sections.join("\n\n"))
 }
 
 fn choose(names: &[String]) -> Result<Vec<(&'static str, &'static str)>> {
@@ -123,7 +141,21 @@ fn measure(context: &Context, name: &str, image: &Path, quick: bool) -> Result<S
     Ok(text)
 }
 
-/// On what, of what, when.
+/// Of what, when, and beside what.
+fn moment(context: &Context) -> String {
+    let said = |program: &str, arguments: &[&str]| output_of(context.program(program).args(arguments));
+    let unknown = || "unknown".to_owned();
+    let date = said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_else(unknown);
+    let commit = said("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(unknown);
+    let is_changed =
+        said("git", &["status", "--porcelain", "--untracked-files=no"]).is_some_and(|text| !text.is_empty());
+    let changes = if is_changed { " with changes" } else { "" };
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().next().unwrap_or("unknown").to_owned();
+    format!("{date}, commit {commit}{changes}, load average before: {load}")
+}
+
+/// On what.
 fn machine(context: &Context) -> String {
     let said = |program: &str, arguments: &[&str]| output_of(context.program(program).args(arguments));
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -140,19 +172,7 @@ fn machine(context: &Context) -> String {
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
         .unwrap_or_default();
     let unknown = || "unknown".to_owned();
-    let commit = said("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(unknown);
-    let is_changed =
-        said("git", &["status", "--porcelain", "--untracked-files=no"]).is_some_and(|text| !text.is_empty());
     let lines = [
-        ("date", said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_else(unknown)),
-        (
-            "commit",
-            if is_changed {
-                format!("{commit}, with changes")
-            } else {
-                commit
-            },
-        ),
         (
             "machine",
             format!(
@@ -166,14 +186,6 @@ fn machine(context: &Context) -> String {
             said("stat", &["-f", "-c", "%T", "target"]).unwrap_or_else(unknown),
         ),
         ("mosquitto", mosquitto(context).unwrap_or_else(unknown)),
-        (
-            "load average before",
-            read("/proc/loadavg")
-                .split_whitespace()
-                .take(3)
-                .collect::<Vec<_>>()
-                .join(" "),
-        ),
     ];
     let mut table = String::from("| | |\n|---|---|\n");
     for (name, value) in lines {

@@ -41,7 +41,7 @@ bench measures the optimised programs beside limits and peers and writes docs/be
   --step NAME  run only this step; may be repeated
   --list       print the steps and what each does, run nothing
   --arch NAME  with dist: for this architecture alone, as Debian calls it
-  --only NAME  with bench: this measurement alone; may be repeated. The page is left as it is
+  --only NAME  with bench: this measurement alone; may be repeated. The page keeps the others
   --quick      with bench: as little as shows that it works. The page is left as it is
   --offline    use no network: install nothing, fetch nothing, work with what is here
   --help       print this

@@ -14,11 +14,11 @@ use proto::{
 
 use crate::{
     AwaitedEcho, Canaries, Gateway, Outlet,
+    charges::Charge,
     claims::{Claims, Interval},
-    event::{Event, Evidence, Granted, Kept, KeptDevice, Metered, Ordered},
+    event::{Event, Evidence, Granted, Kept, KeptCharge, KeptDevice, Metered, Ordered},
     health::{Capability, Mode, Signal},
     orders::{Fate, Reservation},
-    risk::Charge,
     session::{Contest, INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
     stoppers::Groups,
     time::{Instant, Now, SECONDS_A_DAY},
@@ -485,6 +485,15 @@ impl Gateway {
         Some(&outlet.claims)
     }
 
+    fn keep_charge(&mut self, kept: &KeptCharge) {
+        let charge = Charge {
+            account: kept.account,
+            amount: kept.amount,
+            unsecured: kept.unsecured,
+        };
+        self.risk.put_charge(kept.sequence, charge);
+    }
+
     fn apply_kept(&mut self, kept: &Kept) {
         match kept {
             Kept::Timeline(timeline) => self.time = timeline.clone(),
@@ -504,14 +513,8 @@ impl Gateway {
             Kept::Tally(kept) => {
                 self.risk.outage.insert((kept.token, kept.class), kept.tally);
             }
-            Kept::Charge(kept) => {
-                let charge = Charge {
-                    account: kept.account,
-                    amount: kept.amount,
-                    unsecured: kept.unsecured,
-                };
-                self.risk.put_charge(kept.sequence, charge);
-            }
+            Kept::Charge(kept) => self.keep_charge(kept),
+            Kept::Charges(kept) => kept.rows.iter().for_each(|row| self.keep_charge(row)),
             Kept::Spent(kept) => {
                 self.risk.spent.keep(kept.slot, kept.account, kept.amount);
             }

@@ -471,6 +471,7 @@ pub enum Kept {
     Denial(KeptDenial),
     Tally(KeptTally),
     Charge(KeptCharge),
+    Charges(KeptCharges),
     Spent(KeptSpent),
     Outbox(KeptOutbox),
     Trust(KeptTrust),

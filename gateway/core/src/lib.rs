@@ -13,6 +13,7 @@ mod activity;
 mod alarm;
 mod apply;
 mod authorize;
+mod charges;
 mod claims;
 pub mod config;
 mod decide;

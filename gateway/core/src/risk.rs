@@ -9,7 +9,11 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{spent::Spent, time::Instant};
+use crate::{
+    charges::{Charge, Charges},
+    spent::Spent,
+    time::Instant,
+};
 
 /// Length of the window in which attempts are counted, in ms.
 const ATTEMPTS_WINDOW_MS: u64 = 60_000;
@@ -25,14 +29,6 @@ pub struct Tally {
     pub money: Money,
 }
 
-/// A charge that no receipt has retired yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Charge {
-    pub(crate) account: AccountId,
-    pub(crate) amount: Money,
-    pub(crate) unsecured: bool,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Attempts {
     since: Instant,
@@ -43,7 +39,7 @@ struct Attempts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Risk {
     pub(crate) outage: BTreeMap<(TokenHash, Class), Tally>,
-    pub(crate) charges: BTreeMap<u64, Charge>,
+    pub(crate) charges: Charges,
     pub(crate) spent: Spent,
     attempts: BTreeMap<TokenHash, Attempts>,
     held_unsecured: Money,
@@ -140,12 +136,12 @@ impl Risk {
 
     /// The hub has committed every record up to here.
     pub(crate) fn receipted(&mut self, upto: u64) {
-        let open = self.charges.split_off(&(upto + 1));
-        for charge in core::mem::replace(&mut self.charges, open).into_values() {
+        let charged_unsecured = &mut self.charged_unsecured;
+        self.charges.retire(upto, |charge| {
             if charge.unsecured {
-                self.charged_unsecured = self.charged_unsecured.saturating_sub(charge.amount);
+                *charged_unsecured = charged_unsecured.saturating_sub(charge.amount);
             }
-        }
+        });
     }
 
     /// What is not in the balances of a list that is made now: what was receipted before is.

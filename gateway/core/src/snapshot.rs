@@ -10,11 +10,12 @@ use proto::{
 
 use crate::{
     Gateway,
+    charges::Charges,
     event::{
-        DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptCharge, KeptConfirmation, KeptDecisions, KeptDenial,
-        KeptDevice, KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptReservation,
-        KeptRing, KeptSpent, KeptTally, KeptTariffs, KeptTrust, KeysAdopted, LimitsAdopted, LimitsStaged,
-        PolicyAdopted, PolicySetAside, RingEnded, TariffsAdopted,
+        DiskChanged, Event, GONE_PER_EVENT, Kept, KeptBalance, KeptConfirmation, KeptDecisions, KeptDenial, KeptDevice,
+        KeptDrawn, KeptGone, KeptLease, KeptLeases, KeptNote, KeptOutbox, KeptOutlet, KeptReservation, KeptRing,
+        KeptSpent, KeptTally, KeptTariffs, KeptTrust, KeysAdopted, LimitsAdopted, LimitsStaged, PolicyAdopted,
+        PolicySetAside, RingEnded, TariffsAdopted,
     },
     trust::Lists,
 };
@@ -26,9 +27,12 @@ impl Gateway {
     pub fn snapshot(&self) -> Snapshot {
         let mut before = Vec::new();
         self.snapshot_policy(&mut before);
-        let lists = self.trust.lists();
-        let behind = self.snapshot_behind();
-        Snapshot { before, lists, behind }
+        Snapshot {
+            before,
+            lists: self.trust.lists(),
+            charges: self.risk.charges.clone(),
+            behind: self.snapshot_behind(),
+        }
     }
 
     fn snapshot_behind(&self) -> Vec<Event> {
@@ -194,27 +198,19 @@ impl Gateway {
         events.extend(
             tallies.map(|(&(token, class), &tally)| Event::Kept(Kept::Tally(KeptTally { token, class, tally }))),
         );
-        events.extend(self.risk.charges.iter().map(|(&sequence, charge)| {
-            let (account, amount, unsecured) = (charge.account, charge.amount, charge.unsecured);
-            Event::Kept(Kept::Charge(KeptCharge {
-                sequence,
-                account,
-                amount,
-                unsecured,
-            }))
-        }));
         let spent = self.risk.spent.rows().into_iter();
         events
             .extend(spent.map(|(slot, account, amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount, slot }))));
     }
 }
 
-/// The state of one moment. It shares the lists with the gateway, so that it is quickly taken; its events are made
+/// The state of one moment. It shares lists and charges with the gateway, so that it is quickly taken; its events are made
 /// while it is read, on whichever thread that is.
 #[derive(Debug)]
 pub struct Snapshot {
     before: Vec<Event>,
     lists: Lists,
+    charges: Charges,
     behind: Vec<Event>,
 }
 
@@ -223,8 +219,8 @@ impl IntoIterator for Snapshot {
     type IntoIter = Box<dyn Iterator<Item = Event> + Send>;
 
     fn into_iter(self) -> Self::IntoIter {
-        let events = self.before.into_iter().chain(self.lists.into_events());
-        Box::new(events.chain(self.behind))
+        let shared = self.lists.into_events().chain(self.charges.into_events());
+        Box::new(self.before.into_iter().chain(shared).chain(self.behind))
     }
 }
 

@@ -2,6 +2,7 @@
 //! before the events behind it are on disk. Whatever waits while a batch is being synced shares the next sync.
 
 mod configured;
+mod gather;
 mod tell;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::gather::Gather;
 use crate::{
     clock::Clock,
     cloud::{LinkJob, board::Board},
@@ -151,6 +153,7 @@ pub struct Engine {
     /// Days that records are kept; `None`: for ever.
     keep_d: Option<u32>,
     retained_ms: u64,
+    gather: Gather,
 }
 
 impl Engine {
@@ -181,6 +184,7 @@ impl Engine {
             heart: Heart::default(),
             keep_d: None,
             retained_ms: 0,
+            gather: Gather::default(),
         };
         engine.take(&Input::Boot { boot, epoch });
         engine.commit()?;
@@ -225,16 +229,19 @@ impl Engine {
             let beat = Instant::now() + BEAT_EVERY;
             let wake = deadline.map_or(beat, |at| beat.min(at.into()));
             let first = tokio::time::timeout_at(wake, jobs.recv()).await.ok();
+            let has_come = matches!(first, Some(Some(_)));
             let mut stop = match first {
                 Some(Some(job)) => self.job(job),
                 Some(None) => true,
                 None => false,
             };
-            for _ in 1..BATCH_JOBS_MAX {
-                match jobs.try_recv() {
-                    Ok(job) => stop |= self.job(job),
-                    Err(_) => break,
+            if has_come {
+                let mut taken = 1;
+                stop |= self.take_waiting(&mut jobs, &mut taken);
+                if !stop {
+                    stop = self.gather(&mut jobs, &mut taken);
                 }
+                self.gather.took(taken);
             }
             self.tick();
             self.commit()?;
@@ -251,6 +258,31 @@ impl Engine {
                 return self.store.close(&self.gateway);
             }
         }
+    }
+
+    /// Takes what waits, as long as the batch has room. Returns whether it is to stop.
+    fn take_waiting(&mut self, jobs: &mut mpsc::Receiver<Job>, taken: &mut usize) -> bool {
+        let mut stop = false;
+        while *taken < BATCH_JOBS_MAX {
+            let Ok(job) = jobs.try_recv() else { break };
+            *taken += 1;
+            stop |= self.job(job);
+        }
+        stop
+    }
+
+    /// Waits a little for as many jobs as the batch before had. Returns whether it is to stop.
+    fn gather(&mut self, jobs: &mut mpsc::Receiver<Job>, taken: &mut usize) -> bool {
+        let Some((wanted, wait)) = self.gather.wanted() else {
+            return false;
+        };
+        let (since, mut stop) = (std::time::Instant::now(), false);
+        while *taken < wanted && !stop && since.elapsed() < wait {
+            // The timers of the runtime are too coarse, and it has nothing else to do on this thread.
+            gather::pause(wait);
+            stop = self.take_waiting(jobs, taken);
+        }
+        stop
     }
 
     fn job(&mut self, job: Job) -> bool {
@@ -377,7 +409,9 @@ impl Engine {
 
     fn commit(&mut self) -> Result<(), StoreError> {
         if !self.store.is_clean() {
+            let since = std::time::Instant::now();
             self.store.commit()?;
+            self.gather.synced(since.elapsed());
             self.publish_position();
         }
         for effect in std::mem::take(&mut self.effects) {

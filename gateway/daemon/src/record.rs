@@ -165,6 +165,7 @@ kinds! {
         176 = Decisions,
         180 = Reservation,
         186 = Ring,
+        187 = Charges,
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use gateway_core::{Config as CoreConfig, Event, Gateway, Now, event::Kept};
-use journal::{Background, Journal, Options, Reader, SnapshotError};
+use journal::{Background, Haste, Journal, Options, Reader, SnapshotError};
 use proto::id::Hash;
 
 use crate::record::{self, IndexRow, Piece, RecordError};
@@ -327,12 +327,12 @@ impl Store {
             self.snapshot_bytes = written.written_bytes;
             self.snapshot_from = Some(Instant::now() + written.took * SNAPSHOT_REST);
         } else if self.writing.is_none() && self.is_snapshot_due() {
-            self.writing = Some(self.begin(gateway)?);
+            self.writing = Some(self.begin(gateway, Haste::Gentle)?);
         }
         Ok(())
     }
 
-    fn begin(&mut self, gateway: &Gateway) -> Result<Background, SnapshotError> {
+    fn begin(&mut self, gateway: &Gateway, haste: Haste) -> Result<Background, SnapshotError> {
         let events = gateway.snapshot().into_iter();
         let events = events.map(|event| record::encode_kept(&event));
         // Marks behind the cursor are kept for a hub that is restored from a backup.
@@ -342,7 +342,7 @@ impl Store {
             record::encode_index(&IndexRow { ledger, chain, journal })
         });
         let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
-        let started = writer.write_behind(record::pack(events.chain(marks)));
+        let started = writer.write_behind(haste, record::pack(events.chain(marks)));
         started.map_err(|error| SnapshotError::Engine(format!("no thread for it: {error}")))
     }
 
@@ -353,7 +353,7 @@ impl Store {
     pub fn close(mut self, gateway: &Gateway) -> Result<(), StoreError> {
         self.writing = None;
         if self.journal.head().sequence > self.snapshot_at
-            && let Err(error) = self.begin(gateway).and_then(Background::finish)
+            && let Err(error) = self.begin(gateway, Haste::Full).and_then(Background::finish)
         {
             self.give_up_snapshot(&error);
         }

@@ -22,6 +22,20 @@ pub struct Written {
     pub took: Duration,
 }
 
+/// How a snapshot is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// Beside whoever appends: of the processor it is on, it takes a quarter at most.
+    Gentle,
+    /// Somebody waits for it.
+    Full,
+}
+
+/// Chunks between two rests of a gentle writer.
+const GENTLE_CHUNKS: usize = 16;
+/// It rests for so many times as long as it worked.
+const GENTLE_REST: u32 = 3;
+
 /// A snapshot under way. Dropped, it is given up, and leaves no snapshot.
 #[derive(Debug)]
 pub struct Background {
@@ -34,10 +48,14 @@ impl SnapshotWriter {
     ///
     /// # Errors
     /// The thread cannot be started; then there is no snapshot.
-    pub fn write_behind(self, chunks: impl Iterator<Item = Vec<u8>> + Send + 'static) -> io::Result<Background> {
+    pub fn write_behind(
+        self,
+        haste: Haste,
+        chunks: impl Iterator<Item = Vec<u8>> + Send + 'static,
+    ) -> io::Result<Background> {
         let is_given_up = Arc::new(AtomicBool::new(false));
         let given_up = Arc::clone(&is_given_up);
-        let work = move || write(self, chunks, &given_up);
+        let work = move || write(self, haste, chunks, &given_up);
         let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(work)?;
         Ok(Background {
             is_given_up,
@@ -48,15 +66,22 @@ impl SnapshotWriter {
 
 fn write(
     mut writer: SnapshotWriter,
+    haste: Haste,
     chunks: impl Iterator<Item = Vec<u8>>,
     is_given_up: &AtomicBool,
 ) -> Result<Option<Written>, SnapshotError> {
     let since = Instant::now();
-    for chunk in chunks {
+    let mut working_since = since;
+    for (number, chunk) in chunks.enumerate() {
         if is_given_up.load(Ordering::Relaxed) {
             return Ok(None);
         }
         writer.push(&chunk)?;
+        if haste == Haste::Gentle && (number + 1).is_multiple_of(GENTLE_CHUNKS) {
+            // The priority of a thread is not always ours to lower.
+            std::thread::sleep(working_since.elapsed() * GENTLE_REST);
+            working_since = Instant::now();
+        }
     }
     let (at_sequence, bytes, written_bytes) = (writer.at_sequence(), writer.bytes(), writer.written_bytes());
     writer.finish()?;

@@ -46,7 +46,7 @@ mod snapshot;
 mod space;
 mod witness;
 
-pub use background::{Background, Written};
+pub use background::{Background, Haste, Written};
 pub use chain::{Head, chain_hash, genesis_hash};
 pub use disk::{Disk, DiskFile, Job, LockFailed, RealDisk};
 pub use engine::{Change, Engine, Row};

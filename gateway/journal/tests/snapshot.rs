@@ -5,7 +5,7 @@
 mod support;
 
 use journal::{
-    Journal, PRUNE_SEGMENTS_MAX, ReadError, Reader, SNAPSHOT_CHUNK_BYTES_MAX, SnapshotError, open_for_restore,
+    Haste, Journal, PRUNE_SEGMENTS_MAX, ReadError, Reader, SNAPSHOT_CHUNK_BYTES_MAX, SnapshotError, open_for_restore,
 };
 use sha2::{Digest, Sha256};
 use support::{change, frames, open, open_small, options, pairs, replayed, rewrite, segments, tamper};
@@ -79,7 +79,9 @@ fn a_snapshot_is_written_in_slices_between_appends_and_on_another_thread() {
     assert_eq!(latest(&journal), Some((1, state("slice", 50), 0)));
 
     let writer = journal.begin_snapshot(51).unwrap();
-    let other = writer.write_behind(state("thread", 200).into_iter()).unwrap();
+    let other = writer
+        .write_behind(Haste::Gentle, state("thread", 200).into_iter())
+        .unwrap();
     for _ in 0..50 {
         journal.append(&[b"meanwhile"]).unwrap();
     }
@@ -104,20 +106,27 @@ fn a_snapshot_that_is_given_up_on_another_thread_leaves_none_and_blocks_nobody()
         let _ = begun.send(());
         b"more and more".to_vec()
     });
-    let endless = journal.begin_snapshot(2).unwrap().write_behind(endless).unwrap();
+    let endless = journal
+        .begin_snapshot(2)
+        .unwrap()
+        .write_behind(Haste::Gentle, endless)
+        .unwrap();
     has_begun.recv().unwrap();
     assert!(!endless.is_finished());
     drop(endless);
     assert!(latest(&journal).is_none());
 
     let too_large = vec![vec![0; SNAPSHOT_CHUNK_BYTES_MAX + 1]];
-    let failed = journal.begin_snapshot(2).unwrap().write_behind(too_large.into_iter());
+    let failed = journal
+        .begin_snapshot(2)
+        .unwrap()
+        .write_behind(Haste::Gentle, too_large.into_iter());
     assert!(matches!(
         failed.unwrap().finish(),
         Err(SnapshotError::ChunkTooLarge { .. })
     ));
     let panics = std::iter::once_with(|| panic!("this is what the test is about"));
-    let panicked = journal.begin_snapshot(2).unwrap().write_behind(panics);
+    let panicked = journal.begin_snapshot(2).unwrap().write_behind(Haste::Gentle, panics);
     assert!(matches!(panicked.unwrap().finish(), Err(SnapshotError::Engine(_))));
     journal.write_snapshot(2, state("after", 3)).unwrap();
     assert_eq!(latest(&journal), Some((2, state("after", 3), 0)));

@@ -96,6 +96,11 @@ payload! {
         /// Whether it is at the site's risk.
         unsecured: bool,
     }
+    /// Charges without a receipt, as a snapshot keeps them.
+    KeptCharges {
+        /// In the order of their records.
+        rows: Vec<KeptCharge>,
+    }
     /// The outbox, as a snapshot keeps it.
     KeptOutbox {
         /// Sequence of the newest record.
