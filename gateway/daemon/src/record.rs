@@ -322,7 +322,7 @@ mod tests {
     fn some(seed: u64) -> Vec<Vec<u8>> {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut piece = |at: usize| {
-            let length = if at % 50 == 0 {
+            let length = if at.is_multiple_of(50_usize) {
                 SNAPSHOT_CHUNK_BYTES_MAX - 3
             } else {
                 random.usize(0..400)
