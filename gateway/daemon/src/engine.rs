@@ -273,14 +273,23 @@ impl Engine {
 
     /// Waits a little for as many jobs as the batch before had. Returns whether it is to stop.
     fn gather(&mut self, jobs: &mut mpsc::Receiver<Job>, taken: &mut usize) -> bool {
-        let Some((wanted, wait)) = self.gather.wanted() else {
+        let Some(wanted) = self.gather.wanted() else {
             return false;
         };
-        let (since, mut stop) = (std::time::Instant::now(), false);
-        while *taken < wanted && !stop && since.elapsed() < wait {
+        let since = std::time::Instant::now();
+        let (mut last, mut stop) = (since, false);
+        while *taken < wanted.jobs.min(BATCH_JOBS_MAX) && !stop {
             // The timers of the runtime are too coarse, and it has nothing else to do on this thread.
-            gather::pause(wait);
+            wanted.pause();
+            let before = *taken;
             stop = self.take_waiting(jobs, taken);
+            let now = std::time::Instant::now();
+            if *taken > before {
+                last = now;
+            }
+            if now - last >= wanted.gap || now - since >= wanted.all {
+                break;
+            }
         }
         stop
     }

@@ -6,29 +6,42 @@
 
 use std::time::Duration;
 
-/// The least batch that is waited for: few devices are better served at once.
+/// The least number of jobs that is waited for: few devices are better served at once.
 const WAITED_FOR_MIN: usize = 4;
-/// Of the last sync, the part that is waited at most.
-const SYNC_PART: u32 = 4;
+/// Of a sync, the part that is waited for the next job, and for all of them: as long as they keep coming, they belong
+/// together.
+const GAP_PART: u32 = 8;
+const ALL_PART: u32 = 2;
 /// Longest wait, however slow the disk is.
-const WAIT_MAX: Duration = Duration::from_millis(3);
+const WAIT_MAX: Duration = Duration::from_millis(5);
+/// A shorter gap is not worth a sleep, which takes 50 us and more.
+const SLEPT_MIN: Duration = Duration::from_micros(200);
+/// A gap is slept through in so many parts.
+const PAUSES: u32 = 4;
 
-/// A shorter wait is not worth a sleep, which takes 50 us and more.
-const SLEPT_MIN: Duration = Duration::from_micros(500);
-/// A wait is slept through in so many parts.
-const PAUSES: u32 = 8;
-
-/// What the batch before was like.
+/// What the batches before were like.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
-    jobs: usize,
+    /// Jobs of the last one, and of the one before: two halves of a crowd that take turns are one crowd.
+    jobs: [usize; 2],
     sync: Duration,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// So many jobs.
+    pub(super) jobs: usize,
+    /// Longest wait behind each.
+    pub(super) gap: Duration,
+    /// Longest wait in all.
+    pub(super) all: Duration,
 }
 
 impl Gather {
     /// A batch has so many jobs.
     pub(super) fn took(&mut self, jobs: usize) {
-        self.jobs = jobs;
+        self.jobs = [jobs, self.jobs[0]];
     }
 
     /// A sync took so long.
@@ -42,17 +55,24 @@ impl Gather {
     }
 
     /// How many jobs to wait for, and how long at most.
-    pub(super) fn wanted(&self) -> Option<(usize, Duration)> {
-        (self.jobs >= WAITED_FOR_MIN).then(|| (self.jobs, (self.sync / SYNC_PART).min(WAIT_MAX)))
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        let jobs = self.jobs.iter().sum();
+        (jobs >= WAITED_FOR_MIN).then(|| Wanted {
+            jobs,
+            gap: (self.sync / GAP_PART).min(WAIT_MAX),
+            all: (self.sync / ALL_PART).min(WAIT_MAX),
+        })
     }
 }
 
-/// Lets others go on for a moment, of a wait that is this long in all.
-pub(super) fn pause(wait: Duration) {
-    if wait < SLEPT_MIN {
-        std::thread::yield_now();
-    } else {
-        std::thread::sleep(wait / PAUSES);
+impl Wanted {
+    /// Lets others go on for a moment.
+    pub(super) fn pause(&self) {
+        if self.gap < SLEPT_MIN {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(self.gap / PAUSES);
+        }
     }
 }
 
@@ -62,38 +82,41 @@ mod tests {
 
     const SLOW: Duration = Duration::from_millis(4);
 
-    #[test]
-    fn as_many_are_waited_for_as_came_before_for_a_part_of_a_sync() {
+    fn after(jobs: [usize; 2], sync: Duration) -> Option<Wanted> {
         let mut gather = Gather::default();
-        assert_eq!(gather.wanted(), None);
-        gather.took(20);
-        gather.synced(SLOW);
-        assert_eq!(gather.wanted(), Some((20, Duration::from_millis(1))));
-        gather.took(7);
-        assert_eq!(gather.wanted(), Some((7, Duration::from_millis(1))));
+        jobs.into_iter().for_each(|jobs| gather.took(jobs));
+        gather.synced(sync);
+        gather.wanted()
+    }
+
+    #[test]
+    fn as_many_are_waited_for_as_came_in_two_batches_for_a_part_of_a_sync() {
+        let wanted = Wanted {
+            jobs: 20,
+            gap: Duration::from_micros(500),
+            all: Duration::from_millis(2),
+        };
+        assert_eq!(after([1, 19], SLOW), Some(wanted));
+        assert_eq!(after([10, 10], SLOW), Some(wanted));
+        assert_eq!(Gather::default().wanted(), None);
     }
 
     #[test]
     fn a_few_are_not_waited_for() {
-        let mut gather = Gather::default();
-        gather.took(3);
-        gather.synced(SLOW);
-        assert_eq!(gather.wanted(), None);
+        assert_eq!(after([1, 1], SLOW), None);
+        assert_eq!(after([2, 1], SLOW), None);
+        assert!(after([2, 2], SLOW).is_some());
     }
 
     #[test]
     fn a_slow_disk_or_one_slow_sync_does_not_make_everybody_wait_long() {
+        let wanted = after([20, 20], Duration::from_secs(1)).unwrap();
+        assert_eq!((wanted.gap, wanted.all), (WAIT_MAX, WAIT_MAX));
         let mut gather = Gather::default();
-        gather.took(20);
-        gather.synced(Duration::from_secs(1));
-        assert_eq!(gather.wanted(), Some((20, WAIT_MAX)));
-        let mut gather = Gather::default();
-        gather.took(20);
-        for _ in 0..9 {
-            gather.synced(Duration::from_micros(100));
-        }
+        (0..2).for_each(|_| gather.took(20));
+        (0..9).for_each(|_| gather.synced(Duration::from_micros(100)));
         gather.synced(SLOW);
-        let (_, wait) = gather.wanted().unwrap();
-        assert!(wait < Duration::from_micros(300), "{wait:?}");
+        let wanted = gather.wanted().unwrap();
+        assert!(wanted.gap < Duration::from_micros(200), "{wanted:?}");
     }
 }
