@@ -92,6 +92,9 @@ pub struct Store {
     written_bytes: u64,
     /// Before it, none begins.
     snapshot_from: Option<Instant>,
+    /// A start had to replay more than it should: the next snapshot is in haste, for whatever ended the last run too soon
+    /// may end this one.
+    is_behind: bool,
 }
 
 impl Store {
@@ -111,10 +114,12 @@ impl Store {
             snapshot_bytes: 0,
             written_bytes: 0,
             snapshot_from: None,
+            is_behind: false,
         };
         let mut gateway = Gateway::new(core);
         store.load_snapshot(&mut gateway)?;
         store.replay(&mut gateway)?;
+        store.is_behind = store.head() - store.snapshot_at >= store.snapshot_every;
         Ok((store, gateway))
     }
 
@@ -327,7 +332,9 @@ impl Store {
             self.snapshot_bytes = written.written_bytes;
             self.snapshot_from = Some(Instant::now() + written.took * SNAPSHOT_REST);
         } else if self.writing.is_none() && self.is_snapshot_due() {
-            self.writing = Some(self.begin(gateway, Haste::Gentle)?);
+            let haste = if self.is_behind { Haste::Full } else { Haste::Gentle };
+            self.is_behind = false;
+            self.writing = Some(self.begin(gateway, haste)?);
         }
         Ok(())
     }
