@@ -271,7 +271,7 @@ impl Engine {
         stop
     }
 
-    /// Waits a little for as many jobs as the batch before had. Returns whether it is to stop.
+    /// Waits a little for as many jobs as the two batches before had. Returns whether it is to stop.
     fn gather(&mut self, jobs: &mut mpsc::Receiver<Job>, taken: &mut usize) -> bool {
         let Some(wanted) = self.gather.wanted() else {
             return false;

@@ -485,12 +485,6 @@ impl SnapshotReader {
         self.trailer.at
     }
 
-    /// Bytes of its chunks.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.trailer.bytes
-    }
-
     /// Whether it comes from the base file, because the storage engine had none as new.
     #[must_use]
     pub fn is_base(&self) -> bool {

@@ -1,8 +1,8 @@
 //! How long the engine waits for more before it syncs.
 //!
 //! Devices that were answered together ask again together. Whoever commits the first of them alone makes the others wait for
-//! a whole sync: with a slow flash that is most of what they wait for. So if the batch before was large, and its sync slow,
-//! the engine waits a little for as many again.
+//! a whole sync: with a slow flash that is most of what they wait for. So if the two batches before were large together, the
+//! engine waits for as many again, as long as they keep coming, and never longer than a part of a sync.
 
 use std::time::Duration;
 
