@@ -142,9 +142,9 @@ impl core::str::FromStr for PairSecret {
 #[derive(Clone)]
 pub struct SealKey {
     /// HMAC that has taken the key in: on a host, two of a frame's six blocks are hashed once. A device has two keys, and
-    /// less memory than time.
+    /// less memory than time. Boxed, so that a device that runs on a host is no larger than on its board.
     #[cfg(feature = "host")]
-    begun: Hmac<Sha256>,
+    begun: alloc::boxed::Box<Hmac<Sha256>>,
     #[cfg(not(feature = "host"))]
     key: [u8; 32],
 }
@@ -159,7 +159,7 @@ impl SealKey {
     fn new(key: [u8; 32]) -> Self {
         Self {
             #[cfg(feature = "host")]
-            begun: begin(&key),
+            begun: alloc::boxed::Box::new(begin(&key)),
             #[cfg(not(feature = "host"))]
             key,
         }
@@ -167,7 +167,7 @@ impl SealKey {
 
     fn mac(&self, topic: &str, header_and_body: &[u8]) -> Hmac<Sha256> {
         #[cfg(feature = "host")]
-        let mut mac = self.begun.clone();
+        let mut mac = Hmac::clone(&self.begun);
         #[cfg(not(feature = "host"))]
         let mut mac = begin(&self.key);
         mac.update(LABEL);

@@ -379,9 +379,12 @@ mod tests {
         let mut again = Uploads::from(&reader, &BEGIN, 0, 50, LINK_FRAME_BYTES_MAX)
             .unwrap()
             .at_pace_of(&state);
-        assert!(
-            again.pace.wait_ms(again.now_ms()) > 0,
-            "at the pace that the cloud asked for"
+        assert_eq!(again.pace, state.pace, "at the pace that the cloud asked for");
+        assert_ne!(
+            again.pace,
+            Uploads::from(&reader, &BEGIN, 0, 50, LINK_FRAME_BYTES_MAX)
+                .unwrap()
+                .pace
         );
         (again.sent, position.cursor) = (5, 3);
         again.sent();
