@@ -2,11 +2,13 @@
 
 use core::{fmt, str::FromStr};
 
-use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::wire::{byte_id, wire_enum};
+use crate::{
+    digest::MacKey,
+    wire::{byte_id, wire_enum},
+};
 
 /// Longest name of a device, gateway or site, in bytes: fits a label on a housing and an MQTT client id of 3.1 (23).
 pub const NAME_BYTES_MAX: usize = 20;
@@ -227,13 +229,8 @@ impl IdToken {
     /// The keyed hash: the first 16 bytes of HMAC-SHA256 over the form's number and the token's bytes.
     #[must_use]
     pub fn hash(&self, key: &TokenKey) -> TokenHash {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&key.0).expect("HMAC takes a key of any length");
-        mac.update(&[self.kind.code()]);
-        mac.update(self.bytes.as_slice());
-        let digest = mac.finalize().into_bytes();
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&digest[..16]);
-        TokenHash(hash)
+        let code = MacKey::new(&key.0).code(&[&[self.kind.code()], self.bytes.as_slice()]);
+        TokenHash(*code.first_chunk().expect("a hash is a part of a code"))
     }
 }
 

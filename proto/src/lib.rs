@@ -32,6 +32,7 @@ pub mod link;
 #[cfg(feature = "host")]
 pub mod policy;
 
+mod digest;
 mod wire;
 
 /// The protocol version this crate speaks, the first byte of every sealed frame.

@@ -8,10 +8,10 @@ use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use sha2::{Digest, Sha256};
 
 use crate::{
     artifact::Lease,
+    digest::Sha256,
     id::{AccountId, DeviceId, Hash, Kind, OutletId, SessionId, TokenHash},
     message::{ClockQuality, Stamp, StopReason},
     money::{Money, Units},
@@ -408,11 +408,8 @@ pub struct Telemetry {
 /// The chain over uploaded records: `h(n) = SHA-256(h(n-1) | bytes(n))`, `h(0)` all zero.
 #[must_use]
 pub fn chain(previous: &Hash, record: &[u8]) -> Hash {
-    Hash(
-        Sha256::new()
-            .chain_update(previous.0)
-            .chain_update(record)
-            .finalize()
-            .into(),
-    )
+    let mut digest = Sha256::new();
+    digest.update(&previous.0);
+    digest.update(record);
+    Hash(digest.finish())
 }

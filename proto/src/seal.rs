@@ -13,10 +13,10 @@
 use core::fmt::{self, Write as _};
 
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
-use crate::{VERSION, id::TokenKey, instrument::KeypadKey, message::BODY_BYTES_MAX};
+use crate::{VERSION, digest::MacKey, id::TokenKey, instrument::KeypadKey, message::BODY_BYTES_MAX};
 
 /// Bytes that a seal adds to a body.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
@@ -83,7 +83,7 @@ impl PairSecret {
     /// The key of one direction.
     #[must_use]
     pub fn key(&self, direction: Direction) -> SealKey {
-        SealKey::new(self.derive(match direction {
+        SealKey::new(&self.derive(match direction {
             Direction::Up => b"holdfast seal 1 up",
             Direction::Down => b"holdfast seal 1 down",
         }))
@@ -140,14 +140,7 @@ impl core::str::FromStr for PairSecret {
 
 /// The key of one direction of one pair.
 #[derive(Clone)]
-pub struct SealKey {
-    /// HMAC that has taken the key in: on a host, two of a frame's six blocks are hashed once. A device has two keys, and
-    /// less memory than time. Boxed, so that a device that runs on a host is no larger than on its board.
-    #[cfg(feature = "host")]
-    begun: alloc::boxed::Box<Hmac<Sha256>>,
-    #[cfg(not(feature = "host"))]
-    key: [u8; 32],
-}
+pub struct SealKey(MacKey);
 
 impl fmt::Debug for SealKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,25 +149,14 @@ impl fmt::Debug for SealKey {
 }
 
 impl SealKey {
-    fn new(key: [u8; 32]) -> Self {
-        Self {
-            #[cfg(feature = "host")]
-            begun: alloc::boxed::Box::new(begin(&key)),
-            #[cfg(not(feature = "host"))]
-            key,
-        }
+    fn new(key: &[u8; 32]) -> Self {
+        Self(MacKey::new(key))
     }
 
-    fn mac(&self, topic: &str, header_and_body: &[u8]) -> Hmac<Sha256> {
-        #[cfg(feature = "host")]
-        let mut mac = Hmac::clone(&self.begun);
-        #[cfg(not(feature = "host"))]
-        let mut mac = begin(&self.key);
-        mac.update(LABEL);
-        mac.update(&(topic.len() as u16).to_be_bytes());
-        mac.update(topic.as_bytes());
-        mac.update(header_and_body);
-        mac
+    fn tag(&self, topic: &str, header_and_body: &[u8]) -> [u8; TAG_BYTES] {
+        let length = (topic.len() as u16).to_be_bytes();
+        let code = self.0.code(&[LABEL, &length, topic.as_bytes(), header_and_body]);
+        *code.first_chunk().expect("a tag is a part of a code")
     }
 
     /// Seals the body that already stands at `frame[9..9 + body_len]`; returns the length of the frame. Writing the
@@ -196,8 +178,8 @@ impl SealKey {
         }
         frame[0] = VERSION;
         frame[1..HEADER_BYTES].copy_from_slice(&counter.to_be_bytes());
-        let tag = self.mac(topic, &frame[..end]).finalize().into_bytes();
-        frame[end..end + TAG_BYTES].copy_from_slice(&tag[..TAG_BYTES]);
+        let tag = self.tag(topic, &frame[..end]);
+        frame[end..end + TAG_BYTES].copy_from_slice(&tag);
         Ok(end + TAG_BYTES)
     }
 
@@ -249,9 +231,9 @@ impl SealKey {
             return Err(SealError::Short(frame.len()));
         }
         let (signed, tag) = frame.split_at(frame.len() - TAG_BYTES);
-        self.mac(topic, signed)
-            .verify_truncated_left(tag)
-            .map_err(|_| SealError::Forged)?;
+        if !bool::from(self.tag(topic, signed).ct_eq(tag)) {
+            return Err(SealError::Forged);
+        }
         let counter = signed[1..HEADER_BYTES]
             .try_into()
             .map(u64::from_be_bytes)
@@ -261,10 +243,6 @@ impl SealKey {
             body: &signed[HEADER_BYTES..],
         })
     }
-}
-
-fn begin(key: &[u8; 32]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
 }
 
 /// A frame whose seal fits.

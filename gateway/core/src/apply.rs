@@ -21,7 +21,7 @@ use crate::{
     orders::{Fate, Reservation},
     session::{Contest, INDETERMINATE_MS, METERS_MISSED_MAX, Reading, START_GRACE_MS, Session},
     stoppers::Groups,
-    time::{Instant, Now, SECONDS_A_DAY},
+    time::{Instant, Now, earlier},
 };
 
 impl Gateway {
@@ -43,9 +43,10 @@ impl Gateway {
             self.outbox.push(record);
             self.health.records_wait(at, true, false, &self.config.limits);
         }
+        self.hear(event);
         match event {
             Event::Booted(_) => self.apply_boot(at),
-            Event::Heard(e) => self.devices.entry(e.device).or_default().counter = e.counter,
+            Event::Heard(_) => {}
             Event::Greeted(e) => {
                 let device = self.devices.entry(e.device).or_default();
                 device.boot = e.boot;
@@ -592,9 +593,4 @@ impl Gateway {
         }
         self.sessions.put(session.clone());
     }
-}
-
-/// The second of the day so many seconds before `second`.
-const fn earlier(second: u32, seconds: u32) -> u32 {
-    (second + SECONDS_A_DAY - seconds % SECONDS_A_DAY) % SECONDS_A_DAY
 }

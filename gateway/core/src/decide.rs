@@ -58,6 +58,8 @@ pub(crate) struct Draft<'a> {
     rings: InRings,
     /// What follows the verdict.
     after: Vec<Event>,
+    /// The message that is decided, and how many events stood before it.
+    pub(crate) heard: Option<(Heard, usize)>,
 }
 
 impl Gateway {
@@ -75,6 +77,7 @@ impl Gateway {
             cloud: (CloudWord::NotAsked, 0),
             rings: InRings::NONE,
             after: Vec::new(),
+            heard: None,
         };
         if !matches!(input, Input::Boot { .. }) {
             draft.look_at_clock();
@@ -122,6 +125,7 @@ impl Gateway {
             Input::Echo { nonce } => draft.echo(*nonce),
             Input::Tick => draft.tick(),
         };
+        draft.tell_heard();
         draft.witness_artifact(input);
         draft.out.events.append(&mut draft.after);
         draft.out.ignored = ignored.err();
@@ -183,10 +187,7 @@ impl<'a> Draft<'a> {
                 last,
             });
         }
-        self.event(Event::Heard(Heard {
-            device: *device,
-            counter,
-        }));
+        self.hear(*device, counter);
         match said {
             Said::Hello(hello) => self.hello(device, hello),
             Said::Authorize {
@@ -408,6 +409,7 @@ impl<'a> Draft<'a> {
             register_start: proven.register_start,
             record,
             proof,
+            counter: 0,
         }));
         proven
     }
@@ -436,6 +438,7 @@ impl<'a> Draft<'a> {
             idle_s: meter.idle_s,
             power_w: meter.power_w,
             second_of_day: self.now.second_of_day(self.gateway.config.offset_min),
+            counter: 0,
         }));
         if session.invalidation.is_some_and(|invalidation| !invalidation.is_heard) {
             self.limit(session);
@@ -528,6 +531,7 @@ impl<'a> Draft<'a> {
             register_end: ended.register_last,
             record,
             shown,
+            counter: 0,
         }));
         self.send(&session.request.device, Told::Receipt(receipt_of(&ended)));
     }

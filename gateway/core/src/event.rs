@@ -49,7 +49,8 @@ payload! {
         /// Epoch of the journal.
         epoch: u32,
     }
-    /// A sealed message of a device was accepted; nothing at or below its counter is accepted again.
+    /// A sealed message of a device was accepted of which no other event tells; nothing at or below its counter is accepted
+    /// again.
     Heard {
         /// Who.
         device: DeviceId,
@@ -154,6 +155,9 @@ payload! {
         /// What convinced the device; `None`: a later message said that it runs.
         #[serde(default)]
         proof: Option<StartProof>,
+        /// Counter of the device's message that it tells of; 0: of none, or of one that another event tells of.
+        #[serde(default)]
+        counter: u64,
     }
     /// A checkpoint.
     Metered {
@@ -169,6 +173,9 @@ payload! {
         power_w: u32,
         /// Local second of the day at the previous checkpoint, if the clock could tell.
         second_of_day: Option<u32>,
+        /// Counter of the device's message that it tells of; 0: of none, or of one that another event tells of.
+        #[serde(default)]
+        counter: u64,
     }
     /// The session is over.
     Closed {
@@ -187,6 +194,9 @@ payload! {
         /// What the display showed; `None`: the device never said.
         #[serde(default)]
         shown: Option<Money>,
+        /// Counter of the device's message that it tells of; 0: of none, or of one that another event tells of.
+        #[serde(default)]
+        counter: u64,
     }
     /// The device is silent; the hold stays.
     Silent {
@@ -395,6 +405,17 @@ pub enum Event {
 }
 
 impl Event {
+    /// The request that it decides, or asks the cloud about.
+    #[must_use]
+    pub(crate) const fn request(&self) -> Option<&Request> {
+        match self {
+            Self::Asked(event) => Some(&event.request),
+            Self::Refused(event) => Some(&event.request),
+            Self::Granted(event) => Some(&event.request),
+            _ => None,
+        }
+    }
+
     /// The ledger record it carries.
     #[must_use]
     pub const fn record(&self) -> Option<&LedgerRecord> {

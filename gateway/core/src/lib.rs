@@ -21,6 +21,7 @@ pub mod event;
 mod frames;
 mod grounds;
 pub mod health;
+mod heard;
 mod instrument;
 mod lease;
 mod orders;

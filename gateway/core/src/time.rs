@@ -216,3 +216,8 @@ pub(crate) fn skew_s(expected_s: u64, found_s: u64) -> i64 {
     let skew = i128::from(found_s) - i128::from(expected_s);
     i64::try_from(skew).unwrap_or(if skew < 0 { i64::MIN } else { i64::MAX })
 }
+
+/// The second of the day so many seconds before `second`.
+pub(crate) const fn earlier(second: u32, seconds: u32) -> u32 {
+    (second + SECONDS_A_DAY - seconds % SECONDS_A_DAY) % SECONDS_A_DAY
+}

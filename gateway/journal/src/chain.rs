@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, SHA256};
 
 /// Domain separation: a chain hash can never be mistaken for another SHA-256 of this product.
 const GENESIS_DOMAIN: &[u8] = b"holdfast journal genesis 1";
@@ -41,22 +41,21 @@ impl Head {
 /// Chain hash of a store before its first record: distinct for every store ever created.
 #[must_use]
 pub fn genesis_hash(store_id: &[u8; 16]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(GENESIS_DOMAIN)
-        .chain_update(store_id)
-        .finalize()
-        .into()
+    digest(&[GENESIS_DOMAIN, store_id])
 }
 
 /// Chain hash after the record `sequence` with content `bytes`, given the hash before it.
 #[must_use]
 pub fn chain_hash(previous: &[u8; 32], sequence: u64, bytes: &[u8]) -> [u8; 32] {
     // The length is implied: everything before `bytes` has a fixed size.
-    Sha256::new()
-        .chain_update(RECORD_DOMAIN)
-        .chain_update(previous)
-        .chain_update(sequence.to_be_bytes())
-        .chain_update(bytes)
-        .finalize()
-        .into()
+    digest(&[RECORD_DOMAIN, previous, &sequence.to_be_bytes(), bytes])
+}
+
+/// SHA-256 of `parts`, one behind the other.
+pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

@@ -4,11 +4,11 @@
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{ArtifactError, CHUNK_ENTRIES, LIST_ENTRIES_MAX, LIST_REMOVED_MAX, ListEntry, open};
 use crate::{
     codec,
+    digest::Sha256,
     id::{Hash, TokenHash},
     trust::{ArtifactKind, Issuer, IssuerKey, TrustError},
 };
@@ -79,9 +79,9 @@ pub fn list_digest<'a>(entries: impl IntoIterator<Item = &'a ListEntry>) -> Hash
         row[42..50].copy_from_slice(&entry.balance.0.to_be_bytes());
         row[50..58].copy_from_slice(&entry.not_after_s.to_be_bytes());
         row[58] = u8::from(entry.lease_only);
-        digest.update(row);
+        digest.update(&row);
     }
-    Hash(digest.finalize().into())
+    Hash(digest.finish())
 }
 
 /// What makes `after` of `before`: new and changed entries, and tokens that are gone. Both lists are sorted by token.
@@ -148,7 +148,7 @@ pub fn verify_list<C: AsRef<[u8]>>(
     }
     let mut entries: Vec<ListEntry> = Vec::new();
     for (at, (chunk, hash)) in chunks.iter().zip(&manifest.chunks).enumerate() {
-        if Sha256::digest(chunk.as_ref())[..] != hash.0 {
+        if Sha256::of(chunk.as_ref()) != hash.0 {
             return Err(ArtifactError::ChunkHash(at));
         }
         let part: Vec<ListEntry> = codec::decode(chunk.as_ref()).map_err(|error| ArtifactError::Chunk { at, error })?;
@@ -289,6 +289,6 @@ fn sign_chunked(
     entries: &[ListEntry],
 ) -> Result<(Vec<u8>, Vec<Vec<u8>>), TrustError> {
     let chunks: Vec<Vec<u8>> = entries.chunks(CHUNK_ENTRIES).map(|part| codec::to_vec(&part)).collect();
-    manifest.chunks = chunks.iter().map(|chunk| Hash(Sha256::digest(chunk).into())).collect();
+    manifest.chunks = chunks.iter().map(|chunk| Hash(Sha256::of(chunk))).collect();
     Ok((issuer.sign(ArtifactKind::List, &codec::to_vec(&manifest))?, chunks))
 }

@@ -133,11 +133,12 @@ fn a_frame_that_was_accepted_is_never_accepted_again() {
         .journal
         .iter()
         .rev()
-        .find(|(_, e)| matches!(e, Event::Heard(_)))
+        .find(|(_, e)| matches!(e, Event::Granted(_)))
         .unwrap();
-    let Event::Heard(heard) = event.clone() else {
+    let Event::Granted(granted) = event.clone() else {
         unreachable!("found as such")
     };
+    let heard = granted.request;
     let replay = |site: &mut Site, counter| {
         let said = authorize(session, 0, 1, 0);
         let device = id("c1");
@@ -163,6 +164,38 @@ fn a_frame_that_was_accepted_is_never_accepted_again() {
         replay(&mut site, heard.counter + 1_000).events.is_empty(),
         "also after a boot"
     );
+    site.check();
+}
+
+#[test]
+fn each_message_of_a_session_is_one_record_and_never_accepted_again() {
+    let mut site = Site::new();
+    site.go_local();
+    let session = proto::id::SessionId::mint(&id("c1"), 1, 1);
+    let status = || status(0, proto::message::OutletState::Free, proto::message::Fault::None);
+    let course = [
+        (authorize(session, 0, 1, 0), 1),
+        (started(session, 0), 1),
+        (meter(session, 0, 250, 60), 1),
+        (Said::Stop(stop(session, 0, 500, 120)), 1),
+        // Nothing of these remembers the message, so it has a record of its own.
+        (meter(session, 0, 500, 120), 1),
+        (status(), 2),
+    ];
+    for (said, records) in course {
+        let decision = site.say("c1", said.clone());
+        assert_eq!(decision.events.len(), records, "{said:?}: {:?}", decision.events);
+        let counter = site.counter("c1");
+        site.reboot(0);
+        let device = id("c1");
+        let again = site.put(&gateway_core::Input::Device { device, counter, said });
+        let replayed = gateway_core::Ignored::Replayed {
+            device,
+            found: counter,
+            last: counter,
+        };
+        assert_eq!((again.events.len(), again.ignored), (0, Some(replayed)));
+    }
     site.check();
 }
 

@@ -283,6 +283,11 @@ impl Site {
         out.join("; ")
     }
 
+    /// Counter of the last message of a device.
+    pub(crate) fn counter(&self, device: &str) -> u64 {
+        self.counters[&id(device)]
+    }
+
     pub(crate) fn say(&mut self, device: &str, said: Said) -> Decision {
         let counter = self.counters.entry(id(device)).or_default();
         *counter += 1;

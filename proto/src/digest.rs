@@ -1,0 +1,117 @@
+//! SHA-256 (FIPS 180-4) and HMAC-SHA256 (RFC 2104), from the library that suits the machine: on a host ring, which has
+//! assembly for each processor; on a device sha2, which needs no C compiler. What is hashed seldom calls sha2 everywhere.
+
+#[cfg(feature = "host")]
+pub(crate) use host::MacKey;
+#[cfg(feature = "host")]
+pub(crate) use host::Sha256;
+
+#[cfg(any(test, not(feature = "host")))]
+mod device {
+    use hmac::{Hmac, KeyInit, Mac};
+
+    /// A key of HMAC-SHA256.
+    #[derive(Clone)]
+    pub(crate) struct MacKey([u8; 32]);
+
+    impl MacKey {
+        pub(crate) fn new(key: &[u8; 32]) -> Self {
+            Self(*key)
+        }
+
+        /// The code of `parts`, one behind the other.
+        pub(crate) fn code(&self, parts: &[&[u8]]) -> [u8; 32] {
+            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+            for part in parts {
+                mac.update(part);
+            }
+            mac.finalize().into_bytes().into()
+        }
+    }
+}
+#[cfg(not(feature = "host"))]
+pub(crate) use device::MacKey;
+
+#[cfg(feature = "host")]
+mod host {
+    use alloc::boxed::Box;
+
+    use ring::{
+        digest::{Context, SHA256},
+        hmac::{self, HMAC_SHA256, Key},
+    };
+
+    const BYTES: &str = "SHA-256 has 32 bytes";
+
+    /// SHA-256 over what comes piece by piece.
+    pub(crate) struct Sha256(Context);
+
+    impl Sha256 {
+        pub(crate) fn new() -> Self {
+            Self(Context::new(&SHA256))
+        }
+
+        /// The digest of `bytes`.
+        pub(crate) fn of(bytes: &[u8]) -> [u8; 32] {
+            let mut digest = Self::new();
+            digest.update(bytes);
+            digest.finish()
+        }
+
+        pub(crate) fn update(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+
+        pub(crate) fn finish(self) -> [u8; 32] {
+            self.0.finish().as_ref().try_into().expect(BYTES)
+        }
+    }
+
+    /// A key of HMAC-SHA256 that is taken in already: two of the blocks of every code are hashed once. Boxed, so that a
+    /// device that runs on a host is no larger than on its board.
+    #[derive(Clone)]
+    pub(crate) struct MacKey(Box<Key>);
+
+    impl MacKey {
+        pub(crate) fn new(key: &[u8; 32]) -> Self {
+            Self(Box::new(Key::new(HMAC_SHA256, key)))
+        }
+
+        /// The code of `parts`, one behind the other.
+        pub(crate) fn code(&self, parts: &[&[u8]]) -> [u8; 32] {
+            let mut mac = hmac::Context::with_key(&self.0);
+            for part in parts {
+                mac.update(part);
+            }
+            mac.sign().as_ref().try_into().expect(BYTES)
+        }
+    }
+}
+
+#[cfg(all(test, feature = "host"))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_host_and_a_device_compute_the_same(
+            key in any::<[u8; 32]>(),
+            head in proptest::collection::vec(any::<u8>(), 0..200),
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let parts = [head.as_slice(), body.as_slice()];
+            prop_assert_eq!(MacKey::new(&key).code(&parts), device::MacKey::new(&key).code(&parts));
+            let mut host = Sha256::new();
+            host.update(&head);
+            host.update(&body);
+            let device: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(
+                <sha2::Sha256 as sha2::Digest>::new_with_prefix(&head),
+                &body,
+            ))
+            .into();
+            prop_assert_eq!(host.finish(), device);
+        }
+    }
+}
