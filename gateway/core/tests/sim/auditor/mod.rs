@@ -2,9 +2,9 @@
 //! It shares no code with the core: no book, no tally, no tariff engine, no decision order.
 
 mod codes;
+mod counters;
 mod good_user;
 mod grounds;
-mod heard;
 mod instruments;
 mod law;
 mod modes;
@@ -273,7 +273,7 @@ impl Auditor {
             self.sequence = record.sequence;
         }
         let last_ms = std::mem::replace(&mut self.last_ms, t_ms);
-        self.heard(event);
+        self.remember(event);
         match event {
             Event::Booted(e) => {
                 self.boot = e.boot;

@@ -5,7 +5,7 @@ use gateway_core::Event;
 use super::Auditor;
 
 impl Auditor {
-    pub(super) fn heard(&mut self, event: &Event) {
+    pub(super) fn remember(&mut self, event: &Event) {
         let (device, counter) = match event {
             Event::Heard(e) => (e.device, e.counter),
             Event::Asked(e) => (e.request.device, e.request.counter),
