@@ -1,10 +1,10 @@
 //! SHA-256 (FIPS 180-4) and HMAC-SHA256 (RFC 2104), from the library that suits the machine: on a host ring, which has
 //! assembly for each processor; on a device sha2, which needs no C compiler. What is hashed seldom calls sha2 everywhere.
 
+#[cfg(not(feature = "host"))]
+pub(crate) use device::{MacKey, code};
 #[cfg(feature = "host")]
-pub(crate) use host::MacKey;
-#[cfg(feature = "host")]
-pub(crate) use host::Sha256;
+pub(crate) use host::{MacKey, Sha256, code};
 
 #[cfg(any(test, not(feature = "host")))]
 mod device {
@@ -19,18 +19,21 @@ mod device {
             Self(*key)
         }
 
-        /// The code of `parts`, one behind the other.
+        /// [`code`] under this key.
         pub(crate) fn code(&self, parts: &[&[u8]]) -> [u8; 32] {
-            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
-            for part in parts {
-                mac.update(part);
-            }
-            mac.finalize().into_bytes().into()
+            code(&self.0, parts)
         }
     }
+
+    /// The code of `parts`, one behind the other.
+    pub(crate) fn code(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
 }
-#[cfg(not(feature = "host"))]
-pub(crate) use device::MacKey;
 
 #[cfg(feature = "host")]
 mod host {
@@ -77,14 +80,23 @@ mod host {
             Self(Box::new(Key::new(HMAC_SHA256, key)))
         }
 
-        /// The code of `parts`, one behind the other.
+        /// [`code`] under this key.
         pub(crate) fn code(&self, parts: &[&[u8]]) -> [u8; 32] {
-            let mut mac = hmac::Context::with_key(&self.0);
-            for part in parts {
-                mac.update(part);
-            }
-            mac.sign().as_ref().try_into().expect(BYTES)
+            code_under(&self.0, parts)
         }
+    }
+
+    /// The code of `parts`, one behind the other.
+    pub(crate) fn code(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+        code_under(&Key::new(HMAC_SHA256, key), parts)
+    }
+
+    fn code_under(key: &Key, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = hmac::Context::with_key(key);
+        for part in parts {
+            mac.update(part);
+        }
+        mac.sign().as_ref().try_into().expect(BYTES)
     }
 }
 
@@ -103,6 +115,7 @@ mod tests {
         ) {
             let parts = [head.as_slice(), body.as_slice()];
             prop_assert_eq!(MacKey::new(&key).code(&parts), device::MacKey::new(&key).code(&parts));
+            prop_assert_eq!(code(&key, &parts), device::code(&key, &parts));
             let mut host = Sha256::new();
             host.update(&head);
             host.update(&body);

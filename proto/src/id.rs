@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    digest::MacKey,
+    digest,
     wire::{byte_id, wire_enum},
 };
 
@@ -229,7 +229,7 @@ impl IdToken {
     /// The keyed hash: the first 16 bytes of HMAC-SHA256 over the form's number and the token's bytes.
     #[must_use]
     pub fn hash(&self, key: &TokenKey) -> TokenHash {
-        let code = MacKey::new(&key.0).code(&[&[self.kind.code()], self.bytes.as_slice()]);
+        let code = digest::code(&key.0, &[&[self.kind.code()], self.bytes.as_slice()]);
         TokenHash(*code.first_chunk().expect("a hash is a part of a code"))
     }
 }
