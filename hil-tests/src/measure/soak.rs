@@ -3,6 +3,7 @@
 //! looked at while it rests: what grows then, leaks. At the end both books are compared line by line.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     net::{SocketAddr, TcpStream},
@@ -14,6 +15,7 @@ use anyhow::Context;
 
 use super::{
     Size,
+    bridge::Forwarded,
     drain::close,
     load::{Target, Whom},
     post::{self, Post, USERS},
@@ -106,7 +108,7 @@ pub fn run(size: Size, dir: &Path, minutes: Option<u32>) -> anyhow::Result<()> {
             (post.process, post.address) = post::start(&post.dir, &[])?;
         }
     }
-    let mut found = super::bridge::Forwarded::default();
+    let mut found = Forwarded::default();
     close(&post, &mut found)?;
     print(&rests, since.elapsed(), sessions, &found);
     Ok(())
@@ -154,7 +156,7 @@ fn bytes_below(dir: &Path) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-fn print(rests: &[Rest], took: Duration, sessions: usize, found: &super::bridge::Forwarded) {
+fn print(rests: &[Rest], took: Duration, sessions: usize, found: &Forwarded) {
     println!(
         "{} sessions in {:.0} minutes, as many as on a campus in {:.1} days: {} devices, {} sessions a second, each round \
          with the wire calm, breaking, dark, standing still and calm again, {STRANGERS} strangers each time; a life ends \
@@ -184,13 +186,7 @@ fn print(rests: &[Rest], took: Duration, sessions: usize, found: &super::bridge:
         };
         growth = growth.max(last.resident_mib / first.resident_mib);
         leaks = leaks.max(last.files.saturating_sub(first.files));
-        let shown = [0, rounds.len() / 2, rounds.len() - 1];
-        for at in shown
-            .into_iter()
-            .enumerate()
-            .filter(|(i, at)| !shown[..*i].contains(at))
-            .map(|(_, at)| at)
-        {
+        for at in BTreeSet::from([0, rounds.len() / 2, rounds.len() - 1]) {
             let rest = rounds[at];
             table.row(&[
                 (life + 1).to_string(),
