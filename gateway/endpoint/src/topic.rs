@@ -60,6 +60,7 @@ impl<V> Default for Tree<V> {
 
 /// The nodes of the next level. An empty hash map of each device's nodes would be most of what the tree takes.
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "every node would be as large as a hash map")]
 enum Children<V> {
     Few(Vec<(Box<str>, Tree<V>)>),
     Many(Box<HashMap<Box<str>, Tree<V>>>),
