@@ -5,8 +5,8 @@
 //! No timeout ever voids.
 
 use alloc::{
-    boxed::Box,
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
 };
 
 use proto::{
@@ -317,8 +317,8 @@ pub(crate) const fn register_dimension(kind: Kind) -> Dimension {
 /// All sessions that still matter, with their timers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
-    /// Boxed: the map moves its entries about, and a session is a kilobyte.
-    all: BTreeMap<SessionId, Box<Session>>,
+    /// Not in the map itself, which moves its entries about: a session is a kilobyte. A snapshot shares them.
+    all: BTreeMap<SessionId, Arc<Session>>,
     /// (kind, token) -> open or asking session.
     active: BTreeMap<(TokenHash, Kind), BTreeSet<SessionId>>,
     timers: BTreeSet<(Instant, SessionId)>,
@@ -332,18 +332,18 @@ impl Sessions {
     /// A session.
     #[must_use]
     pub fn get(&self, id: &SessionId) -> Option<&Session> {
-        self.all.get(id).map(Box::as_ref)
+        self.all.get(id).map(Arc::as_ref)
     }
 
     /// Every session that is remembered, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.all.values().map(Box::as_ref)
+        self.all.values().map(Arc::as_ref)
     }
 
     /// Every session that is remembered: ended ones in the order in which they ended, then the others.
-    pub(crate) fn in_order(&self) -> impl Iterator<Item = &Session> {
-        let ended = self.ended.values().flatten().filter_map(|id| self.get(id));
-        ended.chain(self.iter().filter(|session| !session.has_ended()))
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = &Arc<Session>> {
+        let ended = self.ended.values().flatten().filter_map(|id| self.all.get(id));
+        ended.chain(self.all.values().filter(|session| !session.has_ended()))
     }
 
     /// Sessions whose money is held.
@@ -382,6 +382,7 @@ impl Sessions {
     /// The clock stepped: nobody knows at which time of the day the present slices began.
     pub(crate) fn forget_seconds(&mut self) {
         for session in self.all.values_mut().filter(|session| session.is_open()) {
+            let session = Arc::make_mut(session);
             session.second_of_day = None;
             session.is_time_contended = true;
         }
@@ -390,18 +391,18 @@ impl Sessions {
     /// Changes a session; its places in the indexes follow.
     pub(crate) fn update(&mut self, id: &SessionId, change: impl FnOnce(&mut Session)) {
         if let Some(mut session) = self.take(id) {
-            change(&mut session);
+            change(Arc::make_mut(&mut session));
             self.put_back(session);
         }
     }
 
     pub(crate) fn put(&mut self, session: Session) {
         self.take(&session.request.session);
-        self.put_back(Box::new(session));
+        self.put_back(Arc::new(session));
     }
 
     /// One that is not there.
-    fn put_back(&mut self, session: Box<Session>) {
+    fn put_back(&mut self, session: Arc<Session>) {
         let id = session.request.session;
         if !session.has_ended() {
             self.active
@@ -424,7 +425,7 @@ impl Sessions {
         self.all.insert(id, session);
     }
 
-    fn take(&mut self, id: &SessionId) -> Option<Box<Session>> {
+    fn take(&mut self, id: &SessionId) -> Option<Arc<Session>> {
         let session = self.all.remove(id)?;
         let key = (session.request.token, session.request.kind);
         if let Some(ids) = self.active.get_mut(&key) {
@@ -456,7 +457,8 @@ impl Sessions {
 
     /// What was granted in an outage does not count in the next one.
     pub(crate) fn outage_over(&mut self) {
-        self.all.values_mut().for_each(|session| session.counted = false);
+        let counted = self.all.values_mut().filter(|session| session.counted);
+        counted.for_each(|session| Arc::make_mut(session).counted = false);
     }
 
     /// The canaries were heard, or not: whoever waits for them is due now.

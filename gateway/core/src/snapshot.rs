@@ -1,6 +1,7 @@
 //! The state as a short list of events that make it again, so that boot does not grow with history.
 
 use alloc::{boxed::Box, vec::Vec};
+use core::fmt;
 
 use proto::{
     artifact::TariffOf,
@@ -35,15 +36,29 @@ impl Gateway {
         }
     }
 
-    fn snapshot_behind(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        self.snapshot_trust(&mut events);
-        self.snapshot_rings(&mut events);
-        self.snapshot_risk(&mut events);
-        self.snapshot_strangers(&mut events);
-        self.snapshot_leases(&mut events);
-        self.spent.snapshot(&mut events);
-        events.extend(self.devices.iter().map(|(id, device)| {
+    fn snapshot_behind(&self) -> Parts {
+        let mut parts = Parts::default();
+        self.snapshot_trust(&mut parts);
+        parts.few(|events| self.snapshot_rings(events));
+        self.snapshot_risk(&mut parts);
+        self.snapshot_strangers(&mut parts);
+        parts.few(|events| {
+            self.snapshot_leases(events);
+            self.spent.snapshot(events);
+        });
+        self.snapshot_devices(&mut parts);
+        parts.rows(self.book.balances().map(KeptBalance::from), |row| {
+            Event::Kept(Kept::Balance(row))
+        });
+        parts.rows(self.sessions.in_order().cloned(), |session| {
+            Event::Kept(Kept::Session(Box::new((*session).clone())))
+        });
+        parts.few(|events| self.snapshot_last(events));
+        parts
+    }
+
+    fn snapshot_devices(&self, parts: &mut Parts) {
+        let rows = self.devices.iter().map(|(id, device)| {
             let outlets = device.outlets.iter().map(|(&outlet, kept)| KeptOutlet {
                 outlet,
                 state: kept.state,
@@ -51,25 +66,19 @@ impl Gateway {
                 billed: kept.claims.upto,
                 gaps: kept.claims.gaps.clone(),
             });
-            Event::Kept(Kept::Device(KeptDevice {
+            KeptDevice {
                 device: *id,
                 counter: device.counter,
                 boot: device.boot,
                 command: device.command,
                 outlets: outlets.collect(),
                 course: device.course,
-            }))
-        }));
-        let balances = self
-            .book
-            .balances()
-            .map(|row| Event::Kept(Kept::Balance(KeptBalance::from(row))));
-        events.extend(balances);
-        events.extend(
-            self.sessions
-                .in_order()
-                .map(|session| Event::Kept(Kept::Session(Box::new(session.clone())))),
-        );
+            }
+        });
+        parts.rows(rows, |row| Event::Kept(Kept::Device(row)));
+    }
+
+    fn snapshot_last(&self, events: &mut Vec<Event>) {
         let (head, chain, cursor) = (self.outbox.head(), self.outbox.chain(), self.outbox.cursor());
         events.push(Event::Kept(Kept::Outbox(KeptOutbox { head, chain, cursor })));
         let quarantined = self.outbox.quarantined();
@@ -89,16 +98,28 @@ impl Gateway {
                 reservation,
             }))
         }));
-        self.activity.snapshot(&mut events);
+        self.activity.snapshot(events);
         events.push(Event::Kept(Kept::Health(Box::new(self.health.clone()))));
         let decisions = self.decisions;
         events.push(Event::Kept(Kept::Decisions(KeptDecisions { decisions })));
         // Last, because applying the others has moved the clock.
         events.push(Event::Kept(Kept::Timeline(self.time.clone())));
-        events
     }
 
-    fn snapshot_trust(&self, events: &mut Vec<Event>) {
+    fn snapshot_trust(&self, parts: &mut Parts) {
+        parts.few(|events| self.snapshot_signed(events));
+        let confirmed = self.trust.confirmed.iter();
+        let confirmed = confirmed.map(|(&token, &confirmation)| KeptConfirmation { token, confirmation });
+        parts.rows(confirmed, |row| Event::Kept(Kept::Confirmation(row)));
+        let denied = self.trust.denied.iter();
+        let denied = denied.map(|(&token, &credential_revision)| KeptDenial {
+            token,
+            credential_revision,
+        });
+        parts.rows(denied, |row| Event::Kept(Kept::Denial(row)));
+    }
+
+    fn snapshot_signed(&self, events: &mut Vec<Event>) {
         let trust = &self.trust;
         events.extend(trust.revoked.events(trust.revocations_revision));
         if !trust.tariffs.is_empty() {
@@ -124,17 +145,6 @@ impl Gateway {
             revocations_revision: trust.revocations_revision,
             tariffs_revision: trust.tariffs_revision,
         })));
-        events.extend(
-            trust.confirmed.iter().map(|(&token, &confirmation)| {
-                Event::Kept(Kept::Confirmation(KeptConfirmation { token, confirmation }))
-            }),
-        );
-        events.extend(trust.denied.iter().map(|(&token, &credential_revision)| {
-            Event::Kept(Kept::Denial(KeptDenial {
-                token,
-                credential_revision,
-            }))
-        }));
     }
 
     /// Behind what lies aside, which they are about.
@@ -175,12 +185,15 @@ impl Gateway {
         }
     }
 
-    fn snapshot_strangers(&self, events: &mut Vec<Event>) {
+    fn snapshot_strangers(&self, parts: &mut Parts) {
         let drawn = self.strangers.drawn.iter();
-        events.extend(drawn.map(|(&token, &drawn)| Event::Kept(Kept::Drawn(KeptDrawn { token, drawn }))));
+        let drawn = drawn.map(|(&token, &drawn)| KeptDrawn { token, drawn });
+        parts.rows(drawn, |row| Event::Kept(Kept::Drawn(row)));
         let gone: Vec<TokenHash> = self.strangers.gone.iter().copied().collect();
-        let parts = gone.chunks(GONE_PER_EVENT).map(<[TokenHash]>::to_vec);
-        events.extend(parts.map(|tokens| Event::Kept(Kept::Gone(KeptGone { tokens }))));
+        let gone = gone.chunks(GONE_PER_EVENT).map(|tokens| KeptGone {
+            tokens: tokens.to_vec(),
+        });
+        parts.rows(gone, |row| Event::Kept(Kept::Gone(row)));
     }
 
     /// Before the sessions, which add what they hold.
@@ -193,25 +206,51 @@ impl Gateway {
         events.push(Event::Kept(Kept::Leases(KeptLeases { revision })));
     }
 
-    fn snapshot_risk(&self, events: &mut Vec<Event>) {
+    fn snapshot_risk(&self, parts: &mut Parts) {
         let tallies = self.risk.outage.iter();
-        events.extend(
-            tallies.map(|(&(token, class), &tally)| Event::Kept(Kept::Tally(KeptTally { token, class, tally }))),
-        );
+        let tallies = tallies.map(|(&(token, class), &tally)| KeptTally { token, class, tally });
+        parts.rows(tallies, |row| Event::Kept(Kept::Tally(row)));
         let spent = self.risk.spent.rows().into_iter();
-        events
-            .extend(spent.map(|(slot, account, amount)| Event::Kept(Kept::Spent(KeptSpent { account, amount, slot }))));
+        let spent = spent.map(|(slot, account, amount)| KeptSpent { account, amount, slot });
+        parts.rows(spent, |row| Event::Kept(Kept::Spent(row)));
     }
 }
 
-/// The state of one moment. It shares lists and charges with the gateway, so that it is quickly taken; its events are made
+/// A part of a snapshot, whose events are made one by one.
+type Part = Box<dyn Iterator<Item = Event> + Send>;
+
+/// Parts in order. Rows are kept as rows: an event has the size of the largest of all kinds, ten times that of a row.
+#[derive(Default)]
+struct Parts(Vec<Part>);
+
+impl Parts {
+    fn rows<T: Send + 'static>(&mut self, rows: impl Iterator<Item = T>, event: fn(T) -> Event) {
+        let mut rows: Vec<T> = rows.collect();
+        rows.shrink_to_fit();
+        self.0.push(Box::new(rows.into_iter().map(event)));
+    }
+
+    fn few(&mut self, put: impl FnOnce(&mut Vec<Event>)) {
+        let mut events = Vec::new();
+        put(&mut events);
+        self.0.push(Box::new(events.into_iter()));
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Parts").field(&self.0.len()).finish()
+    }
+}
+
+/// The state of one moment. It shares lists, charges and sessions with the gateway, so that it is quickly taken; its events are made
 /// while it is read, on whichever thread that is.
 #[derive(Debug)]
 pub struct Snapshot {
     before: Vec<Event>,
     lists: Lists,
     charges: Charges,
-    behind: Vec<Event>,
+    behind: Parts,
 }
 
 impl IntoIterator for Snapshot {
@@ -220,7 +259,12 @@ impl IntoIterator for Snapshot {
 
     fn into_iter(self) -> Self::IntoIter {
         let shared = self.lists.into_events().chain(self.charges.into_events());
-        Box::new(self.before.into_iter().chain(shared).chain(self.behind))
+        Box::new(
+            self.before
+                .into_iter()
+                .chain(shared)
+                .chain(self.behind.0.into_iter().flatten()),
+        )
     }
 }
 

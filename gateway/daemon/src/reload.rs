@@ -93,14 +93,19 @@ pub struct Holders {
 
 /// Starts the reloader. `loaded`: what is in force.
 #[must_use]
-pub fn start(loaded: Loaded, holders: Holders) -> Reloader {
+pub fn start(loaded: Arc<Loaded>, holders: Holders) -> Reloader {
     let (asked, inbox) = mpsc::channel(ASKED_MAX);
     let (told, last) = watch::channel(never());
     tokio::spawn(run(loaded, holders, inbox, told));
     Reloader { asked, last }
 }
 
-async fn run(mut loaded: Loaded, mut holders: Holders, mut inbox: mpsc::Receiver<Asked>, told: watch::Sender<Value>) {
+async fn run(
+    mut loaded: Arc<Loaded>,
+    mut holders: Holders,
+    mut inbox: mpsc::Receiver<Asked>,
+    told: watch::Sender<Value>,
+) {
     while let Some(asked) = inbox.recv().await {
         let outcome = match asked.is_check {
             true => look(&loaded, asked.secrets).map(|(_, changes)| changes),
@@ -179,7 +184,7 @@ fn look(loaded: &Loaded, secrets: Option<String>) -> Result<(Loaded, Changes), R
     })
 }
 
-async fn take(loaded: &mut Loaded, holders: &mut Holders, secrets: Option<String>) -> Result<Changes, Refused> {
+async fn take(loaded: &mut Arc<Loaded>, holders: &mut Holders, secrets: Option<String>) -> Result<Changes, Refused> {
     let (new, changes) = look(loaded, secrets)?;
     let config = &new.config;
     // The engine can still say no, and whoever holds something after it cannot.
@@ -214,6 +219,6 @@ async fn take(loaded: &mut Loaded, holders: &mut Holders, secrets: Option<String
     let kinds = config.core.devices.iter().map(|(device, known)| (*device, known.kind));
     holders.firmware.reconfigure(kinds.collect()).await;
     holders.page.reconfigure(config);
-    *loaded = new;
+    *loaded = Arc::new(new);
     Ok(changes)
 }

@@ -96,7 +96,7 @@ impl RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
+pub fn run(loaded: Loaded, epoch: Option<u32>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(network_threads())
         .enable_all()
@@ -105,7 +105,7 @@ pub fn run(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
             what: "the network",
             error,
         })?;
-    runtime.block_on(serve(loaded, epoch))
+    runtime.block_on(serve(Arc::new(loaded), epoch))
 }
 
 /// The engine has a processor to itself as long as there is one. A second thread for the network than that only means that
@@ -115,7 +115,7 @@ fn network_threads() -> usize {
     processors.saturating_sub(1).clamp(1, NETWORK_THREADS_MAX)
 }
 
-async fn serve(loaded: &Loaded, epoch: Option<u32>) -> Result<(), RunError> {
+async fn serve(loaded: Arc<Loaded>, epoch: Option<u32>) -> Result<(), RunError> {
     let config = &loaded.config;
     std::fs::create_dir_all(&config.dir).map_err(|error| RunError::Io {
         what: "the store's directory",

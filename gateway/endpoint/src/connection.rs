@@ -3,6 +3,7 @@
 //! The life of a connection: CONNECT within the time limit, access, the session (taken over if need be), `Connected` to the
 //! application, CONNACK; then packets until it ends; then the will, `Disconnected`, the session let go, the last bytes.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,8 +34,10 @@ struct Connection<S> {
     stream: Stream<S>,
     exchange: Exchange,
     application: Arc<dyn Application>,
+    attachment: Attachment,
+    peer: SocketAddr,
     /// A message the application had no room for. Until it has, nothing more is read.
-    held: Option<(Inbound, Room)>,
+    held: Option<Box<(Inbound, Room)>>,
     /// Reused between rounds.
     settled: Vec<(u64, Outcome)>,
     keep_alive: Duration,
@@ -44,16 +47,42 @@ struct Connection<S> {
     last_received: Instant,
     /// Since when the client has taken no byte although some wait.
     stalled_since: Option<Instant>,
+    /// Its place, free again when all is done.
+    slot: Slot,
 }
 
 /// Serve one stream from its first byte to its last.
-pub(crate) async fn serve<S>(
+///
+/// Ten thousand of these futures lie idle in memory, so each holds a pointer to its `Connection` and what it waits with; what
+/// happens once (being let in, taking leave) has a box of its own meanwhile.
+pub(crate) fn serve<S>(
+    shared: Arc<Shared>,
+    application: Arc<dyn Application>,
+    io: S,
+    stranger: Stranger,
+    slot: Slot,
+) -> impl Future<Output = ()> + Send
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let admission = Box::pin(begin(shared, application, io, stranger, slot));
+    async move {
+        if let Some(mut connection) = admission.await {
+            let end = connection.live().await;
+            Box::pin(connection.finish(end)).await;
+        }
+    }
+}
+
+/// Let a stranger in, or tell it why not.
+async fn begin<S>(
     shared: Arc<Shared>,
     application: Arc<dyn Application>,
     io: S,
     stranger: Stranger,
     mut slot: Slot,
-) where
+) -> Option<Box<Connection<S>>>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut stream = Stream::new(io);
@@ -66,7 +95,7 @@ pub(crate) async fn serve<S>(
     match admitted {
         Ok(admitted) => {
             slot.admitted();
-            run(shared, application, stream, stranger, admitted).await;
+            Some(Box::new(Connection::new(stream, application, peer, admitted, slot)))
         }
         Err(why) => {
             // A port scan or a health check is not news; a client that was told no is.
@@ -80,55 +109,14 @@ pub(crate) async fn serve<S>(
                 | Refused::NoRoom => shared.tell_refusal(peer, &why),
             }
             stream.close().await;
+            drop(slot);
+            None
         }
     }
-    drop(slot);
-}
-
-async fn run<S>(
-    shared: Arc<Shared>,
-    application: Arc<dyn Application>,
-    stream: Stream<S>,
-    stranger: Stranger,
-    admitted: Admitted,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let Admitted {
-        attachment,
-        exchange,
-        keep_alive,
-        pace,
-    } = admitted;
-    let mut connection = Connection {
-        stream,
-        exchange,
-        application,
-        held: None,
-        settled: Vec::new(),
-        keep_alive,
-        pace,
-        paced_until: None,
-        last_received: Instant::now(),
-        stalled_since: None,
-    };
-    let end = connection.live().await;
-    let Connection {
-        mut stream,
-        exchange,
-        application,
-        ..
-    } = connection;
-    report(&shared, stranger.peer, &attachment, end.reason);
-    if let (Protocol::V5, Some(code)) = (exchange.recipient.protocol, end.code) {
-        encode::disconnect(&mut stream.out, code);
-    }
-    attachment.finish(exchange.will, end.reason, &application).await;
-    stream.close().await;
 }
 
 /// Count and log the end, once per connection. What a peer did wrong is worth a line; coming and going is not.
-fn report(shared: &Shared, peer: std::net::SocketAddr, attachment: &Attachment, reason: DisconnectReason) {
+fn report(shared: &Shared, peer: SocketAddr, attachment: &Attachment, reason: DisconnectReason) {
     let client_id = attachment.client_id();
     match reason {
         DisconnectReason::ByClient
@@ -155,6 +143,56 @@ fn report(shared: &Shared, peer: std::net::SocketAddr, attachment: &Attachment, 
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(
+        stream: Stream<S>,
+        application: Arc<dyn Application>,
+        peer: SocketAddr,
+        admitted: Admitted,
+        slot: Slot,
+    ) -> Connection<S> {
+        let Admitted {
+            attachment,
+            exchange,
+            keep_alive,
+            pace,
+        } = admitted;
+        Connection {
+            stream,
+            exchange,
+            application,
+            attachment,
+            peer,
+            held: None,
+            settled: Vec::new(),
+            keep_alive,
+            pace,
+            paced_until: None,
+            last_received: Instant::now(),
+            stalled_since: None,
+            slot,
+        }
+    }
+
+    /// The connection has ended.
+    async fn finish(self: Box<Self>, end: End) {
+        let Connection {
+            mut stream,
+            exchange,
+            application,
+            attachment,
+            peer,
+            slot,
+            ..
+        } = *self;
+        report(&exchange.shared, peer, &attachment, end.reason);
+        if let (Protocol::V5, Some(code)) = (exchange.recipient.protocol, end.code) {
+            encode::disconnect(&mut stream.out, code);
+        }
+        attachment.finish(exchange.will, end.reason, &application).await;
+        stream.close().await;
+        drop(slot);
+    }
+
     /// Work until the connection ends.
     async fn live(&mut self) -> End {
         let sleep = tokio::time::sleep(NEVER);
@@ -246,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.application.take(event) {
             Ok(()) => Ok(()),
             Err(NotTaken::Full(event)) => {
-                self.held = Some((event, self.application.room()));
+                self.held = Some(Box::new((event, self.application.room())));
                 Ok(())
             }
             Err(NotTaken::Closed) => Err(DisconnectReason::ShuttingDown.into()),
@@ -288,8 +326,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             () = self.exchange.mailbox.woken() => {}
             place = room(&mut self.held) => {
                 let Some(place) = place else { return Err(DisconnectReason::ShuttingDown.into()) };
-                if let Some((event, _)) = self.held.take() {
-                    place(event);
+                if let Some(held) = self.held.take() {
+                    place(held.0);
                 }
                 // What came meanwhile was not read, so the silence was ours.
                 self.last_received = Instant::now();
@@ -333,9 +371,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// Wait for room at the application, if a message is held; for ever if none is.
-async fn room(held: &mut Option<(Inbound, Room)>) -> Option<Place> {
+async fn room(held: &mut Option<Box<(Inbound, Room)>>) -> Option<Place> {
     match held {
-        Some((_, room)) => room.as_mut().await,
+        Some(held) => held.1.as_mut().await,
         None => std::future::pending().await,
     }
 }

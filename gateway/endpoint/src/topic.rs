@@ -39,18 +39,83 @@ pub(crate) fn matches(filter: &str, name: &str) -> bool {
     levels.next().is_none()
 }
 
+/// Children that are searched one by one; more are hashed. Below the level of the devices each node has one or two.
+const FEW_MAX: usize = 8;
+
 /// Subscriptions by filter, one node a level. `V` is kept per (filter, owner).
 #[derive(Debug)]
 pub(crate) struct Tree<V> {
-    children: HashMap<Box<str>, Tree<V>>,
+    children: Children<V>,
     here: Vec<(u64, V)>,
 }
 
 impl<V> Default for Tree<V> {
     fn default() -> Tree<V> {
         Tree {
-            children: HashMap::new(),
+            children: Children::Few(Vec::new()),
             here: Vec::new(),
+        }
+    }
+}
+
+/// The nodes of the next level. An empty hash map of each device's nodes would be most of what the tree takes.
+#[derive(Debug)]
+#[expect(clippy::box_collection, reason = "every node would be as large as a hash map")]
+enum Children<V> {
+    Few(Vec<(Box<str>, Tree<V>)>),
+    Many(Box<HashMap<Box<str>, Tree<V>>>),
+}
+
+impl<V> Children<V> {
+    fn get(&self, level: &str) -> Option<&Tree<V>> {
+        match self {
+            Children::Few(few) => few.iter().find(|(name, _)| **name == *level).map(|(_, node)| node),
+            Children::Many(many) => many.get(level),
+        }
+    }
+
+    fn get_mut(&mut self, level: &str) -> Option<&mut Tree<V>> {
+        match self {
+            Children::Few(few) => few.iter_mut().find(|(name, _)| **name == *level).map(|(_, node)| node),
+            Children::Many(many) => many.get_mut(level),
+        }
+    }
+
+    /// Adds an empty node where there is none.
+    fn add(&mut self, level: &str) {
+        if let Children::Few(few) = self
+            && few.len() == FEW_MAX
+        {
+            *self = Children::Many(Box::new(few.drain(..).collect()));
+        }
+        match self {
+            Children::Few(few) => {
+                few.reserve_exact(1);
+                few.push((level.into(), Tree::default()));
+            }
+            Children::Many(many) => drop(many.insert(level.into(), Tree::default())),
+        }
+    }
+
+    /// A tree that once held many clients gives their memory back.
+    fn remove(&mut self, level: &str) {
+        match self {
+            Children::Few(few) => few.retain(|(name, _)| **name != *level),
+            Children::Many(many) => {
+                many.remove(level);
+                if many.is_empty() {
+                    *self = Children::Few(Vec::new());
+                } else if many.capacity() > 64 && many.len() * 4 < many.capacity() {
+                    many.shrink_to_fit();
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Children::Few(few) => few.is_empty(),
+            Children::Many(many) => many.is_empty(),
         }
     }
 }
@@ -60,9 +125,8 @@ impl<V> Tree<V> {
     pub(crate) fn insert(&mut self, filter: &str, owner: u64, value: V) -> bool {
         let mut node = self;
         for level in filter.split('/') {
-            // Looked up twice rather than with `entry`, which would allocate the key of every level that exists.
-            if !node.children.contains_key(level) {
-                node.children.insert(level.into(), Tree::default());
+            if node.children.get(level).is_none() {
+                node.children.add(level);
             }
             node = node.children.get_mut(level).expect("inserted above if it was missing");
         }
@@ -72,6 +136,9 @@ impl<V> Tree<V> {
                 false
             }
             None => {
+                if node.here.is_empty() {
+                    node.here.reserve_exact(1); // A device's own filter has one subscriber.
+                }
                 node.here.push((owner, value));
                 true
             }
@@ -109,10 +176,6 @@ impl<V> Tree<V> {
         };
         if child.here.is_empty() && child.children.is_empty() {
             self.children.remove(level);
-            // A tree that once held many clients gives their memory back.
-            if self.children.capacity() > 64 && self.children.len() * 4 < self.children.capacity() {
-                self.children.shrink_to_fit();
-            }
         }
         removed
     }
@@ -219,6 +282,28 @@ mod tests {
             assert_eq!(matches(filter, name), expected, "{filter} against {name}");
             assert!(tree.remove(filter, 1));
             assert!(tree.children.is_empty(), "{filter} left a node behind");
+        }
+    }
+
+    #[test]
+    fn few_children_and_many_are_found_alike_and_leave_nothing_behind() {
+        let mut tree = Tree::default();
+        let names: Vec<String> = (0..20 * FEW_MAX).map(|n| format!("a/{n}/b")).collect();
+        let found = |tree: &Tree<usize>, name: &str| {
+            let mut found = Vec::new();
+            tree.for_each_match(name, &mut |_, value| found.push(*value));
+            found
+        };
+        for (n, name) in names.iter().enumerate() {
+            assert!(tree.insert(name, 1, n));
+            assert!(!tree.insert(&names[0], 1, 0));
+            assert_eq!(found(&tree, name), [n]);
+        }
+        for (n, name) in names.iter().enumerate() {
+            assert_eq!(found(&tree, name), [n]);
+            assert!(tree.remove(name, 1) && !tree.remove(name, 1));
+            assert!(found(&tree, name).is_empty());
+            assert_eq!(tree.children.is_empty(), n + 1 == names.len());
         }
     }
 

@@ -299,7 +299,7 @@ impl Trust {
 /// Lists of one moment. Cheap to have, for they share their entries with the state.
 #[derive(Debug)]
 pub(crate) struct Lists {
-    active: Arc<[ListEntry]>,
+    active: Arc<Vec<ListEntry>>,
     there: Vec<(KeptListSlot, List, Findings)>,
 }
 
@@ -323,7 +323,7 @@ impl Lists {
 }
 
 /// The parts of a whole list, one by one.
-fn parts(revision: u64, entries: Arc<[ListEntry]>) -> impl Iterator<Item = Event> {
+fn parts(revision: u64, entries: Arc<Vec<ListEntry>>) -> impl Iterator<Item = Event> {
     (0..entries.len()).step_by(STAGED_ENTRIES_MAX).map(move |from| {
         let to = entries.len().min(from + STAGED_ENTRIES_MAX);
         Event::ListStaged(ListStaged {

@@ -29,7 +29,7 @@ pub struct ListHead {
 pub struct List {
     pub(crate) head: ListHead,
     /// Shared with snapshots under way, which are encoded elsewhere.
-    pub(crate) entries: Arc<[ListEntry]>,
+    pub(crate) entries: Arc<Vec<ListEntry>>,
 }
 
 impl List {
@@ -109,11 +109,12 @@ impl Staged {
             true => (staged.changed, staged.removed),
             false => (Vec::new(), Vec::new()), // It has no parts: it is empty, or changes nothing.
         };
-        let entries = match base {
+        let mut entries = match base {
             Some(base) => list_with(&base.entries, &changed, &removed),
             None => changed,
         };
-        let entries = entries.into();
+        entries.shrink_to_fit();
+        let entries = Arc::new(entries);
         List { head, entries }
     }
 }

@@ -108,7 +108,7 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
         Command::Generate(generate) => generate.run(),
         Command::Image(image) => image.run(),
         Command::Run { log, epoch } => match Loaded::read(&place.config, place.secrets.as_deref()) {
-            Ok(loaded) => start(&loaded, log, epoch),
+            Ok(loaded) => start(loaded, log, epoch),
             Err(error) => fail(exit::CONFIG, &error),
         },
         Command::Reload { check, json } => reload::run(place, check, json),
@@ -144,7 +144,7 @@ fn dispatch(place: &Place, command: Command) -> ExitCode {
     }
 }
 
-fn start(loaded: &Loaded, log: LogFormat, epoch: Option<u32>) -> ExitCode {
+fn start(loaded: Loaded, log: LogFormat, epoch: Option<u32>) -> ExitCode {
     start_log(log);
     match run::run(loaded, epoch) {
         Ok(()) => ExitCode::SUCCESS,
