@@ -176,6 +176,19 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// The fields of the newest of its last lines whose message is this.
+    #[must_use]
+    pub fn fields(&self, message: &str) -> Option<Value> {
+        let log = self.log.0.lock().expect("nothing panics under this lock");
+        let lines = log
+            .last
+            .iter()
+            .rev()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut fields = lines.filter_map(|mut line| line.get_mut("fields").map(Value::take));
+        fields.find(|fields| fields["message"] == message)
+    }
+
     /// The last lines of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {

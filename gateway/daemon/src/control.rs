@@ -187,6 +187,8 @@ fn status(look: &Look<'_>) -> Value {
     status["rings_back"] = rings_back(gateway);
     status["config_aside"] = json!(gateway.aside_revision(Staged::Limits));
     status["journal_oldest"] = json!(look.store.oldest());
+    let (at, is_pending) = look.store.snapshot();
+    status["snapshot"] = json!({ "at": at, "pending": is_pending });
     status["policy_aside"] = json!(gateway.policy_aside().map_or(0, |policy| policy.revision));
     status
 }

@@ -188,6 +188,7 @@ impl Engine {
         };
         engine.take(&Input::Boot { boot, epoch });
         engine.commit()?;
+        engine.store.catch_up(&engine.gateway);
         Ok(engine)
     }
 

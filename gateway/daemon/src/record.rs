@@ -40,14 +40,22 @@ pub enum RecordError {
 struct Written<'a, T>(u8, &'a Now, &'a T);
 
 #[derive(Deserialize)]
-struct Head(u8, Now, IgnoredAny);
+struct Head(
+    u8,
+    #[expect(dead_code, reason = "only the kind is looked at")] Now,
+    IgnoredAny,
+);
 
 #[derive(Deserialize)]
-struct Body<T>(
-    #[expect(dead_code, reason = "known from the first step")] u8,
-    #[expect(dead_code, reason = "known from the first step")] Now,
-    T,
-);
+struct Body<T>(#[expect(dead_code, reason = "known from the first step")] u8, Now, T);
+
+/// The kind of a record. As [`encode`] writes it, it stands in the second byte, or behind it; the rest is then read once.
+fn kind(bytes: &[u8]) -> Result<u8, CodecError> {
+    match bytes {
+        [0x83, kind @ 0..=0x17, ..] | [0x83, 0x18, kind, ..] => Ok(*kind),
+        _ => Ok(codec::decode::<Head>(bytes)?.0),
+    }
+}
 
 macro_rules! kinds {
     (events { $($code:literal = $variant:ident,)+ } kept { $($kept_code:literal = $kept:ident,)+ }) => {
@@ -67,13 +75,15 @@ macro_rules! kinds {
         /// [`RecordError`].
         pub fn decode(sequence: u64, bytes: &[u8]) -> Result<(Now, Event), RecordError> {
             let malformed = |error| RecordError::Malformed { sequence, error };
-            let Head(kind, now, _) = codec::decode(bytes).map_err(malformed)?;
-            let event = match kind {
-                $($code => Event::$variant(codec::decode::<Body<_>>(bytes).map_err(malformed)?.2),)+
-                $($kept_code => Event::Kept(Kept::$kept(codec::decode::<Body<_>>(bytes).map_err(malformed)?.2)),)+
-                kind => return Err(RecordError::Newer { sequence, kind }),
-            };
-            Ok((now, event))
+            match kind(bytes).map_err(malformed)? {
+                $($code => codec::decode::<Body<_>>(bytes).map(|body| (body.1, Event::$variant(body.2))),)+
+                $($kept_code => codec::decode::<Body<_>>(bytes).map(|body| (body.1, Event::Kept(Kept::$kept(body.2)))),)+
+                kind => {
+                    codec::decode::<Head>(bytes).map_err(malformed)?;
+                    return Err(RecordError::Newer { sequence, kind });
+                }
+            }
+            .map_err(malformed)
         }
     };
 }
@@ -305,8 +315,7 @@ pub fn decode_piece(at_sequence: u64, bytes: &[u8]) -> Result<Piece, RecordError
         sequence: at_sequence,
         error,
     };
-    let Head(kind, _, _) = codec::decode(bytes).map_err(malformed)?;
-    if kind == KIND_INDEX {
+    if kind(bytes).map_err(malformed)? == KIND_INDEX {
         return Ok(Piece::Index(
             codec::decode::<Body<IndexRow>>(bytes).map_err(malformed)?.2,
         ));

@@ -6,6 +6,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
+use std::time::Duration;
 
 use carrier::{Qos, mqtt::Options};
 use mqtt_endpoint::Endpoint;
@@ -134,11 +135,15 @@ async fn serve(loaded: Arc<Loaded>, epoch: Option<u32>) -> Result<(), RunError> 
             "a new epoch begins: every record is told again"
         );
     }
+    let opened = store.opened();
     tracing::info!(
         boot,
         epoch,
         records = store.head(),
-        replayed_ms = clock.now().mono_ms,
+        replayed = opened.replayed,
+        opening_ms = millis(opened.opening),
+        loading_ms = millis(opened.loading),
+        replaying_ms = millis(opened.replaying),
         "journal replayed"
     );
 
@@ -246,6 +251,10 @@ async fn serve(loaded: Arc<Loaded>, epoch: Option<u32>) -> Result<(), RunError> 
     }
     tracing::info!("stopped; the journal is closed");
     Ok(())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// For whoever types `systemctl status`.

@@ -4,11 +4,13 @@
 //! Snapshots are derived. Whatever becomes of them, the journal's base and its records make the state again; so a storage
 //! engine that fails costs an alarm and a longer boot, never a decision.
 
+mod load;
+
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use gateway_core::{Config as CoreConfig, Event, Gateway, Now, event::Kept};
@@ -17,9 +19,15 @@ use proto::id::Hash;
 
 use crate::record::{self, IndexRow, Piece, RecordError};
 
-/// A snapshot rests for so many times as long as the one before it took: under a load that never ends, snapshots take a
-/// tenth of one processor at most, and a start replays some seconds of that load.
+/// A snapshot rests for so many times as long as the one before took: under a load that never ends, snapshots take a tenth
+/// of one processor at most.
 const SNAPSHOT_REST: u32 = 10;
+/// But no start shall have more to replay than so many times `snapshot_every`, which takes about a second: by then the rest
+/// is over, and a start that finds more writes its snapshot before it serves anybody.
+const TAIL_TIMES_MAX: u64 = 10;
+/// A start that had to replay this part of `snapshot_every` begins a snapshot at once and in haste: whatever ended the last
+/// run too soon may end this one.
+const BEHIND_PART: u64 = 4;
 /// What the store is, so that no other program's directory is taken for it.
 const KIND: &str = "holdfast gateway";
 /// Directory of the journal, and of a new one that is salvaged beside it.
@@ -92,9 +100,22 @@ pub struct Store {
     written_bytes: u64,
     /// Before it, none begins.
     snapshot_from: Option<Instant>,
-    /// A start had to replay more than it should: the next snapshot is in haste, for whatever ended the last run too soon
-    /// may end this one.
+    /// See [`BEHIND_PART`], until the snapshot is begun.
     is_behind: bool,
+    opened: Opened,
+}
+
+/// What a start had to do, and how long that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Records behind the snapshot.
+    pub replayed: u64,
+    /// Opening the journal: what is in its newest segment, and the storage engine.
+    pub opening: Duration,
+    /// Making the state of the snapshot.
+    pub loading: Duration,
+    /// Replaying the records behind it.
+    pub replaying: Duration,
 }
 
 impl Store {
@@ -103,7 +124,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing was changed.
     pub fn open(dir: &Path, core: CoreConfig, snapshot_every: u64) -> Result<(Self, Gateway), StoreError> {
+        let since = Instant::now();
         let journal = Journal::open(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION).create())?;
+        let opening = since.elapsed();
         let mut store = Self {
             journal,
             index: BTreeMap::new(),
@@ -115,12 +138,34 @@ impl Store {
             written_bytes: 0,
             snapshot_from: None,
             is_behind: false,
+            opened: Opened::default(),
         };
         let mut gateway = Gateway::new(core);
         store.load_snapshot(&mut gateway)?;
+        let loaded = since.elapsed();
         store.replay(&mut gateway)?;
-        store.is_behind = store.head() - store.snapshot_at >= store.snapshot_every;
+        let replayed = store.head() - store.snapshot_at;
+        store.is_behind = replayed >= store.snapshot_every.div_ceil(BEHIND_PART);
+        store.opened = Opened {
+            replayed,
+            opening,
+            loading: loaded - opening,
+            replaying: since.elapsed() - loaded,
+        };
         Ok((store, gateway))
+    }
+
+    /// What its start had to do.
+    #[must_use]
+    pub const fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    /// The record at which the newest snapshot stands, and whether another one is being written, or will be as soon as that
+    /// one has rested.
+    #[must_use]
+    pub fn snapshot(&self) -> (u64, bool) {
+        (self.snapshot_at, self.writing.is_some() || self.is_snapshot_wanted())
     }
 
     /// The journal alone, for reading, while no gateway runs on it.
@@ -214,39 +259,23 @@ impl Store {
                 "no snapshot is as new as the base: the state is rebuilt from it and the records behind it"
             );
         }
-        for chunk in snapshot.chunks() {
-            for piece in record::pieces(at, &chunk?)? {
-                match record::decode_piece(at, piece)? {
-                    Piece::Event(now, event) => gateway.apply(&now, &event),
-                    Piece::Index(row) => {
-                        let IndexRow { ledger, chain, journal } = row;
-                        self.index.insert(ledger, Mark { ledger, chain, journal });
-                    }
-                }
+        load::pieces(&snapshot, |piece| match piece {
+            Piece::Event(now, event) => gateway.apply(&now, &event),
+            Piece::Index(row) => {
+                let IndexRow { ledger, chain, journal } = row;
+                self.index.insert(ledger, Mark { ledger, chain, journal });
             }
-        }
+        })?;
         self.snapshot_at = at;
         Ok(())
     }
 
     fn replay(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {
         let reader = self.journal.reader();
-        let mut failed = None;
-        reader.replay(
-            self.snapshot_at + 1,
-            &mut |sequence, bytes| match record::decode(sequence, bytes) {
-                Ok((now, event)) => {
-                    self.note(gateway, sequence, &event);
-                    gateway.apply(&now, &event);
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            },
-        )?;
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        load::records(&reader, self.snapshot_at + 1, |sequence, now, event| {
+            self.note(gateway, sequence, event);
+            gateway.apply(now, event);
+        })
     }
 
     fn note(&mut self, gateway: &Gateway, journal: u64, event: &Event) {
@@ -316,21 +345,50 @@ impl Store {
         self.written_bytes = self.journal.written_bytes();
     }
 
+    fn tail_max(&self) -> u64 {
+        self.snapshot_every.saturating_mul(TAIL_TIMES_MAX)
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let is_rested =
+            self.unsnapped() >= self.tail_max() || self.snapshot_from.is_none_or(|from| Instant::now() >= from);
+        self.is_behind || is_rested && self.is_snapshot_wanted()
+    }
+
     /// After so many records, and never more bytes than the log itself has written since the last one: a large state must
     /// not wear the disk more than what happens does.
-    fn is_snapshot_due(&self) -> bool {
-        let records = self.journal.head().sequence.saturating_sub(self.snapshot_at);
+    fn is_snapshot_wanted(&self) -> bool {
         let written = self.journal.written_bytes() - self.written_bytes;
-        let is_rested = self.snapshot_from.is_none_or(|from| Instant::now() >= from);
-        records >= self.snapshot_every && written >= self.snapshot_bytes && is_rested
+        self.unsnapped() >= self.snapshot_every && written >= self.snapshot_bytes
+    }
+
+    /// Records behind the newest snapshot.
+    fn unsnapped(&self) -> u64 {
+        self.journal.head().sequence.saturating_sub(self.snapshot_at)
+    }
+
+    /// What a start owes to the next one: see [`BEHIND_PART`] and [`TAIL_TIMES_MAX`]. Once, before anybody is served.
+    pub fn catch_up(&mut self, gateway: &Gateway) {
+        self.tend(gateway);
+        if self.opened.replayed >= self.tail_max()
+            && let Some(writing) = self.writing.take()
+            && let Err(error) = self.finish_snapshot(writing)
+        {
+            self.give_up_snapshot(&error);
+        }
+    }
+
+    fn finish_snapshot(&mut self, writing: Background) -> Result<(), SnapshotError> {
+        let written = writing.finish()?;
+        self.mark_snapshot(written.at_sequence);
+        self.snapshot_bytes = written.written_bytes;
+        self.snapshot_from = Some(Instant::now() + written.took * SNAPSHOT_REST);
+        Ok(())
     }
 
     fn try_tend(&mut self, gateway: &Gateway) -> Result<(), SnapshotError> {
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
-            let written = writing.finish()?;
-            self.mark_snapshot(written.at_sequence);
-            self.snapshot_bytes = written.written_bytes;
-            self.snapshot_from = Some(Instant::now() + written.took * SNAPSHOT_REST);
+            self.finish_snapshot(writing)?;
         } else if self.writing.is_none() && self.is_snapshot_due() {
             let haste = if self.is_behind { Haste::Full } else { Haste::Gentle };
             self.is_behind = false;

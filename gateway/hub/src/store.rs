@@ -5,7 +5,7 @@
 use std::{ops::ControlFlow, path::Path};
 
 use journal::{
-    AppendError, BATCH_RECORDS_MAX, Journal, OpenError, Options, ReadError, Reader, SnapshotError, SnapshotWriter,
+    AppendError, BATCH_RECORDS_MAX, Background, Haste, Journal, OpenError, Options, ReadError, Reader, SnapshotError,
 };
 
 use crate::{
@@ -20,9 +20,6 @@ const KIND: &str = "hub";
 const DIR: &str = "journal";
 /// A snapshot is written after so many events: replaying them takes well under a second.
 const SNAPSHOT_EVENTS: u64 = 50_000;
-
-/// Chunks of a snapshot written between two batches, so that no gateway waits long for a snapshot.
-const SNAPSHOT_SLICE: usize = 16;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +47,7 @@ pub enum StoreError {
 pub struct Store {
     journal: Journal,
     events_since_snapshot: u64,
-    /// A snapshot under way, and the chunks that it lacks.
-    writing: Option<(SnapshotWriter, std::vec::IntoIter<Vec<u8>>)>,
+    writing: Option<Background>,
 }
 
 impl Store {
@@ -111,13 +107,16 @@ impl Store {
         Ok(())
     }
 
-    /// Begins a snapshot if it is time for one, or writes the next slice of it. It is derived: a failure is an alarm in the
-    /// log, and the next one is tried after as many events again.
+    /// Begins a snapshot if it is time for one: encoded at once, written by a thread of its own, so that no gateway waits for
+    /// the disk. It is derived: a failure is an alarm in the log, and the next one is tried after as many events again.
     pub fn snapshot_when_due(&mut self, hub: &Hub) {
-        let done = match self.writing.is_some() {
-            true => self.write_slice(),
-            false if self.events_since_snapshot >= SNAPSHOT_EVENTS => self.begin_snapshot(hub),
-            false => Ok(()),
+        let done = match self.writing.take_if(|writing| writing.is_finished()) {
+            Some(writing) => writing.finish().map(drop),
+            None if self.writing.is_none() && self.events_since_snapshot >= SNAPSHOT_EVENTS => {
+                let begun = self.begin_snapshot(hub, Haste::Gentle);
+                begun.map(|writing| self.writing = Some(writing))
+            }
+            None => Ok(()),
         };
         if let Err(error) = done {
             tracing::error!(%error, "ALARM no snapshot was written; the next start takes longer");
@@ -125,31 +124,17 @@ impl Store {
         }
     }
 
-    /// Chunks that a snapshot under way lacks; none: no snapshot is under way.
+    /// Whether a snapshot was begun and is not known to be written yet.
     #[must_use]
-    pub fn snapshot_lacks(&self) -> Option<usize> {
-        self.writing.as_ref().map(|(_, chunks)| chunks.len())
+    pub const fn is_snapshot_under_way(&self) -> bool {
+        self.writing.is_some()
     }
 
-    fn begin_snapshot(&mut self, hub: &Hub) -> Result<(), SnapshotError> {
+    fn begin_snapshot(&mut self, hub: &Hub, haste: Haste) -> Result<Background, SnapshotError> {
         let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
-        self.writing = Some((writer, snapshot::encode(hub).into_iter()));
+        let started = writer.write_behind(haste, snapshot::encode(hub).into_iter());
         self.events_since_snapshot = 0;
-        Ok(())
-    }
-
-    fn write_slice(&mut self) -> Result<(), SnapshotError> {
-        let Some((mut writer, mut chunks)) = self.writing.take() else {
-            return Ok(());
-        };
-        for chunk in chunks.by_ref().take(SNAPSHOT_SLICE) {
-            writer.push(&chunk)?;
-        }
-        match chunks.len() {
-            0 => writer.finish()?,
-            _ => self.writing = Some((writer, chunks)),
-        }
-        Ok(())
+        started.map_err(|error| SnapshotError::Engine(format!("no thread for it: {error}")))
     }
 
     /// Writes a whole snapshot of the state after the last durable event.
@@ -158,11 +143,7 @@ impl Store {
     /// The journal is good nevertheless; the next start takes longer.
     pub fn snapshot(&mut self, hub: &Hub) -> Result<(), SnapshotError> {
         self.writing = None;
-        self.begin_snapshot(hub)?;
-        while self.writing.is_some() {
-            self.write_slice()?;
-        }
-        Ok(())
+        self.begin_snapshot(hub, Haste::Full)?.finish().map(drop)
     }
 
     /// A read-only handle for other threads.
@@ -175,7 +156,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Append`].
-    pub fn close(self) -> Result<(), StoreError> {
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.writing = None;
         Ok(self.journal.close()?)
     }
 }

@@ -28,6 +28,7 @@ mod background;
 mod base;
 mod cells;
 mod chain;
+mod check;
 mod disk;
 mod engine;
 mod error;

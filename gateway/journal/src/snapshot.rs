@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::{Base, digest_chunk};
 use crate::chain::Head;
+use crate::check;
 use crate::engine::Change;
 use crate::error::{ReadError, SnapshotError};
 use crate::format::{
@@ -447,18 +448,29 @@ impl Reader {
             trailer,
             damaged: Vec::new(),
         };
-        let mut digest = Sha256::new();
-        let mut bytes = 0;
-        for chunk in snapshot.chunks() {
-            let chunk = chunk?;
-            bytes += chunk.len() as u64;
-            // In the engine each chunk stands under its own hash, and the names have theirs.
-            if snapshot.is_base() {
-                digest_chunk(&mut digest, &chunk);
+        let is_whole = match &snapshot.source {
+            // Each chunk stands under its own hash, and the names have theirs.
+            Source::Engine { shared, names } => {
+                let bytes = check::bytes(names, |name| {
+                    let chunk = chunk_of(shared, name, at.sequence)?;
+                    if chunk_name(&chunk) != *name {
+                        return Err(damage("a chunk is another one"));
+                    }
+                    Ok(chunk.len() as u64)
+                });
+                bytes? == snapshot.trailer.bytes
             }
-        }
-        let is_whole = !snapshot.is_base() || snapshot.trailer.digest == <[u8; 32]>::from(digest.finalize());
-        if bytes != snapshot.trailer.bytes || !is_whole {
+            Source::Base(_) => {
+                let (mut digest, mut bytes) = (Sha256::new(), 0);
+                for chunk in snapshot.chunks() {
+                    let chunk = chunk?;
+                    bytes += chunk.len() as u64;
+                    digest_chunk(&mut digest, &chunk);
+                }
+                bytes == snapshot.trailer.bytes && snapshot.trailer.digest == <[u8; 32]>::from(digest.finalize())
+            }
+        };
+        if !is_whole {
             return Err(damage("its chunks do not add up to its hash"));
         }
         Ok(snapshot)
@@ -497,28 +509,30 @@ impl SnapshotReader {
         &self.damaged
     }
 
-    /// The chunks in order, as they were pushed.
-    pub fn chunks(&self) -> Box<dyn Iterator<Item = Result<Vec<u8>, ReadError>> + '_> {
+    /// The chunks in order, as they were pushed. Their hashes were compared before; their checksums are once more.
+    pub fn chunks(&self) -> Box<dyn Iterator<Item = Result<Vec<u8>, ReadError>> + Send + '_> {
         let at_sequence = self.trailer.at.sequence;
-        let damage = move |what| ReadError::SnapshotDamaged { at_sequence, what };
         match &self.source {
             Source::Base(base) => Box::new(
                 base.chunks()
                     .map(|chunk| chunk.map_err(|what| ReadError::BaseDamaged { what })),
             ),
-            Source::Engine { shared, names } => Box::new(names.iter().map(move |name| {
-                let key = chunk_key(name);
-                let value = shared.engine.read(|engine| engine.get(&key));
-                let value = value.map_err(|message| ReadError::Engine { message })?;
-                let value = value.ok_or_else(|| damage("a chunk is missing"))?;
-                let chunk = format::open_row(&key, &value).ok_or_else(|| damage("a chunk fails its checksum"))?;
-                if chunk_name(chunk) != *name {
-                    return Err(damage("a chunk is another one"));
-                }
-                Ok(chunk.to_vec())
-            })),
+            Source::Engine { shared, names } => {
+                Box::new(names.iter().map(move |name| chunk_of(shared, name, at_sequence)))
+            }
         }
     }
+}
+
+/// What stands under the name of a chunk of the snapshot at `at_sequence`, if its checksum says that it was put there.
+fn chunk_of(shared: &Shared, name: &ChunkName, at_sequence: u64) -> Result<Vec<u8>, ReadError> {
+    let damage = |what| ReadError::SnapshotDamaged { at_sequence, what };
+    let key = chunk_key(name);
+    let value = shared.engine.read(|engine| engine.get(&key));
+    let value = value.map_err(|message| ReadError::Engine { message })?;
+    let value = value.ok_or_else(|| damage("a chunk is missing"))?;
+    let chunk = format::open_row(&key, &value).ok_or_else(|| damage("a chunk fails its checksum"))?;
+    Ok(chunk.to_vec())
 }
 
 /// Trailers in order of their ids, oldest first.

@@ -74,10 +74,10 @@ pub fn run(size: Size, dir: &Path, cache: &Path) -> anyhow::Result<()> {
     for _ in 0..scale.kills {
         let load = target.closed(BUSY, scale.load)?;
         sessions += load.sessions as u64;
-        let took;
-        (process, target, took) = again(process, &target, dir, false)?;
+        let start;
+        (process, target, start) = again(process, &target, dir, false)?;
         sessions += 1;
-        warm.push(took);
+        warm.push(start);
         let now = Memory::of(process.pid())?;
         if now.resident > memory.resident {
             memory = now;
@@ -88,26 +88,47 @@ pub fn run(size: Size, dir: &Path, cache: &Path) -> anyhow::Result<()> {
         if !can_drop_caches() {
             break;
         }
-        let took;
-        (process, target, took) = again(process, &target, dir, true)?;
+        let start;
+        (process, target, start) = again(process, &target, dir, true)?;
         sessions += 1;
-        cold.push(took);
+        cold.push(start);
     }
     // Each session was a hold and its release, and every one that was answered is there.
     let more = records(dir)? - before;
     ensure!(more == sessions * 2, "{sessions} sessions, and {more} records more");
-    print(&scale, &Samples::new(warm), &Samples::new(cold), memory);
+    print(&scale, &warm, &cold, memory);
     drop(process);
     Ok(())
 }
 
-/// SIGKILL and a new start; how long until the first grant.
-fn again(
-    mut process: Process,
-    target: &Target,
-    dir: &Path,
-    is_cold: bool,
-) -> anyhow::Result<(Process, Target, Duration)> {
+/// A start, as it was seen from outside and as the gateway tells of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Start {
+    /// From the kill to the grant.
+    took: Duration,
+    /// Records behind its snapshot.
+    replayed: u64,
+    /// What opening the journal, loading the snapshot and replaying took, in ms.
+    parts_ms: [u64; 3],
+}
+
+impl Start {
+    /// What the log says of it.
+    fn of(process: &Process, took: Duration) -> anyhow::Result<Self> {
+        let fields = process
+            .fields("journal replayed")
+            .context("its log tells of its start")?;
+        let field = |name: &str| fields[name].as_u64().with_context(|| format!("its log says {name}"));
+        Ok(Self {
+            took,
+            replayed: field("replayed")?,
+            parts_ms: [field("opening_ms")?, field("loading_ms")?, field("replaying_ms")?],
+        })
+    }
+}
+
+/// SIGKILL and a new start.
+fn again(mut process: Process, target: &Target, dir: &Path, is_cold: bool) -> anyhow::Result<(Process, Target, Start)> {
     if is_cold {
         process.kill()?;
         drop_caches()?;
@@ -121,7 +142,8 @@ fn again(
     let target = target.at(address);
     let load = target.serial(1)?;
     let took = since.elapsed() - (load.took - load.waits[0]);
-    Ok((process, target, took))
+    let start = Start::of(&process, took)?;
+    Ok((process, target, start))
 }
 
 /// The store, from the cache if it was made before.
@@ -189,7 +211,12 @@ fn drop_caches() -> anyhow::Result<()> {
     Ok(fs::write(DROP_CACHES, "3")?)
 }
 
-fn print(scale: &Scale, warm: &Samples, cold: &Samples, memory: Memory) {
+fn samples(starts: &[Start]) -> Samples {
+    Samples::new(starts.iter().map(|start| start.took).collect())
+}
+
+fn print(scale: &Scale, warm_starts: &[Start], cold_starts: &[Start], memory: Memory) {
+    let (warm, cold) = (samples(warm_starts), samples(cold_starts));
     println!(
         "A gateway with {} records that wait for a receipt, {} tokens and no cloud is killed with SIGKILL as soon as \
          {BUSY} devices have asked without a pause for {} s, and started again on the same files, {} times; the time runs from the kill until a device that \
@@ -200,7 +227,7 @@ fn print(scale: &Scale, warm: &Samples, cold: &Samples, memory: Memory) {
         scale.kills
     );
     let mut table = Table::new(&["", "p50, ms", "p99, ms", "most, ms"]);
-    for (name, samples) in [("killed", warm), ("as well, nothing in the page cache", cold)] {
+    for (name, samples) in [("killed", &warm), ("as well, nothing in the page cache", &cold)] {
         if samples.is_empty() {
             continue;
         }
@@ -208,6 +235,7 @@ fn print(scale: &Scale, warm: &Samples, cold: &Samples, memory: Memory) {
         table.row(&[&[name.to_owned()][..], &cells].concat());
     }
     println!("{}", table.text());
+    print_parts(warm_starts);
     let mut table = Table::new(&["wanted", "found", ""]);
     let p99 = micros(warm.at(990)) / 1000.0;
     let row = |table: &mut Table, name: &str, found: String, judged| table.row(&[name.to_owned(), found, judged]);
@@ -223,5 +251,31 @@ fn print(scale: &Scale, warm: &Samples, cold: &Samples, memory: Memory) {
         memory.text(),
         verdict(memory.mib() < 128.0, "under 128"),
     );
+    println!("{}", table.text());
+}
+
+/// Where the gateway says that its starts after a kill spent their time: the one in the middle, and the slowest.
+fn print_parts(starts: &[Start]) {
+    let mut by_time = starts.to_vec();
+    by_time.sort_by_key(|start| start.took);
+    let names = [
+        "",
+        "to the grant, ms",
+        "opening",
+        "snapshot",
+        "replay",
+        "records replayed",
+    ];
+    let mut table = Table::new(&names);
+    for (name, start) in [
+        ("in the middle", by_time.get(by_time.len() / 2)),
+        ("the slowest", by_time.last()),
+    ] {
+        let Some(start) = start else { continue };
+        let parts = start.parts_ms.map(|part| part.to_string());
+        let took = format!("{:.0}", micros(start.took) / 1000.0);
+        let row = [&[name.to_owned(), took][..], &parts, &[thousands(start.replayed)]].concat();
+        table.row(&row);
+    }
     println!("{}", table.text());
 }
