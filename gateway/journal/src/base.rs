@@ -9,9 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::chain::Head;
+use crate::digest::Sha256;
 use crate::disk::{Disk, DiskFile};
 use crate::format::{Fields, VALUE_BYTES_MAX, put_head};
 
@@ -138,7 +137,7 @@ pub(crate) fn write<E>(
     put_head(&mut content, at);
     content.extend_from_slice(&count.to_le_bytes());
     content.extend_from_slice(&total.to_le_bytes());
-    content.extend_from_slice(&digest.finalize());
+    content.extend_from_slice(&digest.finish());
     let mut header = MAGIC.to_vec();
     header.extend_from_slice(&crc32fast::hash(&content).to_le_bytes());
     header.extend_from_slice(&content);
@@ -153,6 +152,6 @@ pub(crate) fn write<E>(
 
 /// Lengths are part of the hash, so that moved chunk boundaries are noticed.
 pub(crate) fn digest_chunk(digest: &mut Sha256, chunk: &[u8]) {
-    digest.update((chunk.len() as u32).to_le_bytes());
+    digest.update(&(chunk.len() as u32).to_le_bytes());
     digest.update(chunk);
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use ring::digest::{Context, SHA256};
+use crate::digest::Sha256;
 
 /// Domain separation: a chain hash can never be mistaken for another SHA-256 of this product.
 const GENESIS_DOMAIN: &[u8] = b"holdfast journal genesis 1";
@@ -41,21 +41,12 @@ impl Head {
 /// Chain hash of a store before its first record: distinct for every store ever created.
 #[must_use]
 pub fn genesis_hash(store_id: &[u8; 16]) -> [u8; 32] {
-    digest(&[GENESIS_DOMAIN, store_id])
+    Sha256::of(&[GENESIS_DOMAIN, store_id])
 }
 
 /// Chain hash after the record `sequence` with content `bytes`, given the hash before it.
 #[must_use]
 pub fn chain_hash(previous: &[u8; 32], sequence: u64, bytes: &[u8]) -> [u8; 32] {
     // The length is implied: everything before `bytes` has a fixed size.
-    digest(&[RECORD_DOMAIN, previous, &sequence.to_be_bytes(), bytes])
-}
-
-/// SHA-256 of `parts`, one behind the other.
-pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(part);
-    }
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    Sha256::of(&[RECORD_DOMAIN, previous, &sequence.to_be_bytes(), bytes])
 }

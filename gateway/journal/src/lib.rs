@@ -29,6 +29,7 @@ mod base;
 mod cells;
 mod chain;
 mod check;
+mod digest;
 mod disk;
 mod engine;
 mod error;

@@ -11,11 +11,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sha2::{Digest, Sha256};
-
 use crate::base::{Base, digest_chunk};
 use crate::chain::Head;
 use crate::check;
+use crate::digest::Sha256;
 use crate::engine::Change;
 use crate::error::{ReadError, SnapshotError};
 use crate::format::{
@@ -306,7 +305,7 @@ fn remove(shared: &Shared, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), St
 }
 
 fn chunk_name(chunk: &[u8]) -> ChunkName {
-    let hash = Sha256::digest(chunk);
+    let hash = Sha256::of(&[chunk]);
     *hash.first_chunk().expect("a hash of 32 bytes")
 }
 
@@ -315,7 +314,7 @@ fn digest_names(names: &[ChunkName]) -> [u8; 32] {
     for name in names {
         digest.update(name);
     }
-    digest.finalize().into()
+    digest.finish()
 }
 
 /// The names of a snapshot's chunks, if they are those that its trailer counts.
@@ -467,7 +466,7 @@ impl Reader {
                     bytes += chunk.len() as u64;
                     digest_chunk(&mut digest, &chunk);
                 }
-                bytes == snapshot.trailer.bytes && snapshot.trailer.digest == <[u8; 32]>::from(digest.finalize())
+                bytes == snapshot.trailer.bytes && snapshot.trailer.digest == digest.finish()
             }
         };
         if !is_whole {
