@@ -367,7 +367,8 @@ impl Store {
         self.journal.head().sequence.saturating_sub(self.snapshot_at)
     }
 
-    /// What a start owes to the next one: see [`BEHIND_PART`] and [`TAIL_TIMES_MAX`]. Once, before anybody is served.
+    /// What a start owes to the next one: after one that had to replay much it begins a snapshot, and after one that had to
+    /// replay very much it waits for it. Once, before anybody is served.
     pub fn catch_up(&mut self, gateway: &Gateway) {
         self.tend(gateway);
         if self.opened.replayed >= self.tail_max()

@@ -24,6 +24,8 @@ pub struct World {
     since: Option<Instant>,
     /// Pins as they were last set: contactor or running, plug or door, leak.
     set: [Option<bool>; 3],
+    /// The output when it was last looked at.
+    on: bool,
     coin: bool,
     coins: u32,
     /// Water that is no whole pulse yet, in ul.
@@ -44,6 +46,7 @@ impl World {
             kind,
             since: None,
             set: [None; 3],
+            on: false,
             coin: false,
             coins: 0,
             begun_ul: 0,
@@ -108,6 +111,7 @@ impl World {
     pub(crate) fn powered(&mut self) {
         self.since = Some(Instant::now());
         self.set = [None; 3];
+        self.on = false;
         self.coin = false;
     }
 
@@ -126,7 +130,9 @@ impl World {
             }
             self.coin = coin;
         }
-        let delivered_milli = self.machine.advance(passed, on);
+        // Until now the output was as it was found, for the meter as well: a host that stalls delays what both see.
+        let before = self.machine.advance(passed, std::mem::replace(&mut self.on, on));
+        let delivered_milli = before + self.machine.advance(0, on);
         self.delivered_milli += delivered_milli;
         let broken = self.machine.has(Injury::SilentMeter);
         // A silent meter gives no reading; the contacts are as they were.
