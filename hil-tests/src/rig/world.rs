@@ -1,7 +1,10 @@
 //! What surrounds a board: a battery and its socket, a drum, a tap. The same machines as around a twin, here behind pins
 //! and chips.
 
-use std::{sync::Mutex, time::Instant};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use drivers::meter::sim::Load;
 use proto::id::Kind;
@@ -118,10 +121,10 @@ impl World {
     pub(crate) fn step(&mut self, io: &mut Qtest, wire: &Mutex<Wire>) -> anyhow::Result<()> {
         let on = io.pin(pins::OUTPUT)?;
         let now = Instant::now();
-        let passed = self
-            .since
-            .replace(now)
-            .map_or(0, |since| now.duration_since(since).as_millis() as u64);
+        // What is no whole millisecond yet passes in the next step.
+        let since = self.since.get_or_insert(now);
+        let passed = now.duration_since(*since).as_millis() as u64;
+        *since += Duration::from_millis(passed);
         if self.kind == Kind::Washer {
             let coin = io.pin(pins::COINS)?;
             if coin && !self.coin {

@@ -17,6 +17,7 @@ const VOLTAGE_V: u64 = 230;
 const STEP_MS: u64 = 10_000;
 /// A mW for a ms is a uJ; this many are one Wh.
 const UJ_PER_WH: u64 = 3_600_000_000;
+const UJ_PER_MWH: u64 = UJ_PER_WH / 1_000;
 
 /// A battery with its charger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl Socket {
                 .min(plugged.charge_uj + energy_uj / 100 * EFFICIENCY_PERCENT);
             left_ms -= step_ms;
         }
-        (self.meter_uj - before) / (UJ_PER_WH / 1_000)
+        self.meter_uj / UJ_PER_MWH - before / UJ_PER_MWH
     }
 
     pub(crate) fn power_lost(&mut self) {
