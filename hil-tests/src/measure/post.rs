@@ -16,8 +16,9 @@ use crate::{
     site::{self, Plan, Site, Standing, Ways, binary, converse},
 };
 
-/// Users, all of them good and never asked about: a token begins at most 128 sessions an hour, and a round many thousands.
-pub const USERS: usize = 6_000;
+/// Users, all of them good and never asked about: a token begins at most 128 sessions an hour, and the rounds of a whole run
+/// came to more than 6,000 of them may begin.
+pub const USERS: usize = 10_000;
 /// What one device may do must not be the limit of a measurement.
 const DEVICE_LINES: &str = "packets_a_second_max = 1000000\nkib_a_second_max = 1000000\nconnects_a_minute_max = 100000\n\
                             connections_per_address_max = 12000\npending_per_address_max = 2048\n";
