@@ -408,8 +408,5 @@ pub struct Telemetry {
 /// The chain over uploaded records: `h(n) = SHA-256(h(n-1) | bytes(n))`, `h(0)` all zero.
 #[must_use]
 pub fn chain(previous: &Hash, record: &[u8]) -> Hash {
-    let mut digest = Sha256::new();
-    digest.update(&previous.0);
-    digest.update(record);
-    Hash(digest.finish())
+    Hash(Sha256::of(&[&previous.0, record]))
 }

@@ -193,13 +193,11 @@ pub fn epoch(event: &Event) -> u32 {
 /// one, or of one that always names its session while `names_it` says that this one does not. Kinds of later versions
 /// are always decoded.
 pub fn is_beside(bytes: &[u8], names_it: impl FnOnce() -> bool) -> bool {
-    // `[kind, ...]`, an array of three, and kinds below 24 are one byte.
-    let [0x83, kind, ..] = bytes else { return false };
-    match kind {
-        2 | 3 | 5 | 17 | 18 | 20 | 21 | 22 => true, // Heard, Greeted, Probed, lists, tariffs, Quarantined, Evidence.
-        // In two bytes: PolicyAdopted, DiskChanged, PolicySetAside, PolicyRolledBack.
-        0x18 => matches!(bytes.get(2), Some(46 | 47 | 51 | 52)),
-        4 | 6 | 7 | 8 | 10 | 11 | 12 | 13 => !names_it(), // Asked, Refused, Granted, Confirmed and what follows.
+    match kind(bytes) {
+        // Heard, Greeted, Probed, lists, tariffs, Quarantined, Evidence; PolicyAdopted, DiskChanged, PolicySetAside,
+        // PolicyRolledBack.
+        Ok(2 | 3 | 5 | 17 | 18 | 20 | 21 | 22 | 46 | 47 | 51 | 52) => true,
+        Ok(4 | 6 | 7 | 8 | 10 | 11 | 12 | 13) => !names_it(), // Asked, Refused, Granted, Confirmed and what follows.
         _ => false,
     }
 }

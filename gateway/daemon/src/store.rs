@@ -22,8 +22,8 @@ use crate::record::{self, IndexRow, Piece, RecordError};
 /// A snapshot rests for so many times as long as the one before took: under a load that never ends, snapshots take a tenth
 /// of one processor at most.
 const SNAPSHOT_REST: u32 = 10;
-/// But no start shall have more to replay than so many times `snapshot_every`, which takes about a second: by then the rest
-/// is over, and a start that finds more writes its snapshot before it serves anybody.
+/// But no start shall have more to replay than so many times `snapshot_every`, some two seconds: by then the rest is over,
+/// and a start that finds more writes its snapshot before it serves anybody.
 const TAIL_TIMES_MAX: u64 = 10;
 /// A start that had to replay this part of `snapshot_every` begins a snapshot at once and in haste: whatever ended the last
 /// run too soon may end this one.
@@ -408,8 +408,7 @@ impl Store {
             record::encode_index(&IndexRow { ledger, chain, journal })
         });
         let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
-        let started = writer.write_behind(haste, record::pack(events.chain(marks)));
-        started.map_err(|error| SnapshotError::Engine(format!("no thread for it: {error}")))
+        writer.write_behind(haste, record::pack(events.chain(marks)))
     }
 
     /// Writes a whole snapshot now and closes the journal: the next boot is quick.

@@ -132,9 +132,8 @@ impl Store {
 
     fn begin_snapshot(&mut self, hub: &Hub, haste: Haste) -> Result<Background, SnapshotError> {
         let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
-        let started = writer.write_behind(haste, snapshot::encode(hub).into_iter());
         self.events_since_snapshot = 0;
-        started.map_err(|error| SnapshotError::Engine(format!("no thread for it: {error}")))
+        writer.write_behind(haste, snapshot::encode(hub).into_iter())
     }
 
     /// Writes a whole snapshot of the state after the last durable event.

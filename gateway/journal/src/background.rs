@@ -1,6 +1,5 @@
 //! A snapshot that is written on a thread of its own: whoever appends does not wait for it.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -47,16 +46,17 @@ impl SnapshotWriter {
     /// Writes these chunks and finishes, on a thread of its own.
     ///
     /// # Errors
-    /// The thread cannot be started; then there is no snapshot.
+    /// [`SnapshotError::Engine`]: the thread cannot be started; then there is no snapshot.
     pub fn write_behind(
         self,
         haste: Haste,
         chunks: impl Iterator<Item = Vec<u8>> + Send + 'static,
-    ) -> io::Result<Background> {
+    ) -> Result<Background, SnapshotError> {
         let is_given_up = Arc::new(AtomicBool::new(false));
         let given_up = Arc::clone(&is_given_up);
         let work = move || write(self, haste, chunks, &given_up);
-        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(work)?;
+        let started = std::thread::Builder::new().name("snapshot".to_owned()).spawn(work);
+        let thread = started.map_err(|error| SnapshotError::Engine(format!("no thread for it: {error}")))?;
         Ok(Background {
             is_given_up,
             thread: Some(thread),

@@ -20,7 +20,7 @@ use drivers::{
     },
 };
 
-use crate::rig::line::Chip;
+use crate::rig::{line::Chip, world::passed_ms};
 
 /// A reader that finds no card says so after this, in ms.
 const LOOKING_MS: u64 = 300;
@@ -130,8 +130,7 @@ impl MeterChip {
     /// Counts up to now; what it says of it, unless it is broken.
     fn draw(&mut self) -> Option<[u8; PACKET_BYTES]> {
         let wire = self.wire.lock().expect("nothing panics under this lock");
-        let elapsed_ms = self.drawn.elapsed().as_millis() as u32;
-        self.drawn += Duration::from_millis(elapsed_ms.into());
+        let elapsed_ms = passed_ms(&mut self.drawn, Instant::now()) as u32;
         let packet = self.chip.draw(&wire.load, elapsed_ms * wire.speed, Address::A0);
         (!wire.broken).then_some(packet)
     }

@@ -121,10 +121,7 @@ impl World {
     pub(crate) fn step(&mut self, io: &mut Qtest, wire: &Mutex<Wire>) -> anyhow::Result<()> {
         let on = io.pin(pins::OUTPUT)?;
         let now = Instant::now();
-        // What is no whole millisecond yet passes in the next step.
-        let since = self.since.get_or_insert(now);
-        let passed = now.duration_since(*since).as_millis() as u64;
-        *since += Duration::from_millis(passed);
+        let passed = passed_ms(self.since.get_or_insert(now), now);
         if self.kind == Kind::Washer {
             let coin = io.pin(pins::COINS)?;
             if coin && !self.coin {
@@ -188,5 +185,25 @@ impl World {
             io.set_pin(pins::FLOW, false)?;
         }
         Ok(())
+    }
+}
+
+/// Whole milliseconds since `since`, which they advance: what is no whole one yet passes with the next.
+pub(crate) fn passed_ms(since: &mut Instant, now: Instant) -> u64 {
+    let passed = now.duration_since(*since).as_millis() as u64;
+    *since += Duration::from_millis(passed);
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_steps_lose_no_time() {
+        let begun = Instant::now();
+        let mut since = begun;
+        let steps = (1..=1_000).map(|step| begun + Duration::from_micros(1_900) * step);
+        assert_eq!(steps.map(|now| passed_ms(&mut since, now)).sum::<u64>(), 1_900);
     }
 }

@@ -139,6 +139,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn short_steps_meter_as_much_as_a_long_one() {
+        let metered = |steps: u64| {
+            let mut socket = Socket::new(1, 0);
+            socket.plug(Battery {
+                capacity_wh: 20_000,
+                charge_wh: 100,
+                power_w: 1_500,
+            });
+            (0..steps).map(|_| socket.advance(3_600 / steps, true)).sum::<u64>()
+        };
+        assert_eq!((metered(1), metered(3_600)), (1_500, 1_500), "a Wh and a half in 3.6 s");
+    }
+
+    #[test]
     fn a_battery_fills_and_then_takes_nothing() {
         let mut socket = Socket::new(60, 5);
         socket.plug(Battery {

@@ -148,7 +148,7 @@ pub fn verify_list<C: AsRef<[u8]>>(
     }
     let mut entries: Vec<ListEntry> = Vec::new();
     for (at, (chunk, hash)) in chunks.iter().zip(&manifest.chunks).enumerate() {
-        if Sha256::of(chunk.as_ref()) != hash.0 {
+        if Sha256::of(&[chunk.as_ref()]) != hash.0 {
             return Err(ArtifactError::ChunkHash(at));
         }
         let part: Vec<ListEntry> = codec::decode(chunk.as_ref()).map_err(|error| ArtifactError::Chunk { at, error })?;
@@ -289,6 +289,6 @@ fn sign_chunked(
     entries: &[ListEntry],
 ) -> Result<(Vec<u8>, Vec<Vec<u8>>), TrustError> {
     let chunks: Vec<Vec<u8>> = entries.chunks(CHUNK_ENTRIES).map(|part| codec::to_vec(&part)).collect();
-    manifest.chunks = chunks.iter().map(|chunk| Hash(Sha256::of(chunk))).collect();
+    manifest.chunks = chunks.iter().map(|chunk| Hash(Sha256::of(&[chunk]))).collect();
     Ok((issuer.sign(ArtifactKind::List, &codec::to_vec(&manifest))?, chunks))
 }

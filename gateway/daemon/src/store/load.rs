@@ -23,7 +23,7 @@ const RECORDS_TOGETHER: usize = 256;
 const READY_MAX: usize = 2;
 
 /// Has every piece of a snapshot taken, in order.
-pub(super) fn pieces(snapshot: &SnapshotReader, mut take: impl FnMut(Piece)) -> Result<(), StoreError> {
+pub(super) fn pieces(snapshot: &SnapshotReader, take: impl FnMut(Piece)) -> Result<(), StoreError> {
     let at = snapshot.at_sequence();
     let read = |put: &mut dyn FnMut(Vec<Vec<u8>>) -> ControlFlow<()>| {
         let mut chunks = snapshot.chunks();
@@ -44,10 +44,7 @@ pub(super) fn pieces(snapshot: &SnapshotReader, mut take: impl FnMut(Piece)) -> 
         }
         Ok(decoded)
     };
-    in_order(threads(), read, decode, |piece| {
-        take(piece);
-        ControlFlow::Continue(())
-    })
+    in_order(threads(), read, decode, take)
 }
 
 /// Some records, end to end.
@@ -83,8 +80,7 @@ pub(super) fn records(reader: &Reader, from: u64, mut take: impl FnMut(u64, &Now
         together.records.into_iter().map(decode).collect()
     };
     in_order(threads(), read, decode, |(sequence, now, event)| {
-        take(sequence, &now, &event);
-        ControlFlow::Continue(())
+        take(sequence, &now, &event)
     })
 }
 
@@ -104,11 +100,14 @@ fn in_order<T: Send, U: Send>(
     threads: usize,
     read: impl FnOnce(&mut dyn FnMut(T) -> ControlFlow<()>) -> Result<(), ReadError> + Send,
     decode: impl Fn(T) -> Decoded<U> + Sync,
-    mut take: impl FnMut(U) -> ControlFlow<()>,
+    mut take: impl FnMut(U),
 ) -> Result<(), StoreError> {
     let mut failed = None;
     let mut take_all = |decoded: Decoded<U>| match decoded {
-        Ok(decoded) => decoded.into_iter().try_for_each(&mut take),
+        Ok(decoded) => {
+            decoded.into_iter().for_each(&mut take);
+            ControlFlow::Continue(())
+        }
         Err(error) => {
             failed = Some(error);
             ControlFlow::Break(())
@@ -189,10 +188,7 @@ mod tests {
                 false => Ok(numbers),
             }
         };
-        let ended = in_order(threads, read, decode, |number| {
-            taken.push(number);
-            ControlFlow::Continue(())
-        });
+        let ended = in_order(threads, read, decode, |number| taken.push(number));
         (taken, ended)
     }
 
