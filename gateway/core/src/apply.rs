@@ -161,7 +161,7 @@ impl Gateway {
             }
             Event::RolledBack(_) => {
                 self.trust.roll_back();
-                self.groups = Groups::of_list(self.trust.list.entries().iter());
+                self.groups = Groups::of_list(self.trust.list.rows().iter());
                 if let Some(aside) = &self.trust.aside {
                     self.strangers.list_changed(&aside.list, &self.trust.list);
                 }
@@ -336,7 +336,7 @@ impl Gateway {
 
     /// Another list is the active one.
     fn list_changed(&mut self) {
-        self.groups = Groups::of_list(self.trust.list.entries().iter());
+        self.groups = Groups::of_list(self.trust.list.rows().iter());
         if let Some(before) = &self.trust.previous {
             self.strangers.list_changed(before, &self.trust.list);
         }
@@ -536,7 +536,7 @@ impl Gateway {
             Kept::Health(health) => self.health = (**health).clone(),
             Kept::List(kept) => {
                 self.trust.keep_list(kept);
-                self.groups = Groups::of_list(self.trust.list.entries().iter());
+                self.groups = Groups::of_list(self.trust.list.rows().iter());
                 self.risk.spent.keep_list(kept.slot);
             }
             Kept::Tariffs(kept) => {

@@ -215,7 +215,7 @@ impl Gateway {
         let listed = self
             .trust
             .entry(token)
-            .map(|entry| entry.valid && !is_over(entry, wall_s));
+            .map(|entry| entry.valid && !is_over(&entry, wall_s));
         let good = listed.unwrap_or_else(|| self.trust.confirmed.contains_key(token));
         good && !self.trust.is_revoked(token) && !self.trust.is_denied(token)
     }
@@ -349,6 +349,7 @@ impl Gateway {
         let token = &request.token;
         let limits = sight.of_kind().expect("checked before any basis is sought");
         let entry = sight.entry(token);
+        let entry = entry.as_ref();
         let expired = entry.is_some_and(|entry| is_over(entry, now.wall()));
         let policy = entry.map(|e| e.whitelist);
         let leased = entry.and_then(|e| self.leases.live(e.account, at, self.time.epoch));
@@ -539,7 +540,7 @@ impl Gateway {
             evidence: self.evidence(basis, sight),
             stop_tokens: self.groups.stoppers(
                 self.policies.master_group(),
-                sight.entry(&request.token),
+                sight.entry(&request.token).as_ref(),
                 &request.token,
             ),
         };

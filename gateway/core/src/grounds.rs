@@ -210,7 +210,7 @@ impl Gateway {
         let (token, kind) = (&request.token, request.kind);
         let (list_revision, revocations_revision, tariffs_revision) = sight.revisions();
         let entry = sight.entry(token);
-        let account = entry.map(|entry| entry.account);
+        let account = entry.as_ref().map(|entry| entry.account);
         let confirmed = self.trust.confirmed.get(token);
         let asked = self.sessions.get(&request.session);
         Grounds {
@@ -223,7 +223,7 @@ impl Gateway {
             listed: entry.map(|entry| Listed {
                 policy: entry.whitelist,
                 valid: entry.valid,
-                is_over: is_over(entry, now.wall()),
+                is_over: is_over(&entry, now.wall()),
                 credential_revision: entry.credential_revision,
                 balance: entry.balance,
             }),

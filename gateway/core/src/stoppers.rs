@@ -10,7 +10,7 @@ use proto::{artifact::ListEntry, id::TokenHash, message::STOP_TOKENS_MAX};
 pub(crate) struct Groups(BTreeMap<u64, Vec<TokenHash>>);
 
 impl Groups {
-    pub(crate) fn of_list<'a>(entries: impl Iterator<Item = &'a ListEntry>) -> Self {
+    pub(crate) fn of_list(entries: impl Iterator<Item = ListEntry>) -> Self {
         let mut groups: BTreeMap<u64, Vec<TokenHash>> = BTreeMap::new();
         for entry in entries.filter(|entry| entry.group != 0) {
             groups.entry(entry.group).or_default().push(entry.token);

@@ -73,9 +73,9 @@ impl Strangers {
 
     /// The list changed.
     pub(crate) fn list_changed(&mut self, before: &List, now: &List) {
-        self.gone.retain(|token| now.get(token).is_none());
-        let left = before.entries().iter().map(|entry| entry.token);
-        let left = left.filter(|token| now.get(token).is_none());
+        self.gone.retain(|token| !now.rows().has(token));
+        let left = before.rows().tokens().iter().copied();
+        let left = left.filter(|token| !now.rows().has(token));
         let room = GONE_MAX.saturating_sub(self.gone.len());
         self.gone.extend(left.take(room));
     }

@@ -9,6 +9,7 @@ mod gate;
 mod keys;
 mod list;
 mod revoked;
+mod rows;
 
 use alloc::collections::BTreeMap;
 
@@ -82,14 +83,14 @@ pub struct Trust {
 impl Trust {
     /// The list's word on a token.
     #[must_use]
-    pub fn entry(&self, token: &TokenHash) -> Option<&ListEntry> {
+    pub fn entry(&self, token: &TokenHash) -> Option<ListEntry> {
         self.list.get(token)
     }
 
     /// Number of tokens in the list.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.list.entries.len()
+        self.list.rows.len()
     }
 
     /// The active list.
@@ -164,11 +165,11 @@ impl Trust {
         wall_s: Option<u64>,
         avoid: impl Fn(&TokenHash) -> bool,
     ) -> Option<TokenHash> {
-        let is_good = |entry: &&ListEntry| {
+        let is_good = |entry: &ListEntry| {
             let usable = entry.valid && !is_over(entry, wall_s);
             usable && !self.is_revoked(&entry.token) && !self.is_denied(&entry.token)
         };
-        let turn = || self.list.in_turn(after).filter(is_good).map(|entry| entry.token);
+        let turn = || self.list.rows.in_turn(after).filter(is_good).map(|entry| entry.token);
         turn().find(|token| !avoid(token)).or_else(|| turn().next())
     }
 

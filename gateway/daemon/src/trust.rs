@@ -16,7 +16,7 @@ pub fn show(gateway: &Gateway, now: &Now) -> Value {
         json!({
             "list": word,
             "revision": head.revision,
-            "tokens": list.entries().len(),
+            "tokens": list.rows().len(),
             "issued_s": head.issued_s,
             "age_s": time.at(now).since_ms(head.arrived) / 1000,
             "why": why,
@@ -66,12 +66,12 @@ fn diff_list(gateway: &Gateway) -> Value {
         return json!({"error": "no list is set aside"});
     };
     let (active, new) = (trust.list(), &aside.list);
-    let (changed, removed) = list_changes(active.entries(), new.entries());
+    let (changed, removed) = list_changes(&active.entries(), &new.entries());
     let before = |token| active.get(token);
     let count = |is: &dyn Fn(&proto::artifact::ListEntry, &proto::artifact::ListEntry) -> bool| {
         changed
             .iter()
-            .filter(|new| before(&new.token).is_some_and(|old| is(old, new)))
+            .filter(|new| before(&new.token).is_some_and(|old| is(&old, new)))
             .count()
     };
     let findings = &aside.findings;
@@ -80,8 +80,8 @@ fn diff_list(gateway: &Gateway) -> Value {
         "active": active.head().revision,
         "aside": new.head().revision,
         "why": why(gateway),
-        "tokens_before": active.entries().len(),
-        "tokens_after": new.entries().len(),
+        "tokens_before": active.rows().len(),
+        "tokens_after": new.rows().len(),
         "joined": changed.iter().filter(|new| before(&new.token).is_none()).count(),
         "left": removed.len(),
         "blocked": count(&|old, new| old.valid && !new.valid),

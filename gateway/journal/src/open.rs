@@ -111,7 +111,7 @@ impl Journal {
         found.owner.format_version = options.identity.format_version;
         let owner = found.owner.clone();
         let (reader, tail) = place.into_reader(found, options, |place, owner| {
-            EngineSlot::open(&*place.disk, &place.dir, options.cache_bytes, &owner.store_id)
+            EngineSlot::open(&place.disk, &place.dir, options.cache_bytes, &owner.store_id)
         });
         let shared = Arc::clone(&reader.shared);
         let witness = judge(&reader, tail.ordinal - 1)?;
@@ -321,6 +321,7 @@ impl Place {
             segments: Mutex::new(self.segments),
             cells: Mutex::new(scan.cells),
             engine,
+            snapshots: Mutex::new(None),
             snapshot_open: AtomicBool::new(false),
             snapshots_swept: AtomicBool::new(false),
             damage: scan.damage,

@@ -65,7 +65,12 @@ impl Journal {
                 is_more: false,
             });
         }
-        self.have_base(oldest)?;
+        if !self.have_base(oldest)? {
+            return Ok(Pruned {
+                oldest_sequence: start,
+                is_more: false,
+            });
+        }
         // The witness's record must stay comparable after any crash, so it moves first.
         if self.witness.synced_sequence() + 1 < oldest {
             self.sync_witness()?;
@@ -100,8 +105,9 @@ impl Journal {
         self.reader.shared.segments().get(1).map(|segment| segment.first)
     }
 
-    /// Sees to it that the base stands at or behind the record before `oldest`.
-    fn have_base(&mut self, oldest: u64) -> Result<(), PruneError> {
+    /// Sees to it that the base stands at or behind the record before `oldest`. Returns whether it does: without a storage
+    /// engine there is nothing to make it from.
+    fn have_base(&mut self, oldest: u64) -> Result<bool, PruneError> {
         let shared = Arc::clone(&self.reader.shared);
         let (disk, dir, store_id) = (&*shared.disk, &shared.dir, &shared.owner.store_id);
         if self.base_at.is_none() {
@@ -109,8 +115,11 @@ impl Journal {
             self.base_at = base.ok().flatten().map(|base| base.at_sequence());
         }
         if self.base_at.is_some_and(|at| at + 1 >= oldest) {
-            return Ok(());
+            return Ok(true);
         }
+        let Ok(_engine) = shared.engine.hold() else {
+            return Ok(false);
+        };
         let Some(snapshot) = self.reader.latest_snapshot()? else {
             return Err(ReadError::BaseDamaged {
                 what: "no snapshot is left to make it from",
@@ -123,7 +132,7 @@ impl Journal {
             .pass(|| written.map_err(|source| AppendError::Write { what: "base", source }))?;
         self.base_at = Some(snapshot.at_sequence());
         tracing::info!(at = snapshot.at_sequence(), bytes, "the base was written");
-        Ok(())
+        Ok(true)
     }
 
     /// Removes the segments that an interrupted pruning left.

@@ -15,6 +15,7 @@ use crate::frame::FrameHeader;
 use crate::log::Gate;
 use crate::segment::{Found, Segment};
 use crate::slot::EngineSlot;
+use crate::snapshot::Known;
 
 /// Takes a frame and its records.
 type Visit<'a> = dyn FnMut(&FrameHeader, &mut dyn Iterator<Item = &[u8]>) -> ControlFlow<()> + 'a;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) segments: Mutex<Vec<Arc<Segment>>>,
     pub(crate) cells: Mutex<Cells>,
     pub(crate) engine: EngineSlot,
+    /// Snapshots in the engine, once somebody looked.
+    pub(crate) snapshots: Mutex<Option<Vec<Known>>>,
     /// Set while a snapshot writer lives.
     pub(crate) snapshot_open: AtomicBool,
     /// Whether nothing lies in the engine that no snapshot names.
@@ -69,6 +72,10 @@ impl Shared {
 
     pub(crate) fn segments(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
         held(&self.segments)
+    }
+
+    pub(crate) fn snapshots(&self) -> MutexGuard<'_, Option<Vec<Known>>> {
+        held(&self.snapshots)
     }
 
     pub(crate) fn cells(&self) -> MutexGuard<'_, Cells> {

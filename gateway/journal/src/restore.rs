@@ -103,7 +103,7 @@ pub fn open_for_restore(dir: impl AsRef<Path>, options: &Options) -> Result<Rest
     }
     let witness = witness.map(|seen| seen.head);
     let (reader, _) = place.into_reader(found, &options, |place, owner| {
-        EngineSlot::open_if_ours(&*place.disk, &place.dir, options.cache_bytes, &owner.store_id)
+        EngineSlot::open_if_ours(&place.disk, &place.dir, options.cache_bytes, &owner.store_id)
     });
     if let Err(error) = reader.base_snapshot() {
         damage.push(error);

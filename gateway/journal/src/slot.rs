@@ -1,8 +1,11 @@
 //! The place of the snapshots' storage engine: one that does not open, or is not ours, is moved aside and begun anew.
+//!
+//! The engine is open while somebody reads or writes a snapshot and closed otherwise: what it keeps of the rows that went
+//! through it is more than the gateway's own state, and nobody asks for them twice.
 
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::disk::Disk;
 use crate::engine::Engine;
@@ -12,56 +15,110 @@ use crate::format::{self, OWNER_KEY};
 pub(crate) const ENGINE_DIR: &str = "store";
 const ASIDE_DIR: &str = "store.damaged";
 
-/// The engine, or why there is none.
+/// An open engine: it is closed when the last of these is dropped.
+pub(crate) type Held = Arc<dyn Engine>;
+
+/// Where the engine lies, and whose it is.
 pub(crate) struct EngineSlot {
-    state: Mutex<Result<Arc<dyn Engine>, String>>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    cache_bytes: u64,
+    store_id: [u8; 16],
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Opened with the journal, for whoever comes first.
+    Opened(Held),
+    /// Open if somebody holds it.
+    Lent(Weak<dyn Engine>),
+    /// Why there is none until the journal is opened again.
+    Failed(String),
 }
 
 impl EngineSlot {
     /// Opens the engine of the store `store_id`. Whatever is wrong with it, the journal goes on: with an empty one, or
     /// with none.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, cache_bytes: u64, store_id: &[u8; 16]) -> EngineSlot {
-        let state = open_ours(disk, dir, cache_bytes, store_id).or_else(|why| {
+    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: u64, store_id: &[u8; 16]) -> EngineSlot {
+        let open = || open_ours(&**disk, dir, cache_bytes, store_id);
+        let engine = open().or_else(|why| {
             tracing::error!(%why, aside = ASIDE_DIR, "ALARM the storage engine is moved aside; snapshots are made anew");
-            move_aside(disk, dir).map_err(|error| error.to_string())?;
-            open_ours(disk, dir, cache_bytes, store_id)
+            move_aside(&**disk, dir).map_err(|error| error.to_string())?;
+            open()
         });
-        if let Err(why) = &state {
+        if let Err(why) = &engine {
             tracing::error!(%why, "ALARM no storage engine: the journal goes on without snapshots");
         }
-        EngineSlot {
-            state: Mutex::new(state),
-        }
+        EngineSlot::new(disk, dir, cache_bytes, store_id, engine)
     }
 
     /// The engine as it is, or none: nothing is moved.
-    pub(crate) fn open_if_ours(disk: &dyn Disk, dir: &Path, cache_bytes: u64, store_id: &[u8; 16]) -> EngineSlot {
-        let state = open_ours(disk, dir, cache_bytes, store_id);
+    pub(crate) fn open_if_ours(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: u64, store_id: &[u8; 16]) -> EngineSlot {
+        let engine = open_ours(&**disk, dir, cache_bytes, store_id);
+        EngineSlot::new(disk, dir, cache_bytes, store_id, engine)
+    }
+
+    fn new(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        cache_bytes: u64,
+        store_id: &[u8; 16],
+        engine: Result<Held, String>,
+    ) -> EngineSlot {
         EngineSlot {
-            state: Mutex::new(state),
+            disk: Arc::clone(disk),
+            dir: dir.to_path_buf(),
+            cache_bytes,
+            store_id: *store_id,
+            state: Mutex::new(engine.map_or_else(State::Failed, State::Opened)),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, Result<Arc<dyn Engine>, String>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&dyn Engine) -> Result<T, String>) -> Result<T, String> {
-        let engine = self.state().clone()?;
-        read(&*engine)
+    /// The engine, opened if nobody has it open, which takes some ten milliseconds. Whoever has more than one thing to
+    /// ask keeps it until then.
+    pub(crate) fn hold(&self) -> Result<Held, String> {
+        let mut state = self.state();
+        let held = match &*state {
+            State::Failed(why) => return Err(why.clone()),
+            State::Opened(engine) => Some(Arc::clone(engine)),
+            State::Lent(engine) => engine.upgrade(),
+        };
+        let held = match held {
+            Some(held) => held,
+            None => open_ours(&*self.disk, &self.dir, self.cache_bytes, &self.store_id).inspect_err(|why| {
+                *state = failed(why);
+            })?,
+        };
+        *state = State::Lent(Arc::downgrade(&held));
+        Ok(held)
+    }
+
+    /// Whether there is one, open or not.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match &*self.state() {
+            State::Failed(why) => Err(why.clone()),
+            State::Opened(_) | State::Lent(_) => Ok(()),
+        }
     }
 
     /// Writes. After a failure nothing more is written until the journal is opened again.
     pub(crate) fn write(&self, write: impl FnOnce(&dyn Engine) -> Result<(), String>) -> Result<(), String> {
-        self.read(write).inspect_err(|why| {
+        self.hold().and_then(|engine| write(&*engine)).inspect_err(|why| {
             let mut state = self.state();
-            if state.is_ok() {
-                tracing::error!(%why, "ALARM the storage engine failed; no further snapshots until the next start");
-                *state = Err(why.clone());
+            if !matches!(&*state, State::Failed(_)) {
+                *state = failed(why);
             }
         })
     }
+}
+
+fn failed(why: &str) -> State {
+    tracing::error!(%why, "ALARM the storage engine failed; no further snapshots until the next start");
+    State::Failed(why.to_owned())
 }
 
 /// Moves the engine out of the way; one that was there before is given up.
@@ -72,7 +129,7 @@ pub(crate) fn move_aside(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.move_engine_aside(&dir.join(ENGINE_DIR), &dir.join(ASIDE_DIR))
 }
 
-fn open_ours(disk: &dyn Disk, dir: &Path, cache_bytes: u64, store_id: &[u8; 16]) -> Result<Arc<dyn Engine>, String> {
+fn open_ours(disk: &dyn Disk, dir: &Path, cache_bytes: u64, store_id: &[u8; 16]) -> Result<Held, String> {
     let engine = disk.engine(&dir.join(ENGINE_DIR), cache_bytes)?;
     match engine.get(OWNER_KEY)? {
         Some(row) if format::open_row(OWNER_KEY, &row) == Some(store_id) => {}

@@ -4,7 +4,8 @@
 //! them, base and segments make again. A chunk is stored under its hash, so what did not change since the last snapshot is
 //! not written again; a snapshot is a row of names, and counts from the moment its trailer is durable. The two newest are
 //! kept: the older one is there in case the newer is damaged; damage of a chunk that both name costs both, and then base and
-//! segments are left. What no snapshot names any more is removed behind each one.
+//! segments are left. What no snapshot names any more is removed behind each one. The engine is open as long as a writer or
+//! a reader of a snapshot lives.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,7 +16,7 @@ use crate::base::{Base, digest_chunk};
 use crate::chain::Head;
 use crate::check;
 use crate::digest::Sha256;
-use crate::engine::Change;
+use crate::engine::{Change, Engine};
 use crate::error::{ReadError, SnapshotError};
 use crate::format::{
     self, ChunkName, Fields, NAME_BYTES, OWNER_KEY, VALUE_BYTES_MAX, chunk_key, key_number, names_key, put_head,
@@ -23,6 +24,7 @@ use crate::format::{
 };
 use crate::journal::Journal;
 use crate::reader::{Reader, Shared};
+use crate::slot::Held;
 
 /// Largest chunk in bytes: a stored value of 4 KiB less its checksum.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = VALUE_BYTES_MAX - 4;
@@ -39,6 +41,8 @@ const ROWS_AT_ONCE: usize = 64;
 /// before `finish`, it leaves no snapshot.
 pub struct SnapshotWriter {
     shared: Arc<Shared>,
+    /// From the first chunk on: whoever begins a snapshot need not wait until the engine is open.
+    engine: Option<Held>,
     id: u64,
     at: Head,
     names: Vec<ChunkName>,
@@ -56,7 +60,7 @@ pub struct SnapshotReader {
 }
 
 enum Source {
-    Engine { shared: Arc<Shared>, names: Vec<ChunkName> },
+    Engine { engine: Held, names: Vec<ChunkName> },
     Base(Base),
 }
 
@@ -119,8 +123,8 @@ impl Journal {
             sequence: at_sequence,
             hash: self.reader.chain_hash_at(at_sequence)?,
         };
-        let rows = trailers(&shared).map_err(SnapshotError::Engine)?;
-        let newest = rows.iter().map(|(id, value)| position(*id, value)).max();
+        let known = known(&shared).map_err(SnapshotError::Engine)?;
+        let newest = known.iter().map(|snapshot| snapshot.at_sequence).max();
         if let Some(newest) = newest.filter(|newest| *newest > at_sequence) {
             return Err(SnapshotError::Older { at_sequence, newest });
         }
@@ -130,7 +134,8 @@ impl Journal {
         // From here the writer's drop clears the flag.
         Ok(SnapshotWriter {
             shared,
-            id: rows.iter().map(|(id, _)| *id).max().unwrap_or(0) + 1,
+            engine: None,
+            id: known.iter().map(|snapshot| snapshot.id).max().unwrap_or(0) + 1,
             at,
             names: Vec::new(),
             waiting: Vec::new(),
@@ -189,8 +194,8 @@ impl SnapshotWriter {
         }
         let name = chunk_name(chunk);
         let key = chunk_key(&name);
-        let found = self.shared.engine.read(|engine| engine.get(&key));
-        let found = found.map_err(SnapshotError::Engine)?;
+        let engine = self.engine().map_err(SnapshotError::Engine)?;
+        let found = engine.get(&key).map_err(SnapshotError::Engine)?;
         // A damaged one is made whole again.
         let is_there = found.is_some_and(|value| format::open_row(&key, &value) == Some(chunk));
         if !is_there {
@@ -203,6 +208,13 @@ impl SnapshotWriter {
         self.names.push(name);
         self.bytes += chunk.len() as u64;
         Ok(())
+    }
+
+    fn engine(&mut self) -> Result<&Held, String> {
+        if self.engine.is_none() {
+            self.engine = Some(self.shared.engine.hold()?);
+        }
+        self.engine.as_ref().ok_or_else(|| "it is closed".to_owned())
     }
 
     fn write_waiting(&mut self) -> Result<(), String> {
@@ -219,6 +231,7 @@ impl SnapshotWriter {
     }
 
     fn try_finish(&mut self) -> Result<(), String> {
+        let engine = Arc::clone(self.engine()?);
         self.write_waiting()?;
         let rows = self.names.chunks(NAMES_PER_ROW).zip(0..);
         let names = rows.map(|(names, index)| {
@@ -241,19 +254,23 @@ impl SnapshotWriter {
             engine.sync()
         })?;
         self.is_finished = true;
-        self.remove_stale()
+        // Looked at again, should this fail.
+        *self.shared.snapshots() = None;
+        let kept = self.remove_stale(&*engine)?;
+        *self.shared.snapshots() = Some(kept);
+        Ok(())
     }
 
     /// Removes what the newest two snapshots do not name: of those before them, and, once after each start and each
-    /// snapshot that was given up, of whatever else lies there.
-    fn remove_stale(&self) -> Result<(), String> {
+    /// snapshot that was given up, of whatever else lies there. Those that are left.
+    fn remove_stale(&self, engine: &dyn Engine) -> Result<Vec<Known>, String> {
         let shared = &self.shared;
-        let rows = trailers(shared)?;
+        let rows = trailers(engine)?;
         let (outdated, kept) = rows.split_at(rows.len().saturating_sub(SNAPSHOTS_RETAINED));
         let names = |(id, value): &(u64, Vec<u8>)| {
             // A trailer that cannot be read names nothing; the sweep finds its chunks.
             let trailer = Trailer::decode(*id, value)?;
-            names_of(shared, *id, &trailer).ok()
+            names_of(engine, *id, &trailer).ok()
         };
         let kept_names: HashSet<ChunkName> = kept.iter().filter_map(names).flatten().collect();
         let is_sweep = !shared.snapshots_swept.swap(true, Ordering::AcqRel);
@@ -268,13 +285,18 @@ impl SnapshotWriter {
             remove(shared, keys)?;
         }
         if is_sweep {
-            self.sweep(kept, &kept_names)?;
+            self.sweep(engine, kept, &kept_names)?;
         }
-        Ok(())
+        Ok(kept.iter().map(|(id, value)| Known::of(*id, value)).collect())
     }
 
     /// Looks at every row, which takes a while for a large state.
-    fn sweep(&self, kept: &[(u64, Vec<u8>)], kept_names: &HashSet<ChunkName>) -> Result<(), String> {
+    fn sweep(
+        &self,
+        engine: &dyn Engine,
+        kept: &[(u64, Vec<u8>)],
+        kept_names: &HashSet<ChunkName>,
+    ) -> Result<(), String> {
         let mut keys: HashSet<Vec<u8>> = kept_names.iter().map(|name| chunk_key(name).to_vec()).collect();
         keys.insert(OWNER_KEY.to_vec());
         for (id, value) in kept {
@@ -285,8 +307,7 @@ impl SnapshotWriter {
         }
         let mut from = Vec::new();
         loop {
-            let read = |engine: &dyn crate::engine::Engine| engine.rows(&from, &[0xff; 32], ROWS_AT_ONCE, false);
-            let rows = self.shared.engine.read(read)?;
+            let rows = engine.rows(&from, &[0xff; 32], ROWS_AT_ONCE, false)?;
             let Some((last, _)) = rows.last() else { return Ok(()) };
             // The next key after it.
             from = [last.as_slice(), &[0]].concat();
@@ -318,13 +339,13 @@ fn digest_names(names: &[ChunkName]) -> [u8; 32] {
 }
 
 /// The names of a snapshot's chunks, if they are those that its trailer counts.
-fn names_of(shared: &Shared, id: u64, trailer: &Trailer) -> Result<Vec<ChunkName>, &'static str> {
+fn names_of(engine: &dyn Engine, id: u64, trailer: &Trailer) -> Result<Vec<ChunkName>, &'static str> {
     let count = trailer.count as usize;
     let mut names: Vec<ChunkName> = Vec::new();
     for index in (0..).take(count.div_ceil(NAMES_PER_ROW)) {
         let key = names_key(id, index);
-        let value = shared.engine.read(|engine| engine.get(&key));
-        let value = value.ok().flatten().ok_or("names of its chunks are missing")?;
+        let value = engine.get(&key).ok().flatten();
+        let value = value.ok_or("names of its chunks are missing")?;
         let row = format::open_row(&key, &value).ok_or("names of its chunks fail their checksum")?;
         let (row, rest) = row.as_chunks::<NAME_BYTES>();
         if !rest.is_empty() {
@@ -358,18 +379,19 @@ impl Reader {
     pub fn latest_snapshot(&self) -> Result<Option<SnapshotReader>, ReadError> {
         let mut damaged = Vec::new();
         let mut found = None;
-        let rows = trailers(&self.shared).unwrap_or_else(|message| {
-            damaged.push(ReadError::Engine { message });
-            Vec::new()
-        });
-        for (id, value) in rows.into_iter().rev() {
-            match self.verified_snapshot(id, &value) {
-                Ok(snapshot) => {
-                    found = Some(snapshot);
-                    break;
+        match self.engine_and_trailers() {
+            Ok((engine, rows)) => {
+                for (id, value) in rows.into_iter().rev() {
+                    match self.verified_snapshot(&engine, id, &value) {
+                        Ok(snapshot) => {
+                            found = Some(snapshot);
+                            break;
+                        }
+                        Err(damage) => damaged.push(damage),
+                    }
                 }
-                Err(damage) => damaged.push(damage),
             }
+            Err(message) => damaged.push(ReadError::Engine { message }),
         }
         match self.base_snapshot() {
             Ok(Some(base))
@@ -395,12 +417,20 @@ impl Reader {
         }
     }
 
-    fn verified_snapshot(&self, id: u64, value: &[u8]) -> Result<SnapshotReader, ReadError> {
+    fn engine_and_trailers(&self) -> Result<(Held, Vec<(u64, Vec<u8>)>), String> {
+        let shared = &self.shared;
+        let engine = shared.engine.hold()?;
+        let rows = trailers(&*engine)?;
+        *shared.snapshots() = Some(rows.iter().map(|(id, value)| Known::of(*id, value)).collect());
+        Ok((engine, rows))
+    }
+
+    fn verified_snapshot(&self, engine: &Held, id: u64, value: &[u8]) -> Result<SnapshotReader, ReadError> {
         let damage = |at_sequence, what| ReadError::SnapshotDamaged { at_sequence, what };
         let trailer = Trailer::decode(id, value).ok_or_else(|| damage(0, "its trailer"))?;
-        let names = names_of(&self.shared, id, &trailer).map_err(|what| damage(trailer.at.sequence, what))?;
+        let names = names_of(&**engine, id, &trailer).map_err(|what| damage(trailer.at.sequence, what))?;
         let source = Source::Engine {
-            shared: Arc::clone(&self.shared),
+            engine: Arc::clone(engine),
             names,
         };
         self.verified(source, trailer)
@@ -449,9 +479,9 @@ impl Reader {
         };
         let is_whole = match &snapshot.source {
             // Each chunk stands under its own hash, and the names have theirs.
-            Source::Engine { shared, names } => {
+            Source::Engine { engine, names } => {
                 let bytes = check::bytes(names, |name| {
-                    let chunk = chunk_of(shared, name, at.sequence)?;
+                    let chunk = chunk_of(&**engine, name, at.sequence)?;
                     if chunk_name(&chunk) != *name {
                         return Err(damage("a chunk is another one"));
                     }
@@ -478,8 +508,8 @@ impl Reader {
     /// Where the oldest retained snapshot stands, the base aside; a trailer that cannot be read counts as standing at
     /// record 0, so that nothing is pruned on its account. `None`: there is none.
     pub(crate) fn oldest_snapshot_sequence(&self) -> Option<u64> {
-        let rows = trailers(&self.shared).unwrap_or_default();
-        rows.iter().map(|(id, value)| position(*id, value)).min()
+        let known = known(&self.shared).unwrap_or_default();
+        known.iter().map(|snapshot| snapshot.at_sequence).min()
     }
 }
 
@@ -516,30 +546,27 @@ impl SnapshotReader {
                 base.chunks()
                     .map(|chunk| chunk.map_err(|what| ReadError::BaseDamaged { what })),
             ),
-            Source::Engine { shared, names } => {
-                Box::new(names.iter().map(move |name| chunk_of(shared, name, at_sequence)))
+            Source::Engine { engine, names } => {
+                Box::new(names.iter().map(move |name| chunk_of(&**engine, name, at_sequence)))
             }
         }
     }
 }
 
 /// What stands under the name of a chunk of the snapshot at `at_sequence`, if its checksum says that it was put there.
-fn chunk_of(shared: &Shared, name: &ChunkName, at_sequence: u64) -> Result<Vec<u8>, ReadError> {
+fn chunk_of(engine: &dyn Engine, name: &ChunkName, at_sequence: u64) -> Result<Vec<u8>, ReadError> {
     let damage = |what| ReadError::SnapshotDamaged { at_sequence, what };
     let key = chunk_key(name);
-    let value = shared.engine.read(|engine| engine.get(&key));
-    let value = value.map_err(|message| ReadError::Engine { message })?;
+    let value = engine.get(&key).map_err(|message| ReadError::Engine { message })?;
     let value = value.ok_or_else(|| damage("a chunk is missing"))?;
     let chunk = format::open_row(&key, &value).ok_or_else(|| damage("a chunk fails its checksum"))?;
     Ok(chunk.to_vec())
 }
 
 /// Trailers in order of their ids, oldest first.
-fn trailers(shared: &Shared) -> Result<Vec<(u64, Vec<u8>)>, String> {
+fn trailers(engine: &dyn Engine) -> Result<Vec<(u64, Vec<u8>)>, String> {
     let (from, to) = (trailer_key(0), trailer_key(u64::MAX));
-    let mut rows = shared
-        .engine
-        .read(|engine| engine.rows(&from, &to, TRAILERS_MAX, true))?;
+    let mut rows = engine.rows(&from, &to, TRAILERS_MAX, true)?;
     rows.reverse();
     let rows = rows.into_iter();
     Ok(rows
@@ -547,7 +574,29 @@ fn trailers(shared: &Shared) -> Result<Vec<(u64, Vec<u8>)>, String> {
         .collect())
 }
 
-/// Where a snapshot stands; 0 if its trailer cannot be read.
-fn position(id: u64, value: &[u8]) -> u64 {
-    Trailer::decode(id, value).map_or(0, |trailer| trailer.at.sequence)
+/// A snapshot in the engine, by its trailer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    id: u64,
+    /// 0: its trailer cannot be read.
+    at_sequence: u64,
+}
+
+impl Known {
+    fn of(id: u64, value: &[u8]) -> Known {
+        let at_sequence = Trailer::decode(id, value).map_or(0, |trailer| trailer.at.sequence);
+        Known { id, at_sequence }
+    }
+}
+
+/// The snapshots in the engine, oldest first, which is opened only if they are not known.
+fn known(shared: &Shared) -> Result<Vec<Known>, String> {
+    shared.engine.check()?;
+    if let Some(known) = &*shared.snapshots() {
+        return Ok(known.clone());
+    }
+    let rows = trailers(&*shared.engine.hold()?)?;
+    let known: Vec<Known> = rows.iter().map(|(id, value)| Known::of(*id, value)).collect();
+    *shared.snapshots() = Some(known.clone());
+    Ok(known)
 }

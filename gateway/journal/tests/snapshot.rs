@@ -64,6 +64,30 @@ fn a_snapshot_comes_back_chunk_by_chunk() {
     assert_eq!(latest(&journal), Some((6, vec![], 0)));
 }
 
+/// What it keeps of the rows that went through it would stay in memory for good.
+#[test]
+fn the_storage_engine_is_open_only_while_a_snapshot_is_written_or_read() {
+    let dir = tempfile::tempdir().unwrap();
+    pairs(dir.path(), 3);
+    let mut journal = open(dir.path());
+    assert!(latest(&journal).is_none());
+    // Nobody else can open it as long as the journal has it open.
+    tamper(dir.path(), |_| {});
+    journal.write_snapshot(5, state("slice", 3)).unwrap();
+    tamper(dir.path(), |_| {});
+    let snapshot = journal.latest_snapshot().unwrap().unwrap();
+    let others = sled::open(dir.path().join("store"));
+    assert!(others.is_err(), "whoever reads a snapshot has it open");
+    drop(snapshot);
+    tamper(dir.path(), |_| {});
+    journal.append(&[b"and on it goes"]).unwrap();
+    let writer = journal.begin_snapshot(journal.head().sequence).unwrap();
+    let written = writer.write_behind(Haste::Full, state("behind", 3).into_iter());
+    let head = journal.head().sequence;
+    assert_eq!(written.unwrap().finish().unwrap().at_sequence, head);
+    assert_eq!(latest(&journal), Some((head, state("behind", 3), 0)));
+}
+
 #[test]
 fn a_snapshot_is_written_in_slices_between_appends_and_on_another_thread() {
     let dir = tempfile::tempdir().unwrap();

@@ -53,7 +53,7 @@ pub(crate) struct Sight<'a> {
 }
 
 impl<'a> Sight<'a> {
-    pub(crate) fn entry(&self, token: &TokenHash) -> Option<&'a ListEntry> {
+    pub(crate) fn entry(&self, token: &TokenHash) -> Option<ListEntry> {
         self.list.get(token)
     }
 

@@ -13,6 +13,7 @@ use proto::{
 use super::{
     Aside, List, ListHead, Stale, Trust,
     gate::{Findings, Look},
+    rows::Rows,
 };
 use crate::{
     Ignored,
@@ -60,7 +61,7 @@ impl Trust {
         let whole = if base == 0 {
             Cow::Borrowed(list.entries())
         } else if base == self.list.head.revision {
-            Cow::Owned(list_with(&self.list.entries, list.entries(), &manifest.removed))
+            Cow::Owned(list_with(&self.list.entries(), list.entries(), &manifest.removed))
         } else {
             let active = self.list.head.revision;
             return Err(Ignored::Base { revision, base, active });
@@ -278,7 +279,7 @@ impl Trust {
             Some((slot, list.clone(), findings.unwrap_or_default()))
         });
         Lists {
-            active: self.list.entries.clone(),
+            active: self.list.clone(),
             there: there.collect(),
         }
     }
@@ -299,7 +300,7 @@ impl Trust {
 /// Lists of one moment. Cheap to have, for they share their entries with the state.
 #[derive(Debug)]
 pub(crate) struct Lists {
-    active: Arc<Vec<ListEntry>>,
+    active: List,
     there: Vec<(KeptListSlot, List, Findings)>,
 }
 
@@ -308,11 +309,11 @@ impl Lists {
     pub(crate) fn into_events(self) -> impl Iterator<Item = Event> {
         let Self { active, there } = self;
         there.into_iter().flat_map(move |(slot, list, findings)| {
-            let List { head, entries } = list;
+            let head = list.head;
             let parts: Box<dyn Iterator<Item = Event> + Send> = match slot {
-                KeptListSlot::Active => Box::new(parts(head.revision, entries)),
+                KeptListSlot::Active => Box::new(parts(head.revision, list.rows)),
                 KeptListSlot::Previous | KeptListSlot::Aside => {
-                    let (changed, removed) = list_changes(&active, &entries);
+                    let (changed, removed) = list_changes(&active.entries(), &list.entries());
                     Box::new(staged(head.revision, &changed, &removed).into_iter())
                 }
             };
@@ -323,12 +324,11 @@ impl Lists {
 }
 
 /// The parts of a whole list, one by one.
-fn parts(revision: u64, entries: Arc<Vec<ListEntry>>) -> impl Iterator<Item = Event> {
-    (0..entries.len()).step_by(STAGED_ENTRIES_MAX).map(move |from| {
-        let to = entries.len().min(from + STAGED_ENTRIES_MAX);
+fn parts(revision: u64, rows: Arc<Rows>) -> impl Iterator<Item = Event> {
+    (0..rows.len()).step_by(STAGED_ENTRIES_MAX).map(move |from| {
         Event::ListStaged(ListStaged {
             revision,
-            entries: entries[from..to].to_vec(),
+            entries: rows.part(from, STAGED_ENTRIES_MAX),
             removed: Vec::new(),
         })
     })

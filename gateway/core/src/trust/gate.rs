@@ -170,15 +170,15 @@ impl Trust {
     /// Compares a whole list with the active one. The first list ever has nothing to be compared with.
     pub(crate) fn compare_list(&self, entries: &[ListEntry], look: &Look<'_>) -> Findings {
         let mut findings = Findings {
-            active: self.list.entries.len() as u32,
+            active: self.list.rows.len() as u32,
             found: entries.len() as u32,
             ..Findings::default()
         };
         let mut new = entries.iter().peekable();
-        for old in self.list.entries() {
+        for old in self.list.rows.iter() {
             while new.next_if(|new| new.token < old.token).is_some() {}
             let new = new.next_if(|new| new.token == old.token);
-            self.compare_entry(old, new, look, &mut findings);
+            self.compare_entry(&old, new, look, &mut findings);
         }
         findings
     }

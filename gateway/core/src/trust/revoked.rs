@@ -3,7 +3,7 @@
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use proto::{
-    artifact::{Reason, Revoked as RevokedToken, RevokedScope, Subject},
+    artifact::{ListEntry, Reason, Revoked as RevokedToken, RevokedScope, Subject},
     id::{AccountId, DeviceId, TokenHash},
     trust::KeyId,
 };
@@ -95,10 +95,19 @@ impl Trust {
     /// Whether the credential that we know is revoked, or the account to which the token belongs.
     #[must_use]
     pub fn is_revoked(&self, token: &TokenHash) -> bool {
-        let listed = self.list.get(token).map(|entry| entry.account);
-        let account = listed.or_else(|| self.confirmed.get(token).map(|c| c.account));
-        self.revoked.has_token(token, self.credential_revision(token))
-            || account.is_some_and(|account| self.is_account_revoked(account))
+        self.is_credential_revoked(token, self.list.get(token).as_ref())
+    }
+
+    /// As [`Self::is_revoked`], for whoever has looked up the list's word on the token.
+    pub(crate) fn is_credential_revoked(&self, token: &TokenHash, listed: Option<&ListEntry>) -> bool {
+        let confirmed = self.confirmed.get(token);
+        let account = listed.map(|entry| entry.account).or(confirmed.map(|c| c.account));
+        let revisions = [
+            listed.map(|entry| entry.credential_revision),
+            confirmed.map(|c| c.credential_revision),
+        ];
+        let newest = revisions.into_iter().flatten().max().unwrap_or(0);
+        self.revoked.has_token(token, newest) || account.is_some_and(|account| self.is_account_revoked(account))
     }
 
     /// Whether an account is revoked, with all its tokens, leases and instruments.

@@ -141,7 +141,7 @@ impl Walk {
                 entries.iter_mut().step_by(7).for_each(|entry| entry.balance.0 -= 100);
                 self.lists += 1;
                 self.site
-                    .put(&list_of_changes((base, active.entries()), self.lists + 1, &entries));
+                    .put(&list_of_changes((base, &active.entries()), self.lists + 1, &entries));
             }
             8 => {
                 let kind = [ArtifactKind::List, ArtifactKind::Tariffs][self.random.below(2) as usize];
