@@ -356,7 +356,7 @@ impl Outpost {
         let mut staged = 0;
         let mut put = |store: &mut Store, now: &Now, input: &Input| {
             for event in gateway.decide(now, input).events {
-                store.stage(&mut gateway, now, &event);
+                store.stage(&mut gateway, now, event);
             }
         };
         put(&mut store, &now, &Input::Boot { boot, epoch });

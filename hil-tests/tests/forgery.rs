@@ -138,10 +138,11 @@ impl Desk {
             quality: ClockQuality::Synchronised,
         };
         let decision = self.gateway.decide(&now, input);
-        for event in &decision.events {
+        let is_silent = decision.events.is_empty();
+        for event in decision.events {
             self.store.stage(&mut self.gateway, &now, event);
         }
-        if decision.events.is_empty() {
+        if is_silent {
             return false;
         }
         self.store.commit().unwrap();

@@ -151,7 +151,7 @@ fn journal(input: &Input) -> anyhow::Result<()> {
     let boot = gateway.decide(&NOW, &Input::Boot { boot: 1, epoch: 1 });
     let (_, took) = timed(|| -> anyhow::Result<()> {
         let decision = gateway.decide(&NOW, input);
-        for event in boot.events.iter().chain(&decision.events) {
+        for event in boot.events.into_iter().chain(decision.events) {
             store.stage(&mut gateway, &NOW, event);
         }
         Ok(store.commit()?)

@@ -1,5 +1,6 @@
 //! The loop. It owns the gateway's state and the journal, alone calls `decide` and `apply`, and lets no effect out
-//! before the events behind it are on disk. Whatever waits while a batch is being synced shares the next sync.
+//! before the events behind it are on disk. Whatever waits while a batch is being synced shares the next sync; and when a
+//! batch is full and more waits, the next one is decided while that one is being written.
 
 mod configured;
 mod gather;
@@ -39,7 +40,7 @@ use crate::{
 /// Jobs that may wait; beyond it senders wait, and devices are not acknowledged.
 pub const JOBS_MAX: usize = 1_024;
 /// Most jobs that share one sync: bounds how long the first of them waits for the last.
-const BATCH_JOBS_MAX: usize = 256;
+pub const BATCH_JOBS_MAX: usize = 256;
 /// Between two looks for records that were kept long enough: one segment a look is far more than any site writes.
 const RETAIN_EVERY_MS: u64 = 60_000;
 /// Code of the trouble that the engine itself reports when there is no link: as HTTP's "service unavailable".
@@ -137,6 +138,14 @@ pub struct Shell {
     pub rejected: Arc<AtomicU64>,
 }
 
+/// What may not leave before the events of its batch are durable.
+#[derive(Default)]
+struct Outgoing {
+    effects: Vec<Effect>,
+    acks: Vec<Ack>,
+    replies: Vec<(oneshot::Sender<String>, String)>,
+}
+
 /// The engine.
 pub struct Engine {
     gateway: Gateway,
@@ -144,9 +153,9 @@ pub struct Engine {
     sealer: Sealer,
     clock: Clock,
     shell: Shell,
-    effects: Vec<Effect>,
-    acks: Vec<Ack>,
-    replies: Vec<(oneshot::Sender<String>, String)>,
+    outgoing: Outgoing,
+    /// What leaves when the batch that was lent is durable, and the position that it leads to.
+    lent: Option<(Outgoing, Position)>,
     follow_ups: VecDeque<Input>,
     replayed: u64,
     heart: Heart,
@@ -176,9 +185,8 @@ impl Engine {
             sealer,
             clock,
             shell,
-            effects: Vec::new(),
-            acks: Vec::new(),
-            replies: Vec::new(),
+            outgoing: Outgoing::default(),
+            lent: None,
             follow_ups: VecDeque::new(),
             replayed: 0,
             heart: Heart::default(),
@@ -229,15 +237,18 @@ impl Engine {
             // Whoever has nothing to do shows that it is there.
             let beat = Instant::now() + BEAT_EVERY;
             let wake = deadline.map_or(beat, |at| beat.min(at.into()));
-            let first = tokio::time::timeout_at(wake, jobs.recv()).await.ok();
+            let first = match self.lent {
+                Some(_) => jobs.try_recv().ok().map(Some),
+                None => tokio::time::timeout_at(wake, jobs.recv()).await.ok(),
+            };
             let has_come = matches!(first, Some(Some(_)));
             let mut stop = match first {
                 Some(Some(job)) => self.job(job),
                 Some(None) => true,
                 None => false,
             };
+            let mut taken = usize::from(has_come);
             if has_come {
-                let mut taken = 1;
                 stop |= self.take_waiting(&mut jobs, &mut taken);
                 if !stop {
                     stop = self.gather(&mut jobs, &mut taken);
@@ -245,6 +256,12 @@ impl Engine {
                 self.gather.took(taken);
             }
             self.tick();
+            self.settle()?;
+            let is_full = taken >= BATCH_JOBS_MAX && !jobs.is_empty();
+            if is_full && !stop && self.follow_ups.is_empty() && !self.store.is_due() {
+                self.lend()?;
+                continue;
+            }
             self.commit()?;
             while !self.follow_ups.is_empty() {
                 while let Some(input) = self.follow_ups.pop_front() {
@@ -304,7 +321,7 @@ impl Engine {
                 ack,
             } => {
                 self.take(&Input::Device { device, counter, said });
-                self.acks.push(ack);
+                self.outgoing.acks.push(ack);
             }
             Job::Cloud(input) => {
                 self.take(&input);
@@ -319,7 +336,7 @@ impl Engine {
             Job::Order(input, reply) => {
                 let mut outcome = String::new();
                 self.take_and_tell(&input, |decision| outcome = tell::outcome(decision));
-                self.replies.push((reply, outcome));
+                self.outgoing.replies.push((reply, outcome));
             }
             Job::Disk { is_scarce } => {
                 self.take(&Input::Disk { is_scarce });
@@ -377,13 +394,14 @@ impl Engine {
         if let Some(ignored) = decision.ignored {
             self.ignored(&ignored);
         }
-        for event in &decision.events {
-            tell::report(event);
+        tell(&decision);
+        let has_happened = !decision.events.is_empty();
+        for event in decision.events {
+            tell::report(&event);
             self.store.stage(&mut self.gateway, &now, event);
         }
-        tell(&decision);
-        self.effects.extend(decision.effects);
-        !decision.events.is_empty()
+        self.outgoing.effects.extend(decision.effects);
+        has_happened
     }
 
     fn ignored(&mut self, ignored: &Ignored) {
@@ -422,27 +440,50 @@ impl Engine {
             let since = std::time::Instant::now();
             self.store.commit()?;
             self.gather.synced(since.elapsed());
-            self.publish_position();
+            self.publish(self.position());
         }
-        for effect in std::mem::take(&mut self.effects) {
-            self.run_effect(effect);
-        }
-        for ack in self.acks.drain(..) {
-            ack.accept();
-        }
-        for (reply, outcome) in self.replies.drain(..) {
-            // Who asked may have gone away.
-            drop(reply.send(outcome));
+        let outgoing = std::mem::take(&mut self.outgoing);
+        self.let_out(outgoing);
+        Ok(())
+    }
+
+    /// Has the batch made durable while the next one is decided.
+    fn lend(&mut self) -> Result<(), StoreError> {
+        let position = self.position();
+        self.store.lend()?;
+        self.lent = Some((std::mem::take(&mut self.outgoing), position));
+        Ok(())
+    }
+
+    /// Waits for the batch that was lent, and lets out what hangs on it.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        if let Some((outgoing, position)) = self.lent.take() {
+            self.store.settle()?;
+            self.publish(position);
+            self.let_out(outgoing);
         }
         Ok(())
     }
 
-    fn publish_position(&self) {
+    fn let_out(&mut self, outgoing: Outgoing) {
+        for effect in outgoing.effects {
+            self.run_effect(effect);
+        }
+        for ack in outgoing.acks {
+            ack.accept();
+        }
+        for (reply, outcome) in outgoing.replies {
+            // Who asked may have gone away.
+            drop(reply.send(outcome));
+        }
+    }
+
+    fn position(&self) -> Position {
         let time = self.gateway.timeline();
         let outbox = self.gateway.outbox();
         let trust = self.gateway.trust();
         let (_, revocations, tariffs) = trust.revisions();
-        let position = Position {
+        Position {
             epoch: time.epoch,
             boot: time.boot,
             head: outbox.head(),
@@ -452,7 +493,10 @@ impl Engine {
             leases_revision: self.gateway.leases().revision(),
             policy_revision: self.gateway.policy_revision(),
             telemetry_every_s: self.gateway.orders().telemetry_every_s(),
-        };
+        }
+    }
+
+    fn publish(&self, position: Position) {
         self.shell
             .position
             .send_if_modified(|known| std::mem::replace(known, position) != position);

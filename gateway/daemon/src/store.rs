@@ -5,6 +5,7 @@
 //! engine that fails costs an alarm and a longer boot, never a decision.
 
 mod load;
+mod pen;
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,7 @@ use gateway_core::{Config as CoreConfig, Event, Gateway, Now, event::Kept};
 use journal::{Background, Haste, Journal, Options, Reader, SnapshotError};
 use proto::id::Hash;
 
+use self::pen::{Batch, Pen};
 use crate::record::{self, IndexRow, Piece, RecordError};
 
 /// A snapshot rests for so many times as long as the one before took: under a load that never ends, snapshots take a tenth
@@ -55,6 +57,9 @@ pub enum StoreError {
     /// Writing failed; nothing may be decided any more.
     #[error("the journal cannot be written, nothing more is granted: {0}")]
     Append(#[from] journal::AppendError),
+    /// The thread that writes the journal cannot be started, or ended.
+    #[error("the thread that writes the journal cannot be started, or has ended; nothing more is granted")]
+    Writer,
     /// Old records could not be removed.
     #[error("the journal cannot be pruned: {0}")]
     Prune(#[from] journal::PruneError),
@@ -89,9 +94,11 @@ pub struct Mark {
 
 /// The durable side of one gateway.
 pub struct Store {
-    journal: Journal,
+    pen: Pen,
     index: BTreeMap<u64, Mark>,
-    batch: Vec<Vec<u8>>,
+    /// The record before the next one that is staged.
+    staged: u64,
+    batch: Batch,
     writing: Option<Background>,
     snapshot_at: u64,
     snapshot_every: u64,
@@ -128,7 +135,8 @@ impl Store {
         let journal = Journal::open(dir.join(DIR), &Options::new(KIND, FORMAT_VERSION).create())?;
         let opening = since.elapsed();
         let mut store = Self {
-            journal,
+            staged: journal.head().sequence,
+            pen: Pen::new(journal),
             index: BTreeMap::new(),
             batch: Vec::new(),
             writing: None,
@@ -240,13 +248,13 @@ impl Store {
     /// # Errors
     /// If the cell cannot be read.
     pub fn epoch_due(&self) -> Result<u32, StoreError> {
-        let cell = self.journal.meta(EPOCH_CELL)?;
+        let cell = self.pen.reader().meta(EPOCH_CELL)?;
         let bytes: Option<[u8; 4]> = cell.and_then(|cell| cell.try_into().ok());
         Ok(bytes.map_or(0, u32::from_be_bytes))
     }
 
     fn load_snapshot(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {
-        let Some(snapshot) = self.journal.latest_snapshot()? else {
+        let Some(snapshot) = self.pen.reader().latest_snapshot()? else {
             return Ok(());
         };
         for damage in snapshot.damaged() {
@@ -271,7 +279,7 @@ impl Store {
     }
 
     fn replay(&mut self, gateway: &mut Gateway) -> Result<(), StoreError> {
-        let reader = self.journal.reader();
+        let reader = self.pen.reader().clone();
         load::records(&reader, self.snapshot_at + 1, |sequence, now, event| {
             self.note(gateway, sequence, event);
             gateway.apply(now, event);
@@ -299,12 +307,13 @@ impl Store {
         }
     }
 
-    /// Applies an event and puts it into the batch. Nothing may leave before [`Self::commit`].
-    pub fn stage(&mut self, gateway: &mut Gateway, now: &Now, event: &Event) {
-        let sequence = self.journal.head().sequence + 1 + self.batch.len() as u64;
-        self.note(gateway, sequence, event);
-        gateway.apply(now, event);
-        self.batch.push(record::encode(now, event));
+    /// Applies an event and puts it into the batch. Nothing may leave before [`Self::commit`], or [`Self::lend`] and
+    /// [`Self::settle`].
+    pub fn stage(&mut self, gateway: &mut Gateway, now: &Now, event: Event) {
+        self.staged += 1;
+        self.note(gateway, self.staged, &event);
+        gateway.apply(now, &event);
+        self.batch.push((*now, event));
     }
 
     /// Whether there is anything to commit.
@@ -318,12 +327,34 @@ impl Store {
     /// # Errors
     /// The state in memory is ahead of the disk now: stop, and start again from the journal.
     pub fn commit(&mut self) -> Result<(), StoreError> {
-        for part in self.batch.chunks(journal::BATCH_RECORDS_MAX) {
-            let records: Vec<&[u8]> = part.iter().map(Vec::as_slice).collect();
-            self.journal.append(&records)?;
-        }
+        self.pen.write(&self.batch)?;
         self.batch.clear();
         Ok(())
+    }
+
+    /// As [`Self::commit`], on another thread: the batch is durable when [`Self::settle`] returns, and the next one can be
+    /// staged meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::commit`], of the batch before, too.
+    pub fn lend(&mut self) -> Result<(), StoreError> {
+        let next = Batch::with_capacity(self.batch.len());
+        let batch = std::mem::replace(&mut self.batch, next);
+        self.pen.lend(batch)
+    }
+
+    /// Waits for the batch that was lent, if any.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        self.pen.settle()
+    }
+
+    /// Whether [`Self::tend`] has something to do, for which nothing may be staged or under way.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.writing.as_ref().is_some_and(Background::is_finished) || self.writing.is_none() && self.is_snapshot_due()
     }
 
     /// Begins a snapshot when one is due, on a thread of its own; no verdict waits for it. Call after a commit. A failure is
@@ -337,12 +368,12 @@ impl Store {
     fn give_up_snapshot(&mut self, error: &SnapshotError) {
         tracing::error!(%error, "ALARM no snapshot was taken; the next one is tried after as many records again");
         self.writing = None;
-        self.mark_snapshot(self.journal.head().sequence);
+        self.mark_snapshot(self.head());
     }
 
     fn mark_snapshot(&mut self, at: u64) {
         self.snapshot_at = at;
-        self.written_bytes = self.journal.written_bytes();
+        self.written_bytes = self.pen.written_bytes();
     }
 
     fn tail_max(&self) -> u64 {
@@ -358,13 +389,13 @@ impl Store {
     /// After so many records, and never more bytes than the log itself has written since the last one: a large state must
     /// not wear the disk more than what happens does.
     fn is_snapshot_wanted(&self) -> bool {
-        let written = self.journal.written_bytes() - self.written_bytes;
+        let written = self.pen.written_bytes() - self.written_bytes;
         self.unsnapped() >= self.snapshot_every && written >= self.snapshot_bytes
     }
 
     /// Records behind the newest snapshot.
     fn unsnapped(&self) -> u64 {
-        self.journal.head().sequence.saturating_sub(self.snapshot_at)
+        self.head().saturating_sub(self.snapshot_at)
     }
 
     /// What a start owes to the next one: after one that had to replay much it begins a snapshot, and after one that had to
@@ -407,7 +438,11 @@ impl Store {
             let Mark { ledger, chain, journal } = mark;
             record::encode_index(&IndexRow { ledger, chain, journal })
         });
-        let writer = self.journal.begin_snapshot(self.journal.head().sequence)?;
+        let journal = self
+            .pen
+            .journal()
+            .map_err(|error| SnapshotError::Engine(error.to_string()))?;
+        let writer = journal.begin_snapshot(journal.head().sequence)?;
         writer.write_behind(haste, record::pack(events.chain(marks)))
     }
 
@@ -417,13 +452,12 @@ impl Store {
     /// The journal is good nevertheless; the next boot replays more.
     pub fn close(mut self, gateway: &Gateway) -> Result<(), StoreError> {
         self.writing = None;
-        if self.journal.head().sequence > self.snapshot_at
+        if self.head() > self.snapshot_at
             && let Err(error) = self.begin(gateway, Haste::Full).and_then(Background::finish)
         {
             self.give_up_snapshot(&error);
         }
-        self.journal.close()?;
-        Ok(())
+        self.pen.close()
     }
 
     /// Removes what nobody may ask for any more: whole segments whose records are older than `keep_d` days, have their
@@ -437,12 +471,16 @@ impl Store {
             return Ok(());
         };
         let receipted = self.mark(gateway.outbox().cursor()).journal;
-        let second = self.journal.second_segment().filter(|second| *second <= receipted);
+        let second = self
+            .pen
+            .journal()?
+            .second_segment()
+            .filter(|second| *second <= receipted);
         let Some(second) = second else {
             return Ok(());
         };
         // Its newest record is the last one before the segment behind it.
-        let Some(newest) = self.journal.read(second - 1, 1)?.pop() else {
+        let Some(newest) = self.pen.reader().read(second - 1, 1)?.pop() else {
             return Ok(());
         };
         let written_s = record::decode(newest.sequence, &newest.bytes)?.0.wall();
@@ -450,7 +488,7 @@ impl Store {
         if written_s.is_none_or(|written_s| written_s.saturating_add(keep_s) > now_s) {
             return Ok(());
         }
-        let pruned = self.journal.prune(second)?;
+        let pruned = self.pen.journal()?.prune(second)?;
         if pruned.oldest_sequence == second {
             self.index.retain(|_, mark| mark.journal >= second);
             tracing::info!(
@@ -465,7 +503,7 @@ impl Store {
     /// The oldest record that is kept.
     #[must_use]
     pub fn oldest(&self) -> u64 {
-        self.journal.oldest_sequence()
+        self.pen.reader().oldest_sequence()
     }
 
     /// The nearest mark at or before a ledger sequence.
@@ -482,13 +520,13 @@ impl Store {
     /// A handle for the uploader.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        self.journal.reader()
+        self.pen.reader().clone()
     }
 
     /// Sequence of the newest journal record.
     #[must_use]
     pub fn head(&self) -> u64 {
-        self.journal.head().sequence
+        self.pen.reader().head().sequence
     }
 }
 

@@ -84,7 +84,7 @@ fn old_records_go_once_they_have_their_receipt_and_the_state_outlives_them() {
     assert!(oldest > 1, "the first segment is old enough, and receipted");
     // Something follows, and everything comes back.
     for event in gateway.decide(&later, &Input::Boot { boot: 2, epoch: 1 }).events {
-        store.stage(&mut gateway, &later, &event);
+        store.stage(&mut gateway, &later, event);
     }
     store.commit().unwrap();
     let head = store.head();
@@ -142,7 +142,7 @@ fn what_waits_for_its_receipt_is_kept_however_old_it_is() {
     let mut later = now;
     later.wall_s += 200 * DAY_MS / 1000;
     let rewound = gateway_core::event::Rewound { upto: waiting };
-    store.stage(&mut gateway, &later, &gateway_core::Event::Rewound(rewound));
+    store.stage(&mut gateway, &later, gateway_core::Event::Rewound(rewound));
     store.commit().unwrap();
     assert_eq!(gateway.outbox().cursor(), waiting);
     store.retain(&gateway, &later, 90).unwrap();

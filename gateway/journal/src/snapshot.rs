@@ -52,6 +52,9 @@ pub struct SnapshotWriter {
     is_finished: bool,
 }
 
+/// The id of a snapshot, and its trailer as it was found.
+type TrailerRow = (u64, Vec<u8>);
+
 /// A verified snapshot.
 pub struct SnapshotReader {
     source: Source,
@@ -267,7 +270,7 @@ impl SnapshotWriter {
         let shared = &self.shared;
         let rows = trailers(engine)?;
         let (outdated, kept) = rows.split_at(rows.len().saturating_sub(SNAPSHOTS_RETAINED));
-        let names = |(id, value): &(u64, Vec<u8>)| {
+        let names = |(id, value): &TrailerRow| {
             // A trailer that cannot be read names nothing; the sweep finds its chunks.
             let trailer = Trailer::decode(*id, value)?;
             names_of(engine, *id, &trailer).ok()
@@ -291,12 +294,7 @@ impl SnapshotWriter {
     }
 
     /// Looks at every row, which takes a while for a large state.
-    fn sweep(
-        &self,
-        engine: &dyn Engine,
-        kept: &[(u64, Vec<u8>)],
-        kept_names: &HashSet<ChunkName>,
-    ) -> Result<(), String> {
+    fn sweep(&self, engine: &dyn Engine, kept: &[TrailerRow], kept_names: &HashSet<ChunkName>) -> Result<(), String> {
         let mut keys: HashSet<Vec<u8>> = kept_names.iter().map(|name| chunk_key(name).to_vec()).collect();
         keys.insert(OWNER_KEY.to_vec());
         for (id, value) in kept {
@@ -417,7 +415,7 @@ impl Reader {
         }
     }
 
-    fn engine_and_trailers(&self) -> Result<(Held, Vec<(u64, Vec<u8>)>), String> {
+    fn engine_and_trailers(&self) -> Result<(Held, Vec<TrailerRow>), String> {
         let shared = &self.shared;
         let engine = shared.engine.hold()?;
         let rows = trailers(&*engine)?;
@@ -564,7 +562,7 @@ fn chunk_of(engine: &dyn Engine, name: &ChunkName, at_sequence: u64) -> Result<V
 }
 
 /// Trailers in order of their ids, oldest first.
-fn trailers(engine: &dyn Engine) -> Result<Vec<(u64, Vec<u8>)>, String> {
+fn trailers(engine: &dyn Engine) -> Result<Vec<TrailerRow>, String> {
     let (from, to) = (trailer_key(0), trailer_key(u64::MAX));
     let mut rows = engine.rows(&from, &to, TRAILERS_MAX, true)?;
     rows.reverse();

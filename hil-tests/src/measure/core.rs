@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use gateway::{
     config::Config,
     devices::{Heard, Opener, Sealer},
+    engine::BATCH_JOBS_MAX,
     record,
     store::Store,
 };
@@ -39,7 +40,7 @@ const TOKENS: u32 = 100_000;
 /// Devices that take turns.
 const DEVICES: usize = 100;
 /// Decisions that share a sync.
-const BATCHES: [usize; 4] = [1, 16, 64, 256];
+const BATCHES: [usize; 4] = [1, 16, 64, BATCH_JOBS_MAX];
 /// Durable decisions a second that are wanted.
 const WANTED: f64 = 100_000.0;
 
@@ -267,7 +268,7 @@ fn durable(scale: &Scale, plan: &Plan, config: &Config, tokens: u32, dir: &Path)
     let boot = [Input::Boot { boot: 1, epoch: 1 }];
     for input in boot.into_iter().chain(stock::artifacts(plan, tokens)?) {
         for event in gateway.decide(&now, &input).events {
-            store.stage(&mut gateway, &now, &event);
+            store.stage(&mut gateway, &now, event);
         }
         store.commit()?;
     }
@@ -296,10 +297,17 @@ fn durable(scale: &Scale, plan: &Plan, config: &Config, tokens: u32, dir: &Path)
                     let weighed = (decided == 0).then_some(&mut bytes[at]);
                     one(&mut store, &mut gateway, &now, (device, number as u64, said), weighed)?;
                 }
-                store.commit()?;
-                store.tend(&gateway);
+                // As the engine does: beside a full batch that is being written, the next one is decided.
+                store.settle()?;
+                if together >= BATCH_JOBS_MAX && !store.is_due() {
+                    store.lend()?;
+                } else {
+                    store.commit()?;
+                    store.tend(&gateway);
+                }
                 decided += batch;
             }
+            store.settle()?;
             rates[at][0].push(decided as f64 / since.elapsed().as_secs_f64());
             let entry = vec![0x5a; bytes[at]];
             let (since, mut appended) = (Instant::now(), 0);
@@ -352,7 +360,7 @@ fn one(
             .map(|event| record::encode(now, event).len())
             .sum::<usize>();
     }
-    for event in &events {
+    for event in events {
         store.stage(gateway, now, event);
     }
     Ok(())

@@ -133,7 +133,7 @@ pub fn fill(dir: &Path, plan: &Plan, stock: Stock) -> anyhow::Result<()> {
     let mut now = now(0);
     let mut put = |store: &mut Store, now: &Now, input: &Input| {
         for event in gateway.decide(now, input).events {
-            store.stage(&mut gateway, now, &event);
+            store.stage(&mut gateway, now, event);
         }
     };
     put(&mut store, &now, &Input::Boot { boot, epoch });

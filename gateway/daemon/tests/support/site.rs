@@ -62,7 +62,7 @@ impl Site {
 
     pub fn put(&mut self, input: &Input) {
         for event in self.gateway.decide(&self.now, input).events {
-            self.store.stage(&mut self.gateway, &self.now, &event);
+            self.store.stage(&mut self.gateway, &self.now, event);
         }
     }
 
