@@ -338,9 +338,7 @@ impl Store {
     /// # Errors
     /// As [`Self::commit`], of the batch before, too.
     pub fn lend(&mut self) -> Result<(), StoreError> {
-        let next = Batch::with_capacity(self.batch.len());
-        let batch = std::mem::replace(&mut self.batch, next);
-        self.pen.lend(batch)
+        self.pen.lend(&mut self.batch)
     }
 
     /// Waits for the batch that was lent, if any.

@@ -2,6 +2,7 @@
 //! place or the other, so nobody else can use it meanwhile; what is read goes through a reader.
 
 use std::{
+    mem,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
@@ -21,13 +22,15 @@ pub(super) struct Pen {
     /// `None`: the helper has it.
     journal: Option<Journal>,
     helper: Option<Helper>,
+    room: Batch,
     written_bytes: u64,
 }
 
 /// The thread that writes beside the engine's. It ends when nobody can give it anything any more.
 struct Helper {
     lent: SyncSender<(Journal, Batch)>,
-    returned: Receiver<(Journal, Result<(), AppendError>)>,
+    /// With the room of the batch, for the one after the next.
+    returned: Receiver<(Journal, Batch, Result<(), AppendError>)>,
 }
 
 impl Pen {
@@ -37,6 +40,7 @@ impl Pen {
             written_bytes: journal.written_bytes(),
             journal: Some(journal),
             helper: None,
+            room: Batch::new(),
         }
     }
 
@@ -64,9 +68,10 @@ impl Pen {
         Ok(())
     }
 
-    /// Has a batch made durable; it is when [`Self::settle`] returns.
-    pub(super) fn lend(&mut self, batch: Batch) -> Result<(), StoreError> {
+    /// Has a batch made durable, and leaves an empty one; it is durable when [`Self::settle`] returns.
+    pub(super) fn lend(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
         self.settle()?;
+        let batch = mem::replace(batch, mem::take(&mut self.room));
         let journal = self.journal.take().ok_or(StoreError::Writer)?;
         let helper = match &mut self.helper {
             Some(helper) => helper,
@@ -81,7 +86,8 @@ impl Pen {
             return Ok(());
         }
         let helper = self.helper.as_ref().ok_or(StoreError::Writer)?;
-        let (journal, result) = helper.returned.recv().map_err(|_| StoreError::Writer)?;
+        let (journal, room, result) = helper.returned.recv().map_err(|_| StoreError::Writer)?;
+        self.room = room;
         self.written_bytes = journal.written_bytes();
         self.journal = Some(journal);
         result.map_err(StoreError::Append)
@@ -112,9 +118,10 @@ impl Helper {
         let (lent, to_write) = sync_channel::<(Journal, Batch)>(1);
         let (written, returned) = sync_channel(1);
         let work = move || {
-            while let Ok((mut journal, batch)) = to_write.recv() {
+            while let Ok((mut journal, mut batch)) = to_write.recv() {
                 let result = append(&mut journal, &batch);
-                if written.send((journal, result)).is_err() {
+                batch.clear();
+                if written.send((journal, batch, result)).is_err() {
                     break;
                 }
             }
