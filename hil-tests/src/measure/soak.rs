@@ -43,7 +43,8 @@ const WEATHERS: [Weather; 5] = [
 ];
 /// Strangers a round: connections that say nothing, or nonsense.
 const STRANGERS: usize = 40;
-/// What may be resident at the end of a life, above what was after its first round: room for what is rightly remembered.
+/// What may be resident at the end of a life, above what was in its middle: until then everybody has come, and what is
+/// rightly remembered of people and devices is there.
 const GROWTH_MAX: f64 = 1.15;
 /// A link that tries again soon: the faults are many times as frequent as outside.
 const LINK: &str = "reconnect_s_max = 2\nbatches_a_second_max = 1000\nbacklog_batches_a_second_max = 1000\n";
@@ -178,13 +179,15 @@ fn print(rests: &[Rest], took: Duration, sessions: usize, found: &Forwarded) {
         "journal, MiB",
         "p99 of the round, us",
     ]);
-    let (mut growth, mut leaks) = (0.0_f64, 0);
+    let (mut filling, mut growth, mut leaks) = (0.0_f64, 0.0_f64, 0);
     for life in 0..LIVES {
         let rounds: Vec<&Rest> = rests.iter().filter(|rest| rest.life == life).collect();
         let (Some(first), Some(last)) = (rounds.first(), rounds.last()) else {
             continue;
         };
-        growth = growth.max(last.resident_mib / first.resident_mib);
+        let middle = rounds[rounds.len() / 2];
+        filling = filling.max(last.resident_mib / first.resident_mib);
+        growth = growth.max(last.resident_mib / middle.resident_mib);
         leaks = leaks.max(last.files.saturating_sub(first.files));
         for at in BTreeSet::from([0, rounds.len() / 2, rounds.len() - 1]) {
             let rest = rounds[at];
@@ -209,9 +212,14 @@ fn print(rests: &[Rest], took: Duration, sessions: usize, found: &Forwarded) {
         verdict(found.lost + found.doubled == 0, "0"),
     ]);
     table.row(&[
-        "resident at the end of a life, to after its first round".to_owned(),
+        "resident at the end of a life, to its middle".to_owned(),
         format!("{growth:.2}"),
         verdict(growth <= GROWTH_MAX, &format!("at most {GROWTH_MAX}")),
+    ]);
+    table.row(&[
+        "the same, to after its first round".to_owned(),
+        format!("{filling:.2}"),
+        "while people come for the first time".to_owned(),
     ]);
     table.row(&[
         "files that stay open".to_owned(),
