@@ -3,6 +3,7 @@
 use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 use crate::{
     digest,
@@ -142,7 +143,7 @@ impl SessionId {
     /// The id of session `number` of boot `boot` of `device`.
     #[must_use]
     pub fn mint(device: &DeviceId, boot: u32, number: u32) -> Self {
-        let digest = digest::Sha256::of(&[device.as_str().as_bytes()]);
+        let digest = Sha256::digest(device.as_str().as_bytes());
         let mut id = [0; 16];
         id[..8].copy_from_slice(&digest[..8]);
         id[8..12].copy_from_slice(&boot.to_be_bytes());

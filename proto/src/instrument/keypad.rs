@@ -13,7 +13,7 @@
 use core::fmt::Write;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use super::{Fault, ReplayWindow, WINDOW};
 use crate::{id::DeviceId, money::Money};
@@ -141,7 +141,7 @@ impl KeypadKey {
 /// The number of a keypad token among all instruments: the flag, 31 bits of the SHA-256 of the device's name, the counter.
 #[must_use]
 pub fn keypad_number(device: &DeviceId, counter: u32) -> u64 {
-    let digest = crate::digest::Sha256::of(&[device.as_str().as_bytes()]);
+    let digest = Sha256::digest(device.as_str().as_bytes());
     let mut head = [0; 4];
     head.copy_from_slice(&digest[..4]);
     NUMBER_FLAG | u64::from(u32::from_be_bytes(head) >> 1) << 32 | u64::from(counter)
