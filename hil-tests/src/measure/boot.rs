@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use super::{
     Size,
     load::{Target, Whom},
-    post,
+    post::{self, USERS},
     proc::Memory,
     stat::{Samples, micros, thousands},
     stock::{self, RECORDS_A_SESSION, Stock},
@@ -56,7 +56,7 @@ pub fn run(size: Size, dir: &Path, cache: &Path) -> anyhow::Result<()> {
             load: Duration::from_millis(500),
         },
     };
-    let plan = post::plan(13, DEVICES, (scale.tokens / 2).min(6_000) as usize);
+    let plan = post::plan(13, DEVICES, (scale.tokens / 2).min(USERS as u32) as usize);
     store(&scale, &plan, dir, cache)?;
     let (mut process, address) = post::start(dir, &[])?;
     let records = |dir: &Path| -> anyhow::Result<u64> {
@@ -93,6 +93,8 @@ pub fn run(size: Size, dir: &Path, cache: &Path) -> anyhow::Result<()> {
         sessions += 1;
         cold.push(start);
     }
+    // The first device is served a moment before whoever asks at the socket.
+    process.wait_for("ready")?;
     // Each session was a hold and its release, and every one that was answered is there.
     let more = records(dir)? - before;
     ensure!(more == sessions * 2, "{sessions} sessions, and {more} records more");
