@@ -25,6 +25,7 @@ pub(crate) use self::{adopt::Lists, gate::Look, keys::Keys, revoked::Revoked};
 pub use self::{
     gate::{Findings, PriceChange},
     list::{Aside, List, ListHead},
+    rows::Rows,
 };
 use crate::time::Instant;
 

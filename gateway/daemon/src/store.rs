@@ -39,6 +39,8 @@ const SALVAGED_DIR: &str = "journal.salvaged";
 const FORMAT_VERSION: u32 = 1;
 /// An index row for every so many ledger records: 1,000,000 records cost 16,000 rows.
 const INDEX_EVERY: u64 = 64;
+/// Events for which a batch keeps room: more than a full one of the engine mostly has.
+const BATCH_ROOM: usize = 512;
 /// Where a restored journal keeps the epoch that it has to begin.
 const EPOCH_CELL: &str = "epoch due";
 
@@ -329,6 +331,8 @@ impl Store {
     pub fn commit(&mut self) -> Result<(), StoreError> {
         self.pen.write(&self.batch)?;
         self.batch.clear();
+        // A list that came in made thousands of events at once; the next one comes in days.
+        self.batch.shrink_to(BATCH_ROOM);
         Ok(())
     }
 

@@ -156,7 +156,8 @@ fn store(scale: &Scale, plan: &Plan, dir: &Path, cache: &Path) -> anyhow::Result
     };
     post::write(plan, dir, &no_cloud)?;
     // The name says what is in it and who wrote it: another format is another store.
-    let name = format!("store-{}-{}-{}", scale.records, scale.tokens, env!("CARGO_PKG_VERSION"));
+    let (records, tokens, users) = (scale.records, scale.tokens, plan.users.len());
+    let name = format!("store-{records}-{tokens}-{users}-{}", env!("CARGO_PKG_VERSION"));
     let kept = cache.join(name);
     let data = dir.join("gateway/data");
     if !kept.is_dir() {
