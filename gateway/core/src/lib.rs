@@ -76,7 +76,7 @@ pub use crate::{
     session::{Contest, Invalidation, Request, Session, Sessions, Terms},
     strangers::Drawn,
     time::{Instant, Now, Timeline},
-    trust::{Aside, Confirmation, Findings, List, ListHead, PriceChange, Stale, Trust},
+    trust::{Aside, Confirmation, Findings, List, ListHead, PriceChange, Rows, Stale, Trust},
 };
 use crate::{claims::Claims, policy::Policies, stoppers::Groups, strangers::Strangers, velocity::Velocity};
 
