@@ -212,12 +212,12 @@ const NO_GIFT: (Gift, Units) = (Gift::None, Units(u64::MAX));
 impl Gateway {
     /// Whether we have a reason of our own to trust a token.
     pub(crate) fn is_known_good(&self, token: &TokenHash, wall_s: Option<u64>) -> bool {
-        let listed = self
-            .trust
-            .entry(token)
-            .map(|entry| entry.valid && !is_over(&entry, wall_s));
-        let good = listed.unwrap_or_else(|| self.trust.confirmed.contains_key(token));
-        good && !self.trust.is_revoked(token) && !self.trust.is_denied(token)
+        let listed = self.trust.entry(token);
+        let good = match &listed {
+            Some(entry) => entry.valid && !is_over(entry, wall_s),
+            None => self.trust.confirmed.contains_key(token),
+        };
+        good && !self.trust.is_credential_revoked(token, listed.as_ref()) && !self.trust.is_denied(token)
     }
 
     /// Whether the signed list vouches for a token. The cloud's own earlier accept does not: a cloud that takes back its

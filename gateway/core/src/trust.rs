@@ -168,7 +168,7 @@ impl Trust {
     ) -> Option<TokenHash> {
         let is_good = |entry: &ListEntry| {
             let usable = entry.valid && !is_over(entry, wall_s);
-            usable && !self.is_revoked(&entry.token) && !self.is_denied(&entry.token)
+            usable && !self.is_credential_revoked(&entry.token, Some(entry)) && !self.is_denied(&entry.token)
         };
         let turn = || self.list.rows.in_turn(after).filter(is_good).map(|entry| entry.token);
         turn().find(|token| !avoid(token)).or_else(|| turn().next())

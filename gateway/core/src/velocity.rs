@@ -14,12 +14,12 @@ const TOKENS_MAX: usize = 10_000;
 /// Most starts remembered of one token: above it every limit that makes sense has struck.
 const STARTS_MAX: usize = 128;
 
-/// Most devices that are told apart: many times as many as a site has.
-const DEVICES_MAX: usize = 1 << 20;
 /// Low bits of a [`Start`] that name its device; those above are its moment, good for more than 500 years.
 const DEVICE_BITS: u32 = 20;
+/// Most devices that are told apart: many times as many as a site has.
+const DEVICES_MAX: usize = 1 << DEVICE_BITS;
 
-/// When and where a session began: 8 bytes, for an hour of a busy site has 100,000 of them.
+/// When and where a session began: 8 bytes, for [`TOKENS_MAX`] tokens may have [`STARTS_MAX`] of them each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Start(u64);
 
@@ -71,12 +71,10 @@ impl Velocity {
     }
 
     pub(crate) fn started(&mut self, token: TokenHash, device: DeviceId, at: Instant) {
-        let is_new = !self.devices.contains_key(&device);
-        if is_new && self.devices.len() >= DEVICES_MAX {
-            self.forget();
-        }
-        let next = self.devices.len() as u32;
-        let device = *self.devices.entry(device).or_insert(next);
+        let device = match self.devices.get(&device) {
+            Some(number) => *number,
+            None => self.number(device),
+        };
         if self.starts.len() >= TOKENS_MAX && !self.starts.contains_key(&token) {
             self.starts
                 .retain(|_, starts| starts.back().is_some_and(|start| at.since_ms(start.at()) < WINDOW_MS));
@@ -90,6 +88,16 @@ impl Velocity {
             starts.pop_front();
         }
         starts.push_back(Start::new(at, device));
+    }
+
+    /// The number of a device that has none yet.
+    fn number(&mut self, device: DeviceId) -> u32 {
+        if self.devices.len() >= DEVICES_MAX {
+            self.forget();
+        }
+        let next = self.devices.len() as u32;
+        self.devices.insert(device, next);
+        next
     }
 
     pub(crate) fn forget(&mut self) {

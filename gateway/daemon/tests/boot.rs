@@ -6,17 +6,12 @@ mod support;
 
 use std::path::Path;
 
-use gateway::{record, store::Store};
+use gateway::store::Store;
 use gateway_core::Gateway;
-use support::{Site, config};
+use support::{Site, config, state};
 
 /// Records between two snapshots, in these tests.
 const EVERY: u64 = 40;
-
-fn state(gateway: &Gateway) -> Vec<Vec<u8>> {
-    let events = gateway.snapshot().into_iter();
-    events.map(|event| record::encode_kept(&event)).collect()
-}
 
 /// A site that was killed with at least so many records behind its snapshot.
 fn killed(dir: &Path, records: u64) -> (Vec<Vec<u8>>, u64) {

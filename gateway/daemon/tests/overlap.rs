@@ -22,13 +22,12 @@ use gateway::{
     cloud::start,
     devices::{Opener, Port, Sealer, external::Outward},
     engine::{Engine, JOBS_MAX, Job, Position, Shell},
-    record,
     store::Store,
 };
-use gateway_core::{Gateway, Input};
+use gateway_core::Input;
 use journal::Reader;
 use proto::id::TokenKey;
-use support::{Site, config};
+use support::{Site, config, state};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Several full batches.
@@ -65,12 +64,6 @@ fn engine(dir: &Path) -> (Engine, Reader, watch::Receiver<Position>) {
     let (reader, sealer) = (store.reader(), Sealer::new(&nobody, boot));
     let engine = Engine::start(gateway, store, sealer, Clock::start(), shell, boot, 1).unwrap();
     (engine, reader, watched)
-}
-
-/// What there is to be remembered.
-fn state(gateway: &Gateway) -> Vec<Vec<u8>> {
-    let events = gateway.snapshot().into_iter();
-    events.map(|event| record::encode_kept(&event)).collect()
 }
 
 #[test]

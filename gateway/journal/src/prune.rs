@@ -41,11 +41,12 @@ impl Journal {
     /// Damage met, or a failed write (poisoned).
     pub fn prune(&mut self, below_sequence: u64) -> Result<Pruned, PruneError> {
         let start = self.reader.oldest_sequence();
+        let nothing = Pruned {
+            oldest_sequence: start,
+            is_more: false,
+        };
         let Some(snapshot) = self.reader.oldest_snapshot_sequence() else {
-            return Ok(Pruned {
-                oldest_sequence: start,
-                is_more: false,
-            });
+            return Ok(nothing);
         };
         let limit = below_sequence.min(snapshot + 1);
         let (oldest, removed, is_more) = {
@@ -59,17 +60,8 @@ impl Journal {
             let oldest = segments.get(removed.len()).map_or(start, |segment| segment.first);
             (oldest, removed, removable > PRUNE_SEGMENTS_MAX)
         };
-        if removed.is_empty() || oldest <= start {
-            return Ok(Pruned {
-                oldest_sequence: start,
-                is_more: false,
-            });
-        }
-        if !self.have_base(oldest)? {
-            return Ok(Pruned {
-                oldest_sequence: start,
-                is_more: false,
-            });
+        if removed.is_empty() || oldest <= start || !self.have_base(oldest)? {
+            return Ok(nothing);
         }
         // The witness's record must stay comparable after any crash, so it moves first.
         if self.witness.synced_sequence() + 1 < oldest {
@@ -117,8 +109,12 @@ impl Journal {
         if self.base_at.is_some_and(|at| at + 1 >= oldest) {
             return Ok(true);
         }
-        let Ok(_engine) = shared.engine.hold() else {
-            return Ok(false);
+        let _engine = match shared.engine.hold() {
+            Ok(engine) => engine,
+            Err(why) => {
+                tracing::error!(%why, "ALARM the storage engine does not open; nothing is pruned");
+                return Ok(false);
+            }
         };
         let Some(snapshot) = self.reader.latest_snapshot()? else {
             return Err(ReadError::BaseDamaged {

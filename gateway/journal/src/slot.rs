@@ -1,7 +1,8 @@
 //! The place of the snapshots' storage engine: one that does not open, or is not ours, is moved aside and begun anew.
 //!
 //! The engine is open while somebody reads or writes a snapshot and closed otherwise: what it keeps of the rows that went
-//! through it is more than the gateway's own state, and nobody asks for them twice.
+//! through it is as much as the gateway's own state, and nobody asks for them twice. One that does not open later on costs
+//! the snapshot that wanted it, not those behind it: it may be files or memory that are short for a moment.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -89,9 +90,7 @@ impl EngineSlot {
         };
         let held = match held {
             Some(held) => held,
-            None => open_ours(&*self.disk, &self.dir, self.cache_bytes, &self.store_id).inspect_err(|why| {
-                *state = failed(why);
-            })?,
+            None => open_ours(&*self.disk, &self.dir, self.cache_bytes, &self.store_id)?,
         };
         *state = State::Lent(Arc::downgrade(&held));
         Ok(held)
@@ -107,18 +106,15 @@ impl EngineSlot {
 
     /// Writes. After a failure nothing more is written until the journal is opened again.
     pub(crate) fn write(&self, write: impl FnOnce(&dyn Engine) -> Result<(), String>) -> Result<(), String> {
-        self.hold().and_then(|engine| write(&*engine)).inspect_err(|why| {
+        let engine = self.hold()?;
+        write(&*engine).inspect_err(|why| {
             let mut state = self.state();
             if !matches!(&*state, State::Failed(_)) {
-                *state = failed(why);
+                tracing::error!(%why, "ALARM the storage engine failed; no further snapshots until the next start");
+                *state = State::Failed(why.clone());
             }
         })
     }
-}
-
-fn failed(why: &str) -> State {
-    tracing::error!(%why, "ALARM the storage engine failed; no further snapshots until the next start");
-    State::Failed(why.to_owned())
 }
 
 /// Moves the engine out of the way; one that was there before is given up.

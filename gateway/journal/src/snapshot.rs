@@ -214,10 +214,10 @@ impl SnapshotWriter {
     }
 
     fn engine(&mut self) -> Result<&Held, String> {
-        if self.engine.is_none() {
-            self.engine = Some(self.shared.engine.hold()?);
+        match &mut self.engine {
+            Some(engine) => Ok(engine),
+            engine => Ok(engine.insert(self.shared.engine.hold()?)),
         }
-        self.engine.as_ref().ok_or_else(|| "it is closed".to_owned())
     }
 
     fn write_waiting(&mut self) -> Result<(), String> {

@@ -19,7 +19,7 @@ use support::{Random, frames};
 
 /// Every so many bytes in the test command.
 const STRIDE: usize = 2_039;
-/// Bytes of the frames of the store.
+/// Bytes of the records of the store.
 const STORE_BYTES: u64 = 1 << 20;
 /// So long that the room for the headers is a small part of it.
 const SEGMENT_BYTES: u64 = 256 << 10;

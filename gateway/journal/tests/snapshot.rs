@@ -89,6 +89,20 @@ fn the_storage_engine_is_open_only_while_a_snapshot_is_written_or_read() {
 }
 
 #[test]
+fn a_storage_engine_that_does_not_open_costs_that_snapshot_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    pairs(dir.path(), 3);
+    let mut journal = open(dir.path());
+    assert!(latest(&journal).is_none());
+    tamper(dir.path(), |_| {
+        let refused = journal.write_snapshot(4, state("refused", 3));
+        assert!(matches!(refused, Err(SnapshotError::Engine(_))), "{refused:?}");
+    });
+    journal.write_snapshot(5, state("taken", 3)).unwrap();
+    assert_eq!(latest(&journal), Some((5, state("taken", 3), 0)));
+}
+
+#[test]
 fn a_snapshot_is_written_in_slices_between_appends_and_on_another_thread() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(dir.path());

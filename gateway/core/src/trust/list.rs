@@ -45,7 +45,7 @@ impl List {
         &self.rows
     }
 
-    /// The same as entries: a copy, and three times as large.
+    /// The same as entries: a copy, and nearly three times as large.
     #[must_use]
     pub fn entries(&self) -> Vec<ListEntry> {
         self.rows.iter().collect()

@@ -1,5 +1,5 @@
 //! The rows of a list, sorted by token, kept in columns: each as many bytes wide as its largest value needs. A gateway
-//! holds 100,000 rows in some 3 MB, a third of what they take as structs, and a search touches nothing but tokens.
+//! holds 100,000 rows in 2.4 MB, where structs take 6.4, and a search touches nothing but tokens.
 
 use alloc::vec::Vec;
 

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use gateway::store::Store;
+use gateway::{record, store::Store};
 use gateway_core::{Config, Gateway, Input, Now, Said, config::DeviceConfig};
 use proto::{
     artifact::{self, ListEntry, TariffOf, TariffTable, Whitelist},
@@ -113,6 +113,12 @@ impl Site {
         }));
         session
     }
+}
+
+/// What there is to be remembered.
+pub fn state(gateway: &Gateway) -> Vec<Vec<u8>> {
+    let events = gateway.snapshot().into_iter();
+    events.map(|event| record::encode_kept(&event)).collect()
 }
 
 pub fn config() -> Config {
